@@ -1,0 +1,65 @@
+"""Every way in which extraction says no, as one tree.
+
+    ExtractError
+    ├── ManifestError          a folder or manifest that cannot be read as samples
+    ├── ImageRefused           one image that cannot become pixels; never ends a run
+    ├── BackboneError
+    │   ├── UnknownBackbone    no backbone of that name; names its neighbours
+    │   ├── UnknownLayer       the network has no node of that name
+    │   ├── WeightsMissing     the file is not on this machine and could not be fetched
+    │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
+    ├── EngineError            a device or precision that this machine does not offer
+    └── CacheError
+        ├── CacheUnwritable    no permission, or no space left
+        └── CacheDamaged       a shard whose bytes are not what was written
+
+A message says what was found, what is allowed, and the next step, in one or two sentences.
+"""
+
+
+class ExtractError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ManifestError(ExtractError):
+    """A folder or manifest that cannot be read as samples."""
+
+
+class ImageRefused(ExtractError):
+    """One image that cannot become pixels; the message is the reason, without the path."""
+
+
+class BackboneError(ExtractError):
+    """A backbone that cannot be built as asked."""
+
+
+class UnknownBackbone(BackboneError):
+    """No backbone has that name."""
+
+
+class UnknownLayer(BackboneError):
+    """The network has no node of that name."""
+
+
+class WeightsMissing(BackboneError):
+    """The weights file is not on this machine and could not be fetched."""
+
+
+class WeightsMismatch(BackboneError):
+    """The weights file does not belong to this architecture, or holds no tensors."""
+
+
+class EngineError(ExtractError):
+    """A device or precision that this machine does not offer."""
+
+
+class CacheError(ExtractError):
+    """The feature cache cannot do what was asked."""
+
+
+class CacheUnwritable(CacheError):
+    """The cache folder cannot be written: no permission, or no space left."""
+
+
+class CacheDamaged(CacheError):
+    """A shard whose bytes are not what was written."""
