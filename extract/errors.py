@@ -2,6 +2,7 @@
 
     ExtractError
     ├── ManifestError          a folder or manifest that cannot be read as samples
+    │   └── NoSuchImages       the path leads nowhere
     ├── ImageRefused           one image that cannot become pixels; never ends a run
     ├── BackboneError
     │   ├── UnknownBackbone    no backbone of that name; names its neighbours
@@ -23,6 +24,10 @@ class ExtractError(Exception):
 
 class ManifestError(ExtractError):
     """A folder or manifest that cannot be read as samples."""
+
+
+class NoSuchImages(ManifestError):
+    """The path leads nowhere."""
 
 
 class ImageRefused(ExtractError):

@@ -1,0 +1,47 @@
+"""Stage one of F(x) = T(P(x)): a frozen pretrained backbone turns every image into a vector, once, kept in HDF5.
+
+    errors.py      every way of saying no
+    manifest.py    folders and tables become samples
+    decode.py      bytes become pixels
+    transform.py   pixels become the backbone's input size, in uint8
+    architectures.py, weights.py, backbones.py
+                   a name becomes a frozen network with its transform and without its last layer
+    pooling.py     feature maps become vectors
+    engines/       what runs the network on this machine
+    spec.py        what features are a function of, and the key of that
+    memo.py, digests.py, request.py
+                   what need not be computed twice: file digests, and what a name resolves to
+    shards.py      one immutable HDF5 file of rows
+    cache.py       all rows of one spec
+    loader.py      decoding ahead in threads
+    fill.py        the run: read, decode, extract, write
+
+Importing this package imports nothing heavy; names are fetched from their modules when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "ExtractError": "errors",
+    "ExtractReport": "fill",
+    "FeatureCache": "cache",
+    "FeatureRequest": "request",
+    "FeatureSpec": "spec",
+    "Manifest": "manifest",
+    "Sample": "manifest",
+    "Settings": "fill",
+    "extract_features": "fill",
+    "list_backbones": "backbones",
+    "load_backbone": "backbones",
+    "read_images": "manifest",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'extract' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"extract.{_HOMES[name]}"), name)

@@ -1,0 +1,41 @@
+"""Decode ahead in threads: results in order, memory bounded by the queue."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Decoding competes with the engine for the cores: two threads keep ahead of any backbone on a CPU, and a GPU wants all.
+MAX_THREADS = 16
+
+
+def default_threads(device: str) -> int:
+    """How many threads decode beside an engine on `device`."""
+    cores = os.cpu_count() or 1
+    return min(MAX_THREADS, cores if device != "cpu" else max(1, cores // 2))
+
+
+def load_ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], *, n_threads: int, n_ahead: int
+) -> Generator[Result, None, None]:
+    """Yield `work(item)` for every item, in order, while up to `n_ahead` later ones are being worked on.
+
+    An exception raised by `work` is raised where its result would have come. Closing the generator cancels the rest.
+    """
+    todo = iter(items)
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
+    try:
+        running: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(todo, n_ahead))
+        while running:
+            result = running.popleft().result()
+            running.extend(pool.submit(work, item) for item in islice(todo, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

