@@ -1,0 +1,30 @@
+"""Everything `classify` raises on purpose.
+
+    ClassifyError
+    ├── UnknownHead      a head, or one of its parameters, that nobody has
+    ├── BadSplit         split names that are unknown, or given for some samples only
+    ├── BadLabels        labels from which no head can be trained and tested
+    └── SavedHeadError   a folder that is not a head, is damaged, or must not be trusted
+
+Each message says what was found, what is allowed and what to do next.
+"""
+
+
+class ClassifyError(Exception):
+    """Anything that `classify` refuses, in one or two sentences a person would say."""
+
+
+class UnknownHead(ClassifyError):
+    """No head of that name, or no such parameter."""
+
+
+class BadSplit(ClassifyError):
+    """The splits that came with the samples cannot be used."""
+
+
+class BadLabels(ClassifyError):
+    """The labels cannot be learned from, or not tested."""
+
+
+class SavedHeadError(ClassifyError):
+    """A saved head is missing, damaged, foreign, or holds types that are not trusted."""

@@ -1,0 +1,83 @@
+"""Any scikit-learn classifier as a head: the same probabilities, the same word about convergence."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
+
+from classify.arrays import AnyArray, FloatArray
+from classify.calibration import softmax, two_columns
+from classify.contract import begin_fit, begin_predict
+from classify.trials import Trial, try_head
+
+
+def _has_only_scores(head: "ForeignHead") -> bool:
+    estimator = getattr(head, "estimator_", head.estimator)
+    return hasattr(estimator, "decision_function") and not hasattr(estimator, "predict_proba")
+
+
+class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn classifier, fitted as it is; `estimator_` is the fitted one.
+
+    Probabilities are its own where it has them; else softmax(decision scores / temperature); else, with nothing but
+    predictions, 1 for the prediction and 0 for the rest.
+    """
+
+    classes_: AnyArray
+
+    def __init__(self, estimator: Any, *, temperature: float = 1.0) -> None:
+        self.estimator = estimator
+        self.temperature = temperature
+
+    def fit(self, X: FloatArray, y: AnyArray) -> Self:
+        """Fit a clone of the estimator on X (N, D) and labels y (N,)."""
+        X, codes = begin_fit(self, X, y)
+        self.estimator_ = clone(self.estimator)
+        self.note_ = fit_noting_convergence(self.estimator_, X, self.classes_[codes])
+        self.converged_ = not self.note_
+        return self
+
+    def predict(self, X: FloatArray) -> AnyArray:
+        """Return what the estimator predicts for X (M, D): labels (M,)."""
+        X = begin_predict(self, X)
+        predicted: AnyArray = self.estimator_.predict(X)
+        return predicted
+
+    @available_if(_has_only_scores)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: FloatArray) -> FloatArray:
+        """Return the estimator's scores of X (M, D), where it has scores but no probabilities: (M, C) or (M,)."""
+        X = begin_predict(self, X)
+        return np.asarray(self.estimator_.decision_function(X))
+
+    def predict_proba(self, X: FloatArray) -> FloatArray:
+        """Return the class probabilities (M, C) of X (M, D)."""
+        if hasattr(self, "decision_function"):
+            return softmax(two_columns(self.decision_function(X)) / self.temperature)
+        X = begin_predict(self, X)
+        if hasattr(self.estimator_, "predict_proba"):
+            return np.asarray(self.estimator_.predict_proba(X))
+        return np.asarray(self.estimator_.predict(X)[:, None] == self.classes_, dtype=np.float64)
+
+    @classmethod
+    def try_grid(
+        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
+    ) -> Iterator[Trial]:
+        """Fit the heads on X (N, D), y (N,), one after the other, and try each on X_val (M, D), y_val (M,)."""
+        for head in heads:
+            yield try_head(head.fit(X, y), X_val, y_val)
+
+
+def fit_noting_convergence(estimator: Any, X: FloatArray, y: AnyArray) -> str:
+    """Fit a scikit-learn estimator; return what it says about not converging, or nothing. Other warnings pass on."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(X, y)
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    for warning in caught:
+        if not issubclass(warning.category, ConvergenceWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return said[0].split("\n")[0] if said else ""

@@ -1,0 +1,172 @@
+"""The table of heads: what can be named, what it is, which settings a sweep tries."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import product
+from typing import Any
+
+from classify.errors import UnknownHead
+
+# Classifiers named by a dotted path come from here and nowhere else: a name must not import arbitrary code.
+FOREIGN = "sklearn."
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """One row of the table of heads."""
+
+    name: str
+    summary: str
+    location: str
+    """"module:class" of the estimator."""
+    grid: tuple[Mapping[str, Any], ...]
+    """The settings of its sweep, the simplest (most regularised) first: ties are broken towards the first."""
+
+
+def _grid(**values: Sequence[Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return every combination; the first named parameter varies slowest."""
+    return tuple(dict(zip(values, setting, strict=True)) for setting in product(*values.values()))
+
+
+_HEADS = (
+    HeadInfo(
+        "logistic",
+        "multinomial logistic regression, the linear probe",
+        "classify.logistic:LogisticHead",
+        # Half decades around 0.0056, the best for 60,000 rows of 1280 columns; small sets of few columns want more.
+        _grid(C=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)),
+    ),
+    HeadInfo(
+        "ridge",
+        "ridge regression on class signs, closed form",
+        "classify.ridge:RidgeHead",
+        _grid(alpha=(1e5, 3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 1.0, 0.1)),
+    ),
+    HeadInfo(
+        "linear_svm",
+        "one-versus-rest linear SVM, squared hinge",
+        "classify.svm:LinearSVMHead",
+        _grid(C=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+    ),
+    HeadInfo(
+        "rbf_svm",
+        "SVM with the RBF kernel; exact up to 10,000 rows, Nystroem beyond",
+        "classify.svm:RBFSVMHead",
+        _grid(gamma=(0.25, 0.5, 1.0), C=(1.0, 10.0)),
+    ),
+    HeadInfo(
+        "lda",
+        "linear discriminant analysis with shrinkage",
+        "classify.lda:LDAHead",
+        _grid(shrinkage=(0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001)),
+    ),
+    HeadInfo(
+        "centroid",
+        "nearest class mean",
+        "classify.centroid:CentroidHead",
+        _grid(metric=("euclidean", "cosine")),
+    ),
+    HeadInfo(
+        "knn",
+        "k nearest neighbours by cosine",
+        "classify.knn:KNNHead",
+        _grid(k=(200, 100, 50, 20, 10, 5, 3, 1)),
+    ),
+    HeadInfo(
+        "mlp",
+        "one hidden layer of 1024, Adam, stopped early on val",
+        "classify.mlp:MLPHead",
+        _grid(learning_rate=(3e-4, 1e-3), dropout=(0.5, 0.0)),
+    ),
+)
+HEADS: Mapping[str, HeadInfo] = {info.name: info for info in _HEADS}
+
+
+def list_heads() -> list[HeadInfo]:
+    """Return the table of this package's own heads, cheapest to understand first; imports nothing heavy."""
+    return list(_HEADS)
+
+
+def parse_heads(text: str) -> list[str]:
+    """Return the head names of "a,b,c", each once in the order given, or of "all"; dotted paths are checked as well.
+
+    Raises UnknownHead for a name nobody has, and for no name at all.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UnknownHead(
+            "No head was named: give names such as 'logistic,knn', or 'all'; list them: featurecache heads."
+        )
+    names = [each for name in names for each in (HEADS if name == "all" else (name,))]
+    for name in names:
+        _check_name(name)
+    return list(dict.fromkeys(names))
+
+
+def head_grid(name: str) -> list[dict[str, Any]]:
+    """Return the settings that a sweep of this head tries, the simplest first; scikit-learn's have one.
+
+    Raises UnknownHead.
+    """
+    _check_name(name)
+    return [dict(setting) for setting in HEADS[name].grid] if name in HEADS else [{}]
+
+
+def build_head(name: str, *, seed: int = 0, **params: Any) -> Any:
+    """Return an unfitted head: one of the table, or `sklearn.module.Classifier` in a ForeignHead.
+
+    `seed` becomes its random_state where it has one. Raises UnknownHead for an unknown name or parameter.
+    """
+    _check_name(name)
+    if name in HEADS:
+        module, _, class_name = HEADS[name].location.partition(":")
+        return _instantiate(getattr(importlib.import_module(module), class_name), name, seed, params)
+    from classify.foreign import ForeignHead
+
+    temperature = params.pop("temperature", 1.0)
+    return ForeignHead(_instantiate(_foreign_class(name), name, seed, params), temperature=temperature)
+
+
+def _instantiate(head_class: Any, name: str, seed: int, params: dict[str, Any]) -> Any:
+    import inspect
+
+    allowed = [parameter for parameter in inspect.signature(head_class).parameters if parameter != "random_state"]
+    for key in params:
+        if key not in allowed:
+            raise UnknownHead(f"The head '{name}' has no parameter '{key}': it takes {', '.join(allowed) or 'none'}.")
+    seeded = {"random_state": seed} if "random_state" in inspect.signature(head_class).parameters else {}
+    return head_class(**params, **seeded)
+
+
+def _check_name(name: str) -> None:
+    if name in HEADS:
+        return
+    if name.startswith(FOREIGN):
+        _foreign_class(name)
+        return
+    near = get_close_matches(name, HEADS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? List" if near else "list"
+    raise UnknownHead(
+        f"There is no head '{name}': {hint} all with: featurecache heads; "
+        "or give a scikit-learn classifier's path such as sklearn.ensemble.ExtraTreesClassifier."
+    )
+
+
+def _foreign_class(path: str) -> Any:
+    """Return the scikit-learn classifier at a dotted path, which must start with "sklearn."; raises UnknownHead."""
+    module, _, class_name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), class_name, None)
+    except ImportError:
+        found = None
+    if found is None:
+        raise UnknownHead(f"scikit-learn has no '{path}': give a path such as sklearn.ensemble.ExtraTreesClassifier.")
+    from sklearn.base import ClassifierMixin
+
+    if not (isinstance(found, type) and issubclass(found, ClassifierMixin)):
+        raise UnknownHead(
+            f"'{path}' is not a scikit-learn classifier: name one such as sklearn.naive_bayes.GaussianNB."
+        )
+    return found

@@ -1,0 +1,64 @@
+"""Heads that give every class a score: the largest score is the prediction, softmax makes probabilities."""
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from classify.arrays import AnyArray, FloatArray
+from classify.calibration import softmax, two_columns
+from classify.contract import begin_fit, begin_predict
+from classify.trials import Trial, try_head
+
+
+class ScoredHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """What all such heads share; a subclass says how a whole grid is solved (`_solve`) and what the scores are.
+
+    Probabilities are softmax(scores / temperature). Where a head has a `temperature` its scores are margins or
+    distances, not log odds: at the default 1.0 the probabilities are uncalibrated; a sweep fits the temperature on val.
+    """
+
+    classes_: AnyArray
+    converged_: bool
+    note_: str
+    # Heads whose scores are log odds already have no temperature of their own.
+    temperature: float = 1.0
+
+    def fit(self, X: FloatArray, y: AnyArray) -> Self:
+        """Learn from X (N, D) and labels y (N,)."""
+        X, codes = begin_fit(self, X, y)
+        next(iter(self._solve([self], X, codes)))
+        return self
+
+    def decision_function(self, X: FloatArray) -> FloatArray:
+        """Return the scores of X (M, D): (M, C), or for two classes (M,), positive for `classes_[1]`."""
+        scores = self._scores(begin_predict(self, X))
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: FloatArray) -> FloatArray:
+        """Return the class probabilities (M, C) of X (M, D): softmax of the scores over the temperature."""
+        return softmax(two_columns(self.decision_function(X)) / self.temperature)
+
+    def predict(self, X: FloatArray) -> AnyArray:
+        """Return the label (M,) with the largest score for each row of X (M, D)."""
+        best = two_columns(self.decision_function(X)).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    @classmethod
+    def try_grid(
+        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
+    ) -> Iterator[Trial]:
+        """Fit the heads on X (N, D), y (N,), sharing what can be shared, and try each on X_val (M, D), y_val (M,)."""
+        for head in heads:
+            checked, codes = begin_fit(head, X, y)
+        for head in heads[0]._solve(heads, checked, codes):
+            yield try_head(head, X_val, y_val)
+
+    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: AnyArray) -> Iterator[Self]:
+        """Fit the heads on X (N, D) and class codes (N,), yielding each as it is done."""
+        raise NotImplementedError
+
+    def _scores(self, X: FloatArray) -> FloatArray:
+        """Return the scores (M, C) of checked X (M, D)."""
+        raise NotImplementedError

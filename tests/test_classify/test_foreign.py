@@ -1,0 +1,46 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import RidgeClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import NuSVC
+
+from classify.calibration import softmax
+from classify.foreign import ForeignHead, fit_noting_convergence
+
+X = np.random.default_rng(0).normal(size=(60, 4)) + np.eye(4)[np.arange(60) % 3]
+Y = np.arange(60) % 3
+
+
+def test_its_own_probabilities_are_used_where_it_has_them():
+    assert (ForeignHead(GaussianNB()).fit(X, Y).predict_proba(X) == GaussianNB().fit(X, Y).predict_proba(X)).all()
+
+
+def test_scores_become_probabilities_by_softmax_over_the_temperature():
+    head = ForeignHead(RidgeClassifier(), temperature=2.0).fit(X, Y)
+    assert head.predict_proba(X) == pytest.approx(softmax(RidgeClassifier().fit(X, Y).decision_function(X) / 2.0))
+
+
+def test_a_classifier_with_nothing_but_predictions_is_certain_of_them():
+    class Silent(GaussianNB):
+        predict_proba = property()
+
+    head = ForeignHead(Silent()).fit(X, Y)
+    assert (head.predict_proba(X) == np.eye(3)[GaussianNB().fit(X, Y).predict(X)]).all()
+
+
+def test_the_estimator_that_was_given_stays_unfitted():
+    head = ForeignHead(NuSVC(nu=0.3)).fit(X, Y)
+    assert not hasattr(head.estimator, "support_")
+
+
+def test_warnings_other_than_convergence_pass_on():
+    class Loud(NearestNeighbors):
+        def fit(self, X, y=None):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            return super().fit(X)
+
+    with pytest.warns(UserWarning, match="something else"):
+        assert fit_noting_convergence(Loud(), X, Y) == ""
