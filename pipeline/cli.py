@@ -1,0 +1,188 @@
+"""The command line: what can be asked for. What it then does stands in `commands.py`.
+
+Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+DEFAULT_CACHE = Path("data/cache")
+
+EXAMPLES = """\
+two commands to a table of heads, on any folder with one folder per class:
+  featurecache extract photos/
+  featurecache classify photos/
+
+and what the best of them says about other images:
+  featurecache predict data/runs/latest new/
+
+exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused; 130 interrupted
+"""
+IMAGES_HELP = (
+    "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command."""
+    parser = argparse.ArgumentParser(
+        prog="featurecache",
+        description="A frozen backbone runs once per image, ever; light heads run as often as you like.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    extract = commands.add_parser("extract", help="give every image its vector, once", description="Stage one.")
+    extract.add_argument("images", metavar="IMAGES", help=f"{IMAGES_HELP}, or a flat folder without labels")
+    _backbone_options(extract)
+    _extract_options(extract)
+    _common_options(extract)
+
+    classify = commands.add_parser(
+        "classify", help="train and compare heads on the kept vectors", description="Stage two."
+    )
+    classify.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
+    _backbone_options(classify)
+    _classify_options(classify)
+    _common_options(classify)
+
+    both = commands.add_parser("run", help="extract, then classify", description="Both stages.")
+    both.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
+    _backbone_options(both)
+    _extract_options(both)
+    _classify_options(both)
+    _common_options(both)
+
+    predict = commands.add_parser("predict", help="label images with a head of a run", description="F(x) = T(P(x)).")
+    predict.add_argument("run", metavar="RUN", type=Path, help="a run folder, such as data/runs/latest")
+    predict.add_argument("images", metavar="IMAGES", nargs="+", help="image files, folders or manifests")
+    predict.add_argument("--head", metavar="NAME", help="a head of the run (default: the best on val)")
+    predict.add_argument("--out", metavar="FILE", type=Path, help="write a .csv or .json file instead of a table")
+    _extract_options(predict)
+    _common_options(predict, cache_default=None)
+
+    backbones = commands.add_parser("backbones", help="list the backbones that can be named")
+    backbones.add_argument("--json", action="store_true", help="print JSON")
+    heads = commands.add_parser("heads", help="list the heads that can be named")
+    heads.add_argument("--json", action="store_true", help="print JSON")
+    doctor = commands.add_parser("doctor", help="what this machine offers, and what is missing")
+    doctor.add_argument("--cache", metavar="DIR", type=Path, default=DEFAULT_CACHE, help="the cache to look at")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _backbone_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("features")
+    group.add_argument(
+        "--backbone", metavar="NAME", action="append", default=None,
+        help="a network's name, see 'featurecache backbones' (default: efficientnet_lite0); repeat it for several",
+    )  # fmt: skip
+    group.add_argument("--weights", metavar="W", help="a name such as IMAGENET1K_V1, or a .pth or .safetensors file")
+    group.add_argument("--layer", metavar="L", help="another node of the network than the input of its last layer")
+    group.add_argument("--pooling", choices=("avg", "max", "gem", "flatten", "cls"), help="feature map to vector")
+    group.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the network's arithmetic"
+    )
+    group.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the kept numbers")
+
+
+def _extract_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("extraction")
+    group.add_argument("--engine", choices=("auto", "torch"), default="auto", help="what runs the network")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where it runs")
+    group.add_argument("--batch-size", metavar="N", type=_positive, help="images per forward pass (default: by device)")
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "fail"),
+        default="skip",
+        help="list broken images and go on, or stop at the first",
+    )
+    group.add_argument(
+        "--max-pixels", metavar="N", type=_positive, help="refuse larger images, against decompression bombs"
+    )
+
+
+def _classify_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("heads")
+    group.add_argument(
+        "--heads", metavar="A,B,C", default="all",
+        help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all)",
+    )  # fmt: skip
+    group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
+    group.add_argument("--seed", metavar="N", type=int, default=0, help="of the split and of every head (default: 0)")
+    group.add_argument("--folds", metavar="K", type=_folds, help="choose by K-fold cross-validation instead of val")
+
+
+def _common_options(parser: argparse.ArgumentParser, *, cache_default: Path | None = DEFAULT_CACHE) -> None:
+    shown = cache_default or "the run's"
+    parser.add_argument(
+        "--cache", metavar="DIR", type=Path, default=cache_default, help=f"where features are kept (default: {shown})"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _folds(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value} folds are too few, 2 is the least")
+    return value
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, do, and turn every expected error into one sentence on stderr and an exit code."""
+    parser = build_parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if options.version:
+        from extract.request import installed_version
+
+        print(f"featurecache {installed_version('featurecache')}")
+        return DONE
+    if options.command is None:
+        parser.print_help()
+        return USAGE
+    return _guarded(options)
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    from classify.errors import ClassifyError, UnknownHead
+    from extract.errors import EngineError, ExtractError, NoSuchImages, UnknownBackbone, UnknownLayer
+    from pipeline import commands
+    from pipeline.errors import PipelineError, UsageError
+
+    try:
+        return commands.COMMANDS[options.command](options)
+    except (UsageError, NoSuchImages, UnknownBackbone, UnknownLayer, UnknownHead, EngineError) as error:
+        return _say_error(error, USAGE)
+    except (PipelineError, ExtractError, ClassifyError) as error:
+        return _say_error(error, FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+    except OSError as error:
+        return _say_error(error, FAILED)
+    except KeyboardInterrupt:
+        print("\nStopped. Features that were extracted are kept: the same command goes on from there.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _say_error(error: Exception, code: int) -> int:
+    print(f"featurecache: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,183 @@
+"""What each command does: a few calls, some lines on stdout, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from extract.fill import ExtractReport, Settings, extract_features
+from extract.manifest import Manifest, printable, read_images
+from extract.request import FeatureRequest
+from pipeline import tables
+from pipeline.cli import DONE, REFUSED
+from pipeline.console import Console
+from pipeline.errors import UsageError
+from pipeline.rundir import check_run_folder, default_run_folder, write_csv, write_errors
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+def extract(options: argparse.Namespace) -> int:
+    """Stage one."""
+    with Console(quiet=options.quiet) as console:
+        report = _extract(options, read_images(options.images), console)
+    print(tables.extract_json(report) if options.json else tables.extract_text(report))
+    return _refused(report, options.cache)
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Stage two."""
+    with Console(quiet=options.quiet) as console:
+        return _classify(options, read_images(options.images), console)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Stage one, then stage two."""
+    _check_classify(options)
+    with Console(quiet=options.quiet) as console:
+        manifest = read_images(options.images)
+        report = _extract(options, manifest, console)
+        console.say(tables.extract_text(report))
+        _refused(report, options.cache)
+        return _classify(options, manifest, console)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """The two joined again on any images."""
+    from pipeline.predict import predict as predict_images
+
+    if options.out is not None and options.out.suffix.lower() not in {".csv", ".json"}:
+        raise UsageError(f"'{printable(options.out)}' is neither a .csv nor a .json file.")
+    with Console(quiet=options.quiet) as console:
+        predictions = predict_images(
+            options.run,
+            options.images,
+            console,
+            head=options.head,
+            cache_root=options.cache,
+            settings=_settings(options),
+        )
+        n_right, n_labelled = predictions.accuracy()
+        if n_labelled:
+            console.say(
+                f"{predictions.head}: {n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
+            )
+    if options.out is None:
+        print(tables.predictions_json(predictions) if options.json else tables.predictions_text(predictions))
+    elif options.out.suffix.lower() == ".json":
+        options.out.write_text(tables.predictions_json(predictions) + "\n", encoding="utf-8")
+    else:
+        write_csv(options.out, ("path", "label", "probability"), predictions.rows())
+    if predictions.refusals:
+        print(tables.refusals_text(predictions.refusals, "nothing else"), file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def backbones(options: argparse.Namespace) -> int:
+    """What --backbone can name."""
+    from extract.backbones import list_backbones
+
+    infos = list_backbones()
+    if options.json:
+        print(json.dumps([vars(info) for info in infos], indent=2))
+        return DONE
+    rows = [(info.name, info.source, ", ".join(info.weights), "yes" if info.at_hand else "") for info in infos]
+    print(tables.table(rows, ("backbone", "source", "weights, default first", "at hand")))
+    return DONE
+
+
+def heads(options: argparse.Namespace) -> int:
+    """What --heads can name."""
+    from classify.heads import list_heads
+
+    infos = list_heads()
+    if options.json:
+        print(json.dumps([{"name": info.name, "summary": info.summary} for info in infos], indent=2))
+        return DONE
+    print(tables.table([(info.name, info.summary) for info in infos], ("head", "what it is")))
+    print("\nand any scikit-learn classifier by its dotted path, such as sklearn.ensemble.ExtraTreesClassifier")
+    return DONE
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine offers."""
+    from pipeline.doctor import examine
+
+    findings = examine(options.cache)
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        print(tables.table([(f.what, printable(f.found), f.advice) for f in findings], ("what", "found", "advice")))
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "extract": extract,
+    "classify": classify,
+    "run": run,
+    "predict": predict,
+    "backbones": backbones,
+    "heads": heads,
+    "doctor": doctor,
+}
+
+
+def _requests(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
+    names = [name for text in options.backbone or [DEFAULT_BACKBONE] for name in text.split(",") if name]
+    return tuple(
+        FeatureRequest(name, options.weights, options.layer, options.pooling, options.precision, options.dtype)
+        for name in dict.fromkeys(names)
+    )
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from extract.decode import MAX_PIXELS
+
+    return Settings(
+        options.engine, options.device, options.batch_size, options.on_error, options.max_pixels or MAX_PIXELS
+    )
+
+
+def _extract(options: argparse.Namespace, manifest: Manifest, console: Console) -> ExtractReport:
+    for note in manifest.notes:
+        console.say(note)
+    return extract_features(manifest, _requests(options), options.cache, settings=_settings(options), progress=console)
+
+
+def _refused(report: ExtractReport, cache_root: Path) -> int:
+    """List what was refused, on the terminal and in errors.csv beside the caches."""
+    listed_in = cache_root / "errors.csv"
+    write_errors(listed_in, report.refusals)
+    if not report.refusals:
+        return DONE
+    print(tables.refusals_text(report.refusals, listed_in), file=sys.stderr)
+    return REFUSED
+
+
+def _check_classify(options: argparse.Namespace) -> tuple[str, ...]:
+    from classify.heads import parse_heads
+
+    if options.out is not None:
+        check_run_folder(options.out)
+    return tuple(parse_heads(options.heads))
+
+
+def _classify(options: argparse.Namespace, manifest: Manifest, console: Console) -> int:
+    from pipeline import run as story
+
+    out = options.out or default_run_folder(Path(options.images))
+    plan = story.ClassifyPlan(
+        options.images, _requests(options), _check_classify(options), options.cache, out, options.seed, options.folds
+    )
+    results = story.classify(manifest, plan, console)
+    print(json.dumps(results, indent=2) if options.json else tables.leaderboard_text(results))
+    console.say(f"run folder: {out}")
+    if results["dataset"]["skipped"]:
+        n = results["dataset"]["skipped"]
+        console.say(f"{n:,} images are refused and left out, all listed in {out / 'errors.csv'}.")
+        return REFUSED
+    return DONE

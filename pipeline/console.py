@@ -1,0 +1,78 @@
+"""What people see while they wait: progress on stderr, one line at a time."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Never, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Console:
+    """Progress bars and single lines on stderr, every line kept for log.txt. A context manager.
+
+    On something that is no terminal (a pipe, a CI log) a bar is one line at most every ten seconds.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.lines: list[str] = []
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._bar: tqdm[Never] | None = None
+        self._kind = ""
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        self._close()
+        self.lines.append(text)
+        if not self._quiet:
+            print(text, file=self._stream, flush=True)
+
+    def digesting(self, done: int, total: int) -> None:
+        """So many files have been hashed."""
+        self._show("reading", "images", done, total)
+
+    def extracting(self, done: int, total: int, refused: int) -> None:
+        """So many images have gone through the backbone."""
+        self._show("extracting", "images", done, total, f"{refused} refused" if refused else "")
+
+    def sweeping(self, head: str, done: int, total: int, text: str) -> None:
+        """So many settings of a head have been fitted."""
+        self._show(head, "settings", done, total, text)
+
+    def _show(self, kind: str, unit: str, done: int, total: int, postfix: str = "") -> None:
+        if self._quiet:
+            return
+        if self._bar is None or self._kind != kind:
+            self._open(kind, unit, total)
+        assert self._bar is not None
+        if postfix:
+            self._bar.set_postfix_str(postfix, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._close()
+
+    def _open(self, kind: str, unit: str, total: int) -> None:
+        from tqdm import tqdm
+
+        self._close()
+        interval = 0.2 if self._stream.isatty() else 10.0
+        self._kind = kind
+        self._bar = tqdm(
+            total=total, desc=kind, unit=f" {unit}", file=self._stream, mininterval=interval, maxinterval=60.0
+        )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

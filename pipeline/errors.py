@@ -1,0 +1,13 @@
+"""What the pipeline itself refuses to do; the rooms below have trees of their own.
+
+PipelineError          the run failed: exit code 1
+└── UsageError         the command was wrong, nothing was tried: exit code 2
+"""
+
+
+class PipelineError(Exception):
+    """A run that cannot go on; the message says what to do next."""
+
+
+class UsageError(PipelineError):
+    """A command line that asks for something that is not there."""

@@ -1,0 +1,105 @@
+"""The two stages joined again: F(x) = T(P(x)) on any images, with a head that a run saved."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extract.digests import Refusal
+from extract.errors import CacheError
+from extract.fill import Settings, extract_features
+from extract.manifest import Sample, merge, read_images
+from extract.request import FeatureRequest
+from extract.spec import FeatureSpec
+from pipeline.console import Console
+from pipeline.errors import UsageError
+from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One label per image: `codes` (N,) into classes, `proba` (N, C)."""
+
+    head: str
+    classes: list[str]
+    samples: tuple[Sample, ...]
+    codes: NDArray[np.int64]
+    proba: NDArray[np.floating[Any]]
+    refusals: tuple[Refusal, ...]
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """Path, label and its probability, an image a row."""
+        return [
+            (sample.name, self.classes[code], float(row[code]))
+            for sample, code, row in zip(self.samples, self.codes, self.proba, strict=True)
+        ]
+
+    def accuracy(self) -> tuple[int, int]:
+        """How many of the images that have a label got it, and how many have one."""
+        labelled = [(s.label, self.classes[c]) for s, c in zip(self.samples, self.codes, strict=True) if s.label]
+        return sum(label == predicted for label, predicted in labelled), len(labelled)
+
+
+def predict(
+    run: Path,
+    images: Sequence[str],
+    console: Console,
+    *,
+    head: str | None = None,
+    cache_root: Path | None = None,
+    settings: Settings | None = None,
+) -> Predictions:
+    """Label images with a run's head, the best on val unless named; their features are kept in the cache like any.
+
+    Raises UsageError for a folder that is no run or a head it does not have, CacheError when the backbone at hand is
+    not the one the head was trained on.
+    """
+    from classify.saved import load_head
+
+    results = read_json(run / RESULTS_FILE)
+    chosen = choose_head(results, head)
+    loaded = load_head(run / chosen["saved"])
+    request = FeatureRequest(**loaded.meta["request"])
+    root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
+    report = extract_features(
+        merge(read_images(path) for path in images), [request], root, settings=settings, progress=console
+    )
+    filled = report.filled[0]
+    _check_spec(FeatureSpec.from_dict(loaded.meta["spec"]), filled.resolved.spec)
+    X = filled.cache.lookup(report.digests)
+    codes, proba = loaded.head.predict(X), loaded.head.predict_proba(X)
+    name = f"{chosen['name']} on {chosen['backbone']}"
+    return Predictions(name, loaded.meta["classes"], report.samples, codes, proba, report.refusals)
+
+
+def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The head called `head` or `backbone--head`; without a name the best on val, since test is for reporting only.
+
+    Raises UsageError that lists the heads of the run.
+    """
+    heads: list[dict[str, Any]] = results["heads"]
+    if name is None:
+        return max(heads, key=lambda h: (h["val"]["accuracy"], -h["val"]["log_loss"]))
+    matching = [h for h in heads if name in (h["name"], f"{h['backbone']}--{h['name']}")]
+    if len(matching) == 1:
+        return matching[0]
+    names = [h["name"] if len({x["backbone"] for x in heads}) == 1 else f"{h['backbone']}--{h['name']}" for h in heads]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
+    problem = "has no head" if not matching else "has more than one head"
+    raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+
+
+def _check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
+    if trained != found:
+        fields = ", ".join(trained.differences(found))
+        raise CacheError(
+            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. "
+            "Use the same weights file and library versions, or train a head on the new features."
+        )

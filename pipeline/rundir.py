@@ -1,0 +1,117 @@
+"""The folder of one run: written beside its place under a temporary name, then renamed, so it is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from extract.digests import Refusal
+from extract.manifest import printable
+from pipeline.errors import PipelineError, UsageError
+
+RESULTS_FILE = "results.json"
+CONFIG_FILE = "config.json"
+LATEST = "latest"
+RUNS_ROOT = Path("data/runs")
+
+
+def default_run_folder(images: Path) -> Path:
+    """data/runs/<data set>-<time>: a new folder for every run, none is overwritten."""
+    name = images.stem if images.is_file() else images.resolve().name
+    return RUNS_ROOT / f"{printable(name) or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raises UsageError when `folder` holds something that is not a run, which a new run would replace."""
+    if folder.is_dir() and not (folder / RESULTS_FILE).exists() and any(folder.iterdir()):
+        raise UsageError(f"'{printable(folder)}' is not empty and not a run. Choose another folder with --out.")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{printable(folder)}' is a file. Choose a folder with --out.")
+
+
+@contextlib.contextmanager
+def writing_run(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends without an error; an older run there is replaced.
+
+    Raises PipelineError when the place cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise PipelineError(
+            f"The run folder '{printable(folder)}' cannot be written: {error.strerror}. Choose another with --out."
+        ) from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _replace(temporary, folder)
+    except OSError as error:
+        raise PipelineError(f"The run could not be written to '{printable(folder)}': {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-old-", dir=folder.parent) as aside:
+        folder.rename(Path(aside) / "run")
+        temporary.rename(folder)
+
+
+def point_latest(folder: Path) -> None:
+    """Let `latest` beside the run lead to it; without links on this system it is simply not there."""
+    link = folder.parent / LATEST
+    with contextlib.suppress(OSError):
+        if link.is_symlink() or not link.exists():
+            temporary = folder.parent / f".{LATEST}-{os.getpid()}"
+            temporary.symlink_to(folder.name)
+            temporary.replace(link)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Plain JSON; class and file names that are not UTF-8 are escaped."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text.encode("utf-8", "backslashreplace").decode() + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The inverse. Raises UsageError where there is no such file, PipelineError where it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"'{printable(path.parent)}' is not a run: it has no {path.name}. "
+            f"A run is a folder that 'featurecache classify' wrote, such as {RUNS_ROOT / LATEST}."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"'{printable(path)}' cannot be read: {error}.") from error
+    if not isinstance(values, dict):
+        raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes.")
+    return values
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV table in UTF-8 with a header; control characters in names are escaped."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows])
+
+
+def write_errors(path: Path, refusals: Sequence[Refusal]) -> None:
+    """errors.csv: every refused image with its digest and the reason; no file when there are none."""
+    if refusals:
+        write_csv(path, ("path", "digest", "reason"), [(r.name, r.digest, r.reason) for r in refusals])
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""Every wrong use ends with one sentence, the right exit code and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
+
+QUICK_HEADS = "ridge,centroid"
+
+
+def only_sentence(capsys) -> str:
+    """What was said on stderr: one message of the command, and no traceback."""
+    err = capsys.readouterr().err
+    assert err.count("featurecache: ") == 1
+    assert "Traceback" not in err
+    return err[err.index("featurecache: ") :]
+
+
+def nothing_left(folder: Path) -> bool:
+    return not folder.exists() or not any(folder.rglob("*.h5"))
+
+
+def test_no_such_folder_is_a_usage_error(tmp_path, capsys):
+    assert run(["extract", str(tmp_path / "nowhere"), "--cache", str(tmp_path / "cache")]) == USAGE
+    assert "There is no folder or file" in only_sentence(capsys)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_empty_folder_says_what_to_put_into_it(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(["extract", str(tmp_path / "empty"), "--cache", str(tmp_path / "cache")]) == FAILED
+    assert "holds no images" in only_sentence(capsys)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_one_class_only_cannot_be_classified(images, cache, tmp_path, capsys):
+    shutil.rmtree(images / "1")
+    shutil.rmtree(images / "2")
+    out = tmp_path / "run"
+    assert run(["classify", str(images), "--cache", str(cache), "--out", str(out), "--quiet"]) == FAILED
+    assert "class" in only_sentence(capsys)
+    assert not out.exists()
+
+
+def test_a_class_with_a_single_image_is_named(images, cache, tmp_path, capsys):
+    for path in sorted((images / "1").iterdir())[1:]:
+        path.unlink()
+    out = tmp_path / "run"
+    assert run(["classify", str(images), "--cache", str(cache), "--out", str(out), "--quiet"]) == FAILED
+    assert "'1'" in only_sentence(capsys)
+    assert not out.exists()
+
+
+def test_a_corrupt_image_is_listed_and_the_rest_is_done(images, cache, tmp_path, capsys):
+    (images / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (images / "0" / "new.png").write_bytes(_png(200))
+    assert run(["extract", str(images), "--cache", str(cache), "--quiet"]) == REFUSED
+    out, err = capsys.readouterr()
+    assert "90 already there, 1 extracted" in out
+    assert "1 images are refused" in err
+    assert "0/broken.png" in err
+    assert "0/broken.png" in (cache / "errors.csv").read_text()
+    run_folder = tmp_path / "run"
+    command = ["classify", str(images), "--cache", str(cache), "--heads", "ridge", "--out", str(run_folder), "--quiet"]
+    assert run(command) == REFUSED
+    assert "0/broken.png" in (run_folder / "errors.csv").read_text()
+
+
+def test_on_error_fail_stops_at_the_corrupt_image(images, cache, capsys):
+    (images / "0" / "broken.png").write_bytes(b"nothing")
+    assert run(["extract", str(images), "--cache", str(cache), "--on-error", "fail", "--quiet"]) == FAILED
+    assert "'0/broken.png' is refused" in only_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,label\na.png,x\n", "no column 'path'"),
+        ("path,label\nmissing.png,x\n", "1 of the 1 files named in"),
+        ("path,label\n../outside.png,x\n", "outside the manifest's folder"),
+        ("path,label,split\n0/000.png,x,spare\n", "has the split 'spare'"),
+    ],
+)
+def test_a_bad_manifest_is_refused_in_one_sentence(images, tmp_path, capsys, text, sentence):
+    (images / "list.csv").write_text(text)
+    assert run(["extract", str(images / "list.csv"), "--cache", str(tmp_path / "cache")]) == FAILED
+    assert sentence in only_sentence(capsys)
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_an_unknown_backbone_names_its_neighbours(digits_folder, tmp_path, capsys):
+    command = ["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), "--backbone", "resnet51", "--quiet"]
+    assert run(command) == USAGE
+    assert "resnet50" in only_sentence(capsys)
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_an_unknown_head_names_its_neighbours(digits_folder, filled_cache, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "logistik", "--out", str(out)]
+    assert run(command) == USAGE
+    assert "logistic" in only_sentence(capsys)
+    assert not out.exists()
+
+
+def test_weights_of_another_architecture_are_refused(digits_folder, tmp_path, capsys):
+    weights = tmp_path / "linear.pth"
+    torch.save(torch.nn.Linear(3, 2).state_dict(), weights)
+    command = ["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), "--weights", str(weights), "--quiet"]
+    assert run(command) == FAILED
+    assert "linear.pth" in only_sentence(capsys)
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_weights_that_are_not_here_say_which_file_is_missing(digits_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    command = ["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), "--backbone", "vgg16", "--quiet"]
+    assert run(command) == FAILED
+    said = only_sentence(capsys)
+    assert "vgg16-397923af.pth" in said
+    assert str(tmp_path / "hub") in said
+    assert "efficientnet_lite0" in said
+
+
+def test_classify_before_extract_prints_the_command_to_run(digits_folder, tmp_path, capsys):
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(cache), "--pooling", "max", "--out", str(out), "--quiet"]
+    assert run(command) == FAILED
+    assert f"featurecache extract {digits_folder} --pooling max --cache {cache}" in only_sentence(capsys)
+    assert not out.exists()
+    assert not cache.exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="only an ordinary user can be denied a folder")
+def test_an_unwritable_cache_folder_is_one_sentence(digits_folder, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert run(["extract", str(digits_folder), "--cache", str(tmp_path / "locked" / "cache"), "--quiet"]) == FAILED
+    assert "cannot be written" in only_sentence(capsys)
+
+
+def test_a_cache_that_is_a_file_cannot_be_written(digits_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert run(["extract", str(digits_folder), "--cache", str(tmp_path / "file" / "cache"), "--quiet"]) == FAILED
+    assert "cannot be written" in only_sentence(capsys)
+
+
+def test_an_out_folder_with_other_things_in_it_is_left_alone(digits_folder, filled_cache, tmp_path, capsys):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    out = str(tmp_path / "precious")
+    command = [
+        "classify",
+        str(digits_folder),
+        "--cache",
+        str(filled_cache),
+        "--heads",
+        "ridge",
+        "--out",
+        out,
+        "--quiet",
+    ]
+    assert run(command) == USAGE
+    assert "not a run" in only_sentence(capsys)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_device_that_is_not_there_is_a_usage_error(digits_folder, tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    command = ["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), "--device", "cuda", "--quiet"]
+    assert run(command) == USAGE
+    assert "cuda" in only_sentence(capsys)
+
+
+def test_a_folder_that_is_no_run_cannot_predict(digits_folder, tmp_path, capsys):
+    assert run(["predict", str(tmp_path), str(digits_folder)]) == USAGE
+    assert "is not a run" in only_sentence(capsys)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["extract", "--help"], ["classify", "--help"], ["predict", "--help"]])
+def test_help_is_printed(argv, capsys):
+    assert run(argv) == DONE
+    assert "usage: featurecache" in capsys.readouterr().out
+
+
+def test_a_wrong_flag_is_a_usage_error(capsys):
+    assert run(["extract", "folder", "--colour", "red"]) == USAGE
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on_and_keeps_what_was_extracted(images, tmp_path):
+    """A real process, a real signal, in the middle of a real extraction."""
+    import signal
+
+    cache = tmp_path / "cache"
+    program = [sys.executable, "-m", "pipeline", "extract", str(images), "--cache", str(cache), "--batch-size", "2"]
+    stop_early = """
+import os, signal, sys
+from extract import fill
+from pipeline import console
+def stop(self, done, total, refused):
+    if done == 20:
+        os.kill(os.getpid(), signal.SIGINT)
+console.Console.extracting = stop
+from pipeline.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+    ended = subprocess.run([sys.executable, "-c", stop_early, *program[3:]], capture_output=True, text=True)
+    assert ended.returncode == 128 + signal.SIGINT
+    assert "are kept: the same command goes on from there" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    finished = subprocess.run(program, capture_output=True, text=True, check=True)
+    n_kept = int(finished.stdout.split(" already there")[0].rsplit(", ", 1)[1])
+    assert 16 <= n_kept <= 20
+    assert f"{90 - n_kept} extracted" in finished.stdout
+
+
+def _png(grey: int) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), grey).save(buffer, "PNG")
+    return buffer.getvalue()
