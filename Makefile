@@ -1,0 +1,68 @@
+# The whole job, and its parts. `make` alone: install, data, features, classify. `make help` lists everything.
+
+DATASET  ?= mnist5k
+IMAGES   ?= data/$(DATASET)
+BACKBONE ?= efficientnet_lite0
+HEADS    ?= all
+CACHE    ?= data/cache
+OUT      ?=
+RUN      ?= data/runs/latest
+PYTHON   ?= python3
+# More options for the command, for instance ARGS="--weights IMAGENET1K_V1 --pooling gem".
+ARGS     ?=
+
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/installed
+COMMAND  := $(BIN)/featurecache
+OUT_OPTION := $(if $(OUT),--out "$(OUT)")
+# Exit code 3 says: finished, but some images were refused. They are listed; the job goes on.
+GO_ON    := || [ $$? -eq 3 ]
+
+.DEFAULT_GOAL := all
+.PHONY: all help install data features classify run predict test lint bench clean
+
+all: features classify  ## the whole job on DATASET: install, data, features, classify
+
+help:  ## this list
+	@echo 'make [TARGET] [IMAGES=folder] [BACKBONE=name] [HEADS=a,b] [CACHE=folder] [OUT=folder] [DATASET=name] [ARGS=...]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP)  ## a virtual environment in .venv with everything in it
+	@echo '$(VENV): installed'
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+data: $(STAMP)  ## the images of DATASET (mnist5k, fashion-mnist, digits) as a folder of PNG files
+	@$(BIN)/python -m pipeline.datasets $(DATASET) data/$(DATASET)
+
+# Only the data sets above can be made; IMAGES of your own are there already.
+DATA := $(if $(filter data/$(DATASET),$(IMAGES)),data)
+
+features: $(STAMP) $(DATA)  ## every image of IMAGES gets its vector, once
+	@$(COMMAND) extract "$(IMAGES)" --backbone $(BACKBONE) --cache "$(CACHE)" $(ARGS) $(GO_ON)
+
+classify: $(STAMP)  ## train and compare HEADS on the kept vectors
+	@$(COMMAND) classify "$(IMAGES)" --backbone $(BACKBONE) --heads $(HEADS) --cache "$(CACHE)" $(OUT_OPTION) $(ARGS) $(GO_ON)
+
+run: features classify  ## features, then classify
+
+predict: $(STAMP)  ## label IMAGES with the best head of RUN
+	@$(COMMAND) predict "$(RUN)" "$(IMAGES)" $(GO_ON)
+
+test: $(STAMP)  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## style, types and the import contract
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+bench: $(STAMP)  ## our extraction against the usual loop, on this machine
+	@$(BIN)/python -m pipeline.bench --backbone $(BACKBONE)
+
+clean:  ## remove the environment, the made data sets and tool caches; features and runs stay
+	rm -rf $(VENV) data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@echo 'kept: data/cache and data/runs'
