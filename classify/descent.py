@@ -20,8 +20,8 @@ from classify.spectrum import Spectrum
 
 # The objective must fall by more than this part of `tol`, relatively, or the descent is at its end.
 OBJECTIVE_TOLERANCE = 1e-4
-# Pairs kept by L-BFGS: twice scipy's default costs 1 MB here and saves iterations.
-MEMORY = 20
+# Pairs kept by L-BFGS: with 20 the iterations are as many, and scipy spends more time on them than on the loss.
+MEMORY = 10
 # Round-off can end a line search a little above `tol`; up to this factor the optimum is still the optimum.
 SLACK = 10.0
 
@@ -118,7 +118,8 @@ def _descend_once(
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         W, b = flat[: -shape[1]].reshape(shape) * scale[:, None], flat[-shape[1] :]
         total, by_score = loss(rotated @ W.astype(rotated.dtype) + b.astype(rotated.dtype), codes)
-        by_weight = (rotated.T @ by_score) / n_rows + penalty * W
+        # In this order the product is read row by row, twice as fast.
+        by_weight = (by_score.T @ rotated).T / n_rows + penalty * W
         value = total / n_rows + 0.5 * penalty * float((W**2).sum())
         return value, np.append((by_weight * scale[:, None]).ravel(), by_score.sum(axis=0, dtype=np.float64) / n_rows)
 
