@@ -1,0 +1,102 @@
+"""Labels, splits and cached vectors meet by digest, and nothing is guessed."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extract.manifest import read_images
+from extract.memo import Memo
+from extract.request import FeatureRequest
+from pipeline.cli import build_parser
+from pipeline.errors import PipelineError
+from pipeline.join import extract_command, label_samples, look_up
+
+
+def test_row_i_of_x_is_the_vector_of_sample_i(digits_folder, filled_cache):
+    with Memo(filled_cache) as memo:
+        labelled = label_samples(read_images(digits_folder), memo, seed=0)
+        (features,) = look_up(
+            labelled, [FeatureRequest()], images=str(digits_folder), cache_root=filled_cache, memo=memo
+        )
+    module = FeatureRequest().load()
+    from extract.decode import decode_image
+    from extract.transform import apply_transform
+
+    for i in (0, 41, 89):
+        pixels = apply_transform(decode_image(Path(labelled.samples[i].path).read_bytes()), module.transform)
+        alone = module.module(pixels[None]).numpy()[0]
+        assert np.linalg.norm(features.X[i] - alone) < 1e-5 * np.linalg.norm(alone)
+        assert labelled.classes[labelled.y[i]] == labelled.samples[i].label
+
+
+def test_copies_of_an_image_stand_in_one_split(images):
+    for path in list((images / "0").iterdir()):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    with Memo(images, read_only=True) as memo:
+        labelled = label_samples(read_images(images), memo, seed=0)
+    split_of = {s.name: split for s, split in zip(labelled.samples, labelled.splits, strict=True)}
+    originals = [name for name in split_of if name.startswith("0/") and "copy-" not in name]
+    assert len(originals) == 30
+    assert all(split_of[name] == split_of[f"0/copy-{name[2:]}"] for name in originals)
+
+
+def test_relabelling_needs_no_new_features(images, filled_cache):
+    (images / "0").rename(images / "nought")
+    with Memo(filled_cache) as memo:
+        labelled = label_samples(read_images(images), memo, seed=0)
+        (features,) = look_up(labelled, [FeatureRequest()], images=str(images), cache_root=filled_cache, memo=memo)
+    assert labelled.classes == ["1", "2", "nought"]
+    assert features.X.shape == (90, 1280)
+
+
+def test_images_without_a_label_are_left_out_and_counted(images):
+    lines = ["path,label"]
+    for label in "012":
+        lines += [
+            f"{label}/{path.name},{label if i else ''}" for i, path in enumerate(sorted((images / label).iterdir()))
+        ]
+    (images / "list.csv").write_text("\n".join(lines))
+    with Memo(images, read_only=True) as memo:
+        labelled = label_samples(read_images(images / "list.csv"), memo, seed=0)
+    assert len(labelled.samples) == 87
+    assert labelled.notes == ("3 images without a label are left out.",)
+
+
+def test_a_group_never_stands_on_both_sides(images):
+    lines = ["path,label,group"]
+    for label in "012":
+        for i, path in enumerate(sorted((images / label).iterdir())):
+            lines.append(f"{label}/{path.name},{label},{label}-{i // 3}")
+    (images / "list.csv").write_text("\n".join(lines))
+    with Memo(images, read_only=True) as memo:
+        labelled = label_samples(read_images(images / "list.csv"), memo, seed=0)
+    splits: dict[str | None, set[str]] = {}
+    for sample, split in zip(labelled.samples, labelled.splits, strict=True):
+        splits.setdefault(sample.group, set()).add(str(split))
+    assert len(splits) == 30
+    assert all(len(found) == 1 for found in splits.values())
+    assert {split for found in splits.values() for split in found} == {"train", "val", "test"}
+
+
+def test_no_label_at_all_says_how_to_give_some(tmp_path, digits_folder):
+    for path in (digits_folder / "0").iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    with Memo(tmp_path, read_only=True) as memo, pytest.raises(PipelineError, match="one folder per class"):
+        label_samples(read_images(tmp_path), memo, seed=0)
+
+
+def test_the_command_to_run_is_one_that_the_parser_takes_and_gives_the_same_request():
+    request = FeatureRequest("vgg16", "my weights.pth", "features.22", "gem", "bf16", "float16")
+    words = shlex.split(extract_command("my photos", request, Path("some cache")))
+    options = build_parser().parse_args(words[1:])
+    assert (options.images, options.backbone, options.cache) == ("my photos", ["vgg16"], Path("some cache"))
+    assert (options.weights, options.pooling, options.precision, options.dtype) == request_fields(request)
+
+
+def request_fields(request: FeatureRequest) -> tuple[str | None, ...]:
+    return request.weights, request.pooling, request.precision, request.dtype
