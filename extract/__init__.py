@@ -4,17 +4,21 @@
     manifest.py    folders and tables become samples
     decode.py      bytes become pixels
     transform.py   pixels become the backbone's input size, in uint8
-    architectures.py, weights.py, backbones.py
-                   a name becomes a frozen network with its transform and without its last layer
+    architectures.py, weights.py, layers.py, backbones.py
+                   a name becomes a frozen network with its transform, cut at one layer or several
     pooling.py     feature maps become vectors
     engines/       what runs the network on this machine
     spec.py        what features are a function of, and the key of that
     memo.py, digests.py, request.py
                    what need not be computed twice: file digests, and what a name resolves to
+    seals.py       what ties a vector to its image
     shards.py      one immutable HDF5 file of rows
     cache.py       all rows of one spec
+    inventory.py, verify.py, compact.py, leftovers.py
+                   the upkeep of caches: what there is, whether it is whole, merging and pruning, sweeping
     loader.py      decoding ahead in threads
-    fill.py        the run: read, decode, extract, write
+    settings.py, plan.py, progress.py, fill.py, report.py
+                   the run: how, what is to do, what is said meanwhile, doing it, what was done
 
 Importing this package imports nothing heavy; names are fetched from their modules when first used.
 """
@@ -26,13 +30,13 @@ from typing import Any
 
 _HOMES = {
     "ExtractError": "errors",
-    "ExtractReport": "fill",
+    "ExtractReport": "report",
     "FeatureCache": "cache",
     "FeatureRequest": "request",
     "FeatureSpec": "spec",
     "Manifest": "manifest",
     "Sample": "manifest",
-    "Settings": "fill",
+    "Settings": "settings",
     "extract_features": "fill",
     "list_backbones": "backbones",
     "load_backbone": "backbones",

@@ -30,6 +30,8 @@ class Family:
 
     last: the layer that is removed; what it leaves behind hands its input on.
     feature_map: the node of the last feature map, or of the last tokens.
+    stages: a regular expression of the modules that may end a stage before the last one, by `path` or by `path:Type`;
+        `layers.py` says which of them do.
     layer: the node whose output is taken by default; `feature_map` where empty.
     pooling: how tokens or maps become a vector by default.
     ignored: beginnings of the names of tensors that play no part in inference.
@@ -37,6 +39,7 @@ class Family:
 
     last: str
     feature_map: str
+    stages: str
     layer: str = ""
     pooling: str = "avg"
     ignored: tuple[str, ...] = ()
@@ -46,24 +49,24 @@ class Family:
 # hidden classifier (AlexNet, VGG, SqueezeNet, MobileNetV3, MaxVit) end at the pooled map, too: their hidden layers are
 # made for the 1000 classes. ConvNeXt normalises after pooling, so its default is a vector.
 FAMILIES = {
-    "AlexNet": Family("classifier.6", "features"),
-    "ConvNeXt": Family("classifier.2", "features", layer="classifier.1"),
-    "DenseNet": Family("classifier", "relu"),
-    "EfficientNet": Family("classifier.1", "features"),
-    "EfficientNetLite": Family("_fc", "_swish_1"),
-    "GoogLeNet": Family("fc", "inception5b", ignored=("aux1.", "aux2.")),
-    "Inception3": Family("fc", "Mixed_7c", ignored=("AuxLogits.",)),
-    "MNASNet": Family("classifier.1", "layers"),
-    "MaxVit": Family("classifier.5", "blocks"),
-    "MobileNetV2": Family("classifier.1", "features"),
-    "MobileNetV3": Family("classifier.3", "features"),
-    "RegNet": Family("fc", "trunk_output"),
-    "ResNet": Family("fc", "layer4"),
-    "ShuffleNetV2": Family("fc", "conv5"),
-    "SqueezeNet": Family("classifier.1", "features"),
-    "SwinTransformer": Family("head", "norm"),
-    "VGG": Family("classifier.6", "features"),
-    "VisionTransformer": Family("heads.head", "encoder.ln", pooling="cls"),
+    "AlexNet": Family("classifier.6", "features", r"features\.(2|5|7|9)"),
+    "ConvNeXt": Family("classifier.2", "features", r"features\.[135]", layer="classifier.1"),
+    "DenseNet": Family("classifier", "relu", r"features\.denseblock[1-3]"),
+    "EfficientNet": Family("classifier.1", "features", r"features\.[1-9]"),
+    "EfficientNetLite": Family("_fc", "_swish_1", r"_blocks\.\d+"),
+    "GoogLeNet": Family("fc", "inception5b", "inception(3b|4e)", ignored=("aux1.", "aux2.")),
+    "Inception3": Family("fc", "Mixed_7c", "Mixed_(5d|6e)", ignored=("AuxLogits.",)),
+    "MNASNet": Family("classifier.1", "layers", r"layers\.([7-9]|1[0-3])"),
+    "MaxVit": Family("classifier.5", "blocks", r"blocks\.[0-2]"),
+    "MobileNetV2": Family("classifier.1", "features", r"features\.[1-9]\d*"),
+    "MobileNetV3": Family("classifier.3", "features", r"features\.[1-9]\d*"),
+    "RegNet": Family("fc", "trunk_output", r"trunk_output\.block[1-3]"),
+    "ResNet": Family("fc", "layer4", "layer[1-3]"),
+    "ShuffleNetV2": Family("fc", "conv5", "stage[2-4]"),
+    "SqueezeNet": Family("classifier.1", "features", r"features\.\d+:MaxPool2d"),
+    "SwinTransformer": Family("head", "norm", r"features\.[135]"),
+    "VGG": Family("classifier.6", "features", r"features\.\d+:MaxPool2d"),
+    "VisionTransformer": Family("heads.head", "encoder.ln", r"encoder\.layers\.encoder_layer_\d+", pooling="cls"),
 }
 
 # Weights of these two were trained on inputs in -1..1, and torchvision builds them with these arguments.

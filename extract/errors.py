@@ -67,4 +67,6 @@ class CacheUnwritable(CacheError):
 
 
 class CacheDamaged(CacheError):
-    """A shard whose bytes are not what was written."""
+    """A shard whose bytes are not what was written; `reason` is the part of the message that says how it shows."""
+
+    reason: str = ""

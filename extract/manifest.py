@@ -227,7 +227,7 @@ def _read_csv(path: Path) -> Iterator[Mapping[str, str]]:
             for row in reader:
                 yield {key.strip().lower(): value for key, value in row.items() if key is not None and value}
     except (OSError, csv.Error) as error:
-        raise ManifestError(f"The manifest '{printable(path)}' cannot be read: {error}.") from error
+        raise ManifestError(f"The manifest '{printable(path)}' cannot be read: {_one_line(error)}.") from error
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
@@ -242,9 +242,14 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
             table = parquet.read(columns=[name for name in names if name.strip().lower() in COLUMNS])
             rows = table.to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise ManifestError(f"The manifest '{printable(path)}' cannot be read as Parquet: {error}.") from error
+        reason = _one_line(error)
+        raise ManifestError(f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}.") from error
     for row in rows:
         yield {key.strip().lower(): str(value) for key, value in row.items() if value is not None}
+
+
+def _one_line(error: Exception) -> str:
+    return printable(" ".join(str(error).split()).rstrip(". "))
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:

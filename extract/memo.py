@@ -2,6 +2,7 @@
 
     digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a warm run opens no image
     requests    a FeatureRequest -> its FeatureSpec, so that a warm run loads no backbone
+    uses        (cache folder, IMAGES) -> when these images last went through that cache, for `cache info`
     refusals    SHA-256 -> why those bytes are no image, so that `classify` can tell refused from missing
 
 Everything in it is derived: deleting the file costs time, nothing else. A file that changed as recently as the clock's
@@ -31,6 +32,8 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refusals (sha256 BLOB PRIMARY KEY, decode_version INTEGER, reason TEXT) WITHOUT ROWID;
 """
+# Made when first needed: a memo from before, on a disk that may only be read, is still good for everything else.
+_USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
 
 
 class FileState(NamedTuple):
@@ -96,6 +99,10 @@ class Memo:
         rows = self._read("SELECT answer FROM requests WHERE request = ?", (request,))
         return str(rows[0][0]) if rows else None
 
+    def answers(self) -> list[tuple[str, str]]:
+        """Everything remembered about requests: (request, answer)."""
+        return self._read("SELECT request, answer FROM requests ORDER BY request")
+
     def remember_answer(self, request: str, answer: str) -> None:
         """Keep what `request` resolved to."""
         self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", [(request, answer)])
@@ -113,6 +120,15 @@ class Memo:
         """Drop refusals of images that have become readable."""
         self._write("DELETE FROM refusals WHERE sha256 = ?", [(digest,) for digest in digests])
 
+    def remember_use(self, folders: Iterable[str], images: bytes, used: int) -> None:
+        """Keep that these images used these cache folders, at `used` seconds since 1970."""
+        rows = [(folder, images, used) for folder in folders]
+        self._write("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", rows, prepare=_USES)
+
+    def uses(self) -> list[tuple[str, bytes, int]]:
+        """Every (cache folder, images, seconds since 1970) that is remembered, the latest first."""
+        return self._read("SELECT cache, images, used FROM uses ORDER BY used DESC, images")
+
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._database.execute(statement, values).fetchall()
@@ -120,11 +136,13 @@ class Memo:
             # Damaged in a way that opening did not show, or made by another version: nothing is remembered.
             return []
 
-    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, prepare: str | None = None) -> None:
         if not rows:
             return
         try:
             with self._database:
+                if prepare is not None:
+                    self._database.execute(prepare)
                 self._database.executemany(statement, rows)
         except sqlite3.DatabaseError:
             # A memo that cannot be kept (read-only cache, full disk, lock held for a minute) costs time, not results.

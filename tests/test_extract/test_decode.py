@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, features
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from extract.decode import EXIF_ORIENTATION, MAX_PIXELS, decode_image
 from extract.errors import ImageRefused
@@ -181,7 +181,6 @@ def tiff_16_bit_rgb() -> bytes:
 def lossless_kinds() -> dict[str, bytes]:
     colours, grey = Image.fromarray(COLOURS), Image.fromarray(COLOURS[..., 0])
     bilevel = Image.fromarray(COLOURS[..., 0] > 127)
-    sixteen = Image.fromarray(WIDE[..., 0])
     indexed = colours.quantize(16)
     kinds = {
         "png written by pillow": saved(colours, "PNG"),
@@ -234,11 +233,20 @@ def lossless_kinds() -> dict[str, bytes]:
     if features.check("avif"):
         kinds["avif"] = saved(colours, "AVIF")
         kinds["avif alpha"] = saved(with_alpha(), "AVIF")
-    assert sixteen.mode == "I;16"
     return kinds
 
 
 LOSSLESS = lossless_kinds()
+RETURNS_WHAT_WENT_IN = {
+    "png written by pillow",
+    "apng",
+    "webp lossless",
+    "webp animated",
+    "tiff",
+    "tiff lzw",
+    "tiff pages",
+}
+RETURNS_WHAT_WENT_IN |= {"bmp", "tga", "tga run-length", "ppm", "sgi", "jp2"}
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -246,14 +254,14 @@ def test_what_pillow_reads_comes_out_exactly(kind):
     np.testing.assert_array_equal(decoded(LOSSLESS[kind]), pillow_reading(LOSSLESS[kind]))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LOSSLESS if kind in {"png written by pillow", "tiff", "tiff pages", "bmp", "tga", "ppm", "webp lossless", "webp animated", "apng", "sgi", "jp2", "qoi"} - {"qoi"}])
+@pytest.mark.parametrize("kind", sorted(LOSSLESS.keys() & RETURNS_WHAT_WENT_IN))
 def test_lossless_formats_return_the_pixels_that_went_in(kind):
     np.testing.assert_array_equal(decoded(LOSSLESS[kind]), COLOURS)
 
 
 def jpeg_kinds() -> dict[str, bytes]:
     smooth = Image.fromarray(SMOOTH)
-    kinds = {
+    return {
         "grey": saved(smooth.convert("L"), "JPEG"),
         "rgb": saved(smooth, "JPEG", quality=95),
         "subsampled": saved(smooth, "JPEG", subsampling=2),
@@ -267,7 +275,6 @@ def jpeg_kinds() -> dict[str, bytes]:
         "in a tiff": saved(smooth, "TIFF", compression="jpeg"),
         "webp": saved(smooth, "WEBP", quality=80),
     }
-    return kinds
 
 
 JPEGS = jpeg_kinds()
@@ -392,7 +399,9 @@ def test_an_empty_file_is_refused():
     assert reason(b"") == "the file is empty"
 
 
-@pytest.mark.parametrize("data", [b"no picture at all", b"\0" * 100, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7"])
+@pytest.mark.parametrize(
+    "data", [b"no picture at all", b"\0" * 100, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7"]
+)
 def test_what_is_no_image_is_refused(data):
     assert reason(data) == "no image format that can be read"
 
@@ -454,7 +463,7 @@ EVERY_KIND = {
 def test_no_mutation_of_any_kind_raises_anything_but_a_refusal():
     chance = random.Random(20)
     for kind, data in EVERY_KIND.items():
-        for _ in range(8):
+        for _ in range(25):
             mutated = bytearray(data)
             for _ in range(chance.choice((1, 3, 30))):
                 mutated[chance.randrange(len(mutated))] = chance.randrange(256)

@@ -1,0 +1,195 @@
+"""What a run has to do: what every request resolves to, what its cache lacks, and who shares a forward pass.
+
+    requests of one network, weights and precision -> one group: one module, one engine
+        each request                               -> one plan: its cache, its missing rows, its columns of the output
+
+Two requests that resolve to the same spec are one plan, so no row is computed or written twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract import request as requests
+from extract.cache import FeatureCache
+from extract.digests import Digested
+from extract.errors import CacheUnwritable
+from extract.memo import Memo
+from extract.progress import readable_bytes
+from extract.request import FeatureRequest, Loaded, Resolved
+from extract.settings import Settings
+from extract.spec import FeatureSpec
+from extract.transform import TransformSpec
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from extract.engines import Engine
+
+# HDF5 structures, checksums, digests and paths beside the vectors: measured 130 bytes a row, rounded up.
+OVERHEAD_BYTES_PER_ROW = 256
+
+
+@dataclass
+class Plan:
+    """One set of features on its way: its cache, the digests that it misses, and the rows not yet published."""
+
+    resolved: Resolved
+    cache: FeatureCache
+    missing: set[bytes]
+    n_present: int
+    columns: slice = field(default_factory=lambda: slice(None))
+    n_extracted: int = 0
+    rows: list[NDArray[np.floating[Any]]] = field(default_factory=list)
+    row_keys: list[tuple[bytes, str]] = field(default_factory=list)
+    published: float = field(default_factory=time.perf_counter)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What its vectors are a function of."""
+        return self.resolved.spec
+
+
+@dataclass
+class Group:
+    """Requests that miss rows and share a network: one forward pass gives the vectors of all, side by side."""
+
+    plans: dict[FeatureRequest, Plan]
+    loaded: Loaded | None = None
+    engine: Engine | None = None
+    images: list[torch.Tensor] = field(default_factory=list)
+    keys: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def transform(self) -> TransformSpec:
+        """What its images go through."""
+        return next(iter(self.plans.values())).spec.transform
+
+    @property
+    def geometry(self) -> TransformSpec:
+        """What of it decides the pixels; mean and std are applied by the engine."""
+        return replace(self.transform, mean=(), std=())
+
+    def misses(self, digest: bytes) -> bool:
+        """Whether any of its caches lacks this image."""
+        return any(digest in plan.missing for plan in self.plans.values())
+
+    def start(self, settings: Settings) -> Engine:
+        """Load the network, unless resolving has loaded just this, and make it ready to run.
+
+        Raises BackboneError or EngineError.
+        """
+        from extract.engines import build_engine
+
+        loaded = self.loaded
+        if loaded is None or not loaded.is_for(self.plans):
+            loaded = requests.load_together(list(self.plans))
+        self.loaded = None  # the engine has a copy of its own
+        for request, plan in self.plans.items():
+            plan.columns = loaded.cut_for(request).columns
+        self.engine = build_engine(
+            loaded.backbone,
+            engine=settings.engine,
+            device=settings.device,
+            precision=next(iter(self.plans)).precision,
+            batch_size=settings.batch_size,
+        )
+        return self.engine
+
+
+@dataclass
+class Work:
+    """Everything asked for, and of that what is left to do."""
+
+    asked: list[tuple[FeatureRequest, Plan]]
+    groups: list[Group]
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Every plan once."""
+        return list({id(plan): plan for _, plan in self.asked}.values())
+
+    @property
+    def missing(self) -> set[bytes]:
+        """The digests that any plan misses."""
+        return set().union(*(plan.missing for plan in self.plans))
+
+
+def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested) -> Work:
+    """Resolve the requests, from memory where possible, and see what their caches lack. Raises ExtractError."""
+    plans: dict[str, Plan] = {}
+    plan_of: dict[FeatureRequest, Plan] = {}
+    groups = []
+    for together in _by_network(asked):
+        resolved, loaded = _resolve(together, memo)
+        group = Group({}, loaded)
+        for request in together:
+            key = resolved[request].spec.key
+            if key not in plans:
+                plans[key] = _plan(resolved[request], cache_root, digested)
+                if plans[key].missing:
+                    group.plans[request] = plans[key]
+            plan_of[request] = plans[key]
+        if group.plans:
+            groups.append(group)
+    return Work([(request, plan_of[request]) for request in asked], groups)
+
+
+def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
+    """One line on what is ahead. Raises CacheUnwritable when the disk cannot hold the result."""
+    n_vectors = sum(len(plan.missing) for plan in work.plans)
+    needed = sum(len(plan.missing) * _bytes_per_row(plan.spec) for plan in work.plans)
+    free = shutil.disk_usage(cache_root).free
+    if needed > free:
+        raise CacheUnwritable(
+            f"{n_vectors:,} vectors need {readable_bytes(needed)} and '{cache_root}' has {readable_bytes(free)} free: "
+            f"{readable_bytes(needed - free)} too little. Free some space or choose another folder with --cache."
+        )
+    n_to_do = len(work.missing)
+    n_there = len({bytes(row) for row in digested.digests}) - n_to_do
+    n_caches = sum(bool(plan.missing) for plan in work.plans)
+    into = f" into {n_caches} caches" if n_caches > 1 else ""
+    return (
+        f"{n_to_do:,} images to extract{into}, {n_there:,} already there; "
+        f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
+    )
+
+
+def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
+    groups: dict[tuple[str, str | None, str], list[FeatureRequest]] = {}
+    for request in dict.fromkeys(asked):
+        groups.setdefault((request.backbone, request.weights, request.precision), []).append(request)
+    return list(groups.values())
+
+
+def _resolve(together: list[FeatureRequest], memo: Memo) -> tuple[dict[FeatureRequest, Resolved], Loaded | None]:
+    """What each resolves to; loads the network once, for those that nothing is remembered of."""
+    known = {request: requests.recall(request, memo) for request in together}
+    unknown = [request for request, resolved in known.items() if resolved is None]
+    resolved = {request: found for request, found in known.items() if found is not None}
+    if not unknown:
+        return resolved, None
+    loaded = requests.load_together(unknown)
+    for request in unknown:
+        resolved[request] = requests.resolve(request, loaded.backbone, loaded.cut_for(request))
+        requests.remember(request, resolved[request], loaded.backbone, memo)
+    return resolved, loaded
+
+
+def _plan(resolved: Resolved, cache_root: Path, digested: Digested) -> Plan:
+    cache = FeatureCache(cache_root, resolved.spec)
+    absent = cache.missing(digested.digests)
+    missing = {bytes(row) for row in digested.digests[absent]}
+    return Plan(resolved, cache, missing, n_present=len({bytes(row) for row in digested.digests[~absent]}))
+
+
+def _bytes_per_row(spec: FeatureSpec) -> int:
+    return spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW

@@ -1,0 +1,161 @@
+"""What a name resolved to is believed for as long as nothing that it depends on has changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import nn
+
+from extract import request as requests
+from extract.backbones import Backbone
+from extract.decode import DECODE_VERSION
+from extract.memo import FILE_NAME, Memo
+from extract.request import FeatureRequest, installed_version, recall, remember, resolve
+
+OTHER_VALUES = {
+    "backbone": "resnet18",
+    "weights": "IMAGENET1K_V1",
+    "layer": "layer3",
+    "pooling": "max",
+    "precision": "fp16",
+    "dtype": "float16",
+}
+
+
+@pytest.fixture
+def backbone(tmp_path, spec):
+    weights = tmp_path / "weights.pth"
+    torch.save({"w": torch.zeros(3)}, weights)
+    return Backbone(
+        name=spec.backbone,
+        source=spec.source,
+        weights="weights.pth",
+        weights_path=weights,
+        weights_digest=spec.weights_digest,
+        layer=spec.layer,
+        pooling=spec.pooling,
+        transform=spec.transform,
+        feature_dim=spec.feature_dim,
+        module=nn.Identity(),
+    )
+
+
+@pytest.fixture
+def memo(tmp_path):
+    with Memo(tmp_path / "cache") as memo:
+        yield memo
+
+
+@pytest.fixture
+def remembered(backbone, memo):
+    request = FeatureRequest("toy")
+    remember(request, resolve(request, backbone), backbone, memo)
+    return request
+
+
+def test_a_request_resolves_to_all_that_the_backbone_says(backbone, spec):
+    resolved = resolve(FeatureRequest("toy"), backbone)
+    assert resolved.spec == replace(spec, decode_version=DECODE_VERSION)
+    assert resolved.weights == "weights.pth"
+
+
+def test_precision_and_dtype_come_from_the_request(backbone):
+    resolved = resolve(FeatureRequest("toy", precision="bf16", dtype="float16"), backbone)
+    assert (resolved.spec.precision, resolved.spec.dtype) == ("bf16", "float16")
+
+
+def test_the_default_request_is_the_backbone_that_comes_with_pip():
+    assert FeatureRequest() == FeatureRequest("efficientnet_lite0", None, None, None, "fp32", "float32")
+
+
+def test_an_answer_is_recalled_without_a_backbone(remembered, backbone, memo, monkeypatch):
+    monkeypatch.setattr(FeatureRequest, "load", lambda _: pytest.fail("a backbone was loaded"))
+    assert recall(remembered, memo) == resolve(remembered, backbone)
+
+
+def test_an_answer_is_recalled_in_the_next_process(remembered, backbone, tmp_path):
+    with Memo(tmp_path / "cache") as again:
+        assert recall(remembered, again) == resolve(remembered, backbone)
+
+
+def test_every_field_is_tried_below():
+    assert {field.name for field in fields(FeatureRequest)} == set(OTHER_VALUES)
+
+
+@pytest.mark.parametrize("field", OTHER_VALUES)
+def test_another_request_is_another_question(remembered, memo, field):
+    assert recall(replace(remembered, **{field: OTHER_VALUES[field]}), memo) is None
+
+
+def test_other_weights_in_the_same_file_are_noticed(remembered, backbone, memo):
+    torch.save({"w": torch.ones(3)}, backbone.weights_path)
+    assert recall(remembered, memo) is None
+
+
+def test_a_weights_file_that_is_gone_is_noticed(remembered, backbone, memo):
+    backbone.weights_path.unlink()
+    assert recall(remembered, memo) is None
+
+
+@pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_another_place_to_look_for_weights_is_noticed(remembered, memo, monkeypatch, variable):
+    monkeypatch.setenv(variable, "/elsewhere")
+    assert recall(remembered, memo) is None
+
+
+def test_another_version_of_a_library_that_names_weights_is_noticed(remembered, memo, monkeypatch):
+    monkeypatch.setattr(requests, "installed_version", lambda name: "99")
+    assert recall(remembered, memo) is None
+
+
+def test_a_weights_file_is_the_same_by_every_path_to_it(backbone, memo, tmp_path, monkeypatch):
+    asked = FeatureRequest("toy", weights=str(backbone.weights_path))
+    remember(asked, resolve(asked, backbone), backbone, memo)
+    monkeypatch.chdir(tmp_path)
+    assert recall(replace(asked, weights="weights.pth"), memo) == resolve(asked, backbone)
+    assert recall(replace(asked, weights="other.pth"), memo) is None
+
+
+@pytest.fixture
+def copied_package(tmp_path, monkeypatch):
+    """The source of the package in a folder where it can be edited; the code that runs stays."""
+    from pathlib import Path
+
+    here = Path(requests.__file__).parent
+    copy = tmp_path / "extract"
+    copy.mkdir()
+    for path in here.glob("*.py"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(requests, "__file__", str(copy / "request.py"))
+    return copy
+
+
+@pytest.mark.parametrize("module", ["backbones", "weights", "architectures", "transform", "pooling", "decode", "spec"])
+def test_an_edit_of_the_code_that_resolves_is_noticed(copied_package, remembered, backbone, memo, module):
+    assert recall(remembered, memo) is not None
+    with (copied_package / f"{module}.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert recall(remembered, memo) is None
+
+
+@pytest.mark.parametrize("module", sorted(requests.NOT_RESOLVING))
+def test_an_edit_of_other_code_is_not(copied_package, remembered, memo, module):
+    with (copied_package / f"{module}.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert recall(remembered, memo) is not None
+
+
+@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"weights_path": "/", "state": 1}', '{"weights_path": 3}'])
+def test_a_damaged_answer_is_no_answer(remembered, memo, tmp_path, answer):
+    with sqlite3.connect(tmp_path / "cache" / FILE_NAME) as database:
+        database.execute("UPDATE requests SET answer = ?", (answer,))
+    database.close()
+    assert recall(remembered, memo) is None
+
+
+def test_versions_are_those_of_the_distributions():
+    assert installed_version("torch").partition("+")[0] == torch.__version__.partition("+")[0]
+    assert installed_version("no-such-distribution") is None

@@ -1,0 +1,264 @@
+"""Kill an extraction with SIGKILL at random instants, restart it, and compare with a run that nobody disturbed.
+
+    python tests/torture.py [ROUNDS] [IMAGES]        (`make torture`: 100 rounds, then four processes on 2,000 images)
+
+Half of the kills come from outside at a random time; the other half from inside, just before or after a random call of
+one of the steps that touch the disk: so that decoding, shard writing, renaming, the index and the memo are all hit.
+After each kill the cache must verify, at most one unfinished shard may be lost, and after the restart every vector must
+be bit-identical to the undisturbed run's.
+
+Then four processes extract the same images into one cache at once while a reader polls it: all must end well, the
+reader must never see an error or a wrong row, and every vector must be the undisturbed run's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from extract import cache as cache_module
+from extract import fill, memo, shards
+from extract.architectures import build_network
+from extract.manifest import read_images
+from extract.request import FeatureRequest
+from extract.spec import image_digest
+from extract.verify import verify_cache
+
+N_IMAGES = 64
+N_PROCESSES = 4
+BATCH = 4
+SHARD_ROWS = 8
+BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
+# Where a process kills itself: (what is replaced, its name).
+STEPS = {
+    "decode": (fill, "decode_image"),
+    "shard write": (shards, "_write_file"),
+    "rename": (shards, "publish"),
+    "spec": (cache_module.FeatureCache, "_write_spec"),
+    "index": (cache_module.FeatureCache, "_write_virtual"),
+    "memo": (memo.Memo, "_write"),
+}
+
+
+def prepare(folder: Path, seed: int, n_images: int) -> None:
+    """Write random images and random weights of a small network."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir()
+    for i in range(n_images):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(folder / "images" / f"{i:05d}.png")
+    torch.manual_seed(seed)
+    shapes = build_network(BACKBONE).module.state_dict()
+    tensors = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in shapes.items()}
+    torch.save(tensors, folder / "weights.pth")
+
+
+def extract(
+    folder: Path, cache: Path, request: FeatureRequest, progress: fill.Progress | None = None
+) -> fill.ExtractReport:
+    """Fill `cache` with small shards; in whatever process this is."""
+    fill.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
+    torch.set_num_threads(1)
+    settings = fill.Settings(batch_size=BATCH, device="cpu")
+    return fill.extract_features(read_images(folder / "images"), [request], cache, settings=settings, progress=progress)
+
+
+class Counting(fill.Silent):
+    """Writes down how many images went through, in a file that outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def extracting(self, done: int, total: int, refused: int) -> None:
+        """Keep the last count."""
+        self.path.write_text(str(done))
+
+
+def in_a_process(work) -> int:
+    """Run `work` in a forked process and return its pid. Nothing here has started a thread before."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  (a child must end here, whatever happened)
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def kill_at_call(step: str, number: int, after: bool) -> None:
+    """In this process: SIGKILL before or after the `number`-th call of a step."""
+    owner, name = STEPS[step]
+    original, calls = getattr(owner, name), 0
+
+    def deadly(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+
+
+def one_round(folder: Path, request: FeatureRequest, reference: np.ndarray, seconds: float, rng: random.Random) -> str:
+    """Start, kill, verify, restart, compare; returns where the kill came."""
+    cache, count = folder / "cache", folder / "count"
+    shutil.rmtree(cache, ignore_errors=True)
+    count.write_text("0")
+    inside = rng.random() < 0.5
+    step, number, after = rng.choice(list(STEPS)), rng.randint(1, 8), rng.random() < 0.5
+
+    def work() -> None:
+        if inside:
+            kill_at_call(step, number, after)
+        extract(folder, cache, request, Counting(count))
+
+    pid = in_a_process(work)
+    if not inside:
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    killed = os.WIFSIGNALED(status)
+    assert killed or os.WEXITSTATUS(status) == 0, "the extraction ended with an error"
+    check_cache(cache)
+
+    def restart() -> None:
+        report = extract(folder, cache, request)
+        (folder / "present").write_text(str(report.filled[0].n_present))
+        np.save(folder / "vectors.npy", report.filled[0].cache.lookup(report.digests))
+
+    _, status = os.waitpid(in_a_process(restart), 0)
+    assert status == 0, "the restart ended with an error"
+    n_kept = int((folder / "present").read_text())
+    # Images that went through the engine wait for their shard, those of an unfinished batch for the engine.
+    lost = int(count.read_text() or 0) - n_kept
+    assert lost <= SHARD_ROWS + 2 * BATCH, f"{lost} images were lost"
+    assert (np.load(folder / "vectors.npy") == reference).all(), "a vector differs from the undisturbed run's"
+    check_cache(cache)
+    return (
+        (f"{step}, {'after' if after else 'before'}" if inside else "any time")
+        if killed
+        else "finished before the kill"
+    )
+
+
+def check_cache(cache: Path) -> None:
+    """Every shard that is there is whole."""
+    for folder in sorted(cache.glob(f"{BACKBONE}-*")):
+        report = verify_cache(folder)
+        assert not report.damaged, report
+
+
+def wait_for(work) -> float:
+    """Run `work` in a forked process to its good end; the seconds it took."""
+    started = time.perf_counter()
+    _, status = os.waitpid(in_a_process(work), 0)
+    assert status == 0, "a process ended with an error"
+    return time.perf_counter() - started
+
+
+def undisturbed(folder: Path, request: FeatureRequest, seed: int, n_images: int) -> tuple[np.ndarray, float]:
+    """Vectors of random images that nobody disturbed, and the seconds they took.
+
+    Everything that computes runs in a child: a fork of a process with threads could hang.
+    """
+
+    def reference() -> None:
+        report = extract(folder, folder / "undisturbed", request)
+        np.save(folder / "reference.npy", report.filled[0].cache.lookup(report.digests))
+
+    wait_for(lambda: prepare(folder, seed, n_images))
+    seconds = wait_for(reference)
+    vectors = np.load(folder / "reference.npy")
+    assert vectors.shape == (n_images, FEATURE_DIM)
+    assert len(np.unique(vectors, axis=0)) == n_images
+    return vectors, seconds
+
+
+def torture(rounds: int, seed: int = 0) -> Counter[str]:
+    """That many kills; how often they came where. Raises AssertionError at the first that does harm."""
+    rng = random.Random(seed)
+    where: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
+        vectors, seconds = undisturbed(folder, request, seed, N_IMAGES)
+        for number in range(1, rounds + 1):
+            where[one_round(folder, request, vectors, seconds, rng)] += 1
+            print(f"\r{number} of {rounds} kills survived", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return where
+
+
+def crowd(n_images: int, seed: int = 0) -> int:
+    """Four processes on the same images, and a reader; how often the reader looked. Raises AssertionError on harm."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
+        vectors, _ = undisturbed(folder, request, seed, n_images)
+        cache = folder / "cache"
+        pids = [in_a_process(lambda: extract(folder, cache, request)) for _ in range(N_PROCESSES)]
+        wait_for(lambda: poll(folder, cache, pids, vectors))
+        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+        assert statuses == [0] * N_PROCESSES, f"extractors ended with {statuses}"
+        check_cache(cache)
+        wait_for(lambda: compare(folder, cache, vectors, complete=True))
+        return int((folder / "looks").read_text())
+
+
+def poll(folder: Path, cache: Path, pids: list[int], vectors: np.ndarray) -> None:
+    """Read everything that is served, again and again, while one of the processes runs."""
+    looks = 0
+    while any(is_running(pid) for pid in pids):
+        compare(folder, cache, vectors, complete=False)
+        looks += 1
+        (folder / "looks").write_text(str(looks))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is still at work: an ended one that nobody waited for has the state Z."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+
+
+def compare(folder: Path, cache_root: Path, vectors: np.ndarray, *, complete: bool) -> None:
+    """Every row that the cache serves is the undisturbed run's; `complete`: and none is missing."""
+    specs = [spec for path in cache_root.glob(f"{BACKBONE}-*") if (spec := cache_module.read_spec(path)) is not None]
+    if not specs:
+        return
+    found = cache_module.FeatureCache(cache_root, specs[0])
+    images = sorted((folder / "images").iterdir())
+    digests = np.stack([np.frombuffer(image_digest(path.read_bytes()), dtype=np.uint8) for path in images])
+    there = ~found.missing(digests)
+    assert there.all() or not complete, f"{(~there).sum()} rows are missing"
+    assert (found.lookup(digests[there]) == vectors[there]).all(), "a row differs from the undisturbed run's"
+
+
+def main(rounds: int, n_images: int) -> None:
+    """Both, and what was seen."""
+    where = torture(rounds)
+    for place, times in where.most_common():
+        print(f"{times:4d}  {place}")
+    looks = crowd(n_images)
+    print(f"{N_PROCESSES} processes on {n_images} images, and a reader that looked {looks} times")
+    print(f"{where.total() + 1} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main(*([int(word) for word in sys.argv[1:]] or [100, 2000]))
