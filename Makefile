@@ -20,7 +20,7 @@ OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict test lint bench clean
+.PHONY: all help install data features classify run predict test lint torture bench clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
@@ -59,6 +59,9 @@ test: $(STAMP)  ## all tests
 
 lint: $(STAMP)  ## style, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+torture: $(STAMP)  ## kill extractions at 100 random instants, then let four at once into one cache
+	@$(BIN)/python tests/torture.py 100 2000
 
 bench: $(STAMP)  ## our extraction against the usual loop, on this machine
 	@$(BIN)/python -m pipeline.bench --backbone $(BACKBONE)

@@ -93,12 +93,11 @@ def plain_loop(images: Path, backbone: Backbone) -> Way:
     )
     # The module takes uint8 and normalises; the loop's network takes what the transform gives.
     graph: Any = backbone.module.graph
-    pooling: Any = backbone.module.pooling
 
     def go() -> None:
         loader = DataLoader(ImageFolder(str(images), transform), batch_size=PLAIN_BATCH, num_workers=PLAIN_WORKERS)
         with torch.inference_mode():
-            vectors = [pooling(graph(batch)["features"]) for batch, _ in loader]
+            vectors = [graph(batch) for batch, _ in loader]
         assert torch.cat(vectors).shape[1] == backbone.feature_dim
 
     return Way("plain loop", go)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 DEFAULT_CACHE = Path("data/cache")
+DEFAULT_LAYER = "default"
 
 EXAMPLES = """\
 two commands to a table of heads, on any folder with one folder per class:
@@ -68,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     _extract_options(predict)
     _common_options(predict, cache_default=None)
 
+    _cache_commands(commands.add_parser("cache", help="look after the kept vectors", description="The feature cache."))
+
     backbones = commands.add_parser("backbones", help="list the backbones that can be named")
     backbones.add_argument("--json", action="store_true", help="print JSON")
     heads = commands.add_parser("heads", help="list the heads that can be named")
@@ -78,6 +81,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _cache_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="cache_command", metavar="COMMAND", title="commands", required=True)
+
+    info = commands.add_parser("info", help="what is kept, for which images, how large and when it was used")
+    _common_options(info, has_progress=False)
+
+    verify = commands.add_parser("verify", help="read every byte and name what is damaged")
+    verify.add_argument(
+        "--repair", action="store_true", help="set damaged files aside, so that extract redoes just their rows"
+    )
+    _common_options(verify)
+
+    compact = commands.add_parser("compact", help="merge small shards, drop second copies, sweep left-over files")
+    _common_options(compact, has_progress=False)
+
+    export = commands.add_parser(
+        "export", help="features, labels, paths and splits as one ordinary file",
+        description="Row i for image i in manifest order. Labels are places in 'classes', in .parquet their names.",
+    )  # fmt: skip
+    export.add_argument("images", metavar="IMAGES", help=f"{IMAGES_HELP}, or a flat folder without labels")
+    export.add_argument("out", metavar="OUT", type=Path, help="a .h5, .npz or .parquet file")
+    _backbone_options(export)
+    export.add_argument("--seed", metavar="N", type=int, default=0, help="of the split, as in classify (default: 0)")
+    _common_options(export)
+
+    prune = commands.add_parser("prune", help="drop the rows that none of these images uses")
+    prune.add_argument("images", metavar="IMAGES", nargs="+", help="every image set that is still wanted")
+    prune.add_argument("--backbone", metavar="NAME", action="append", help="prune only this backbone's caches")
+    prune.add_argument("--yes", action="store_true", help="do it; without, only say what would be dropped")
+    _common_options(prune)
+
+
 def _backbone_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("features")
     group.add_argument(
@@ -85,7 +120,11 @@ def _backbone_options(parser: argparse.ArgumentParser) -> None:
         help="a network's name, see 'featurecache backbones' (default: efficientnet_lite0); repeat it for several",
     )  # fmt: skip
     group.add_argument("--weights", metavar="W", help="a name such as IMAGENET1K_V1, or a .pth or .safetensors file")
-    group.add_argument("--layer", metavar="L", help="another node of the network than the input of its last layer")
+    group.add_argument(
+        "--layer", metavar="L", action="append",
+        help="another node of the network than the input of its last layer, or 'stages' for the ends of all stages in "
+        "one vector; repeat it for several sets of features from one forward pass ('default' is the usual one)",
+    )  # fmt: skip
     group.add_argument("--pooling", choices=("avg", "max", "gem", "flatten", "cls"), help="feature map to vector")
     group.add_argument(
         "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the network's arithmetic"
@@ -120,13 +159,16 @@ def _classify_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--folds", metavar="K", type=_folds, help="choose by K-fold cross-validation instead of val")
 
 
-def _common_options(parser: argparse.ArgumentParser, *, cache_default: Path | None = DEFAULT_CACHE) -> None:
+def _common_options(
+    parser: argparse.ArgumentParser, *, cache_default: Path | None = DEFAULT_CACHE, has_progress: bool = True
+) -> None:
     shown = cache_default or "the run's"
     parser.add_argument(
         "--cache", metavar="DIR", type=Path, default=cache_default, help=f"where features are kept (default: {shown})"
     )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    if has_progress:
+        parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
 def _positive(text: str) -> int:

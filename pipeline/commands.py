@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from extract.fill import ExtractReport, Settings, extract_features
+from extract.inventory import remember_use
+from extract.leftovers import sweep_leftovers
 from extract.manifest import Manifest, printable, read_images
 from extract.request import FeatureRequest
 from pipeline import tables
-from pipeline.cli import DONE, REFUSED
+from pipeline.cli import DEFAULT_LAYER, DONE, REFUSED
 from pipeline.console import Console
 from pipeline.errors import UsageError
 from pipeline.rundir import check_run_folder, default_run_folder, write_csv, write_errors
@@ -115,6 +117,13 @@ def doctor(options: argparse.Namespace) -> int:
     return DONE
 
 
+def cache(options: argparse.Namespace) -> int:
+    """The upkeep of caches."""
+    from pipeline.cache_commands import CACHE_COMMANDS
+
+    return CACHE_COMMANDS[options.cache_command](options)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "extract": extract,
     "classify": classify,
@@ -122,16 +131,33 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "predict": predict,
     "backbones": backbones,
     "heads": heads,
+    "cache": cache,
     "doctor": doctor,
 }
 
 
-def _requests(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
-    names = [name for text in options.backbone or [DEFAULT_BACKBONE] for name in text.split(",") if name]
+def requests_of(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
+    """The kinds of features that the options name."""
     return tuple(
-        FeatureRequest(name, options.weights, options.layer, options.pooling, options.precision, options.dtype)
-        for name in dict.fromkeys(names)
+        FeatureRequest(
+            name,
+            options.weights,
+            None if layer == DEFAULT_LAYER else layer,
+            options.pooling,
+            options.precision,
+            options.dtype,
+        )
+        for name in _named("--backbone", options.backbone or [DEFAULT_BACKBONE])
+        for layer in _named("--layer", options.layer or [DEFAULT_LAYER])
     )
+
+
+def _named(option: str, texts: Sequence[str]) -> list[str]:
+    """The names in a repeated option, each of which may hold several with commas between them."""
+    names = list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
+    if not names:
+        raise UsageError(f"{option} is empty. Give it a name, or leave it out for the default.")
+    return names
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -145,7 +171,12 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _extract(options: argparse.Namespace, manifest: Manifest, console: Console) -> ExtractReport:
     for note in manifest.notes:
         console.say(note)
-    return extract_features(manifest, _requests(options), options.cache, settings=_settings(options), progress=console)
+    sweep_leftovers(options.cache)
+    report = extract_features(
+        manifest, requests_of(options), options.cache, settings=_settings(options), progress=console
+    )
+    remember_use(options.cache, [filled.cache.folder.name for filled in report.filled], options.images)
+    return report
 
 
 def _refused(report: ExtractReport, cache_root: Path) -> int:
@@ -171,9 +202,11 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
 
     out = options.out or default_run_folder(Path(options.images))
     plan = story.ClassifyPlan(
-        options.images, _requests(options), _check_classify(options), options.cache, out, options.seed, options.folds
+        options.images, requests_of(options), _check_classify(options), options.cache, out, options.seed, options.folds
     )
     results = story.classify(manifest, plan, console)
+    used = [f"{features['backbone']}-{features['key'][:12]}" for features in results["features"]]
+    remember_use(options.cache, used, options.images)
     print(json.dumps(results, indent=2) if options.json else tables.leaderboard_text(results))
     console.say(f"run folder: {out}")
     if results["dataset"]["skipped"]:

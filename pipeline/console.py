@@ -32,10 +32,11 @@ class Console:
         self._close()
 
     def say(self, text: str) -> None:
-        """One line for people."""
-        self._close()
+        """One line for people; a bar that is running goes on below it."""
         self.lines.append(text)
-        if not self._quiet:
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        elif not self._quiet:
             print(text, file=self._stream, flush=True)
 
     def digesting(self, done: int, total: int) -> None:
@@ -45,6 +46,11 @@ class Console:
     def extracting(self, done: int, total: int, refused: int) -> None:
         """So many images have gone through the backbone."""
         self._show("extracting", "images", done, total, f"{refused} refused" if refused else "")
+
+    def checking(self, done: int, total: int) -> None:
+        """So many bytes of the caches have been read."""
+        n_total = -(-total // 1_000_000)
+        self._show("checking", "MB", n_total if done >= total else min(done // 1_000_000, n_total - 1), n_total)
 
     def sweeping(self, head: str, done: int, total: int, text: str) -> None:
         """So many settings of a head have been fitted."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from extract.digests import Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest, Resolved, recall
+from pipeline.alternatives import say_alternative
+from pipeline.cli import DEFAULT_LAYER
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -43,8 +46,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one backbone: X (N, D) float32, row i for sample i, and what they cost."""
+    """One set of features: X (N, D) float32, row i for sample i, and what they cost.
 
+    name: that of the backbone, with the layer behind it where a backbone gives several.
+    """
+
+    name: str
     request: FeatureRequest
     resolved: Resolved
     X: NDArray[np.float32]
@@ -56,8 +63,6 @@ def label_samples(
     manifest: Manifest, memo: Memo, *, seed: int, on_progress: Callable[[int, int], None] | None = None
 ) -> Labelled:
     """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError."""
-    from classify.splits import assign_splits
-
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
     refused = memo.refusals(DECODE_VERSION)
     refusals = list(digested.refusals)
@@ -81,7 +86,17 @@ def label_samples(
     classes = sorted({str(sample.label) for sample in samples})
     code = {name: i for i, name in enumerate(classes)}
     y = np.array([code[str(sample.label)] for sample in samples], dtype=np.int64)
-    splits = assign_splits(
+    splits = split_samples(samples, digests, y, classes, seed=seed)
+    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes))
+
+
+def split_samples(
+    samples: Sequence[Sample], digests: NDArray[np.uint8], y: NDArray[np.int64], classes: Sequence[str], *, seed: int
+) -> NDArray[np.str_]:
+    """The split of each of N labelled samples, as given or by their content. Raises ClassifyError."""
+    from classify.splits import assign_splits
+
+    return assign_splits(
         digests,
         y,
         given=[s.split for s in samples] if any(s.split for s in samples) else None,
@@ -89,7 +104,6 @@ def label_samples(
         seed=seed,
         classes=[printable(name) for name in classes],
     )
-    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes))
 
 
 def look_up(
@@ -100,18 +114,35 @@ def look_up(
     Raises PipelineError with the command to run when a row is missing: a backbone is never loaded here.
     """
     found = [_recall_cache(request, cache_root, memo) for request in requests]
-    absent = [
-        request
+    absent = {
+        request: cache
         for request, cache in zip(requests, found, strict=True)
         if cache is None or cache[1].missing(labelled.digests).any()
-    ]
+    }
     if absent:
-        names = " and ".join(request.backbone for request in absent)
+        instead = [_instead(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
+        names = " and ".join(dict.fromkeys(request.backbone for request in absent))
         raise PipelineError(
-            f"Not every image has features of {names} in '{cache_root}'. Run first:\n"
-            + "\n".join(extract_command(images, request, cache_root) for request in absent)
+            f"Not every image has features of {names} in '{cache_root}'. "
+            + "".join(f"{sentence} " for sentence in dict.fromkeys(instead) if sentence)
+            + "Run first:\n"
+            + "\n".join(extract_commands(images, list(absent), cache_root))
         )
-    return [_features(labelled, request, *cache) for request, cache in zip(requests, found, strict=True) if cache]
+    names_of = feature_names(requests)
+    return [
+        _features(labelled, names_of[request], request, *cache)
+        for request, cache in zip(requests, found, strict=True)
+        if cache
+    ]
+
+
+def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
+    """What to call the features of each request: by the backbone alone where that is enough, good as a folder name."""
+    n_of = Counter(request.backbone for request in requests)
+    return {
+        each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
+        for each in requests
+    }
 
 
 def _recall_cache(request: FeatureRequest, cache_root: Path, memo: Memo) -> tuple[Resolved, FeatureCache] | None:
@@ -119,19 +150,51 @@ def _recall_cache(request: FeatureRequest, cache_root: Path, memo: Memo) -> tupl
     return None if resolved is None else (resolved, FeatureCache(cache_root, resolved.spec))
 
 
-def _features(labelled: Labelled, request: FeatureRequest, resolved: Resolved, cache: FeatureCache) -> Features:
+def _instead(
+    request: FeatureRequest,
+    asked: tuple[Resolved, FeatureCache] | None,
+    labelled: Labelled,
+    cache_root: Path,
+    memo: Memo,
+) -> str:
+    """What these images have instead of any row that was asked for; empty where that says nothing."""
+    if asked is not None and not asked[1].missing(labelled.digests).all():
+        return ""
+    spec = None if asked is None else asked[0].spec
+    return say_alternative(request, spec, labelled.digests, cache_root=cache_root, memo=memo)
+
+
+def _features(
+    labelled: Labelled, name: str, request: FeatureRequest, resolved: Resolved, cache: FeatureCache
+) -> Features:
     X = cache.lookup(labelled.digests)
     records = cache.records()
     seconds = sum(float(record.get("seconds", 0.0)) for record in records)
     n = sum(int(record["n"]) for record in records)
-    return Features(request, resolved, X, round(seconds / n * len(X), 3), round(n / seconds if seconds else 0.0, 2))
+    return Features(
+        name, request, resolved, X, round(seconds / n * len(X), 3), round(n / seconds if seconds else 0.0, 2)
+    )
 
 
 def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> str:
     """The command that would fill the missing rows."""
+    return extract_commands(images, [request], cache_root)[0]
+
+
+def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
+    """The commands that would fill the missing rows; layers of one network are one command, and one forward pass."""
+    layers: dict[FeatureRequest, list[str | None]] = {}
+    for request in requests:
+        layers.setdefault(replace(request, layer=None), []).append(request.layer)
+    return [_extract_command(images, request, found, cache_root) for request, found in layers.items()]
+
+
+def _extract_command(images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> str:
     words = ["featurecache", "extract", images]
     for option, value in asdict(request).items():
-        if value is not None and value != getattr(FeatureRequest(), option):
+        if option == "layer" and layers != [None]:
+            words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
+        elif value is not None and value != getattr(FeatureRequest(), option):
             words += [f"--{option}", value]
     if str(cache_root) != "data/cache":
         words += ["--cache", str(cache_root)]

@@ -75,7 +75,7 @@ def predict(
     _check_spec(FeatureSpec.from_dict(loaded.meta["spec"]), filled.resolved.spec)
     X = filled.cache.lookup(report.digests)
     codes, proba = loaded.head.predict(X), loaded.head.predict_proba(X)
-    name = f"{chosen['name']} on {chosen['backbone']}"
+    name = f"{chosen['name']} on {_features_of(chosen)}"
     return Predictions(name, loaded.meta["classes"], report.samples, codes, proba, report.refusals)
 
 
@@ -87,13 +87,19 @@ def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
     heads: list[dict[str, Any]] = results["heads"]
     if name is None:
         return max(heads, key=lambda h: (h["val"]["accuracy"], -h["val"]["log_loss"]))
-    matching = [h for h in heads if name in (h["name"], f"{h['backbone']}--{h['name']}")]
+    matching = [h for h in heads if name in (h["name"], f"{_features_of(h)}--{h['name']}")]
     if len(matching) == 1:
         return matching[0]
-    names = [h["name"] if len({x["backbone"] for x in heads}) == 1 else f"{h['backbone']}--{h['name']}" for h in heads]
+    several = len({_features_of(h) for h in heads}) > 1
+    names = [f"{_features_of(h)}--{h['name']}" if several else h["name"] for h in heads]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
     problem = "has no head" if not matching else "has more than one head"
     raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+
+
+def _features_of(head: dict[str, Any]) -> str:
+    """The name of the features that a head takes; runs from before layers could be compared say the backbone only."""
+    return str(head.get("features", head["backbone"]))
 
 
 def _check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:

@@ -26,7 +26,7 @@ FORMAT = 1
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
 LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "test_accuracy", "ci_low", "ci_high",
                        "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier", "fit_seconds", "p_vs_best",
-                       "tied_with_best")  # fmt: skip
+                       "tied_with_best", "features")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Tried:
     @property
     def folder_name(self) -> str:
         """Where the head is saved below heads/, and its name in comparisons."""
-        return f"{self.features.request.backbone}--{self.name}"
+        return f"{self.features.name}--{self.name}"
 
 
 def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
@@ -83,21 +83,25 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
 
     X, y = features.X, labelled.y
     train, val, test = (labelled.rows(split) for split in ("train", "val", "test"))
-    result = sweep(
-        name,
-        X[train],
-        y[train],
-        X[val],
-        y[val],
-        seed=plan.seed,
-        folds=plan.folds,
-        progress=partial(console.sweeping, name),
-    )
+    progress = partial(console.sweeping, name)
+    folds = assign_cv_folds(labelled, plan)
+    result = sweep(name, X[train], y[train], X[val], y[val], seed=plan.seed, folds=folds, progress=progress)
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
     predicted, proba = result.head.predict(X[test]), result.head.predict_proba(X[test])
     return Tried(features, name, result, predicted, proba, round(time.perf_counter() - started, 4))
+
+
+def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
+    """The fold of each row of train, then val, with copies and groups in one fold; None without --folds."""
+    from classify.splits import assign_folds
+
+    if plan.folds is None:
+        return None
+    rows = [*labelled.rows("train"), *labelled.rows("val")]
+    units = [labelled.samples[i].group or bytes(labelled.digests[i]).hex() for i in rows]
+    return assign_folds(units, labelled.y[rows], plan.folds, seed=plan.seed)
 
 
 def summarise(
@@ -116,6 +120,7 @@ def summarise(
         heads.append({
             "name": t.name,
             "backbone": t.features.request.backbone,
+            "features": t.features.name,
             "params": t.result.params,
             "grid_size": t.result.grid_size,
             "fit_seconds": round(t.result.fit_seconds, 3),
@@ -158,7 +163,10 @@ def _config(plan: ClassifyPlan) -> dict[str, Any]:
 
 def _feature_row(features: Features) -> dict[str, Any]:
     return {
+        "name": features.name,
         "backbone": features.request.backbone,
+        "layer": features.resolved.spec.layer,
+        "pooling": features.resolved.spec.pooling,
         "key": features.resolved.spec.key,
         "dim": features.resolved.spec.feature_dim,
         "weights": features.resolved.weights,
@@ -218,7 +226,7 @@ def leaderboard(results: dict[str, Any]) -> list[list[object]]:
         rows.append(
             [rank, head["backbone"], head["name"], params, head["val"]["accuracy"], test["accuracy"],
              *test["accuracy_ci"], *(test[m] for m in ("balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")),
-             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"]]
+             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"]]
         )  # fmt: skip
     return rows
 
@@ -237,6 +245,7 @@ def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) ->
             "digest": [bytes(labelled.digests[i]).hex() for i in test],
             "label": [classes[labelled.y[i]] for i in test],
             "backbone": [t.features.request.backbone] * len(test),
+            "features": [t.features.name] * len(test),
             "head": [t.name] * len(test),
             "predicted": [classes[code] for code in t.predicted],
             "probabilities": pyarrow.array(t.proba.astype("float32").tolist(), pyarrow.list_(pyarrow.float32())),

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from extract.digests import Refusal
-from extract.fill import ExtractReport, Filled
 from extract.manifest import printable
+from extract.report import ExtractReport, Filled
 from pipeline.predict import Predictions
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
@@ -26,12 +26,12 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str], *, right: Se
 
 def leaderboard_text(results: dict[str, Any]) -> str:
     """The heads, best test accuracy first, with what was chosen and which are tied with the best."""
-    several = len({head["backbone"] for head in results["heads"]}) > 1
+    several = len({head["features"] for head in results["heads"]}) > 1
     rows = []
     for head in results["heads"]:
         test = head["test"]
         low, high = test["accuracy_ci"]
-        name = f"{head['backbone']} {head['name']}" if several else head["name"]
+        name = f"{head['features']} {head['name']}" if several else head["name"]
         rows.append([
             name + ("" if head["tied_with_best"] is False else " *"),
             " ".join(f"{key}={_short(value)}" for key, value in head["params"].items()) or "defaults",
@@ -65,7 +65,8 @@ def extract_text(report: ExtractReport) -> str:
     if report.n_decoded:
         s = report.seconds
         lines.append(
-            f"time: {s.total:.1f} s in all; forward {s.forward:.1f} s, write {s.write:.1f} s; "
+            f"time: {s.total:.1f} s in all: digests {s.digest:.1f} s, loading {s.load:.1f} s, "
+            f"waiting for images {s.wait:.1f} s, forward {s.forward:.1f} s, write {s.write:.1f} s; "
             f"beside it in threads: read {s.read:.1f} s, decode {s.decode:.1f} s"
         )
     return "\n".join(lines)
@@ -73,9 +74,10 @@ def extract_text(report: ExtractReport) -> str:
 
 def _filled_line(filled: Filled, report: ExtractReport) -> str:
     spec = filled.resolved.spec
+    layer = f", {filled.request.layer}" if filled.request.layer else ""
     rate = f" ({filled.n_extracted / report.seconds.total:.1f} images/s)" if filled.n_extracted else ""
     return (
-        f"{spec.backbone} ({filled.resolved.weights}): {filled.n_present + filled.n_extracted:,} images, "
+        f"{spec.backbone} ({filled.resolved.weights}{layer}): {filled.n_present + filled.n_extracted:,} images, "
         f"{filled.n_present:,} already there, {filled.n_extracted:,} extracted in {report.seconds.total:.1f} s{rate}, "
         f"{spec.feature_dim} numbers each\n  {filled.cache.folder / 'features.h5'}"
     )
@@ -96,6 +98,8 @@ def extract_json(report: ExtractReport) -> str:
         {
             "backbone": f.resolved.spec.backbone,
             "weights": f.resolved.weights,
+            "layer": f.resolved.spec.layer,
+            "pooling": f.resolved.spec.pooling,
             "key": f.resolved.spec.key,
             "folder": str(f.cache.folder),
             "dim": f.resolved.spec.feature_dim,

@@ -92,7 +92,11 @@ def test_the_python_of_the_readme_runs(digits_folder, filled_cache, tmp_path):
     (tmp_path / "photos").symlink_to(digits_folder)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cache").symlink_to(filled_cache)
-    program = source + "\nassert X.shape == (90, 1280), X.shape"
+    from pipeline.cli import run
+
+    exported = ["cache", "export", str(digits_folder), str(tmp_path / "photos.h5"), "--cache", str(filled_cache)]
+    assert run(exported) == 0
+    program = source + "\nassert X.shape == (90, 1280) and len(y) == len(splits) == 90"
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "(90, 1280)" in ended.stdout

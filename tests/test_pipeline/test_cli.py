@@ -104,6 +104,19 @@ def test_an_unknown_backbone_names_its_neighbours(digits_folder, tmp_path, capsy
     assert nothing_left(tmp_path / "cache")
 
 
+def test_an_unknown_layer_among_good_ones_names_its_neighbours(digits_folder, tmp_path, capsys):
+    layers = ["--layer", "default", "--layer", "_block.4"]
+    assert run(["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), *layers, "--quiet"]) == USAGE
+    assert "no layer '_block.4'; nearest: _blocks.4" in only_sentence(capsys)
+    assert nothing_left(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("option", ["--layer", "--backbone"])
+def test_an_empty_name_is_a_usage_error_and_not_nothing_to_do(digits_folder, tmp_path, capsys, option):
+    assert run(["extract", str(digits_folder), "--cache", str(tmp_path / "cache"), option, ",", "--quiet"]) == USAGE
+    assert f"{option} is empty" in only_sentence(capsys)
+
+
 def test_an_unknown_head_names_its_neighbours(digits_folder, filled_cache, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "logistik", "--out", str(out)]

@@ -41,3 +41,19 @@ def test_another_task_gets_a_bar_of_its_own():
         console.sweeping("ridge", 2, 2, "swept a setting")
     assert "reading" in stream.getvalue()
     assert "ridge" in stream.getvalue()
+
+
+def test_a_line_said_during_a_bar_stands_above_it_and_the_bar_goes_on():
+    stream = io.StringIO()
+    with Console(stream=stream) as console:
+        for done in range(1, 11):
+            console.extracting(done, 10, done // 5)
+            if done == 6:
+                console.say("2.0 images/s: 8 min left")
+    lines = stream.getvalue().replace("\r", "\n").splitlines()
+    said = lines.index("2.0 images/s: 8 min left")
+    assert not any("10/10" in line for line in lines[:said])
+    assert "10/10" in lines[-1]
+    assert "2 refused" in lines[-1]
+    assert "images/s" in lines[-1]
+    assert console.lines == ["2.0 images/s: 8 min left"]

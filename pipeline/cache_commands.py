@@ -1,0 +1,332 @@
+"""`featurecache cache ...`: what there is, whether it is whole, merging, exporting and pruning it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from extract.cache import FeatureCache
+from extract.compact import Rewriting, compact_cache, open_cache, plan_pruning, prune_cache
+from extract.digests import Digested, digest_samples
+from extract.errors import CacheError
+from extract.inventory import CacheInfo, describe_caches, find_caches
+from extract.leftovers import find_leftovers, sweep_leftovers
+from extract.manifest import merge, printable, read_images
+from extract.memo import Memo
+from extract.request import FeatureRequest
+from extract.verify import Damage, Verdict, repair_cache, verify_cache
+from pipeline import tables
+from pipeline.cli import DONE, FAILED, REFUSED
+from pipeline.console import Console
+from pipeline.errors import PipelineError, UsageError
+
+
+def info(options: argparse.Namespace) -> int:
+    """What caches there are."""
+    _check_root(options.cache)
+    infos, leftovers = describe_caches(options.cache), find_leftovers(options.cache)
+    n_bytes = sum(each.n_bytes for each in infos) + sum(path.stat().st_size for path in leftovers)
+    if options.json:
+        rows = [_info_json(each) for each in infos]
+        print(json.dumps({"caches": rows, "left_over_files": list(map(str, leftovers)), "bytes": n_bytes}, indent=2))
+        return DONE
+    if not infos:
+        print(f"'{printable(options.cache)}' holds no features yet: 'featurecache extract IMAGES' makes some.")
+    for each in infos:
+        print("\n".join(_info_lines(each)), end="\n\n")
+    if infos:
+        n_rows = sum(each.n_rows for each in infos)
+        print(f"{len(infos)} caches, {n_rows:,} rows, {_size(n_bytes)} in '{printable(options.cache)}'")
+    if leftovers:
+        print(f"{len(leftovers)} temporary files are left over or being written; extract and compact remove old ones")
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Read every byte; with --repair set aside what is damaged."""
+    _check_root(options.cache)
+    with Console(quiet=options.quiet) as console:
+        verdicts = []
+        for folder in find_caches(options.cache):
+            console.say(f"checking {printable(folder.name)}")
+            verdicts.append(verify_cache(folder, on_progress=console.checking))
+    moved: dict[Path, list[Path]] = {}
+    failed: list[str] = []
+    for verdict in verdicts if options.repair else ():
+        if verdict.damaged:
+            try:
+                moved[verdict.folder] = repair_cache(verdict)
+            except CacheError as error:
+                failed.append(str(error))
+    if options.json:
+        print(json.dumps([_verdict_json(each, moved.get(each.folder)) for each in verdicts], indent=2))
+    else:
+        print(_verdicts_text(verdicts, moved, options))
+    for text in failed:
+        print(f"featurecache: {text}", file=sys.stderr)
+    is_whole = not any(verdict.damaged for verdict in verdicts)
+    return DONE if is_whole or (options.repair and not failed) else FAILED
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Merge small shards, cache by cache; one that is damaged does not keep the others from it."""
+    _check_root(options.cache)
+    swept = sweep_leftovers(options.cache)
+    rows: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for folder in find_caches(options.cache):
+        before = _shards_bytes(folder)
+        try:
+            done = compact_cache(folder)
+        except CacheError as error:
+            failed.append(str(error))
+            continue
+        rows.append({
+            "folder": printable(folder),
+            "rows": done.n_rows,
+            "duplicates": done.n_duplicates,
+            "shards_before": done.n_shards,
+            "shards": done.n_shards_after,
+            "bytes_before": before,
+            "bytes": _shards_bytes(folder),
+        })  # fmt: skip
+    if options.json:
+        print(json.dumps({"caches": rows, "swept": list(map(str, swept))}, indent=2))
+    else:
+        for row in rows:
+            print(
+                f"{row['folder']}: {row['rows']:,} rows, {row['shards_before']} shards -> {row['shards']}, "
+                f"{row['duplicates']:,} second copies dropped, {_size(row['bytes_before'])} -> {_size(row['bytes'])}"
+            )
+        if swept:
+            print(f"{len(swept)} left-over temporary files removed")
+        if not rows and not failed:
+            print(f"'{printable(options.cache)}' holds no features yet.")
+    for text in failed:
+        print(f"featurecache: {text}", file=sys.stderr)
+    return FAILED if failed else DONE
+
+
+def export(options: argparse.Namespace) -> int:
+    """One ordinary file of features, labels, paths and splits."""
+    from pipeline.export_features import build_table, check_out, write_table
+
+    check_out(options.out)
+    request = _single_request(options)
+    with Console(quiet=options.quiet) as console:
+        manifest = read_images(options.images)
+        for note in manifest.notes:
+            console.say(note)
+        table = build_table(
+            manifest,
+            request,
+            images=options.images,
+            cache_root=options.cache,
+            seed=options.seed,
+            on_progress=console.digesting,
+        )
+        for note in table.notes:
+            console.say(note)
+        write_table(table, options.out)
+    spec = table.resolved.spec
+    if options.json:
+        refused = [{"path": printable(r.name), "digest": r.digest, "reason": r.reason} for r in table.refusals]
+        print(json.dumps({
+            "out": printable(options.out), "rows": len(table.paths), "dim": spec.feature_dim, "dtype": spec.dtype,
+            "classes": table.classes, "key": spec.key, "refused": refused,
+        }, indent=2))  # fmt: skip
+    else:
+        print(
+            f"{printable(options.out)}: {len(table.paths):,} rows of {spec.feature_dim} numbers ({spec.backbone}), "
+            f"{len(table.classes)} classes"
+        )
+    if table.refusals:
+        print(tables.refusals_text(table.refusals, "by 'featurecache extract' in errors.csv"), file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Drop the rows that no given image set uses; without --yes only say what would go."""
+    _check_root(options.cache)
+    folders = _named(find_caches(options.cache), options.backbone)
+    with Console(quiet=options.quiet) as console:
+        digested = _digest_all(options, console)
+    caches = [open_cache(folder) for folder in folders]
+    plans = [plan_pruning(cache, digested.digests) for cache in caches]
+    if options.yes:
+        plans = [prune_cache(folder, digested.digests) for folder in folders]
+    n_unused = sum(plan.n_unused for plan in plans)
+    if options.json:
+        rows = [_pruning_json(plan, cache) for plan, cache in zip(plans, caches, strict=True)]
+        print(json.dumps({"done": options.yes, "images": len(digested.samples), "caches": rows}, indent=2))
+        return DONE
+    verb = "dropped" if options.yes else "would be dropped"
+    for plan, cache in zip(plans, caches, strict=True):
+        n_bytes = _pruning_json(plan, cache)["bytes_unused"]
+        print(f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {_size(n_bytes)}), {plan.n_rows:,} stay")
+    if n_unused and not options.yes:
+        print("Nothing was changed. The same command with --yes drops them; extracting them again costs their time.")
+    elif not n_unused:
+        print("Every row is used by these images.")
+    return DONE
+
+
+CACHE_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "info": info,
+    "verify": verify,
+    "compact": compact,
+    "export": export,
+    "prune": prune,
+}
+
+
+def _check_root(root: Path) -> None:
+    if not root.is_dir():
+        raise UsageError(
+            f"There is no cache folder '{printable(root)}'. Name one with --cache, or make it with "
+            "'featurecache extract IMAGES'."
+        )
+
+
+def _single_request(options: argparse.Namespace) -> FeatureRequest:
+    from pipeline.commands import requests_of
+
+    found = requests_of(options)
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} kinds of features are named, and a file holds one: name a single --backbone.")
+    return found[0]
+
+
+def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Path]:
+    if not backbones:
+        return list(folders)
+    wanted = {name for text in backbones for name in text.split(",") if name}
+    # A folder's name is the backbone's, a hyphen and twelve digits of the key.
+    missing = wanted - {folder.name[:-13] for folder in folders}
+    if missing:
+        there = ", ".join(sorted({printable(folder.name[:-13]) for folder in folders})) or "none"
+        raise UsageError(
+            f"No cache holds features of {', '.join(map(printable, sorted(missing)))}; there are: {there}."
+        )
+    return [folder for folder in folders if folder.name[:-13] in wanted]
+
+
+def _digest_all(options: argparse.Namespace, console: Console) -> Digested:
+    """All images of all sets. Raises PipelineError when one cannot be read: which row it uses would not be known."""
+    manifest = merge(read_images(images) for images in options.images)
+    for note in manifest.notes:
+        console.say(note)
+    with Memo(options.cache, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=console.digesting)
+    if digested.refusals:
+        first = digested.refusals[0]
+        raise PipelineError(
+            f"{len(digested.refusals):,} images cannot be read, so which rows they use is not known; the first is "
+            f"'{printable(first.name)}' ({first.reason}). Make them readable or leave them out of the manifest."
+        )
+    return digested
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
+
+
+def _shards_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("shards/*.h5"))
+
+
+def _info_lines(each: CacheInfo) -> list[str]:
+    lines = [printable(each.folder)]
+    if each.spec is not None:
+        spec = each.spec
+        lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
+        lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
+        lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
+    lines.append(f"  on disk   {_size(each.n_bytes)} in {each.n_shards} shards")
+    lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
+    lines += [f"  images    {printable(images)}" for images in each.images]
+    lines += [f"  DAMAGED   {text}" for text in each.damaged]
+    return lines
+
+
+def _info_json(each: CacheInfo) -> dict[str, Any]:
+    return {
+        "folder": printable(each.folder),
+        "backbone": each.spec.backbone if each.spec else None,
+        "weights": each.weights,
+        "layer": each.spec.layer if each.spec else None,
+        "pooling": each.spec.pooling if each.spec else None,
+        "precision": each.spec.precision if each.spec else None,
+        "key": each.spec.key if each.spec else None,
+        "rows": each.n_rows,
+        "duplicates": each.n_duplicates,
+        "dim": each.spec.feature_dim if each.spec else None,
+        "dtype": each.spec.dtype if each.spec else None,
+        "shards": each.n_shards,
+        "bytes": each.n_bytes,
+        "written": each.written or None,
+        "used": each.used or None,
+        "images": [printable(images) for images in each.images],
+        "damaged": list(each.damaged),
+    }
+
+
+def _verdicts_text(verdicts: Sequence[Verdict], moved: dict[Path, list[Path]], options: argparse.Namespace) -> str:
+    if not verdicts:
+        return f"'{printable(options.cache)}' holds no features yet."
+    lines = []
+    for each in verdicts:
+        state = f"{len(each.damaged)} DAMAGED" if each.damaged else "whole"
+        copies = f", {each.n_duplicates:,} second copies" if each.n_duplicates else ""
+        lines.append(
+            f"{printable(each.folder)}: {state}; {each.n_rows:,} rows in {each.n_shards} shards{copies}, "
+            f"{_size(each.n_bytes)} read"
+        )
+        lines += [f"  {note}" for note in each.notes]
+        lines += [f"  {printable(d.path)}: {printable(d.reason)}" for d in each.damaged]
+        if each.folder in moved:
+            lines.append(f"  {len(moved[each.folder])} files set aside in '{printable(each.folder / 'damaged')}'")
+            lines.append(f"  the next extract redoes {_n_redo(each.damaged)}")
+    if any(each.damaged and each.folder not in moved for each in verdicts) and not options.repair:
+        lines.append("'featurecache cache verify --repair' sets aside what is damaged; extract then redoes those rows.")
+    return "\n".join(lines)
+
+
+def _n_redo(damaged: Sequence[Damage]) -> str:
+    known = sum(each.n_rows or 0 for each in damaged)
+    unknown = sum(each.n_rows is None for each in damaged)
+    return f"{known:,} rows" + (f" and those of {unknown} files that do not tell how many" if unknown else "")
+
+
+def _verdict_json(each: Verdict, moved: list[Path] | None) -> dict[str, Any]:
+    return {
+        "folder": printable(each.folder),
+        "whole": not each.damaged,
+        "rows": each.n_rows,
+        "duplicates": each.n_duplicates,
+        "shards": each.n_shards,
+        "bytes": each.n_bytes,
+        "damaged": [{"path": printable(d.path), "reason": d.reason, "rows_to_redo": d.n_rows} for d in each.damaged],
+        "notes": list(each.notes),
+        "set_aside": None if moved is None else [printable(path) for path in moved],
+    }
+
+
+def _pruning_json(plan: Rewriting, cache: FeatureCache) -> dict[str, Any]:
+    share = plan.n_unused / max(1, plan.n_unused + plan.n_rows + plan.n_duplicates)
+    return {
+        "folder": printable(plan.folder),
+        "backbone": cache.spec.backbone,
+        "rows": plan.n_rows,
+        "rows_unused": plan.n_unused,
+        "bytes_unused": round(share * plan.n_bytes),
+    }
