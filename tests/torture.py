@@ -40,14 +40,14 @@ N_PROCESSES = 4
 BATCH = 4
 SHARD_ROWS = 8
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
-# Where a process kills itself: (what is replaced, its name).
+# Where a process kills itself: (what is replaced, its name, up to which call).
 STEPS = {
-    "decode": (fill, "decode_image"),
-    "shard write": (shards, "_write_file"),
-    "rename": (shards, "publish"),
-    "spec": (cache_module.FeatureCache, "_write_spec"),
-    "index": (cache_module.FeatureCache, "_write_virtual"),
-    "memo": (memo.Memo, "_write"),
+    "decode": (fill, "decode_image", N_IMAGES),
+    "shard write": (shards, "_write_file", N_IMAGES // SHARD_ROWS),
+    "rename": (shards, "publish", N_IMAGES // SHARD_ROWS),
+    "spec": (cache_module.FeatureCache, "_write_spec", 1),
+    "index": (cache_module.FeatureCache, "_write_virtual", 1),
+    "memo": (memo.Memo, "_write", 2),
 }
 
 
@@ -101,7 +101,7 @@ def in_a_process(work) -> int:
 
 def kill_at_call(step: str, number: int, after: bool) -> None:
     """In this process: SIGKILL before or after the `number`-th call of a step."""
-    owner, name = STEPS[step]
+    owner, name, _ = STEPS[step]
     original, calls = getattr(owner, name), 0
 
     def deadly(*args, **kwargs):
@@ -117,13 +117,16 @@ def kill_at_call(step: str, number: int, after: bool) -> None:
     setattr(owner, name, deadly)
 
 
-def one_round(folder: Path, request: FeatureRequest, reference: np.ndarray, seconds: float, rng: random.Random) -> str:
-    """Start, kill, verify, restart, compare; returns where the kill came."""
+def one_round(
+    folder: Path, request: FeatureRequest, reference: np.ndarray, seconds: float, rng: random.Random
+) -> str | None:
+    """Start, kill, verify, restart, compare; returns where the kill came, None where the work was done before it."""
     cache, count = folder / "cache", folder / "count"
     shutil.rmtree(cache, ignore_errors=True)
     count.write_text("0")
     inside = rng.random() < 0.5
-    step, number, after = rng.choice(list(STEPS)), rng.randint(1, 8), rng.random() < 0.5
+    step, after = rng.choice(list(STEPS)), rng.random() < 0.5
+    number = rng.randint(1, STEPS[step][2])
 
     def work() -> None:
         if inside:
@@ -152,11 +155,7 @@ def one_round(folder: Path, request: FeatureRequest, reference: np.ndarray, seco
     assert lost <= SHARD_ROWS + 2 * BATCH, f"{lost} images were lost"
     assert (np.load(folder / "vectors.npy") == reference).all(), "a vector differs from the undisturbed run's"
     check_cache(cache)
-    return (
-        (f"{step}, {'after' if after else 'before'}" if inside else "any time")
-        if killed
-        else "finished before the kill"
-    )
+    return (f"{step}, {'after' if after else 'before'}" if inside else "any time") if killed else None
 
 
 def check_cache(cache: Path) -> None:
@@ -200,9 +199,10 @@ def torture(rounds: int, seed: int = 0) -> Counter[str]:
         folder = Path(name)
         request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
         vectors, seconds = undisturbed(folder, request, seed, N_IMAGES)
-        for number in range(1, rounds + 1):
-            where[one_round(folder, request, vectors, seconds, rng)] += 1
-            print(f"\r{number} of {rounds} kills survived", end="", file=sys.stderr, flush=True)
+        while where.total() < rounds:
+            place = one_round(folder, request, vectors, seconds, rng)
+            where.update([place] if place else [])
+            print(f"\r{where.total()} of {rounds} kills survived", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return where
 
