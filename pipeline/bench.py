@@ -8,6 +8,9 @@
 
 The ways alternate in one process, a few rounds each; the table shows medians in images/s. Loading the backbone and
 starting workers is inside both rates, as it is for a user.
+
+A last line compares two backbones in one call, loading left out, with the sum of what it is made of: the two engines
+on pixels that are ready, and one pass of decoding on one thread.
 """
 
 from __future__ import annotations
@@ -157,11 +160,35 @@ def measure(images: Path, name: str, rounds: int) -> str:
     return f"{name}, {count} images\n{table(rows, ('way', 'images/s', 'times the plain loop'), right=(1, 2))}"
 
 
+def measure_together(images: Path, names: tuple[str, str], rounds: int) -> str:
+    """Two backbones in one call against two forward passes and one decode pass, in turn; return a sentence."""
+    count = len(scan_folder(images))
+    backbones = [FeatureRequest(name).load() for name in names]
+    parts = [*(model_only(count, backbone) for backbone in backbones), decode_only(images, backbones[0])]
+    together: list[float] = []
+    apart: list[float] = []
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds}: {' and '.join(names)} in one call", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as cache:
+            requests = [FeatureRequest(name) for name in names]
+            seconds = extract_features(scan_folder(images), requests, Path(cache)).seconds
+        together.append(seconds.total - seconds.load)
+        started = time.perf_counter()
+        for part in parts:
+            part.go()
+        apart.append(time.perf_counter() - started)
+    return (
+        f"{' and '.join(names)} in one call: {median(together):.2f} s; two forward passes and one decode pass: "
+        f"{median(apart):.2f} s; ratio {median(together) / median(apart):.2f}"
+    )
+
+
 def main() -> int:
     """Measure and print, from the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--images", type=Path, help="a folder of class folders (default: 200 photographs made here)")
     parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--together", default="efficientnet_lite1", help="a second backbone, to run both in one call")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     versions = ", ".join(f"{name} {installed_version(name)}" for name in ("torch", "torchvision"))
@@ -171,6 +198,8 @@ def main() -> int:
         if options.images is None:
             write_photos(images, 200)
         print(measure(images, options.backbone, options.rounds))
+        if options.together != options.backbone:
+            print(f"\n{measure_together(images, (options.backbone, options.together), options.rounds)}")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from extract.manifest import scan_folder
-from pipeline.bench import measure, write_photos
+from pipeline.bench import measure, measure_together, write_photos
 
 
 def test_photos_are_as_many_as_asked_for_and_all_different(tmp_path):
@@ -24,3 +26,9 @@ def test_the_table_names_every_way_and_compares_with_the_plain_loop(tmp_path, ca
     assert set(rows) == {"ours", "plain loop", "model only", "decode only"}
     assert rows["plain loop"] == "1.00"
     assert "round 1 of 1" in capsys.readouterr().err
+
+
+def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(tmp_path):
+    write_photos(tmp_path / "photos", 3)
+    text = measure_together(tmp_path / "photos", ("efficientnet_lite0", "efficientnet_lite1"), rounds=1)
+    assert re.fullmatch(r"efficientnet_lite0 and efficientnet_lite1 in one call: [\d.]+ s; .*; ratio [\d.]+", text)
