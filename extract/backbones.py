@@ -16,8 +16,17 @@ from torch import nn
 
 from extract.architectures import LITE_SIZES, build_network, check_name, network_names
 from extract.layers import Cut, FeatureExtractor, Wanted, cut_network
+from extract.memo import FileState
 from extract.transform import TransformSpec
-from extract.weights import fetch, fill_network, find_weights, named_weights, read_tensors, weights_digest
+from extract.weights import (
+    fetch,
+    fill_network,
+    find_weights,
+    named_weights,
+    read_tensors,
+    settled_state,
+    weights_digest,
+)
 
 __all__ = [
     "Backbone",
@@ -40,6 +49,7 @@ class Backbone:
     weights: the name of the weights in their enumeration, or the name of the user's file.
     weights_path: the file that the tensors were read from.
     weights_digest: hex SHA-256 of the tensors, without the last layer.
+    weights_state: size and times of that file just before it was read.
     layer, pooling: the node and the pooling, defaults filled in; `stages` with the nodes that they are.
     feature_dim: D.
     module: uint8 (B, 3, S, S) -> float32 (B, D), S = transform.crop, in eval mode.
@@ -55,6 +65,7 @@ class Backbone:
     transform: TransformSpec
     feature_dim: int
     module: nn.Module
+    weights_state: FileState
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ def load_layers(name: str, wanted: Sequence[Wanted], *, weights: str | None = No
     check_name(name)
     found = find_weights(name, weights)
     path = fetch(found)
+    state = settled_state(path)
     network = build_network(name, found.meta)
     fill_network(network, read_tensors(path), backbone=name, file_name=path.name)
     cut = cut_network(name, network, found.transform, wanted)
@@ -100,6 +112,7 @@ def load_layers(name: str, wanted: Sequence[Wanted], *, weights: str | None = No
         weights=found.name,
         weights_path=path,
         weights_digest=weights_digest(network),
+        weights_state=state,
         layer=", ".join(each.layer for each in cut.cuts),
         pooling=", ".join(each.pooling for each in cut.cuts),
         transform=found.transform,

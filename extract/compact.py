@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract import shards
-from extract.cache import N_LISTINGS, FeatureCache, Served, read_spec
+from extract.cache import N_LISTINGS, FeatureCache, Served, as_names, read_spec
 from extract.errors import CacheDamaged, CacheError, CacheUnwritable
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> R
 def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
     """Drop the rows of all images but those with the digests `used` (N, 32); shards of used rows are left alone."""
     found = cache.served()
-    names = np.unique(np.ascontiguousarray(used).reshape(-1, 32).view("S32"))
+    names = np.unique(as_names(used))
     kept = []
     for part in found:
-        keep = np.isin(part.digests.reshape(-1, 32).view("S32").reshape(-1), names)
+        keep = np.isin(as_names(part.digests), names)
         kept.append(Served(part.path, part.n, part.rows[keep], part.digests[keep], part.is_alone))
     n_unused = sum(len(part.rows) for part in found) - sum(len(part.rows) for part in kept)
     chosen = [new for old, new in zip(found, kept, strict=True) if len(new.rows) < len(old.rows) or not old.is_alone]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -14,7 +15,6 @@ import numpy as np
 
 from extract.manifest import Sample
 from extract.memo import FileState, Memo
-from extract.spec import image_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +101,7 @@ def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
     try:
         with open(sample.path, "rb") as file:  # noqa: PTH123 (hot loop)
             before = FileState.of(os.fstat(file.fileno()))
-            digest = image_digest(file.read())
+            digest = hashlib.file_digest(file, "sha256").digest()
             after = FileState.of(os.fstat(file.fileno()))
     except OSError as error:
         return _unreadable(sample, error), None

@@ -10,6 +10,7 @@
     │   ├── WeightsMissing     the file is not on this machine and could not be fetched
     │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
     ├── EngineError            a device or precision that this machine does not offer
+    ├── OutOfMemory            a batch that does not fit
     └── CacheError
         ├── CacheUnwritable    no permission, or no space left
         └── CacheDamaged       a shard whose bytes are not what was written
@@ -56,6 +57,10 @@ class WeightsMismatch(BackboneError):
 
 class EngineError(ExtractError):
     """A device or precision that this machine does not offer."""
+
+
+class OutOfMemory(ExtractError):
+    """A batch that does not fit into the memory of the device."""
 
 
 class CacheError(ExtractError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.decode import DECODE_VERSION, decode_image
+from extract.decode import decode_image
 from extract.digests import Digested, Refusal, digest_samples
 from extract.errors import ImageRefused
 from extract.loader import default_threads, load_ahead
@@ -73,13 +73,12 @@ def extract_features(
         try:
             run.fill()
         finally:
-            memo.forget_refusals(run.decoded)
-            memo.remember_refusals(DECODE_VERSION, run.lasting)
+            memo.remember_refusals(run.lasting)
         for plan in work.plans:
             plan.cache.refresh()
             if len(plan.cache):
                 plan.cache.write_index()
-    return write_report(digested, work, run.refused, seconds, len(run.decoded))
+    return write_report(digested, work, run.refused, seconds, run.n_decoded)
 
 
 def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings, progress: Progress) -> None:
@@ -122,13 +121,17 @@ class _Run:
         self.groups, self.settings, self.progress, self.seconds = work.groups, settings, progress, seconds
         self.items = _distinct(digested, work.missing)
         self.refused: dict[bytes, Refusal] = {}
-        self.lasting: dict[bytes, str] = {}  # of these, what the bytes are refused for, and not the state of the disk
-        self.decoded: list[bytes] = []
+        # Of these, by digest and key, what the bytes are refused for, and not the state of the disk.
+        self.lasting: dict[tuple[bytes, str], str] = {}
+        self.n_decoded = 0
 
     def fill(self) -> None:
         engines = [_engine(group) for group in self.groups]
         if not engines:
             return
+        for group in self.groups:
+            for plan in group.plans.values():
+                plan.published = time.perf_counter()
         batch_size = max(engine.batch_size for engine in engines)
         n_threads = default_threads(engines[0].device)
         pace = Pace(len(self.items), batch_size, self.progress)
@@ -143,7 +146,7 @@ class _Run:
         finally:
             for group in self.groups:
                 for plan in group.plans.values():
-                    self._publish(plan, _engine(group))
+                    self._publish(plan, group)
 
     def _awaited(self, loaded: Iterator[_Decoded]) -> Iterator[_Decoded]:
         while True:
@@ -168,6 +171,8 @@ class _Run:
             refusal = f"cannot be read: {error.strerror or error}"
         except ImageRefused as error:
             refusal = str(error)
+        except MemoryError:
+            refusal = "it needs more memory than there is"
         return _Decoded(digest, sample.name, images, refusal, is_lasting, read - started, time.perf_counter() - read)
 
     def _fit(self, digest: bytes, pixels: torch.Tensor) -> list[tuple[Group, torch.Tensor]]:
@@ -185,20 +190,21 @@ class _Run:
         self.seconds.read += item.read_seconds
         self.seconds.decode += item.decode_seconds
         if item.refusal is not None:
-            self._refuse(item.digest, item.name, item.refusal, is_lasting=item.is_lasting)
+            plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
+            self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
             return
-        self.decoded.append(item.digest)
+        self.n_decoded += 1
         for group, image in item.images:
             group.images.append(image)
             group.keys.append((item.digest, item.name))
             if len(group.images) == _engine(group).batch_size:
                 self._forward(group)
 
-    def _refuse(self, digest: bytes, name: str, reason: str, *, is_lasting: bool = False) -> None:
+    def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
+        """Leave an image out; `plans` are those that will have no row of these bytes."""
         refusal = Refusal(name, digest.hex(), reason)
         self.refused[digest] = refusal
-        if is_lasting:
-            self.lasting[digest] = reason
+        self.lasting.update({(digest, plan.spec.key): reason for plan in plans})
         if self.settings.on_error == "fail":
             raise ImageRefused(_refused_line(refusal))
 
@@ -207,15 +213,17 @@ class _Run:
 
         if not group.images:
             return
+        started = time.perf_counter()
         with _timing(self.seconds, "forward"):
             vectors = _engine(group).run(torch.stack(group.images))
+        group.forward_seconds += time.perf_counter() - started
         keys, group.images, group.keys = group.keys, [], []
         for plan in group.plans.values():
             self._keep(plan, keys, vectors[:, plan.columns])
             row_bytes = plan.spec.feature_dim * np.dtype(plan.spec.dtype).itemsize
             is_old = time.perf_counter() - plan.published > SHARD_SECONDS
             if is_old or len(plan.row_keys) * row_bytes > SHARD_BYTES:
-                self._publish(plan, _engine(group))
+                self._publish(plan, group)
 
     def _keep(self, plan: Plan, keys: list[tuple[bytes, str]], vectors: NDArray[np.float32]) -> None:
         """Of a batch, the rows that this plan misses; what its numbers cannot hold is refused."""
@@ -227,16 +235,18 @@ class _Run:
         plan.row_keys += [keys[i] for i, good in zip(missing, is_finite, strict=True) if good]
         for i, good in zip(missing, is_finite, strict=True):
             if not good:
-                self._refuse(*keys[i], _overflow(plan, vectors[i]))
+                self._refuse(*keys[i], _overflow(plan, vectors[i]), [plan])
 
-    def _publish(self, plan: Plan, engine: Engine) -> None:
+    def _publish(self, plan: Plan, group: Group) -> None:
         if not plan.row_keys:
             return
         started = time.perf_counter()
+        # Networks that share a pass over the images share its time, by what each of them needed.
+        share = group.forward_seconds / (sum(each.forward_seconds for each in self.groups) or 1.0)
         with _timing(self.seconds, "write"):
             digests = np.frombuffer(b"".join(digest for digest, _ in plan.row_keys), dtype=np.uint8).reshape(-1, 32)
             rows = Rows(np.concatenate(plan.rows), digests, [name for _, name in plan.row_keys])
-            plan.cache.add(rows, _record(plan, engine, started - plan.published))
+            plan.cache.add(rows, _record(plan, _engine(group), share * (started - plan.published)))
         plan.n_extracted += len(rows.names)
         plan.rows, plan.row_keys, plan.published = [], [], time.perf_counter()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER, SPEC_FILE, read_spec, shard_paths
+from extract.cache import SHARDS_FOLDER, SPEC_FILE, as_names, read_spec, shard_paths
 from extract.errors import CacheError
 from extract.memo import Memo
 from extract.shards import read_digests, read_record
@@ -42,7 +43,14 @@ def find_caches(cache_root: Path) -> list[Path]:
         folders = sorted(path for path in cache_root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise CacheError(f"The cache folder '{cache_root}' cannot be read: {error.strerror}.") from error
-    return [path for path in folders if (path / SPEC_FILE).exists() or (path / SHARDS_FOLDER).exists()]
+    return [path for path in folders if _may_be_cache(path)]
+
+
+def _may_be_cache(folder: Path) -> bool:
+    try:
+        return (folder / SPEC_FILE).exists() or (folder / SHARDS_FOLDER).exists()
+    except OSError:  # closed to us; whoever reads it says so
+        return True
 
 
 def describe_caches(cache_root: Path) -> list[CacheInfo]:
@@ -60,8 +68,13 @@ def remember_use(cache_root: Path, folders: list[str], images: str) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """The size of all files below a folder."""
+    return files_bytes(folder.rglob("*"))
+
+
+def files_bytes(paths: Iterable[Path]) -> int:
+    """The size of those of the paths that are files and still there."""
     sizes = []
-    for path in folder.rglob("*"):
+    for path in paths:
         try:
             sizes.append(path.lstat().st_size if path.is_file() else 0)
         except OSError:  # swept or compacted meanwhile
@@ -87,7 +100,7 @@ def _describe(folder: Path, uses: list[tuple[str, bytes, int]]) -> CacheInfo:
             if path.exists():
                 damaged.append(str(error))
     n_stored = sum(map(len, parts))
-    n_rows = len(np.unique(np.concatenate(parts).view("S32"))) if n_stored else 0
+    n_rows = len(np.unique(as_names(np.concatenate(parts)))) if n_stored else 0
     mine = [(images, used) for name, images, used in uses if name == folder.name]
     return CacheInfo(
         folder=folder,

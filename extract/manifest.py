@@ -44,11 +44,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of one data set, in a fixed order, with what was left out and why."""
+    """The samples of one data set, in a fixed order, with what was left out and why.
+
+    `unreadable`: the folders whose images, if there are any, could not be seen; each has its note too.
+    """
 
     root: Path
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=())
+    unreadable: tuple[str, ...] = field(default=())
 
     @property
     def classes(self) -> list[str]:
@@ -121,7 +125,8 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
             f"'{printable(root)}' holds no images{_and_not(tree)}. "
             "Put one folder per class into it, or images without folders to extract or predict only."
         )
-    return Manifest(root, tuple(sorted(samples, key=lambda s: os.fsencode(s.name))), tuple(tree.notes))
+    samples.sort(key=lambda s: os.fsencode(s.name))
+    return Manifest(root, tuple(samples), tuple(tree.notes), tuple(tree.unreadable))
 
 
 def _and_not(tree: _Tree) -> str:
@@ -133,6 +138,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.unreadable: list[str] = []
         self.n_other = 0
         self._listed: dict[Path, tuple[list[Path], list[Path]]] = {}
 
@@ -147,16 +153,25 @@ class _Tree:
                 for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
-                    if _is_folder(entry):
+                    if self._is_folder(entry):
                         folders.append(Path(entry.path))
                     elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (hot loop)
                         images.append(Path(entry.path))
                     else:
                         self.n_other += 1
         except OSError as error:
+            self.unreadable.append(str(folder))
             self.notes.append(f"The folder '{printable(folder)}' cannot be read ({error.strerror}) and is left out.")
         self._listed[folder] = (images, folders)
         return images, folders
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except PermissionError:  # a link into a closed folder, and perhaps to a folder there
+            return os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES  # noqa: PTH122
+        except OSError:  # a link to itself
+            return False
 
     def labelled(self, root: Path, parent: Path, split: str | None) -> Iterator[Sample]:
         """Samples below `parent`: its folders are the classes, images directly in it have no label."""
@@ -169,21 +184,16 @@ class _Tree:
 
     def walk(self, folder: Path, *, seen: frozenset[tuple[int, int] | None]) -> Iterator[Path]:
         """Every image at any depth below `folder`; a link back to a folder on the way is not followed."""
-        identity = _identity(folder)
-        if identity in seen:
-            self.notes.append(f"The link '{printable(folder)}' leads back to a folder above it and is left out.")
-            return
-        images, folders = self.list_folder(folder)
-        yield from images
-        for inner in folders:
-            yield from self.walk(inner, seen=seen | {identity})
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or into a closed folder
-        return False
+        waiting = [(folder, seen)]  # and no recursion: folders can be nested deeper than Python's calls
+        while waiting:
+            folder, above = waiting.pop()
+            identity = _identity(folder)
+            if identity in above:
+                self.notes.append(f"The link '{printable(folder)}' leads back to a folder above it and is left out.")
+                continue
+            images, folders = self.list_folder(folder)
+            yield from images
+            waiting += [(inner, above | {identity}) for inner in reversed(folders)]
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -290,4 +300,5 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
     """Several data sets as one, in the order given; names are kept as each had them."""
     parts = list(manifests)
     samples = tuple(sample for part in parts for sample in part.samples)
-    return Manifest(parts[0].root, samples, tuple(note for part in parts for note in part.notes))
+    notes = tuple(note for part in parts for note in part.notes)
+    return Manifest(parts[0].root, samples, notes, tuple(folder for part in parts for folder in part.unreadable))

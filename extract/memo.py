@@ -3,7 +3,7 @@
     digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a warm run opens no image
     requests    a FeatureRequest -> its FeatureSpec, so that a warm run loads no backbone
     uses        (cache folder, IMAGES) -> when these images last went through that cache, for `cache info`
-    refusals    SHA-256 -> why those bytes are no image, so that `classify` can tell refused from missing
+    refused     (SHA-256, key) -> why an image has no row in a cache, so that `classify` can tell refused from missing
 
 Everything in it is derived: deleting the file costs time, nothing else. A file that changed as recently as the clock's
 resolution could hide is not remembered (git's "racily clean" rule), so an edit is never missed. The change time is in
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS refusals (sha256 BLOB PRIMARY KEY, decode_version INTEGER, reason TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
 """
 # Made when first needed: a memo from before, on a disk that may only be read, is still good for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
@@ -107,18 +107,16 @@ class Memo:
         """Keep what `request` resolved to."""
         self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", [(request, answer)])
 
-    def refusals(self, decode_version: int) -> dict[bytes, str]:
-        """SHA-256 -> reason of the images that this decode policy refused."""
-        return dict(self._read("SELECT sha256, reason FROM refusals WHERE decode_version = ?", (decode_version,)))
+    def refusals(self, key: str) -> dict[bytes, str]:
+        """SHA-256 -> reason of the images that the last attempt refused for the cache of this key.
 
-    def remember_refusals(self, decode_version: int, reasons: dict[bytes, str]) -> None:
-        """Keep why these bytes were refused."""
-        rows = [(digest, decode_version, reason) for digest, reason in reasons.items()]
-        self._write("INSERT OR REPLACE INTO refusals VALUES (?, ?, ?)", rows)
+        Limits and libraries change, so a row in the cache counts more than a refusal here.
+        """
+        return dict(self._read("SELECT sha256, reason FROM refused WHERE key = ?", (key,)))
 
-    def forget_refusals(self, digests: Iterable[bytes]) -> None:
-        """Drop refusals of images that have become readable."""
-        self._write("DELETE FROM refusals WHERE sha256 = ?", [(digest,) for digest in digests])
+    def remember_refusals(self, reasons: Mapping[tuple[bytes, str], str]) -> None:
+        """Keep why these bytes have no row in these caches: (SHA-256, key) -> reason."""
+        self._write("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", [(*names, r) for names, r in reasons.items()])
 
     def remember_use(self, folders: Iterable[str], images: bytes, used: int) -> None:
         """Keep that these images used these cache folders, at `used` seconds since 1970."""

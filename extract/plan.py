@@ -20,7 +20,7 @@ import numpy as np
 from extract import request as requests
 from extract.cache import FeatureCache
 from extract.digests import Digested
-from extract.errors import CacheUnwritable
+from extract.errors import CacheUnwritable, WeightsMismatch
 from extract.memo import Memo
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest, Loaded, Resolved
@@ -67,6 +67,7 @@ class Group:
     engine: Engine | None = None
     images: list[torch.Tensor] = field(default_factory=list)
     keys: list[tuple[bytes, str]] = field(default_factory=list)
+    forward_seconds: float = 0.0
 
     @property
     def transform(self) -> TransformSpec:
@@ -93,6 +94,10 @@ class Group:
         if loaded is None or not loaded.is_for(self.plans):
             loaded = requests.load_together(list(self.plans))
         self.loaded = None  # the engine has a copy of its own
+        if any(plan.spec.weights_digest != loaded.backbone.weights_digest for plan in self.plans.values()):
+            raise WeightsMismatch(
+                f"{loaded.backbone.weights_path.name} changed while it was being read; run the same command again"
+            )
         for request, plan in self.plans.items():
             plan.columns = loaded.cut_for(request).columns
         self.engine = build_engine(

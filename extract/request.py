@@ -112,11 +112,13 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
 
 def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, memo: Memo) -> None:
     """Keep what a request resolved to, tied to the state of its weights file."""
+    if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
+        return  # written to since it was read: what was read is no longer what the file holds
     answer = {
         "spec": resolved.spec.to_dict(),
         "weights": resolved.weights,
         "weights_path": str(backbone.weights_path.resolve()),
-        "state": FileState.of(backbone.weights_path.stat()),
+        "state": backbone.weights_state,
     }
     memo.remember_answer(_question(request), json.dumps(answer))
 

@@ -41,11 +41,15 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not what it should be, or is gone. `n_rows`: what extract must redo, None where unknown."""
+    """One file that is not what it should be, or is gone. `n_rows`: what extract must redo, None where unknown.
+
+    `is_closed`: it may not be read, and might be whole.
+    """
 
     path: Path
     reason: str
     n_rows: int | None = 0
+    is_closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verd
     rows = _first_of_each(whole)
     present = shard_paths(folder)
     index = _Index(folder, present)
-    damaged += [Damage(path, reason, _n_lost(path, spec, rows, index)) for path, reason in sorted(broken.items())]
+    damaged += [
+        Damage(path, _reason(error), _n_lost(path, spec, rows, index), is_closed=not isinstance(error, CacheDamaged))
+        for path, error in sorted(broken.items())
+    ]
     damaged += [Damage(folder / "shards" / name, "it is gone", n) for name, n in sorted(index.gone.items())]
     if index.is_broken or (index.is_current and not damaged and spec is not None and not index.agrees(rows, spec)):
         damaged.append(Damage(index.path, "it does not show what the shards hold"))
@@ -121,8 +128,12 @@ def check_shard(path: Path, spec: FeatureSpec) -> Rows:
 def repair_cache(verdict: Verdict) -> list[Path]:
     """Set what is damaged aside, in the folder `damaged` of the cache, and renew the index; returns where it went.
 
-    Nothing is deleted. Raises CacheError where it is not known whose features the folder should hold.
+    Nothing is deleted. Raises CacheError where it is not known whose features the folder should hold, or where a file
+    may not be read: it might be whole, and is somebody's.
     """
+    closed = [each for each in verdict.damaged if each.is_closed]
+    if closed:
+        raise CacheError(f"{closed[0].reason} Correct the permissions first; nothing of its cache was set aside.")
     if verdict.spec is None:
         raise CacheError(
             f"Whose features '{verdict.folder}' holds cannot be told: no spec in it has the key in its name. "
@@ -176,13 +187,13 @@ def _true_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
 
 def _check_shards(
     folder: Path, spec: FeatureSpec | None, on_progress: OnProgress | None
-) -> tuple[dict[str, Rows], dict[Path, str], int]:
-    """The whole shards by name, the broken ones with the reason, and the bytes read.
+) -> tuple[dict[str, Rows], dict[Path, CacheError], int]:
+    """The whole shards by name, the broken ones with what was raised, and the bytes read.
 
     Shards that come meanwhile are read too; those that went were merged into others and do not count.
     """
     whole: dict[str, Rows] = {}
-    broken: dict[Path, str] = {}
+    broken: dict[Path, CacheError] = {}
     done = 0
     while spec and (waiting := [p for p in shard_paths(folder) if p.name not in whole and p not in broken]):
         sizes = [_size(path) for path in waiting]
@@ -190,14 +201,18 @@ def _check_shards(
         for path, size in zip(waiting, sizes, strict=True):
             try:
                 whole[path.name] = check_shard(path, spec)
-            except CacheDamaged as error:
-                if path.exists():
-                    broken[path] = error.reason
+            except CacheError as error:
+                if not isinstance(error, CacheDamaged) or path.exists():
+                    broken[path] = error
             done += size
             if on_progress is not None:
                 on_progress(done, total)
     here = {path.name for path in shard_paths(folder)}
     return {n: r for n, r in whole.items() if n in here}, {p: r for p, r in broken.items() if p.name in here}, done
+
+
+def _reason(error: CacheError) -> str:
+    return error.reason if isinstance(error, CacheDamaged) else str(error)
 
 
 def _first_of_each(whole: dict[str, Rows]) -> Rows:
@@ -215,7 +230,7 @@ def _n_lost(path: Path, spec: FeatureSpec | None, rows: Rows, index: _Index) -> 
     """How many images have their vector in this damaged shard only; by the index where it does not say itself."""
     try:
         digests = shards.read_digests(path, spec) if spec is not None else None
-    except CacheDamaged:
+    except CacheError:
         digests = None
     if digests is None:
         return index.shown.get(path.name)
@@ -248,7 +263,7 @@ class _Index:
                 attributes = shards.read_attributes(file)
                 self.is_current = is_index_of(attributes, present)
                 self.shown = dict(json.loads(attributes.get("shards", "{}")))
-        except CacheDamaged:
+        except CacheError:
             self.is_broken = True
         names = {path.name for path in present}
         self.gone = {name: n for name, n in self.shown.items() if name not in names}

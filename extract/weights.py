@@ -16,6 +16,7 @@ import pickle
 import re
 import socket
 import sys
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ from torchvision import models
 
 from extract.architectures import LITE_SIZES, Network, lite_transform
 from extract.errors import WeightsMismatch, WeightsMissing
+from extract.memo import RACY_NS, FileState
 from extract.transform import TransformSpec
 
 LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
@@ -113,6 +115,20 @@ def fetch(source: WeightsSource) -> Path:
     if not source.path.is_file():
         _download(source, source.path)
     return source.path
+
+
+def settled_state(path: Path) -> FileState:
+    """The state of a file about to be read, such that any later edit must show as another state.
+
+    A file written within the clock's resolution is waited for; one dated in the future is not. Raises WeightsMissing.
+    """
+    deadline = time.monotonic() + 1.1e-9 * RACY_NS
+    try:
+        while not (state := FileState.of(path.stat())).is_settled(time.time_ns()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
+    return state
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from extract.errors import EngineError
+from extract.errors import EngineError, OutOfMemory
 
 if TYPE_CHECKING:
     from extract.backbones import Backbone
@@ -70,7 +70,10 @@ class TorchEngine:
         if n_rows < self.batch_size:
             part = torch.cat([part, part.new_zeros((self.batch_size - n_rows, *self._shape))])
         with torch.inference_mode(), self._numerics():
-            features: Tensor = self._module(part.to(self.device).contiguous(memory_format=torch.channels_last))
+            try:
+                features: Tensor = self._module(part.to(self.device).contiguous(memory_format=torch.channels_last))
+            except RuntimeError as error:
+                raise _out_of_memory(self.batch_size, error) from error
         return features[:n_rows].float().cpu().numpy()
 
     @contextlib.contextmanager
@@ -83,6 +86,16 @@ class TorchEngine:
                 # fp32 means fp32: TF32, cuDNN's default, keeps 10 bits of mantissa and moves vectors by 1e-3.
                 stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False))
             yield
+
+
+def _out_of_memory(batch_size: int, error: RuntimeError) -> Exception:
+    """One sentence for want of memory; any other error of the network as it is."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return error
+    return OutOfMemory(
+        f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
+        "What was extracted is kept."
+    )
 
 
 def build_torch_engine(backbone: Backbone, *, device: str, precision: str, batch_size: int | None) -> TorchEngine:

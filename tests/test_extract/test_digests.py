@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -124,19 +125,30 @@ def test_the_same_file_by_a_relative_path_is_known(folder, cache, settle, monkey
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(folder, cache, settle, monkeypatch):
-    image_digest = digests.image_digest
+    file_digest = hashlib.file_digest
 
-    def edited_meanwhile(data):
-        if data == b"beta":
-            with open(folder / "b.png", "ab") as file:
-                file.write(b"!")
-        return image_digest(data)
+    def edited_meanwhile(file, algorithm):
+        if file.name == str(folder / "b.png"):
+            with open(folder / "b.png", "ab") as again:
+                again.write(b"!")
+        return file_digest(file, algorithm)
 
-    monkeypatch.setattr(digests, "image_digest", edited_meanwhile)
+    monkeypatch.setattr(digests.hashlib, "file_digest", edited_meanwhile)
     digest(folder, cache)
     with Memo(cache) as known:
         assert os.fsencode(folder / "b.png") not in known.known_digests()
         assert len(known.known_digests()) == 4
+
+
+def test_a_large_file_is_not_held_in_memory(folder, cache):
+    with open(folder / "large.png", "wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        assert digest(folder, cache).n_hashed == 6
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_cannot_be_read_is_refused_by_name_and_the_rest_goes_on(folder, cache):

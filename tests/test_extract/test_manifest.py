@@ -191,6 +191,33 @@ def test_an_unreadable_folder_is_noted_and_the_rest_is_read(open_folder, closed_
     assert manifest.notes == (
         f"The folder '{open_folder / 'dog'}' cannot be read (Permission denied) and is left out.",
     )
+    assert manifest.unreadable == (str(open_folder / "dog"),)
+
+
+def test_a_link_into_a_closed_folder_is_unreadable_and_not_just_no_image(open_folder, closed_to_us):
+    make(open_folder, "root/cat/0.png", "closed/dog/1.png")
+    (open_folder / "root" / "dog").symlink_to(open_folder / "closed" / "dog")
+    (open_folder / "closed").chmod(0)
+    with closed_to_us():
+        assert scan_folder(open_folder / "root").unreadable == (str(open_folder / "root" / "dog"),)
+
+
+def test_folders_nested_deeper_than_python_calls_are_read(tmp_path):
+    """Made and removed level by level, for the standard library's own ways recurse."""
+    made = [tmp_path / "cat"]
+    while len(made) < 1500:
+        made.append(made[-1] / "d")
+    for folder in made:
+        os.mkdir(folder)
+    try:
+        for place in (made[-1], made[0]):
+            (place / "0.png").touch()
+        assert [name.count("/") for name in names(scan_folder(tmp_path))] == [1, 1500]
+    finally:
+        for place in (made[-1], made[0]):
+            (place / "0.png").unlink()
+        for folder in reversed(made):
+            os.rmdir(folder)
 
 
 def test_a_folder_that_may_not_be_entered_is_no_such_folder(open_folder, closed_to_us):
@@ -263,9 +290,9 @@ def test_folder_and_manifest_are_told_apart(tmp_path):
 
 
 def test_several_data_sets_keep_their_order_and_notes():
-    first = Manifest("a", (Sample("a/1.png", "1.png"),), ("one",))
-    second = Manifest("b", (Sample("b/0.png", "0.png"),), ("two",))
-    assert merge([first, second]) == Manifest("a", first.samples + second.samples, ("one", "two"))
+    first = Manifest("a", (Sample("a/1.png", "1.png"),), ("one",), ("a/x",))
+    second = Manifest("b", (Sample("b/0.png", "0.png"),), ("two",), ("b/y",))
+    assert merge([first, second]) == Manifest("a", first.samples + second.samples, ("one", "two"), ("a/x", "b/y"))
 
 
 ROWS = [

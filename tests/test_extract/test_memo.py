@@ -31,18 +31,19 @@ def test_what_is_remembered_is_known_the_next_time(tmp_path):
     with Memo(tmp_path) as memo:
         remember(memo, (path, LONG_AGO, b"d" * 32))
         memo.remember_answer("question", "answer")
-        memo.remember_refusals(1, {b"x" * 32: "no image"})
+        memo.remember_refusals({(b"x" * 32, "key"): "no image"})
     with Memo(tmp_path) as memo:
         assert memo.known_digests() == {path: (LONG_AGO, b"d" * 32)}
         assert memo.answer("question") == "answer"
-        assert memo.refusals(1) == {b"x" * 32: "no image"}
+        assert memo.refusals("key") == {b"x" * 32: "no image"}
+        assert memo.refusals("another") == {}
 
 
 def test_an_empty_memo_knows_nothing(tmp_path):
     with Memo(tmp_path / "new" / "folder") as memo:
         assert memo.known_digests() == {}
         assert memo.answer("question") is None
-        assert memo.refusals(1) == {}
+        assert memo.refusals("key") == {}
 
 
 def test_the_last_word_counts(tmp_path):
@@ -55,12 +56,12 @@ def test_the_last_word_counts(tmp_path):
         assert memo.answer("question") == "new"
 
 
-def test_refusals_hold_for_one_decode_policy_and_can_be_forgotten(tmp_path):
+def test_refusals_hold_for_one_cache_and_the_newest_reason_counts(tmp_path):
     with Memo(tmp_path) as memo:
-        memo.remember_refusals(1, {b"a" * 32: "one", b"b" * 32: "two"})
-        assert memo.refusals(2) == {}
-        memo.forget_refusals([b"a" * 32, b"c" * 32])
-        assert memo.refusals(1) == {b"b" * 32: "two"}
+        memo.remember_refusals({(b"a" * 32, "one"): "too large", (b"b" * 32, "two"): "damaged"})
+        memo.remember_refusals({(b"a" * 32, "one"): "damaged"})
+        assert memo.refusals("one") == {b"a" * 32: "damaged"}
+        assert memo.refusals("two") == {b"b" * 32: "damaged"}
 
 
 @pytest.mark.parametrize("age", ["mtime_ns", "ctime_ns"])

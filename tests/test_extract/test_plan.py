@@ -18,7 +18,7 @@ from extract.engines.torch_engine import TorchEngine
 from extract.errors import CacheUnwritable, UnknownLayer
 from extract.fill import ExtractReport, Settings, Silent, extract_features
 from extract.manifest import read_images
-from extract.memo import Memo
+from extract.memo import FileState, Memo
 from extract.progress import Pace, readable_bytes, readable_seconds
 from extract.request import FeatureRequest, remembered
 from extract.transform import TransformSpec
@@ -207,6 +207,7 @@ def toy(name: str, mean: float, crop: int, weights_path: Path) -> Backbone:
         weights="toy.pth",
         weights_path=weights_path,
         weights_digest=f"{crop:064x}",
+        weights_state=FileState.of(weights_path.stat()),
         layer="end",
         pooling="avg",
         transform=TransformSpec(16, crop, "bilinear", True, (mean,) * 3, (1.0,) * 3),

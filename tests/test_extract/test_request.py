@@ -12,7 +12,7 @@ from torch import nn
 from extract import request as requests
 from extract.backbones import Backbone
 from extract.decode import DECODE_VERSION
-from extract.memo import FILE_NAME, Memo
+from extract.memo import FILE_NAME, FileState, Memo
 from extract.request import FeatureRequest, installed_version, recall, remember, resolve
 
 OTHER_VALUES = {
@@ -35,6 +35,7 @@ def backbone(tmp_path, spec):
         weights="weights.pth",
         weights_path=weights,
         weights_digest=spec.weights_digest,
+        weights_state=FileState.of(weights.stat()),
         layer=spec.layer,
         pooling=spec.pooling,
         transform=spec.transform,

@@ -165,3 +165,14 @@ def test_without_glibc_the_allocator_is_left_alone(monkeypatch):
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_with_glibc_the_allocator_takes_the_setting():
     assert keep_freed_memory() is True
+
+
+def test_want_of_memory_is_one_sentence_that_names_the_batch():
+    from extract.engines import torch_engine
+    from extract.errors import OutOfMemory
+
+    full = torch_engine._out_of_memory(512, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert isinstance(full, OutOfMemory)
+    assert "A batch of 512 images needs more memory" in str(full)
+    other = RuntimeError("shapes do not fit")
+    assert torch_engine._out_of_memory(512, other) is other

@@ -337,6 +337,25 @@ def test_repair_sets_aside_and_the_next_extract_redoes_exactly_those_rows(filled
     assert verify_cache(cache.folder).damaged == ()
 
 
+def test_a_shard_that_may_not_be_read_is_named_beside_the_others_and_stays(open_folder, closed_to_us, spec, make_rows):
+    cache = FeatureCache(open_folder, spec)
+    for n in (4, 9, 6):
+        cache.add(make_rows(n, seed=n), {"engine": "torch"})
+    cache.refresh()
+    cache.write_index()
+    closed, cut, _ = shard_paths(cache.folder)
+    closed.chmod(0)
+    cut.write_bytes(b"")
+    with closed_to_us():
+        verdict = verify_cache(cache.folder)
+        with pytest.raises(CacheError, match=r"cannot be read: Permission denied\. Correct the permissions first"):
+            repair_cache(verdict)
+    assert [(d.path, d.n_rows, d.is_closed) for d in verdict.damaged] == [(closed, 4, True), (cut, 9, False)]
+    assert verdict.damaged[0].reason == f"The shard '{closed}' cannot be read: Permission denied."
+    assert verdict.n_rows == 6
+    assert len(shard_paths(cache.folder)) == 3
+
+
 def test_files_set_aside_under_one_name_are_all_kept(filled):
     cache, _ = filled
     path = cache.folder / INDEX_FILE

@@ -311,3 +311,16 @@ def test_a_lite_backbone_takes_a_file_too(tmp_path):
     default = load_backbone("efficientnet_lite0")
     assert own.weights_digest == default.weights_digest
     assert (own.weights, default.weights) == ("own.safetensors", "IMAGENET1K")
+
+
+def test_a_file_just_written_is_read_only_once_any_later_edit_must_show(tmp_path):
+    import time
+
+    from extract.weights import settled_state
+
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one")
+    state = settled_state(path)
+    assert state.is_settled(time.time_ns())
+    path.write_bytes(b"two")
+    assert settled_state(path) != state
