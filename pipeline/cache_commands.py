@@ -13,10 +13,11 @@ from extract.cache import FeatureCache
 from extract.compact import Rewriting, compact_cache, open_cache, plan_pruning, prune_cache
 from extract.digests import Digested, digest_samples
 from extract.errors import CacheError
-from extract.inventory import CacheInfo, describe_caches, find_caches
+from extract.inventory import CacheInfo, describe_caches, files_bytes, find_caches
 from extract.leftovers import find_leftovers, sweep_leftovers
 from extract.manifest import merge, printable, read_images
 from extract.memo import Memo
+from extract.progress import readable_bytes
 from extract.request import FeatureRequest
 from extract.verify import Damage, Verdict, repair_cache, verify_cache
 from pipeline import tables
@@ -29,7 +30,7 @@ def info(options: argparse.Namespace) -> int:
     """What caches there are."""
     _check_root(options.cache)
     infos, leftovers = describe_caches(options.cache), find_leftovers(options.cache)
-    n_bytes = sum(each.n_bytes for each in infos) + sum(path.stat().st_size for path in leftovers)
+    n_bytes = sum(each.n_bytes for each in infos) + files_bytes(leftovers)
     if options.json:
         rows = [_info_json(each) for each in infos]
         print(json.dumps({"caches": rows, "left_over_files": list(map(str, leftovers)), "bytes": n_bytes}, indent=2))
@@ -40,7 +41,7 @@ def info(options: argparse.Namespace) -> int:
         print("\n".join(_info_lines(each)), end="\n\n")
     if infos:
         n_rows = sum(each.n_rows for each in infos)
-        print(f"{len(infos)} caches, {n_rows:,} rows, {_size(n_bytes)} in '{printable(options.cache)}'")
+        print(f"{len(infos)} caches, {n_rows:,} rows, {readable_bytes(n_bytes)} in '{printable(options.cache)}'")
     if leftovers:
         print(f"{len(leftovers)} temporary files are left over or being written; extract and compact remove old ones")
     return DONE
@@ -53,7 +54,11 @@ def verify(options: argparse.Namespace) -> int:
         verdicts = []
         for folder in find_caches(options.cache):
             console.say(f"checking {printable(folder.name)}")
-            verdicts.append(verify_cache(folder, on_progress=console.checking))
+            try:
+                verdicts.append(verify_cache(folder, on_progress=console.checking))
+            except CacheError as error:
+                closed = Damage(folder, str(error), None, is_closed=True)
+                verdicts.append(Verdict(folder, None, 0, 0, 0, 0, (closed,), ()))
     moved: dict[Path, list[Path]] = {}
     failed: list[str] = []
     for verdict in verdicts if options.repair else ():
@@ -100,7 +105,8 @@ def compact(options: argparse.Namespace) -> int:
         for row in rows:
             print(
                 f"{row['folder']}: {row['rows']:,} rows, {row['shards_before']} shards -> {row['shards']}, "
-                f"{row['duplicates']:,} second copies dropped, {_size(row['bytes_before'])} -> {_size(row['bytes'])}"
+                f"{row['duplicates']:,} second copies dropped, "
+                f"{readable_bytes(row['bytes_before'])} -> {readable_bytes(row['bytes'])}"
             )
         if swept:
             print(f"{len(swept)} left-over temporary files removed")
@@ -168,7 +174,10 @@ def prune(options: argparse.Namespace) -> int:
     verb = "dropped" if options.yes else "would be dropped"
     for plan, cache in zip(plans, caches, strict=True):
         n_bytes = _pruning_json(plan, cache)["bytes_unused"]
-        print(f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {_size(n_bytes)}), {plan.n_rows:,} stay")
+        print(
+            f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {readable_bytes(n_bytes)}), "
+            f"{plan.n_rows:,} stay"
+        )
     if n_unused and not options.yes:
         print("Nothing was changed. The same command with --yes drops them; extracting them again costs their time.")
     elif not n_unused:
@@ -217,10 +226,18 @@ def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Pat
 
 
 def _digest_all(options: argparse.Namespace, console: Console) -> Digested:
-    """All images of all sets. Raises PipelineError when one cannot be read: which row it uses would not be known."""
+    """All images of all sets.
+
+    Raises PipelineError when one, or a folder of them, cannot be read: which row it uses would not be known.
+    """
     manifest = merge(read_images(images) for images in options.images)
     for note in manifest.notes:
         console.say(note)
+    if manifest.unreadable:
+        raise PipelineError(
+            f"{len(manifest.unreadable):,} folders cannot be read, so which rows their images use is not known; the "
+            f"first is '{printable(manifest.unreadable[0])}'. Make them readable or move them away."
+        )
     with Memo(options.cache, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=console.digesting)
     if digested.refusals:
@@ -232,16 +249,8 @@ def _digest_all(options: argparse.Namespace, console: Console) -> Digested:
     return digested
 
 
-def _size(n_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} TB"
-
-
 def _shards_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("shards/*.h5"))
+    return files_bytes(folder.glob("shards/*.h5"))
 
 
 def _info_lines(each: CacheInfo) -> list[str]:
@@ -251,7 +260,7 @@ def _info_lines(each: CacheInfo) -> list[str]:
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
         lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
-    lines.append(f"  on disk   {_size(each.n_bytes)} in {each.n_shards} shards")
+    lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
     lines += [f"  images    {printable(images)}" for images in each.images]
     lines += [f"  DAMAGED   {text}" for text in each.damaged]
@@ -289,7 +298,7 @@ def _verdicts_text(verdicts: Sequence[Verdict], moved: dict[Path, list[Path]], o
         copies = f", {each.n_duplicates:,} second copies" if each.n_duplicates else ""
         lines.append(
             f"{printable(each.folder)}: {state}; {each.n_rows:,} rows in {each.n_shards} shards{copies}, "
-            f"{_size(each.n_bytes)} read"
+            f"{readable_bytes(each.n_bytes)} read"
         )
         lines += [f"  {note}" for note in each.notes]
         lines += [f"  {printable(d.path)}: {printable(d.reason)}" for d in each.damaged]

@@ -151,8 +151,8 @@ def _extract_options(parser: argparse.ArgumentParser) -> None:
 def _classify_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("heads")
     group.add_argument(
-        "--heads", metavar="A,B,C", default="all",
-        help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all)",
+        "--heads", metavar="A,B,C", action="append", default=None,
+        help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
     )  # fmt: skip
     group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
     group.add_argument("--seed", metavar="N", type=int, default=0, help="of the split and of every head (default: 0)")
@@ -171,15 +171,22 @@ def _common_options(
         parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
     return value
 
 
 def _folds(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 2:
         raise argparse.ArgumentTypeError(f"{value} folds are too few, 2 is the least")
     return value
@@ -221,8 +228,14 @@ def _guarded(options: argparse.Namespace) -> int:
     except OSError as error:
         return _say_error(error, FAILED)
     except KeyboardInterrupt:
-        print("\nStopped. Features that were extracted are kept: the same command goes on from there.", file=sys.stderr)
+        print(f"\n{_interrupted(options.command)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _interrupted(command: str) -> str:
+    if command == "classify":
+        return "Stopped. No run was written; the features are kept, and the same command starts the heads again."
+    return "Stopped. Features that were extracted are kept: the same command goes on from there."
 
 
 def _say_error(error: Exception, code: int) -> int:

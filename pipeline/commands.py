@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,18 @@ from pipeline import tables
 from pipeline.cli import DEFAULT_LAYER, DONE, REFUSED
 from pipeline.console import Console
 from pipeline.errors import UsageError
-from pipeline.rundir import check_run_folder, default_run_folder, write_csv, write_errors
+from pipeline.rundir import (
+    ERRORS_FILE,
+    RESULTS_FILE,
+    RUNS_ROOT,
+    check_run_folder,
+    check_writable,
+    default_run_folder,
+    reserving,
+    write_csv,
+    write_errors,
+    writing_file,
+)
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
@@ -53,7 +65,8 @@ def predict(options: argparse.Namespace) -> int:
 
     if options.out is not None and options.out.suffix.lower() not in {".csv", ".json"}:
         raise UsageError(f"'{printable(options.out)}' is neither a .csv nor a .json file.")
-    with Console(quiet=options.quiet) as console:
+    writing = contextlib.nullcontext() if options.out is None else writing_file(options.out)
+    with Console(quiet=options.quiet) as console, writing as out:
         predictions = predict_images(
             options.run,
             options.images,
@@ -64,19 +77,27 @@ def predict(options: argparse.Namespace) -> int:
         )
         n_right, n_labelled = predictions.accuracy()
         if n_labelled:
-            console.say(
-                f"{predictions.head}: {n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
-            )
-    if options.out is None:
+            share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
+            console.say(f"{predictions.head}: {share} (images that the head was trained on count too)")
+        if out is not None and options.out.suffix.lower() == ".json":
+            out.write_text(tables.predictions_json(predictions) + "\n", encoding="utf-8")
+        elif out is not None:
+            write_csv(out, ("path", "label", "probability"), predictions.rows())
+    if out is None:
         print(tables.predictions_json(predictions) if options.json else tables.predictions_text(predictions))
-    elif options.out.suffix.lower() == ".json":
-        options.out.write_text(tables.predictions_json(predictions) + "\n", encoding="utf-8")
-    else:
-        write_csv(options.out, ("path", "label", "probability"), predictions.rows())
-    if predictions.refusals:
-        print(tables.refusals_text(predictions.refusals, "nothing else"), file=sys.stderr)
-        return REFUSED
-    return DONE
+    if not predictions.refusals:
+        return DONE
+    listed_in = _errors_place(options.out, predictions.cache_root)
+    write_errors(listed_in, predictions.refusals)
+    print(tables.refusals_text(predictions.refusals, listed_in), file=sys.stderr)
+    return REFUSED
+
+
+def _errors_place(out: Path | None, cache_root: Path) -> Path:
+    """errors.csv beside `out`, unless that would replace `out` itself or the list of a run; then in the cache root."""
+    if out is None or out.name.lower() == ERRORS_FILE or (out.parent / RESULTS_FILE).exists():
+        return cache_root / ERRORS_FILE
+    return out.parent / ERRORS_FILE
 
 
 def backbones(options: argparse.Namespace) -> int:
@@ -181,7 +202,7 @@ def _extract(options: argparse.Namespace, manifest: Manifest, console: Console) 
 
 def _refused(report: ExtractReport, cache_root: Path) -> int:
     """List what was refused, on the terminal and in errors.csv beside the caches."""
-    listed_in = cache_root / "errors.csv"
+    listed_in = cache_root / ERRORS_FILE
     write_errors(listed_in, report.refusals)
     if not report.refusals:
         return DONE
@@ -194,23 +215,26 @@ def _check_classify(options: argparse.Namespace) -> tuple[str, ...]:
 
     if options.out is not None:
         check_run_folder(options.out)
-    return tuple(parse_heads(options.heads))
+    check_writable(options.out or RUNS_ROOT / "run")
+    return tuple(parse_heads(",".join(options.heads or ["all"])))
 
 
 def _classify(options: argparse.Namespace, manifest: Manifest, console: Console) -> int:
     from pipeline import run as story
 
-    out = options.out or default_run_folder(Path(options.images))
-    plan = story.ClassifyPlan(
-        options.images, requests_of(options), _check_classify(options), options.cache, out, options.seed, options.folds
-    )
-    results = story.classify(manifest, plan, console)
+    heads = _check_classify(options)
+    place = contextlib.nullcontext(options.out) if options.out else reserving(default_run_folder(Path(options.images)))
+    with place as out:
+        plan = story.ClassifyPlan(
+            options.images, requests_of(options), heads, options.cache, out, options.seed, options.folds
+        )
+        results = story.classify(manifest, plan, console)
     used = [f"{features['backbone']}-{features['key'][:12]}" for features in results["features"]]
     remember_use(options.cache, used, options.images)
     print(json.dumps(results, indent=2) if options.json else tables.leaderboard_text(results))
     console.say(f"run folder: {out}")
     if results["dataset"]["skipped"]:
         n = results["dataset"]["skipped"]
-        console.say(f"{n:,} images are refused and left out, all listed in {out / 'errors.csv'}.")
+        console.say(f"{n:,} images are refused and left out, all listed in {out / ERRORS_FILE}.")
         return REFUSED
     return DONE

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.cache import FeatureCache
-from extract.decode import DECODE_VERSION
 from extract.digests import Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest, Resolved, recall
 from extract.shards import LIBVER, TEMPORARY_PREFIX, publish
 from pipeline.errors import PipelineError, UsageError
-from pipeline.join import extract_command, split_samples
+from pipeline.join import extract_command, refused_images, split_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +83,7 @@ def build_table(
     """Join the manifest and the cache. Raises PipelineError with the command to run when a row is missing."""
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
-        refused = memo.refusals(DECODE_VERSION)
+        refused = refused_images(digested.digests, [request], cache_root, memo)
         resolved = recall(request, memo)
     names = [bytes(digest) for digest in digested.digests]
     kept = [i for i, name in enumerate(names) if name not in refused]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extract.cache import FeatureCache
-from extract.decode import DECODE_VERSION
 from extract.digests import Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
@@ -60,11 +59,20 @@ class Features:
 
 
 def label_samples(
-    manifest: Manifest, memo: Memo, *, seed: int, on_progress: Callable[[int, int], None] | None = None
+    manifest: Manifest,
+    memo: Memo,
+    *,
+    seed: int,
+    requests: Sequence[FeatureRequest] = (),
+    cache_root: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Labelled:
-    """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError."""
+    """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError.
+
+    An image is refused when one of the requested features lacks it and extract said why.
+    """
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
-    refused = memo.refusals(DECODE_VERSION)
+    refused = refused_images(digested.digests, requests, cache_root, memo) if cache_root is not None else {}
     refusals = list(digested.refusals)
     kept: list[int] = []
     n_unlabelled = 0
@@ -76,6 +84,11 @@ def label_samples(
             n_unlabelled += 1
         else:
             kept.append(i)
+    if not kept and refusals and not n_unlabelled:
+        raise PipelineError(
+            f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
+            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}."
+        )
     if not kept:
         raise PipelineError(
             f"None of the {len(manifest):,} images in '{printable(manifest.root)}' has a label. "
@@ -90,6 +103,20 @@ def label_samples(
     return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes))
 
 
+def refused_images(
+    digests: NDArray[np.uint8], requests: Sequence[FeatureRequest], cache_root: Path, memo: Memo
+) -> dict[bytes, str]:
+    """SHA-256 -> reason of the images (N, 32) that a requested cache lacks because extract refused them."""
+    refused: dict[bytes, str] = {}
+    for request in requests:
+        cache = _recall_cache(request, cache_root, memo)
+        reasons = memo.refusals(cache[0].spec.key) if cache is not None else {}
+        if cache is not None and reasons:
+            absent = {bytes(row) for row in digests[cache[1].missing(digests)]}
+            refused.update({digest: reason for digest, reason in reasons.items() if digest in absent})
+    return refused
+
+
 def split_samples(
     samples: Sequence[Sample], digests: NDArray[np.uint8], y: NDArray[np.int64], classes: Sequence[str], *, seed: int
 ) -> NDArray[np.str_]:
@@ -100,7 +127,7 @@ def split_samples(
         digests,
         y,
         given=[s.split for s in samples] if any(s.split for s in samples) else None,
-        groups=[s.group or s.name for s in samples] if any(s.group for s in samples) else None,
+        groups=[s.group and printable(s.group) for s in samples] if any(s.group for s in samples) else None,
         seed=seed,
         classes=[printable(name) for name in classes],
     )

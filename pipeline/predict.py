@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.digests import Refusal
 from extract.errors import CacheError
 from extract.fill import Settings, extract_features
-from extract.manifest import Sample, merge, read_images
+from extract.manifest import Manifest, Sample, merge, read_images
 from extract.request import FeatureRequest
 from extract.spec import FeatureSpec
 from pipeline.console import Console
@@ -33,6 +33,7 @@ class Predictions:
     codes: NDArray[np.int64]
     proba: NDArray[np.floating[Any]]
     refusals: tuple[Refusal, ...]
+    cache_root: Path
 
     def rows(self) -> list[tuple[str, str, float]]:
         """Path, label and its probability, an image a row."""
@@ -61,6 +62,8 @@ def predict(
     Raises UsageError for a folder that is no run or a head it does not have, CacheError when the backbone at hand is
     not the one the head was trained on.
     """
+    import numpy as np
+
     from classify.saved import load_head
 
     results = read_json(run / RESULTS_FILE)
@@ -68,15 +71,28 @@ def predict(
     loaded = load_head(run / chosen["saved"])
     request = FeatureRequest(**loaded.meta["request"])
     root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
-    report = extract_features(
-        merge(read_images(path) for path in images), [request], root, settings=settings, progress=console
-    )
+    manifest = merge(read_named(path, several=len(images) > 1) for path in images)
+    report = extract_features(manifest, [request], root, settings=settings, progress=console)
     filled = report.filled[0]
     _check_spec(FeatureSpec.from_dict(loaded.meta["spec"]), filled.resolved.spec)
-    X = filled.cache.lookup(report.digests)
-    codes, proba = loaded.head.predict(X), loaded.head.predict_proba(X)
+    classes = loaded.meta["classes"]
+    codes, proba = np.empty(0, np.int64), np.empty((0, len(classes)))
+    if report.samples:  # no head of scikit-learn takes no rows at all
+        X = filled.cache.lookup(report.digests)
+        codes, proba = loaded.head.predict(X), loaded.head.predict_proba(X)
     name = f"{chosen['name']} on {_features_of(chosen)}"
-    return Predictions(name, loaded.meta["classes"], report.samples, codes, proba, report.refusals)
+    return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
+
+
+def read_named(images: str, *, several: bool) -> Manifest:
+    """The samples of one argument; beside others each name begins with the argument, to tell two `1.png` apart."""
+    manifest = read_images(images)
+    if not several:
+        return manifest
+    path = Path(images)
+    named = (path if sample.path == str(path) else path / sample.name for sample in manifest.samples)
+    samples = [replace(s, name=name.as_posix()) for s, name in zip(manifest.samples, named, strict=True)]
+    return replace(manifest, samples=tuple(samples))
 
 
 def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:

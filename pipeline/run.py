@@ -14,7 +14,16 @@ from extract.memo import Memo
 from extract.request import FeatureRequest, installed_version
 from pipeline.console import Console
 from pipeline.join import Features, Labelled, label_samples, look_up
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, point_latest, write_csv, write_errors, write_json, writing_run
+from pipeline.rundir import (
+    CONFIG_FILE,
+    ERRORS_FILE,
+    RESULTS_FILE,
+    point_latest,
+    write_csv,
+    write_errors,
+    write_json,
+    writing_run,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,13 +74,20 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
     Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind.
     """
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
-        labelled = label_samples(manifest, memo, seed=plan.seed, on_progress=console.digesting)
+        labelled = label_samples(
+            manifest,
+            memo,
+            seed=plan.seed,
+            requests=plan.requests,
+            cache_root=plan.cache_root,
+            on_progress=console.digesting,
+        )
         features = look_up(labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo)
     for note in (*manifest.notes, *labelled.notes):
         console.say(note)
-    tried = [try_head(name, each, labelled, plan, console) for each in features for name in plan.heads]
-    results = summarise(tried, features, labelled, plan, manifest)
     with writing_run(plan.out) as folder:
+        tried = [try_head(name, each, labelled, plan, console) for each in features for name in plan.heads]
+        results = summarise(tried, features, labelled, plan, manifest)
         write_run(folder, results, tried, labelled, plan, console)
     point_latest(plan.out)
     return results
@@ -196,7 +212,7 @@ def write_run(
     )
     write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
     write_predictions(folder / "predictions.parquet", tried, labelled)
-    write_errors(folder / "errors.csv", labelled.refusals)
+    write_errors(folder / ERRORS_FILE, labelled.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
     write_json(folder / RESULTS_FILE, results)
     (folder / "log.txt").write_text("\n".join(console.lines) + "\n", encoding="utf-8", errors="backslashreplace")

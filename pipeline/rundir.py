@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -18,23 +19,64 @@ from extract.manifest import printable
 from pipeline.errors import PipelineError, UsageError
 
 RESULTS_FILE = "results.json"
+ERRORS_FILE = "errors.csv"
 CONFIG_FILE = "config.json"
 LATEST = "latest"
 RUNS_ROOT = Path("data/runs")
 
 
 def default_run_folder(images: Path) -> Path:
-    """data/runs/<data set>-<time>: a new folder for every run, none is overwritten."""
+    """data/runs/<data set>-<time>: a new folder for every run; `reserving` sees to it that none is overwritten."""
     name = images.stem if images.is_file() else images.resolve().name
     return RUNS_ROOT / f"{printable(name) or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raises UsageError when `folder` holds something that is not a run, which a new run would replace."""
+    """Raises UsageError when `folder` is `latest`, or holds what is no run and would be replaced by one."""
+    if folder.name == LATEST:
+        raise UsageError(
+            f"'{printable(folder)}' is the link that leads to the newest run. Choose another name with --out."
+        )
     if folder.is_dir() and not (folder / RESULTS_FILE).exists() and any(folder.iterdir()):
         raise UsageError(f"'{printable(folder)}' is not empty and not a run. Choose another folder with --out.")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{printable(folder)}' is a file. Choose a folder with --out.")
+
+
+def check_writable(folder: Path) -> None:
+    """Raises PipelineError where `folder` cannot be made; makes nothing."""
+    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "may not be written to" if above.is_dir() else "is not a folder"
+        raise PipelineError(
+            f"The run folder '{printable(folder)}' cannot be written: '{printable(above)}' {reason}. "
+            "Choose another with --out."
+        )
+
+
+@contextlib.contextmanager
+def reserving(folder: Path) -> Iterator[Path]:
+    """`folder`, or with -2, -3 behind its name where there is one already or another process is at work on it.
+
+    The name is kept by a hidden folder beside it for as long as the block takes. Raises PipelineError when the place
+    cannot be written.
+    """
+    for number in itertools.count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        marker = place.with_name(f".{place.name}.reserved")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                marker.mkdir()
+                if not os.path.lexists(place):
+                    break
+                marker.rmdir()
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+    try:
+        yield place
+    finally:
+        marker.rmdir()
 
 
 @contextlib.contextmanager
@@ -47,9 +89,7 @@ def writing_run(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise PipelineError(
-            f"The run folder '{printable(folder)}' cannot be written: {error.strerror}. Choose another with --out."
-        ) from error
+        raise _unwritable(folder, error) from error
     try:
         temporary.chmod(0o755)
         yield temporary
@@ -64,9 +104,49 @@ def _replace(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-old-", dir=folder.parent) as aside:
-        folder.rename(Path(aside) / "run")
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    old = aside / "run"
+    try:
+        folder.rename(old)
         temporary.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        if folder.exists():  # otherwise the old run is the only one left
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> PipelineError:
+    return PipelineError(
+        f"The run folder '{printable(folder)}' cannot be written: {error.strerror}. Choose another with --out."
+    )
+
+
+@contextlib.contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` that replaces it when the block ends without an error.
+
+    Raises UsageError where there is no such folder, PipelineError when the place cannot be written.
+    """
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise UsageError(f"There is no folder '{printable(path.parent)}'. Make it, or choose another place with --out.")
+    if target.is_dir():
+        raise UsageError(f"'{printable(path)}' is a folder. Choose a file with --out.")
+    temporary = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise PipelineError(
+            f"'{printable(path)}' cannot be written: {error.strerror}. Choose another place with --out."
+        ) from error
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def point_latest(folder: Path) -> None:

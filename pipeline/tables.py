@@ -108,15 +108,18 @@ def extract_json(report: ExtractReport) -> str:
         }
         for f in report.filled
     ]
-    refusals = [{"path": printable(r.name), "digest": r.digest, "reason": printable(r.reason)} for r in report.refusals]
     values = {
         "n_samples": len(report.samples),
         "n_decoded": report.n_decoded,
         "caches": caches,
-        "refused": refusals,
+        "refused": _refused_rows(report.refusals),
         "seconds": asdict(report.seconds),
     }
     return json.dumps(values, indent=2)
+
+
+def _refused_rows(refusals: Sequence[Refusal]) -> list[dict[str, str]]:
+    return [{"path": printable(r.name), "digest": r.digest, "reason": printable(r.reason)} for r in refusals]
 
 
 def predictions_text(predictions: Predictions) -> str:
@@ -136,4 +139,5 @@ def predictions_json(predictions: Predictions) -> str:
         }
         for (path, label, p), row in zip(predictions.rows(), predictions.proba, strict=True)
     ]
-    return json.dumps({"head": predictions.head, "images": rows}, indent=2)
+    values = {"head": predictions.head, "images": rows, "refused": _refused_rows(predictions.refusals)}
+    return json.dumps(values, indent=2)

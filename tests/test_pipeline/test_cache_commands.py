@@ -14,11 +14,15 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from extract import verify
 from extract.cache import INDEX_FILE, FeatureCache, read_spec, shard_paths
+from extract.errors import CacheError
+from extract.inventory import find_caches
 from extract.manifest import read_images
 from extract.memo import Memo
 from extract.shards import Rows
 from extract.spec import image_digest
+from pipeline import cache_commands
 from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
 
 BACKBONE = "efficientnet_lite0"
@@ -156,6 +160,14 @@ def test_info_counts_files_that_were_left_over(cache, capsys):
     assert "1 temporary files are left over" in command(capsys, "cache", "info", "--cache", cache)[1]
 
 
+def test_files_that_go_while_they_are_counted_are_no_error(cache, monkeypatch, capsys):
+    gone = folder_of(cache) / "shards" / ".writing-x.h5"
+    monkeypatch.setattr(cache_commands, "find_leftovers", lambda root: [gone])
+    assert answer(capsys, "cache", "info", "--cache", cache)["left_over_files"] == [str(gone)]
+    gone.symlink_to("nowhere")
+    assert command(capsys, "cache", "compact", "--cache", cache)[0] == DONE
+
+
 # verify
 
 
@@ -212,6 +224,37 @@ def test_what_cannot_be_repaired_is_said_and_fails(cache, capsys):
     code, _, err = command(capsys, "cache", "verify", "--repair", "--cache", cache, "--quiet")
     assert code == FAILED
     assert "Give the folder its old name back" in err
+
+
+def test_verify_goes_on_to_the_next_cache_where_one_cannot_be_read(cache, monkeypatch, capsys):
+    closed = cache / "another-0123456789ab"
+    (closed / "shards").mkdir(parents=True)
+    shard_paths = verify.shard_paths
+
+    def refused(folder):
+        if folder == closed:
+            raise CacheError(f"The cache '{folder}' cannot be read: Permission denied.")
+        return shard_paths(folder)
+
+    monkeypatch.setattr(verify, "shard_paths", refused)
+    for words in (), ("--repair",):
+        code, out, err = command(capsys, "cache", "verify", *words, "--cache", cache)
+        assert code == FAILED
+        assert f"{closed}: The cache '{closed}' cannot be read: Permission denied." in out
+        assert "whole; 90 rows in 1 shards" in out
+        assert ("Correct the permissions first" in err) == bool(words)
+
+
+def test_a_cache_folder_that_is_closed_to_us_is_listed(cache, monkeypatch):
+    exists = Path.exists
+
+    def refused(path, **options):
+        if path.parent == folder_of(cache):
+            raise PermissionError(13, "Permission denied")
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    assert find_caches(cache) == [folder_of(cache)]
 
 
 # compact
@@ -465,4 +508,20 @@ def test_prune_does_nothing_while_an_image_cannot_be_read(images, cache, capsys)
     assert code == FAILED
     assert "1 images cannot be read" in err
     assert "gone.png" in err
+    assert len(opened(cache)) == 90
+
+
+def test_prune_does_nothing_while_a_folder_cannot_be_read(images, cache, monkeypatch, capsys):
+    scandir = os.scandir
+
+    def refused(folder):
+        if folder == images / "1":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    code, _, err = command(capsys, "cache", "prune", images, "--yes", "--cache", cache, "--quiet")
+    assert code == FAILED
+    assert "1 folders cannot be read" in err
+    assert f"the first is '{images / '1'}'" in err
     assert len(opened(cache)) == 90

@@ -191,6 +191,20 @@ def test_an_out_folder_with_other_things_in_it_is_left_alone(digits_folder, fill
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
 
 
+def test_nothing_is_extracted_for_a_run_that_cannot_be_written(digits_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    command = ["run", str(digits_folder), "--cache", str(tmp_path / "cache"), "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "file" / "run")]) == FAILED
+    assert "cannot be written" in only_sentence(capsys)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_folder_called_latest_is_a_usage_error(digits_folder, filled_cache, tmp_path, capsys):
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--out", str(tmp_path / "latest")]
+    assert run([*command, "--quiet"]) == USAGE
+    assert "Choose another name with --out" in only_sentence(capsys)
+
+
 def test_a_device_that_is_not_there_is_a_usage_error(digits_folder, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")

@@ -100,3 +100,29 @@ def test_the_command_to_run_is_one_that_the_parser_takes_and_gives_the_same_requ
 
 def request_fields(request: FeatureRequest) -> tuple[str | None, ...]:
     return request.weights, request.pooling, request.precision, request.dtype
+
+
+def refused_cache(images: Path, cache: Path, *options: str) -> None:
+    from pipeline.cli import run
+
+    assert run(["extract", str(images), "--cache", str(cache), "--quiet", *options]) == 3
+
+
+def test_a_limit_that_refused_images_for_one_cache_takes_none_from_another(images, cache):
+    request = FeatureRequest()
+    refused_cache(images, cache, "--pooling", "max", "--max-pixels", "10")
+    with Memo(cache) as memo:
+        labelled = label_samples(read_images(images), memo, seed=0, requests=[request], cache_root=cache)
+        assert len(labelled.samples) == 90
+        with pytest.raises(PipelineError, match=r"All 90 images in .* are refused, the first, '0/"):
+            label_samples(read_images(images), memo, seed=0, requests=[FeatureRequest(pooling="max")], cache_root=cache)
+
+
+def test_an_image_whose_features_were_refused_is_left_out_of_these_features_only(images, cache):
+    request = FeatureRequest()
+    with Memo(cache) as memo:
+        everything = label_samples(read_images(images), memo, seed=0, requests=[request], cache_root=cache)
+        (known,) = look_up(everything, [request], images=str(images), cache_root=cache, memo=memo)
+        memo.remember_refusals({(bytes(everything.digests[0]), known.resolved.spec.key): "overflow"})
+        again = label_samples(read_images(images), memo, seed=0, requests=[request], cache_root=cache)
+    assert len(again.samples) == 90, "a row in the cache counts more than a refusal"

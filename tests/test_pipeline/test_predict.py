@@ -69,6 +69,69 @@ def test_a_broken_image_is_refused_and_the_others_get_labels(finished, images, c
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 92
     assert "0/broken.png" in err
+    assert f"all listed in {cache / 'errors.csv'}" in err
+    assert "0/broken.png" in (cache / "errors.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.csv"])
+def test_where_all_images_are_refused_they_are_listed_and_nothing_fails(finished, cache, tmp_path, capsys, name):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a\nb.png").write_bytes(b"nothing")
+    out = tmp_path / name
+    command = ["predict", str(finished), str(tmp_path / "new"), "--cache", str(cache), "--quiet", "--head", "rbf_svm"]
+    assert run([*command, "--out", str(out)]) == REFUSED
+    assert f"all listed in {tmp_path / 'errors.csv'}" in capsys.readouterr().err
+    with (tmp_path / "errors.csv").open() as file:
+        (listed,) = csv.DictReader(file)
+    assert listed["path"] == r"a\nb.png"
+    if name == "all.json":
+        assert {**json.loads(out.read_text()), "head": ""} == {"head": "", "images": [], "refused": [listed]}
+    else:
+        assert out.read_text().splitlines() == ["path,label,probability"]
+
+
+def test_the_refused_images_of_a_run_are_not_replaced_by_those_of_its_predictions(finished, cache, tmp_path, capsys):
+    copied = shutil.copytree(finished, tmp_path / "run")
+    (copied / "errors.csv").write_text("of the run")
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    command = ["predict", str(copied), str(tmp_path / "bad.png"), "--cache", str(cache), "--quiet"]
+    assert run([*command, "--out", str(copied / "predictions.csv")]) == REFUSED
+    assert (copied / "errors.csv").read_text() == "of the run"
+    assert "bad.png" in (cache / "errors.csv").read_text()
+
+
+def test_several_arguments_are_told_apart_by_name(finished, digits_folder, tmp_path, cache):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(digits_folder / "0" / "000.png", tmp_path / folder / "1.png")
+    out, single = tmp_path / "out.json", tmp_path / "b" / "1.png"
+    command = ["predict", str(finished), str(tmp_path / "a"), str(tmp_path / "b"), str(single), "--cache", str(cache)]
+    assert run([*command, "--out", str(out), "--quiet"]) == DONE
+    found = [row["path"] for row in json.loads(out.read_text())["images"]]
+    assert found == [str(tmp_path / "a" / "1.png"), str(single), str(single)]
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "sentence"),
+    [("nodir/x.csv", USAGE, "There is no folder"), ("x" * 250 + ".csv", FAILED, "cannot be written")],
+)
+def test_the_place_is_checked_before_anything_is_extracted(finished, images, tmp_path, capsys, out, code, sentence):
+    cache = tmp_path / "new"
+    command = ["predict", str(finished), str(images), "--cache", str(cache), "--quiet"]
+    assert run([*command, "--out", str(tmp_path / out)]) == code
+    assert sentence in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_predictions_that_fail_leave_the_older_file_alone(finished, images, tmp_path, cache, capsys):
+    out = tmp_path / "kept" / "x.csv"
+    out.parent.mkdir()
+    out.write_text("older")
+    (images / "0" / "broken.png").write_bytes(b"nothing")
+    command = ["predict", str(finished), str(images), "--cache", str(cache), "--out", str(out), "--quiet"]
+    assert run([*command, "--on-error", "fail"]) == FAILED
+    assert out.read_text() == "older"
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_a_head_that_the_run_does_not_have_is_a_usage_error(finished, digits_folder, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from pipeline.cli import DONE, run
+from pipeline.cli import DONE, FAILED, run
 
 HEADS = "logistic,ridge,knn,mlp"
 
@@ -205,3 +205,24 @@ def test_two_backbones_stand_in_one_table(digits_folder, cache, tmp_path):
     assert run(["run", str(digits_folder), *both, "--heads", "ridge", "--out", str(out)]) == DONE
     rows = json.loads((out / "results.json").read_text())["heads"]
     assert {row["backbone"] for row in rows} == {"efficientnet_lite0", "efficientnet_lite1"}
+
+
+def test_two_runs_in_the_same_second_are_both_kept(digits_folder, filled_cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.commands.default_run_folder", lambda _: Path("data/runs/digits-now"))
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert [run(command), run(command)] == [DONE, DONE]
+    runs = tmp_path / "data" / "runs"
+    assert {path.name for path in runs.iterdir()} == {"digits-now", "digits-now-2", "latest"}
+    assert (runs / "latest").resolve().name == "digits-now-2"
+
+
+@pytest.mark.parametrize("name", ["file/run", "x" * 250])
+def test_no_head_is_tried_where_the_run_cannot_be_written(
+    digits_folder, filled_cache, tmp_path, monkeypatch, capsys, name
+):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("classify.sweep.sweep", lambda *_, **__: pytest.fail("a head was tried"))
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert run([*command, "--out", str(tmp_path / name)]) == FAILED
+    assert "cannot be written" in capsys.readouterr().err

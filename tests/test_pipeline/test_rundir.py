@@ -9,7 +9,16 @@ import pytest
 
 from extract.digests import Refusal
 from pipeline.errors import PipelineError, UsageError
-from pipeline.rundir import check_run_folder, point_latest, read_json, write_errors, write_json, writing_run
+from pipeline.rundir import (
+    check_run_folder,
+    check_writable,
+    point_latest,
+    read_json,
+    reserving,
+    write_errors,
+    write_json,
+    writing_run,
+)
 
 
 def test_a_run_appears_under_its_name_only_when_it_is_complete(tmp_path):
@@ -35,6 +44,52 @@ def test_a_new_run_replaces_the_older_one_of_the_same_name(tmp_path):
         with writing_run(tmp_path / "run") as folder:
             write_json(folder / "results.json", {"format": version})
     assert read_json(tmp_path / "run" / "results.json") == {"format": 2}
+
+
+@pytest.mark.parametrize("n_renames", [0, 1])
+def test_an_interrupt_between_the_two_renames_puts_the_older_run_back(tmp_path, monkeypatch, n_renames):
+    with writing_run(tmp_path / "run") as folder:
+        write_json(folder / "results.json", {"format": 1})
+    rename, done = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        done.append(target)
+        if len(done) == n_renames + 1:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), writing_run(tmp_path / "run") as folder:
+        write_json(folder / "results.json", {"format": 2})
+    assert read_json(tmp_path / "run" / "results.json") == {"format": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_runs_at_the_same_time_get_names_of_their_own(tmp_path):
+    (tmp_path / "runs" / "digits-3").mkdir(parents=True)
+    wanted = tmp_path / "runs" / "digits"
+    with reserving(wanted) as first, reserving(wanted) as second, reserving(wanted) as third:
+        assert [first.name, second.name, third.name] == ["digits", "digits-2", "digits-4"]
+    assert [path.name for path in wanted.parent.iterdir()] == ["digits-3"]
+
+
+def test_a_name_is_not_reserved_in_a_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PipelineError, match="cannot be written"), reserving(tmp_path / "file" / "run"):
+        pass
+
+
+def test_looking_whether_a_place_can_be_written_makes_nothing(tmp_path):
+    check_writable(tmp_path / "runs" / "digits")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PipelineError, match="is not a folder"):
+        check_writable(tmp_path / "file" / "runs" / "digits")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_run_is_called_latest(tmp_path):
+    with pytest.raises(UsageError, match="the link that leads to the newest run"):
+        check_run_folder(tmp_path / "latest")
 
 
 def test_a_full_or_locked_place_is_one_sentence(tmp_path):
