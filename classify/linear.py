@@ -1,10 +1,13 @@
 """Linear heads: whatever they minimise, in the end they are coef_ (C, D) and intercept_ (C,) on raw features."""
 
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
 
-from classify.arrays import FloatArray
-from classify.scaling import Scaling
+from classify.arrays import FloatArray, IntArray
+from classify.descent import Loss, descend
+from classify.scaling import Scaling, fit_scaling
 from classify.scored import ScoredHead
+from classify.spectrum import decompose
 
 
 class LinearHead(ScoredHead):
@@ -28,3 +31,22 @@ class LinearHead(ScoredHead):
         self.coef_, self.intercept_ = coef.astype(like.dtype), folded.astype(like.dtype)
         self.converged_, self.note_ = not note, note
         return self
+
+
+class DescentHead(LinearHead):
+    """A linear head whose strengths C are solved one after the other by `descend`; a subclass names its loss."""
+
+    loss: ClassVar[Loss]
+    C: float
+    tol: float
+    max_iter: int
+    n_iter_: int
+
+    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: IntArray) -> Iterator[Self]:
+        scaling = fit_scaling(X)
+        Z = scaling.apply(X)
+        strengths = [head.C for head in heads]
+        optima = descend(self.loss, Z, codes, decompose(Z), strengths, tol=self.tol, max_iter=self.max_iter)
+        for head, found in zip(heads, optima, strict=True):
+            head.n_iter_ = found.n_iter
+            yield head._learn(scaling, found.weights, found.intercept, X, found.note)

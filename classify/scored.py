@@ -1,5 +1,6 @@
 """Heads that give every class a score: the largest score is the prediction, softmax makes probabilities."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -12,7 +13,7 @@ from classify.contract import begin_fit, begin_predict
 from classify.trials import Trial, try_head
 
 
-class ScoredHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """What all such heads share; a subclass says how a whole grid is solved (`_solve`) and what the scores are.
 
     Probabilities are softmax(scores / temperature). Where a head has a `temperature` its scores are margins or
@@ -55,10 +56,10 @@ class ScoredHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for head in heads[0]._solve(heads, checked, codes):
             yield try_head(head, X_val, y_val)
 
+    @abstractmethod
     def _solve(self, heads: Sequence[Self], X: FloatArray, codes: AnyArray) -> Iterator[Self]:
         """Fit the heads on X (N, D) and class codes (N,), yielding each as it is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scores(self, X: FloatArray) -> FloatArray:
         """Return the scores (M, C) of checked X (M, D)."""
-        raise NotImplementedError

@@ -11,8 +11,8 @@ from sklearn.utils import check_random_state
 from classify.arrays import AnyArray, FloatArray, IntArray
 from classify.descent import SquaredHingeLoss, descend
 from classify.foreign import fit_noting_convergence
-from classify.linear import LinearHead
-from classify.scaling import Scaling, fit_common_scaling, fit_scaling
+from classify.linear import DescentHead
+from classify.scaling import Scaling, fit_common_scaling
 from classify.scored import ScoredHead
 from classify.spectrum import decompose
 from classify.trials import Trial
@@ -23,7 +23,7 @@ EXACT_ROWS = 10_000
 EXACT_ITERATIONS = 1_000_000
 
 
-class LinearSVMHead(LinearHead):
+class LinearSVMHead(DescentHead):
     """One-versus-rest linear SVM with squared hinge loss on standardised features (Fan et al. 2008, LIBLINEAR).
 
         minimise  C sum_i sum_c max(0, 1 - t_ic (W z_i + b)_c)^2  +  |W|^2 / 2
@@ -32,20 +32,13 @@ class LinearSVMHead(LinearHead):
     see `temperature` in `ScoredHead`.
     """
 
+    loss = SquaredHingeLoss()
+
     def __init__(self, C: float = 0.001, *, temperature: float = 1.0, tol: float = 1e-4, max_iter: int = 500) -> None:
         self.C = C
         self.temperature = temperature
         self.tol = tol
         self.max_iter = max_iter
-
-    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: IntArray) -> Iterator[Self]:
-        scaling = fit_scaling(X)
-        Z = scaling.apply(X)
-        strengths = [head.C for head in heads]
-        optima = descend(SquaredHingeLoss(), Z, codes, decompose(Z), strengths, tol=self.tol, max_iter=self.max_iter)
-        for head, found in zip(heads, optima, strict=True):
-            head.n_iter_ = found.n_iter
-            yield head._learn(scaling, found.weights, found.intercept, X, found.note)
 
 
 class RBFSVMHead(ScoredHead):
