@@ -20,7 +20,7 @@ OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict test lint torture bench clean
+.PHONY: all help install data features classify run predict report picture test lint torture bench clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
@@ -54,6 +54,12 @@ run: features classify  ## features, then classify
 predict: $(STAMP)  ## label IMAGES with the best head of RUN
 	@$(COMMAND) predict "$(RUN)" "$(IMAGES)" $(GO_ON)
 
+report: $(STAMP)  ## write report.html of RUN and name it (ARGS=--open shows it)
+	@$(COMMAND) report "$(RUN)" $(ARGS)
+
+picture: report  ## the picture of the report in the README, from RUN; needs chromium and chromium-driver
+	@$(BIN)/python tests/picture.py "$(RUN)/report.html" data/report.png
+
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
 
@@ -63,8 +69,12 @@ lint: $(STAMP)  ## style, types and the import contract
 torture: $(STAMP)  ## kill extractions at 100 random instants, then let four at once into one cache
 	@$(BIN)/python tests/torture.py 100 2000
 
-bench: $(STAMP)  ## our extraction against the usual loop, on this machine
-	@$(BIN)/python -m pipeline.bench --backbone $(BACKBONE)
+survey: $(STAMP)  ## every network there is, once through --engine auto (about half an hour)
+	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py
+
+bench: $(STAMP)  ## our extraction and our heads against what is usual, on this machine
+	@$(COMMAND) bench extract --backbone $(BACKBONE)
+	@$(COMMAND) bench heads
 
 clean:  ## remove the environment, the made data sets and tool caches; features and runs stay
 	rm -rf $(VENV) data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis

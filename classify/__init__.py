@@ -4,21 +4,24 @@ The rooms:
 
     errors         what is raised on purpose
     heads          the table of heads: list_heads, parse_heads, head_grid, build_head
-    logistic ridge svm lda centroid knn mlp      one head a file; svm holds the linear and the RBF one
+    logistic ridge linear_svm rbf_svm lda centroid naive_bayes knn mlp      one head a file
     foreign        any scikit-learn classifier as a head
     contract       scikit-learn's checks at the doors of fit and predict
     scored linear  what heads with scores, and linear ones, share
-    spectrum descent     one eigendecomposition for all strengths; L-BFGS in its basis
-    scaling        standardisation, folded into the fitted head
+    rows scaling   features in blocks, never copied as a whole; standardisation, folded into the fitted head
+    spectrum       counts, means and one eigendecomposition of every round, for ridge and LDA
+    losses objective     the loss of many settings in many rounds, in one pass
+    curvature lbfgs paths     what is known of the curvature; L-BFGS side by side; all strengths of a head
+    newton         the same for the linear SVM
     calibration    softmax and temperature
     splits         train, val and test by content; folds
-    trials sweep   one setting tried; choose on val, refit on train and val, never see test
+    rounds trials outcomes     which rows are held out; one setting tried; its rounds joined
+    sweep          choose on val, refit on train and val, never see test
     metrics statistics     the numbers, their intervals, which heads are tied
+    closeness doubt    which rows lie close together; labels that heads trained without them do not believe
+    leave_one_out transferability      how well features suit labels, without a sweep
     saved          a head as a folder without pickle
     arrays         names of the array types
-
-What differs from DESIGN.md, and why: a grid is solved in `descent` and `spectrum` one strength after the other, each
-started at the last optimum, rather than side by side in `paths`; and there is no few-shot split yet.
 
 Names are imported from their room, `from classify.sweep import sweep`, so that `import classify` costs nothing;
 `classify.heads` lists the table without scikit-learn or torch.

@@ -2,11 +2,16 @@
 
 Temperature scaling: p = softmax(s / T), with T > 0 the minimiser of the log loss on rows the head was not trained on.
 It changes no prediction (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
+
+Two places use it. Heads whose scores are margins or distances have a temperature of their own, without which they had
+no probabilities to speak of; a sweep fits it for every setting. Any head's probabilities can be tempered once more,
+with s = log p, by what the chosen setting said about the held-out rows: `fit_tempering` and `temper`.
 """
 
 import numpy as np
 
 from classify.arrays import FloatArray, IntArray
+from classify.metrics import SMALLEST_PROBABILITY, expected_calibration_error, log_loss
 
 # exp(-7) .. exp(7): beyond a factor of a thousand the scores are noise and the optimum runs away.
 LOG_TEMPERATURE_BOUNDS = (-7.0, 7.0)
@@ -49,3 +54,35 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
 
     found = minimize_scalar(log_loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
+
+
+def fit_tempering(proba: FloatArray, y: IntArray) -> float:
+    """Return the T for `temper` that suits probabilities (N, C) of held-out rows with the codes y (N,)."""
+    return fit_temperature(_log(proba), y)
+
+
+def temper(proba: FloatArray, temperature: float) -> FloatArray:
+    """Return p^(1 / T) / sum_c p_c^(1 / T) for every row of probabilities (N, C).
+
+    T > 1 makes them more cautious, T < 1 bolder. Zeros count as the smallest probability that log loss knows.
+    """
+    return proba if temperature == 1.0 else softmax(_log(proba) / temperature)
+
+
+def _log(proba: FloatArray) -> FloatArray:
+    return np.asarray(np.log(np.maximum(proba, SMALLEST_PROBABILITY)))
+
+
+def tempering_effect(y_true: IntArray, proba: FloatArray, y_pred: IntArray, temperature: float) -> dict[str, float]:
+    """Return what tempering probabilities (N, C) does to the log loss and the calibration error on codes y_true (N,).
+
+    Keys: temperature, log_loss_before, log_loss_after, ece_before, ece_after.
+    """
+    after = temper(proba, temperature)
+    return {
+        "temperature": temperature,
+        "log_loss_before": log_loss(y_true, proba),
+        "log_loss_after": log_loss(y_true, after),
+        "ece_before": expected_calibration_error(y_true, proba, y_pred),
+        "ece_after": expected_calibration_error(y_true, after, y_pred),
+    }

@@ -1,44 +1,73 @@
-"""The nearest class mean: the least that a head can be."""
+"""The nearest class mean: the least that a head can be, and the same with the means shrunken."""
 
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
-from classify.arrays import FloatArray, IntArray
-from classify.linear import LinearHead
-from classify.scaling import fit_scaling
+from classify.arrays import FloatArray
+from classify.moment_heads import MomentsHead
+from classify.moments import Moments
+from classify.plain import working_dtype
+from classify.rows import scores_of
+from classify.scaling import Scaling
 
 
-class CentroidHead(LinearHead):
-    """Nearest centroid of standardised features (Rocchio 1971; Tibshirani et al. 2002 without the shrinking).
+class CentroidHead(MomentsHead):
+    """Nearest shrunken centroid (Tibshirani et al. 2002, equations 1 to 6); with shrink=0, nearest centroid.
 
-        metric="euclidean":  score_c = m_c^T z - |m_c|^2 / 2      the largest has the smallest |z - m_c|
-        metric="cosine":     score_c = m_c^T z / |m_c|            the largest has the smallest angle to z
+        z_j  = (x_j - m_j) / (s_j + s_0)        m_j: mean of all rows; s_j: deviation within classes, s_0 their median
+        d_cj = (mean of z_j in class c) / r_c,       r_c = sqrt(1 / n_c - 1 / n)                        a t statistic
+        c_cj = r_c sign(d_cj) max(|d_cj| - shrink, 0)                               the shrunken centroid of class c
 
-    Both are linear. The scores are distances, not log odds: see `temperature` in `ScoredHead`.
+        metric="euclidean":  score_c = c_c^T z - |c_c|^2 / 2 + log prior_c    the largest has the smallest |z - c_c|
+        metric="cosine":     score_c = c_c^T z / |c_c|                        the largest has the smallest angle to z
+
+    Both are linear: coef_ (C, D) and intercept_ (C,) on raw features. A column in which no class differs from the mean
+    by more than `shrink` drops out. The scores are distances, not log odds: see `temperature` in `ScoredHead`. Weights,
+    of rows or of classes, count rows more than once; the prior is a class's share of them.
     """
 
-    def __init__(self, metric: str = "euclidean", *, temperature: float = 1.0) -> None:
+    coef_: FloatArray
+    intercept_: FloatArray
+
+    def __init__(
+        self,
+        metric: str = "euclidean",
+        *,
+        shrink: float = 0.0,
+        class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
         self.metric = metric
+        self.shrink = shrink
+        self.class_weight = class_weight
         self.temperature = temperature
 
-    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: IntArray) -> Iterator[Self]:
-        scaling = fit_scaling(X)
-        means = class_means(scaling.apply(X), codes)
-        for head in heads:
-            yield head._learn(scaling, *head._discriminants(means), X)
+    def _learn(self, moments: Moments, like: FloatArray) -> Self:
+        deviation = np.sqrt(moments.within())
+        scale = deviation + np.median(deviation)
+        scaling = Scaling(moments.mean(), np.where(scale > 0, scale, 1.0))
+        centroids = self._shrunken((moments.means - scaling.mean) / scaling.scale, moments.counts)
+        coef, intercept = scaling.fold(*self._discriminants(centroids, moments.counts))
+        self.coef_, self.intercept_ = (each.astype(working_dtype(like)) for each in (coef, intercept))
+        return self
 
-    def _discriminants(self, means: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return weights (C, D) and intercept (C,) for class means (C, D)."""
+    def _shrunken(self, means: FloatArray, counts: FloatArray) -> FloatArray:
+        """Return the centroids (C, D) of standardised class means (C, D) of classes with these counts (C,)."""
+        if not self.shrink >= 0:
+            raise ValueError(f"shrink={self.shrink!r} is not possible: use 0, for none, or more.")
+        step = self.shrink * np.sqrt(np.maximum(1.0 / counts - 1.0 / counts.sum(), 0.0))[:, None]
+        return np.asarray(np.sign(means) * np.maximum(np.abs(means) - step, 0.0))
+
+    def _discriminants(self, centroids: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return weights (C, D) and intercept (C,) for centroids (C, D)."""
         if self.metric == "euclidean":
-            return means, -0.5 * (means**2).sum(axis=1)
+            return centroids, np.log(counts / counts.sum()) - 0.5 * (centroids**2).sum(axis=1)
         if self.metric == "cosine":
-            length = np.linalg.norm(means, axis=1, keepdims=True)
-            return means / np.where(length > 0, length, 1.0), np.zeros(len(means))
+            length = np.linalg.norm(centroids, axis=1, keepdims=True)
+            return centroids / np.where(length > 0, length, 1.0), np.zeros(len(centroids))
         raise ValueError(f"metric={self.metric!r} is unknown: use 'euclidean' or 'cosine'.")
 
-
-def class_means(Z: FloatArray, codes: IntArray) -> FloatArray:
-    """Return the mean (C, D), float64, of the rows of Z (N, D) with each class code 0..C-1."""
-    return np.stack([Z[codes == c].mean(axis=0, dtype=np.float64) for c in range(int(codes.max()) + 1)])
+    def _scores(self, X: FloatArray) -> FloatArray:
+        return scores_of(X, slice(None), self.coef_, self.intercept_)

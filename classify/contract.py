@@ -1,15 +1,19 @@
 """scikit-learn's contract at the doors of `fit` and `predict`, said once for every head."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, is_torch_array
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
 DTYPES = (np.float64, np.float32)
+# Rows looked at together.
+BLOCK = 4096
 
 
 def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
@@ -17,12 +21,63 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
 
     Raises ValueError on NaN, on shapes that disagree, on labels that are not classes, and on fewer than two classes.
     """
-    X, y = validate_data(head, X, y, dtype=DTYPES)
+    if is_torch_array(X) or getattr(X, "dtype", None) == np.float16:
+        y = column_or_1d(y)
+        _check_plain(head, X, len(y))
+    else:
+        X, y = validate_data(head, X, y, dtype=DTYPES)
     check_classification_targets(y)
     head.classes_, codes = np.unique(y, return_inverse=True)
     if len(head.classes_) < 2:
-        raise ValueError(f"Found 1 class, {head.classes_[0]!r}, in {len(y)} rows: a head needs at least two classes.")
+        only = head.classes_.tolist()[0]
+        raise ValueError(f"Found 1 class, {only!r}, in {len(y)} rows: a head needs at least two classes.")
     return X, codes
+
+
+def _check_plain(head: Any, X: Any, n_labels: int) -> None:
+    """Check torch tensors and half-precision arrays (N, D), which scikit-learn would copy, in blocks of rows."""
+    if len(X.shape) != 2 or X.shape[0] != n_labels:
+        raise ValueError(f"X has shape {tuple(X.shape)}: give one row of features for each of the {n_labels} labels.")
+    xp = array_namespace(X)
+    for start in range(0, X.shape[0], BLOCK):
+        if not bool(xp.all(xp.isfinite(X[start : start + BLOCK]))):
+            raise ValueError(f"Input X contains NaN or infinity, in rows {start} to {start + BLOCK}.")
+    head.n_features_in_ = X.shape[1]
+
+
+def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, IntArray]:
+    """Do the same for several heads of one grid: X and y are checked once, every head gets what is learned from them.
+
+    Raises ValueError as `begin_fit` does.
+    """
+    checked, codes = begin_fit(heads[0], X, y)
+    for head in heads[1:]:
+        head.classes_, head.n_features_in_ = heads[0].classes_, heads[0].n_features_in_
+    return checked, codes
+
+
+def row_weights(
+    class_weight: str | Mapping[Any, float] | None, classes: AnyArray, codes: IntArray, sample_weight: Any = None
+) -> FloatArray:
+    """Return the weight (N,), float64, of every row: that of its class times its own.
+
+    "balanced" gives all classes the same sum, that of all weights over C; a mapping names the weight of a label, 1 for
+    those it leaves out. Raises ValueError for other class weights, and for sample weights that are not N finite numbers
+    of 0 or more.
+    """
+    own = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if own.shape != (len(codes),):
+        raise ValueError(f"sample_weight has shape {own.shape}: give one weight for each of the {len(codes)} rows.")
+    if not np.isfinite(own).all() or (own < 0).any() or not own.any():
+        raise ValueError("sample_weight must be finite and not negative, and some row must weigh more than zero.")
+    if class_weight is None:
+        return own
+    if isinstance(class_weight, Mapping):
+        return np.asarray(own * np.array([class_weight.get(label, 1.0) for label in classes.tolist()])[codes])
+    if class_weight != "balanced":
+        raise ValueError(f"class_weight={class_weight!r} is unknown: use None, 'balanced' or a dict of label: weight.")
+    total = np.bincount(codes, own, minlength=len(classes))
+    return np.asarray(own * (own.sum() / (len(classes) * np.where(total > 0, total, 1.0)))[codes])
 
 
 def begin_predict(head: Any, X: Any) -> FloatArray:
@@ -31,8 +86,8 @@ def begin_predict(head: Any, X: Any) -> FloatArray:
     Raises scikit-learn's NotFittedError, and ValueError where X has another number of columns.
     """
     check_is_fitted(head)
-    checked: FloatArray = validate_data(head, X, reset=False, dtype=DTYPES)
-    return checked
+    checked: Any = X if is_torch_array(X) else validate_data(head, X, reset=False, dtype=DTYPES)
+    return checked  # type: ignore[no-any-return]
 
 
 def codes_among(classes: AnyArray, y: AnyArray) -> tuple[IntArray, BoolArray]:

@@ -8,11 +8,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import has_fit_parameter
 
-from classify.arrays import AnyArray, FloatArray
+from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import softmax, two_columns
-from classify.contract import begin_fit, begin_predict
-from classify.trials import Trial, try_head
+from classify.contract import begin_fit, begin_predict, row_weights
+from classify.trials import Trial, try_each
 
 
 def _has_only_scores(head: "ForeignHead") -> bool:
@@ -33,11 +34,20 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.estimator = estimator
         self.temperature = temperature
 
-    def fit(self, X: FloatArray, y: AnyArray) -> Self:
-        """Fit a clone of the estimator on X (N, D) and labels y (N,)."""
+    def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
+        """Fit a clone of the estimator on X (N, D), labels y (N,) and weights (N,) where some are given.
+
+        Raises ValueError for weights where the estimator takes none.
+        """
         X, codes = begin_fit(self, X, y)
         self.estimator_ = clone(self.estimator)
-        self.note_ = fit_noting_convergence(self.estimator_, X, self.classes_[codes])
+        if sample_weight is not None:
+            if not has_fit_parameter(self.estimator_, "sample_weight"):
+                raise ValueError(f"{type(self.estimator).__name__} takes no sample weights: leave them out.")
+            sample_weight = row_weights(None, self.classes_, codes, sample_weight)
+            if len(np.unique(codes[sample_weight > 0])) < 2:
+                raise ValueError("Only 1 class has rows with a weight: a head needs at least two classes.")
+        self.note_ = fit_noting_convergence(self.estimator_, X, self.classes_[codes], sample_weight=sample_weight)
         self.converged_ = not self.note_
         return self
 
@@ -64,18 +74,24 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def try_grid(
-        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
-    ) -> Iterator[Trial]:
-        """Fit the heads on X (N, D), y (N,), one after the other, and try each on X_val (M, D), y_val (M,)."""
-        for head in heads:
-            yield try_head(head.fit(X, y), X_val, y_val)
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Fit the heads in every round, one after the other, and try each: see `classify.trials`."""
+        return try_each(heads, X, y, rounds, sample_weight)
 
 
-def fit_noting_convergence(estimator: Any, X: FloatArray, y: AnyArray) -> str:
+def fit_noting_convergence(
+    estimator: Any, X: FloatArray, y: AnyArray, *, sample_weight: FloatArray | None = None
+) -> str:
     """Fit a scikit-learn estimator; return what it says about not converging, or nothing. Other warnings pass on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        estimator.fit(X, y)
+        estimator.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))
     said = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):

@@ -1,44 +1,68 @@
-"""k nearest neighbours: no training at all, and one table of neighbours for every k."""
+"""k nearest neighbours: no training at all, and one table of neighbours for every setting and fold."""
 
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from classify.arrays import AnyArray, FloatArray, IntArray
-from classify.contract import begin_fit, begin_predict
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
+from classify.kernels import centre
+from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
+from classify.plain import plain, working, working_dtype
 from classify.trials import Trial
-
-# Similarities are computed for this many rows at a time: 512 x 60,000 float32 is 123 MB.
-BLOCK = 512
 
 
 class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Votes of the k most similar training rows, by cosine (Cover and Hart 1967).
+    """Votes of the k nearest training rows (Cover and Hart 1967), by cosine or Euclidean distance.
 
-    With v_c of the k votes for class c and its share pi_c of the training rows,
+        v_i = exp((s_i - s_1) / sharpness)      1 for the nearest, less for those less similar (Wu et al. 2018, DINO)
+        p_c = (sum of v_i of class c + pi_c) / (sum of v_i + 1)
 
-        p_c = (v_c + pi_c) / (k + 1)
+    with s the cosine, or -|x - x_i|^2 / (2 V), V the variance of the training rows, summed over columns. sharpness=None
+    gives every neighbour one vote. pi_c, the share of class c, is one vote's worth of prior: no class is ever
+    impossible, and equal votes go to the more frequent class. k above N means all rows.
 
-    one vote's worth of prior, so that no class is ever impossible and equal votes go to the more frequent class.
+    A row of sample weight 2 counts as two neighbours; among the k rows looked at, those count whose weights fit into k.
+    A class weight multiplies votes and prior instead.
     """
 
     classes_: AnyArray
 
-    def __init__(self, k: int = 10) -> None:
+    def __init__(
+        self,
+        k: int = 10,
+        *,
+        metric: str = "cosine",
+        sharpness: float | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+    ) -> None:
         self.k = k
+        self.metric = metric
+        self.sharpness = sharpness
+        self.class_weight = class_weight
 
-    def fit(self, X: FloatArray, y: AnyArray) -> Self:
-        """Keep the rows of X (N, D), brought to length 1, and their labels y (N,)."""
-        X, self.codes_ = begin_fit(self, X, y)
-        self.directions_ = directions(X)
+    def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
+        """Keep the rows of X (N, D), their labels y (N,) and weights (N,); rows without a weight are left out."""
+        X, codes = begin_fit(self, X, y)
+        X = plain(X)
+        self._check()
+        counts, factors = self._weights(codes, sample_weight)
+        kept = counts > 0
+        self.rows_, self.codes_, self.counts_ = (
+            (X, codes, counts) if kept.all() else (X[kept], codes[kept], counts[kept])
+        )
+        self.factors_ = factors
+        self.origin_, self.variance_ = centre(self.rows_, self.counts_)
         self.converged_ = True
         return self
 
     def predict_proba(self, X: FloatArray) -> FloatArray:
         """Return the class probabilities (M, C) of X (M, D)."""
-        return self._proba(self._neighbours(begin_predict(self, X), self.k))
+        X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
+        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
+        return self._proba(found, self.codes_, self.counts_)
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -47,36 +71,61 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def try_grid(
-        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
-    ) -> Iterator[Trial]:
-        """Find the neighbours of X_val (M, D) in X (N, D) once, and vote with them for the k of every head."""
-        widest = max(heads, key=lambda head: head.k).fit(X, y)
-        neighbours = widest._neighbours(begin_predict(widest, X_val), widest.k)
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Find the neighbours of all held-out rows once, and vote with them for every setting."""
+        X, codes = begin_fit_all(heads, X, y)
+        X = plain(X)
         for head in heads:
-            proba = widest._proba(neighbours[:, : head.k])
-            yield Trial(widest.classes_, proba, widest.classes_[proba.argmax(axis=1)])
+            head._check()
+            counts, head.factors_ = head._weights(codes, sample_weight)
+        origin, variance = centre(X, counts)
+        for head in heads:
+            head.variance_ = variance
+        metrics = sorted({head.metric for head in heads})
+        tables = round_neighbours(X, rounds, max(head.k for head in heads), metrics, origin)
+        for number, (held_out, table) in enumerate(zip(rounds, tables, strict=True)):
+            trained = np.where(held_out, 0.0, counts)
+            for setting, head in enumerate(heads):
+                proba = head._proba(table[head.metric], codes, trained)
+                yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
 
-    def _neighbours(self, X: FloatArray, k: int) -> IntArray:
-        """Return the class codes (M, k) of the most similar training rows, nearest first; of all rows if k > N."""
-        k, queries = min(k, len(self.codes_)), directions(X)
-        rows = [nearest(queries[i : i + BLOCK] @ self.directions_.T, k) for i in range(0, len(X), BLOCK)]
-        return np.asarray(self.codes_[np.concatenate(rows)])
+    def _check(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric={self.metric!r} is unknown: use 'cosine' or 'euclidean'.")
+        if self.k < 1:
+            raise ValueError(f"k={self.k!r} is not possible: use 1 neighbour or more.")
 
-    def _proba(self, neighbours: IntArray) -> FloatArray:
-        n_classes = len(self.classes_)
-        prior = np.bincount(self.codes_, minlength=n_classes) / len(self.codes_)
-        votes = np.stack([(neighbours == c).sum(axis=1) for c in range(n_classes)], axis=1)
-        return np.asarray((votes + prior) / (neighbours.shape[1] + 1))
+    def _weights(self, codes: IntArray, sample_weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        """Return how often each row counts, (N,), and what the votes of each class are multiplied with, (C,)."""
+        counts = row_weights(None, self.classes_, codes, sample_weight)
+        once = np.ones(len(codes))
+        weighted = row_weights(self.class_weight, self.classes_, codes, counts)
+        factors = np.ones(len(self.classes_))
+        factors[codes[counts > 0]] = (weighted / np.where(counts > 0, counts, once))[counts > 0]
+        return counts, factors
 
+    def _proba(self, found: Neighbours, codes: IntArray, counts: FloatArray) -> FloatArray:
+        """Return the probabilities (M, C); codes and counts (N,) are those of the rows that `found` numbers."""
+        n_classes, rows = len(self.classes_), found.rows[:, : self.k]
+        votes = self._votes(found.similarity[:, : self.k], counts[rows]) * self.factors_[codes[rows]]
+        prior = np.bincount(codes, counts, minlength=n_classes) * self.factors_
+        cell = codes[rows] + n_classes * np.arange(len(rows))[:, None]
+        of_class = np.bincount(cell.ravel(), votes.ravel(), minlength=len(rows) * n_classes)
+        total = of_class.reshape(-1, n_classes) + prior / prior.sum()
+        return np.asarray(total / total.sum(axis=1, keepdims=True))
 
-def directions(X: FloatArray) -> FloatArray:
-    """Return the rows of X (N, D) brought to length 1; a row of zeros stays one."""
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return np.asarray(X / np.where(length > 0, length, 1.0))
-
-
-def nearest(similarity: FloatArray, k: int) -> IntArray:
-    """Return the columns (B, k) of the k largest entries of each row of similarity (B, N), the largest first."""
-    candidates = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(similarity, candidates, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(candidates, order, axis=1)
+    def _votes(self, similarity: FloatArray, counts: FloatArray) -> FloatArray:
+        """Return the vote (M, k) of each neighbour: its count, as far as it fits into k, times its nearness."""
+        # What was met without a weight, or never (k above N), counts as nothing.
+        counts = np.where(np.isfinite(similarity), counts, 0.0)
+        fitting = np.minimum(counts, np.maximum(self.k - (np.cumsum(counts, axis=1) - counts), 0.0))
+        if self.sharpness is None:
+            return np.asarray(fitting)
+        unit = 1.0 if self.metric == "cosine" else max(self.variance_, np.finfo(np.float64).tiny)
+        return np.asarray(fitting * np.exp((similarity - similarity[:, :1]) / (self.sharpness * unit)))

@@ -1,15 +1,15 @@
 """Linear discriminant analysis with a shrunk covariance."""
 
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from classify.arrays import FloatArray, IntArray
-from classify.centroid import class_means
 from classify.linear import LinearHead
-from classify.scaling import fit_scaling
-from classify.spectrum import Spectrum, decompose
+from classify.paths import Optimum
+from classify.rows import Rows
+from classify.spectrum import Spectrum, spectra
 
 
 class LDAHead(LinearHead):
@@ -18,30 +18,39 @@ class LDAHead(LinearHead):
         S(s) = (1 - s) S + s (tr S / D) I,     score_c = m_c^T S(s)^-1 z - m_c^T S(s)^-1 m_c / 2 + log prior_c
 
     on standardised features (Friedman 1989, equation 18; Ledoit and Wolf 2004; scikit-learn's "lsqr" solver with fixed
-    shrinkage). Probabilities are the softmax of the scores, the posterior of the model.
+    shrinkage). Weights of rows and classes count rows more than once. Probabilities are the softmax of the scores, the
+    posterior of the model.
     """
 
-    def __init__(self, shrinkage: float = 0.1) -> None:
+    def __init__(self, shrinkage: float = 0.1, *, class_weight: str | Mapping[Any, float] | None = None) -> None:
         self.shrinkage = shrinkage
+        self.class_weight = class_weight
 
-    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: IntArray) -> Iterator[Self]:
-        scaling = fit_scaling(X)
-        Z = scaling.apply(X)
-        means = class_means(Z, codes)
-        prior = np.bincount(codes) / len(codes)
-        spectrum = decompose(Z - means.astype(Z.dtype)[codes])
-        for head in heads:
-            weights = shrunk_inverse(spectrum, means.T, head.shrinkage).T
-            intercept = np.log(prior) - 0.5 * (weights * means).sum(axis=1)
-            yield head._learn(scaling, weights, intercept, X)
+    @classmethod
+    def _optima(
+        cls, heads: Sequence[Self], rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int
+    ) -> Iterator[Optimum]:
+        rounds = spectra(rows, codes, weights, n_classes, within=True)
+        for setting, head in enumerate(heads):
+            for number, spectrum in enumerate(rounds):
+                W = shrunk_inverse(spectrum, spectrum.means.T, head.shrinkage).T
+                with np.errstate(divide="ignore"):  # a class without weight is never predicted
+                    log_prior = np.log(spectrum.counts / spectrum.counts.sum())
+                intercept = np.maximum(log_prior, LOG_SMALLEST) - 0.5 * (W * spectrum.means).sum(axis=1)
+                yield Optimum(setting, number, W, intercept, 1, 0.0, "")
+
+
+# Stands for the logarithm of a prior of zero.
+LOG_SMALLEST = float(np.log(np.finfo(np.float32).tiny))
 
 
 def shrunk_inverse(spectrum: Spectrum, M: FloatArray, shrinkage: float) -> FloatArray:
     """Return S(s)^-1 M for M (D, C), S having the given spectrum; at s = 0 directions without variance are left out."""
-    target = shrinkage * spectrum.eigenvalues.sum() / len(M)
-    shrunk = (1.0 - shrinkage) * spectrum.eigenvalues + target
-    floor = len(M) * np.finfo(np.float64).eps * max(float(shrunk.max()), np.finfo(np.float64).tiny)
-    inverse = np.where(shrunk > floor, 1.0 / np.maximum(shrunk, floor), 0.0)
+    eigenvalues = spectrum.energy / spectrum.counts.sum()
+    target = shrinkage * eigenvalues.sum() / len(M)
+    shrunk = (1.0 - shrinkage) * eigenvalues + target
+    floor = len(M) * np.finfo(np.float64).eps * max(float(shrunk.max(initial=0.0)), np.finfo(np.float64).tiny)
+    inverse = np.divide(1.0, shrunk, out=np.zeros_like(shrunk), where=shrunk > floor)
     inside = spectrum.basis.T @ M
     outside = M - spectrum.basis @ inside
     solved = spectrum.basis @ (inverse[:, None] * inside)

@@ -1,52 +1,190 @@
 """Linear heads: whatever they minimise, in the end they are coef_ (C, D) and intercept_ (C,) on raw features."""
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
-from classify.arrays import FloatArray, IntArray
-from classify.descent import Loss, descend
-from classify.scaling import Scaling, fit_scaling
+import numpy as np
+from array_api_compat import is_numpy_array
+
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.calibration import fit_temperature, softmax
+from classify.contract import begin_fit_all, row_weights
+from classify.paths import Optimum
+from classify.rows import Rows, scores_of
+from classify.scaling import Scaling
 from classify.scored import ScoredHead
-from classify.spectrum import decompose
+from classify.trials import Trial
 
 
 class LinearHead(ScoredHead):
-    """Scores are X coef_^T + intercept_.
+    """Scores are X coef_^T + intercept_; a subclass solves all its settings in all rounds of a sweep together.
 
     `coef_` always has one row per class, for two classes as well; the standardisation is folded into it, so a fitted
-    linear head carries no scaler.
+    linear head carries no scaler. `n_iter_` counts passes or steps, `slope_` says how flat it was at the end: the
+    relative gap to the optimum is about slope_^2 / 2.
     """
 
+    # Whether it minimises a loss and a ridge penalty by descent, whose matrices are D by D.
+    descends: ClassVar[bool] = False
     coef_: FloatArray
     intercept_: FloatArray
+    n_iter_: int
+    slope_: float
+    class_weight: str | Mapping[Any, float] | None
 
-    def _scores(self, X: FloatArray) -> FloatArray:
-        return X @ self.coef_.T.astype(X.dtype) + self.intercept_.astype(X.dtype)
+    @classmethod
+    def fit_all(
+        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None
+    ) -> Sequence[Self]:
+        """Fit several heads on X (N, D), y (N,) side by side; each is then as its own `fit` would have left it."""
+        X, codes = begin_fit_all(heads, X, y)
+        for settings in _alike([head.class_weight for head in heads]):
+            for _ in heads[0]._solve([heads[setting] for setting in settings], X, codes, sample_weight):
+                pass
+        return heads
 
-    def _learn(
-        self, scaling: Scaling, weights: FloatArray, intercept: FloatArray, like: FloatArray, note: str = ""
-    ) -> Self:
-        """Keep weights (C, D) and intercept (C,), found for standardised columns, in the dtype of `like`."""
-        coef, folded = scaling.fold(weights, intercept)
-        self.coef_, self.intercept_ = coef.astype(like.dtype), folded.astype(like.dtype)
-        self.converged_, self.note_ = not note, note
+    @classmethod
+    def try_grid(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Solve the heads in every round side by side, and try each as it is done: see `classify.trials`."""
+        X, codes = begin_fit_all(heads, X, y)
+        classes = heads[0].classes_
+        for settings in _alike([head.class_weight for head in heads]):
+            some = [heads[setting] for setting in settings]
+            for numbers, present in _rounds_by_classes(codes, rounds, len(classes)):
+                trained = np.stack([~rounds[number] for number in numbers])
+                found = cls._solve_rounds(some, X, codes, classes, present, trained, sample_weight)
+                for place, which, head in found:
+                    number = numbers[which]
+                    yield settings[place], number, head._try(X, codes, classes, rounds[number])
+
+    @classmethod
+    def _solve_rounds(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        codes: IntArray,
+        classes: AnyArray,
+        present: IntArray,
+        trained: BoolArray,
+        sample_weight: FloatArray | None,
+    ) -> Iterator[tuple[int, int, Self]]:
+        """Fit heads of one class weight on the rows trained (R, N), of the classes present; yield head, round, head."""
+        local = np.searchsorted(present, codes).clip(max=len(present) - 1)
+        own = row_weights(None, classes, codes, sample_weight) * trained
+        weights = np.zeros_like(own)
+        for number, here in enumerate(trained):
+            weights[number, here] = row_weights(
+                heads[0].class_weight,
+                classes[present],
+                local[here],
+                None if sample_weight is None else own[number, here],
+            )
+        is_wide = cls.descends and is_numpy_array(X) and X.shape[0] < X.shape[1]
+        solve = _solve_in_span if is_wide else _solve_together
+        for scaling, found in solve(partial(cls._optima, heads), X, own, local, weights, len(present)):
+            head = heads[found.setting]
+            head.classes_, head.n_iter_, head.slope_ = classes[present], max(found.n_passes, 1), found.slope
+            yield found.setting, found.number, head._learn(scaling, found, X)
+
+    def _solve(
+        self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
+    ) -> Iterator[Self]:
+        present, trained = np.arange(len(self.classes_)), np.ones((1, len(codes)), dtype=bool)
+        for _, _, head in self._solve_rounds(heads, X, codes, self.classes_, present, trained, sample_weight):
+            yield head
+
+    @classmethod
+    @abstractmethod
+    def _optima(
+        cls, heads: Sequence[Self], rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int
+    ) -> Iterator[Optimum]:
+        """Yield the optimum of every head in every round, for class codes (N,) and weights (R, N)."""
+
+    def _learn(self, scaling: Scaling, found: Optimum, like: FloatArray) -> Self:
+        """Keep an optimum on standardised columns as one on raw columns, float64 for X like that, else float32."""
+        coef, folded = scaling.fold(found.weights, found.intercept)
+        dtype = np.float64 if str(like.dtype).endswith("float64") else np.float32
+        self.coef_, self.intercept_ = coef.astype(dtype), folded.astype(dtype)
+        self.converged_, self.note_ = not found.note, found.note
         return self
 
+    def _scores(self, X: FloatArray) -> FloatArray:
+        return scores_of(X, slice(None), self.coef_, self.intercept_)
 
-class DescentHead(LinearHead):
-    """A linear head whose strengths C are solved one after the other by `descend`; a subclass names its loss."""
+    def _try(self, X: FloatArray, codes: IntArray, classes: AnyArray, held_out: BoolArray) -> Trial:
+        """Look at the held-out rows, bool (N,); a head whose scores have a temperature gets the best for them."""
+        places = np.flatnonzero(held_out)
+        scores, decided, temperature = scores_of(X, places, self.coef_, self.intercept_), {}, 1.0
+        if "temperature" in self.get_params(deep=False):
+            own = np.searchsorted(self.classes_, classes[codes[places]]).clip(max=len(self.classes_) - 1)
+            known = self.classes_[own] == classes[codes[places]]
+            temperature = decided["temperature"] = fit_temperature(scores[known], own[known])
+        proba, best = softmax(scores / temperature), scores.argmax(axis=1)
+        return Trial(self.classes_, proba, self.classes_[best], decided, self.converged_, self.note_)
 
-    loss: ClassVar[Loss]
-    C: float
-    tol: float
-    max_iter: int
-    n_iter_: int
 
-    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: IntArray) -> Iterator[Self]:
-        scaling = fit_scaling(X)
-        Z = scaling.apply(X)
-        strengths = [head.C for head in heads]
-        optima = descend(self.loss, Z, codes, decompose(Z), strengths, tol=self.tol, max_iter=self.max_iter)
-        for head, found in zip(heads, optima, strict=True):
-            head.n_iter_ = found.n_iter
-            yield head._learn(scaling, found.weights, found.intercept, X, found.note)
+def _solve_together(
+    optima: Callable[..., Iterator[Optimum]],
+    X: FloatArray,
+    own: FloatArray,
+    codes: IntArray,
+    weights: FloatArray,
+    n_classes: int,
+) -> Iterator[tuple[Scaling, Optimum]]:
+    """Yield the optima of all rounds in one batch, each with the scaling of its round."""
+    rows = Rows(X, own)
+    for found in optima(rows, codes, weights, n_classes):
+        yield rows.scalings[found.number], found
+
+
+def _solve_in_span(
+    optima: Callable[..., Iterator[Optimum]],
+    X: FloatArray,
+    own: FloatArray,
+    codes: IntArray,
+    weights: FloatArray,
+    n_classes: int,
+) -> Iterator[tuple[Scaling, Optimum]]:
+    """Do the same for fewer rows than columns: a penalised optimum lies in the span of the rows (representer theorem).
+
+    Z (n, D), the standardised rows of a round, is R^T Q^T with orthonormal Q (D, n): the problem is solved for R^T,
+    whose matrices are n by n, and its weights v stand for w = Q v, of the same length.
+    """
+    for number, used in enumerate(own > 0):
+        (scaling,) = Rows(X, own[[number]]).scalings
+        basis, small = np.linalg.qr(scaling.apply(X[used].astype(np.float64)).T)
+        rows = Rows(small.T.astype(X.dtype), own[[number]][:, used], standard=True)
+        for found in optima(rows, codes[used], weights[[number]][:, used], n_classes):
+            yield scaling, replace(found, number=number, weights=found.weights @ basis.T)
+
+
+def _alike(class_weights: Sequence[Any]) -> list[list[int]]:
+    """Return the settings grouped by class weight: those of a group share the weights of the rows."""
+    groups: list[list[int]] = []
+    for setting, weight in enumerate(class_weights):
+        same = next((group for group in groups if class_weights[group[0]] == weight), None)
+        groups.append([setting]) if same is None else same.append(setting)
+    return groups
+
+
+def _rounds_by_classes(
+    codes: IntArray, rounds: Sequence[BoolArray], n_classes: int
+) -> list[tuple[list[int], IntArray]]:
+    """Return the rounds grouped by the class codes they train on. Raises ValueError where those are fewer than two."""
+    groups: dict[bytes, list[int]] = {}
+    found = [np.bincount(codes[~held_out], minlength=n_classes) > 0 for held_out in rounds]
+    for number, there in enumerate(found):
+        if there.sum() < 2:
+            raise ValueError(f"Found {there.sum()} class to train on in a round: a head needs at least two classes.")
+        groups.setdefault(there.tobytes(), []).append(number)
+    return [(numbers, np.flatnonzero(found[numbers[0]])) for numbers in groups.values()]

@@ -1,32 +1,45 @@
-"""The classic top: one hidden layer, trained with Adam."""
+"""The classic top: one hidden layer, all settings of its grid trained side by side."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from torch.nn import functional
 
-from classify.arrays import AnyArray, FloatArray, IntArray
-from classify.calibration import softmax
-from classify.contract import begin_fit, begin_predict, codes_among
-from classify.scaling import Scaling, fit_common_scaling
-from classify.trials import Trial, try_head
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.batches import Batches
+from classify.calibration import fit_temperature, softmax
+from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
+from classify.moments import class_moments
+from classify.networks import Networks, Recipe
+from classify.plain import working, working_dtype
+from classify.race import Runner, race, say_who_left
+from classify.scaling import Scaling
+from classify.trials import Trial
 
 # Rows per matrix product at prediction: 8192 x 1024 float32 is 34 MB.
 BLOCK = 8192
+# A batch is at most this part of the rows, down to the smallest that keeps the cores busy.
+BATCHES = 100
+SMALLEST_BATCH = 32
+# Small sets are gone through several times in what is called an epoch, until it has this many steps.
+STEPS = 30
 
 
 class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Dense(hidden, relu), dropout, softmax; cross-entropy; Adam (Kingma and Ba 2015) on features scaled as one.
+    """Dense(hidden, relu), dropout, softmax; cross-entropy; AdamW on features scaled as one, see `classify.networks`.
 
-    With a val set given to `fit` the epoch with the best val accuracy (then the lowest val log loss) is kept, and
-    training ends after `patience` epochs without a better one; `best_epoch_` counts from 1. Without, all epochs run.
-    Everything random (first weights, order of rows, dropout) comes from one generator seeded by `random_state`; torch's
-    global one is not touched.
+    What is learned is a running mean of the weights, so there is no schedule and every epoch is an end. An epoch is one
+    pass over the rows, or as many as make 30 steps; a batch has `batch_size` rows, less where that would be more than
+    a hundredth of them, but at least 32. Everything random comes from generators seeded by `random_state`.
+
+    A sweep trains all settings side by side, in two ways cheaper than one by one: by successive halving, where of
+    twelve settings six go on after 1 epoch, three after 2 and two after 4, and by stopping each after `patience`
+    epochs without a better accuracy on val, then log loss (`classify.race`). The best epoch becomes `epochs` of the
+    refit, and val gives the temperature of softmax(scores / temperature). With folds the first one decides on epochs,
+    and the others follow it: each setting is trained for its best number of epochs there.
 
     Learned: hidden_coef_ (H, D) and hidden_intercept_ (H,) on raw features, coef_ (C, H) and intercept_ (C,).
     Prediction needs numpy only.
@@ -39,39 +52,39 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         hidden: int = 1024,
         *,
         learning_rate: float = 1e-3,
-        dropout: float = 0.0,
-        batch_size: int = 32,
+        dropout: float = 0.5,
+        weight_decay: float = 0.01,
+        batch_size: int = 256,
         epochs: int = 10,
-        patience: int = 3,
+        patience: int = 2,
+        class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
         device: str = "cpu",
         random_state: Any = None,
     ) -> None:
         self.hidden = hidden
         self.learning_rate = learning_rate
         self.dropout = dropout
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.class_weight = class_weight
+        self.temperature = temperature
         self.device = device
         self.random_state = random_state
 
-    def fit(
-        self, X: FloatArray, y: AnyArray, *, X_val: FloatArray | None = None, y_val: AnyArray | None = None
-    ) -> Self:
-        """Learn from X (N, D) and labels y (N,); X_val (M, D) and y_val (M,) only choose the epoch."""
+    def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
+        """Learn from X (N, D), labels y (N,) and weights (N,), 1 where none are given."""
         X, codes = begin_fit(self, X, y)
-        scaling = fit_common_scaling(X)
-        network = self._start(X)
-        best, waited = (-1.0, 0.0), 0
-        with one_thread():
-            for epoch, _ in enumerate(self._epochs(network, scaling.apply(X), codes), start=1):
-                reached = (0.0, 0.0) if X_val is None or y_val is None else self._look(network, scaling, X_val, y_val)
-                waited = 0 if X_val is None or reached > best else waited + 1
-                if waited == 0:
-                    best, self.best_epoch_ = reached, epoch
-                    self._keep(network, scaling)
-                if waited == self.patience:
-                    break
+        weights = row_weights(self.class_weight, self.classes_, codes, sample_weight)
+        training = Training([self], X, codes, weights, held_out=np.zeros(len(codes), dtype=bool))
+        for _ in range(self.epochs):
+            training.epoch()
+        hidden, hidden_bias, output, bias = training.networks.learned(0)
+        coef, intercept = training.scaling.fold(hidden, hidden_bias)
+        self.hidden_coef_, self.hidden_intercept_ = coef.astype(output.dtype), intercept.astype(output.dtype)
+        self.coef_, self.intercept_ = output, bias
         self.converged_ = bool(np.isfinite(self.coef_).all() and np.isfinite(self.hidden_coef_).all())
         self.note_ = "" if self.converged_ else f"learning_rate={self.learning_rate:g}: training diverged."
         return self
@@ -79,7 +92,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: FloatArray) -> FloatArray:
         """Return the class probabilities (M, C) of X (M, D)."""
         X = begin_predict(self, X)
-        return softmax(np.concatenate([self._logits(X[i : i + BLOCK]) for i in range(0, len(X), BLOCK)]))
+        scores = np.concatenate([self._scores(working(X[i : i + BLOCK])) for i in range(0, len(X), BLOCK)])
+        return softmax(scores / self.temperature)
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -88,90 +102,92 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def try_grid(
-        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
-    ) -> Iterator[Trial]:
-        """Train each head on X (N, D), y (N,), stopped early on X_val (M, D), y_val (M,), which decides `epochs`."""
-        for head in heads:
-            head.fit(X, y, X_val=X_val, y_val=y_val)
-            yield try_head(head, X_val, y_val, epochs=head.best_epoch_)
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Train all heads side by side in each round, by successive halving, stopped early on the held-out rows."""
+        X, codes = begin_fit_all(heads, X, y)
+        weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
+        first: list[Runner] = []
+        for number, held_out in enumerate(rounds):
+            ended: list[Runner] = []
+            for runner in Training(heads, X, codes, weights, held_out).race(follow=first):
+                ended.append(runner)
+                note = "" if first or len(ended) < len(heads) else say_who_left(ended)
+                yield runner.setting, number, _trial(heads[runner.setting], runner, codes[held_out], note)
+            first = first or sorted(ended, key=lambda runner: runner.setting)
 
-    def _start(self, X: FloatArray) -> "Network":
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
-        dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-        return Network((X.shape[1], self.hidden, len(self.classes_)), generator, dtype)
-
-    def _epochs(self, network: "Network", Z: FloatArray, codes: IntArray) -> Iterator[None]:
-        """Train on Z (N, D) and codes (N,), pausing after every epoch."""
-        device = network.generator.device
-        rows, targets = torch.from_numpy(Z).to(device), torch.from_numpy(codes).to(device)
-        optimiser = torch.optim.Adam(network.tensors, lr=self.learning_rate, fused=True)
-        for _ in range(self.epochs):
-            order = torch.randperm(len(rows), generator=network.generator, device=device)
-            for batch in torch.split(order, self.batch_size):
-                optimiser.zero_grad()
-                functional.cross_entropy(network(rows[batch], self.dropout), targets[batch]).backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-            yield
-
-    def _look(self, network: "Network", scaling: Scaling, X_val: FloatArray, y_val: AnyArray) -> tuple[float, float]:
-        """Return the accuracy and minus the log loss on val: larger is better."""
-        codes, known = codes_among(self.classes_, np.asarray(y_val))
-        with torch.inference_mode():
-            rows = torch.from_numpy(scaling.apply(np.asarray(X_val)[known])).to(network.tensors[0])
-            targets = torch.from_numpy(codes[known]).to(rows.device)
-            logits = network(rows, dropout=0.0)
-            accuracy = float((logits.argmax(dim=1) == targets).double().mean())
-            return accuracy, -float(functional.cross_entropy(logits, targets))
-
-    def _keep(self, network: "Network", scaling: Scaling) -> None:
-        hidden, hidden_bias, output, bias = (tensor.detach().cpu().numpy().copy() for tensor in network.tensors)
-        coef, intercept = scaling.fold(hidden, hidden_bias)
-        self.hidden_coef_, self.hidden_intercept_ = coef.astype(hidden.dtype), intercept.astype(hidden.dtype)
-        self.coef_, self.intercept_ = output, bias
-
-    def _logits(self, X: FloatArray) -> FloatArray:
+    def _scores(self, X: FloatArray) -> FloatArray:
         hidden = np.maximum(X @ self.hidden_coef_.T.astype(X.dtype) + self.hidden_intercept_.astype(X.dtype), 0.0)
         return hidden @ self.coef_.T.astype(X.dtype) + self.intercept_.astype(X.dtype)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside, and as many as before after.
+class Training:
+    """The networks of several heads on the rows of X (N, D) that are not held out, bool (N,).
 
-    Batches of 32 are too small to share: on two idle cores a second thread saves 10 %, on busy ones it waits and costs
-    tenfold. Sums also come out the same on every number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Network:
-    """Two layers as four tensors: weights (H, D), bias (H,), weights (C, H), bias (C,).
-
-    First weights are uniform in ±sqrt(6 / fan_in) before relu (He et al. 2015) and ±sqrt(3 / fan_in) before softmax.
-    Plain tensors, because torch.nn's layers and dropout draw from the global generator.
+    codes (N,): class codes; weights (N,): rows without one are left out.
     """
 
-    def __init__(self, widths: tuple[int, int, int], generator: torch.Generator, dtype: torch.dtype) -> None:
-        feature_dim, hidden, n_classes = widths
-        self.generator = generator
-        self.tensors: list[torch.Tensor] = []
-        for fan_in, fan_out, variance in ((feature_dim, hidden, 2.0), (hidden, n_classes, 1.0)):
-            bound = (3.0 * variance / fan_in) ** 0.5
-            drawn = torch.rand((fan_out, fan_in), generator=generator, dtype=dtype, device=generator.device)
-            self.tensors.append(((2.0 * drawn - 1.0) * bound).requires_grad_())
-            self.tensors.append(torch.zeros(fan_out, dtype=dtype, device=generator.device).requires_grad_())
+    def __init__(
+        self, heads: Sequence[MLPHead], X: FloatArray, codes: IntArray, weights: FloatArray, held_out: BoolArray
+    ) -> None:
+        self.heads = heads
+        first, n_classes = heads[0], len(heads[0].classes_)
+        device = str(X.device) if isinstance(X, torch.Tensor) else first.device
+        self.scaling = common_scaling(X, codes, n_classes, weights, held_out)
+        trained, looked_at = np.flatnonzero(~held_out & (weights > 0)), np.flatnonzero(held_out)
+        self.trained, self.looked_at = (
+            Batches(X, rows, codes, weights, self.scaling, device) for rows in (trained, looked_at)
+        )
+        self.size = min(first.batch_size, max(SMALLEST_BATCH, len(trained) // BATCHES))
+        seed = int(check_random_state(first.random_state).randint(2**31 - 1))
+        self.order = np.random.default_rng(seed)
+        self.networks = Networks(
+            [Recipe(head.hidden, head.learning_rate, head.dropout, head.weight_decay) for head in heads],
+            X.shape[1],
+            n_classes,
+            seed=seed,
+            dtype=torch.float64 if working_dtype(X) == np.float64 else torch.float32,
+            device=device,
+        )
 
-    def __call__(self, rows: torch.Tensor, dropout: float) -> torch.Tensor:
-        """Return the logits (B, C) of rows (B, D); a share `dropout` of the hidden units is 0, the rest scaled up."""
-        hidden_weights, hidden_bias, weights, bias = self.tensors
-        hidden = functional.relu(functional.linear(rows, hidden_weights, hidden_bias))
-        if dropout > 0.0:
-            kept = torch.rand(hidden.shape, generator=self.generator, device=hidden.device) >= dropout
-            hidden = hidden * kept / (1.0 - dropout)
-        return functional.linear(hidden, weights, bias)
+    def epoch(self) -> None:
+        """Train all networks that are left for one epoch."""
+        self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
+
+    def look(self) -> list[FloatArray]:
+        """Return the scores (M, C) of each network that is left on the held-out rows."""
+        return self.networks.scores(self.looked_at.blocks())
+
+    def race(self, follow: Sequence[Runner]) -> Iterator[Runner]:
+        """Train until all have left; those of another round to follow say how long each is trained."""
+        codes = self.looked_at.codes[self.looked_at.rows]
+        if follow:
+            epochs = [runner.epoch for runner in follow]
+            return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=max(epochs), rungs={})
+        epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
+        return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=patience)
+
+
+def common_scaling(X: FloatArray, codes: IntArray, n_classes: int, weights: FloatArray, held_out: BoolArray) -> Scaling:
+    """Return the mean of the columns of the rows that are not held out, and one scale: the mean variance becomes 1.
+
+    The features are seen in their own proportions: pooled features are often dead or nearly so in some columns, and
+    standardised this noise would weigh as much as the rest.
+    """
+    moments = class_moments(X, codes, n_classes, weights, [held_out])[0]
+    common = float(np.sqrt(moments.total().mean()))
+    return Scaling(moments.mean(), np.full(X.shape[1], common if common > 0 else 1.0))
+
+
+def _trial(head: MLPHead, runner: Runner, codes: IntArray, note: str) -> Trial:
+    finite = bool(np.isfinite(runner.rank[1]))
+    if not finite:
+        note = f"learning_rate={head.learning_rate:g}, dropout={head.dropout:g}: training diverged."
+    decided = {"epochs": runner.epoch, "temperature": fit_temperature(runner.scores, codes)}
+    proba = softmax(runner.scores / decided["temperature"])
+    return Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)], decided, finite, note)

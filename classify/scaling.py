@@ -36,14 +36,3 @@ def fit_scaling(X: FloatArray) -> Scaling:
     scale = X.std(axis=0, dtype=np.float64)
     rounding = CONSTANT * float(np.finfo(X.dtype).eps) * np.abs(X).max(axis=0)
     return Scaling(mean, np.where(scale > rounding, scale, 1.0))
-
-
-def fit_common_scaling(X: FloatArray) -> Scaling:
-    """Return the mean of the columns of X (N, D) and one scale for all of them: the mean variance becomes 1.
-
-    Distances and first layers see the features in their own proportions. Pooled features are often dead or nearly so in
-    some columns; standardised, this noise would weigh as much as the rest.
-    """
-    own = fit_scaling(X)
-    common = float(np.sqrt(np.mean(X.var(axis=0, dtype=np.float64))))
-    return Scaling(own.mean, np.full(X.shape[1], common if common > 0 else 1.0))

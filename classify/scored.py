@@ -7,10 +7,10 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from classify.arrays import AnyArray, FloatArray
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
-from classify.contract import begin_fit, begin_predict
-from classify.trials import Trial, try_head
+from classify.contract import begin_fit, begin_fit_all, begin_predict
+from classify.trials import Trial, training_rows, try_head
 
 
 class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -26,10 +26,10 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # Heads whose scores are log odds already have no temperature of their own.
     temperature: float = 1.0
 
-    def fit(self, X: FloatArray, y: AnyArray) -> Self:
-        """Learn from X (N, D) and labels y (N,)."""
+    def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
+        """Learn from X (N, D), labels y (N,) and weights (N,), 1 where none are given."""
         X, codes = begin_fit(self, X, y)
-        next(iter(self._solve([self], X, codes)))
+        next(iter(self._solve([self], X, codes, sample_weight)))
         return self
 
     def decision_function(self, X: FloatArray) -> FloatArray:
@@ -48,17 +48,25 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @classmethod
     def try_grid(
-        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, X_val: FloatArray, y_val: AnyArray
-    ) -> Iterator[Trial]:
-        """Fit the heads on X (N, D), y (N,), sharing what can be shared, and try each on X_val (M, D), y_val (M,)."""
-        for head in heads:
-            checked, codes = begin_fit(head, X, y)
-        for head in heads[0]._solve(heads, checked, codes):
-            yield try_head(head, X_val, y_val)
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Fit the heads in every round, sharing what can be shared, and try each: see `classify.trials`."""
+        for number, held_out in enumerate(rounds):
+            X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
+            checked, codes = begin_fit_all(heads, X_train, y_train)
+            for setting, head in enumerate(heads[0]._solve(heads, checked, codes, weight)):
+                yield setting, number, try_head(head, X[held_out], y[held_out])
 
     @abstractmethod
-    def _solve(self, heads: Sequence[Self], X: FloatArray, codes: AnyArray) -> Iterator[Self]:
-        """Fit the heads on X (N, D) and class codes (N,), yielding each as it is done."""
+    def _solve(
+        self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
+    ) -> Iterator[Self]:
+        """Fit the heads on X (N, D), class codes (N,) and sample weights (N,), yielding them in their order."""
 
     @abstractmethod
     def _scores(self, X: FloatArray) -> FloatArray:

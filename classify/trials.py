@@ -1,16 +1,27 @@
-"""One setting of a grid, tried: fitted on train, looked at on val."""
+"""One setting of a grid in one round, tried: fitted on the rows that the round trains on, looked at on the others.
 
+Every head has a class method, which a sweep calls once for all its settings and rounds:
+
+    try_grid(heads, X, y, rounds, sample_weight=None) -> Iterator[tuple[int, int, Trial]]
+
+heads: unfitted heads of one class, one a setting. X (N, D): all rows of train and val together, anything that gives
+blocks of rows (an array, a memory map, a torch tensor). y (N,): labels. rounds: bool masks (N,), the rows that each
+holds out. It yields (setting, round, Trial) in whatever order they are finished, each pair once; a Trial is about the
+held-out rows of its round, in their order. A head that cannot share anything between settings uses `try_each`.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from classify.arrays import AnyArray, FloatArray
+from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import fit_temperature, two_columns
 from classify.contract import codes_among
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one setting did on the M rows of val."""
+    """What one setting did on the M rows that a round holds out."""
 
     classes: AnyArray
     """The labels (C,) that the columns of `proba` stand for."""
@@ -34,3 +45,23 @@ def try_head(head: Any, X_val: FloatArray, y_val: AnyArray, **decided: float) ->
         head.set_params(temperature=decided["temperature"])
     proba, predicted = head.predict_proba(X_val), head.predict(X_val)
     return Trial(head.classes_, proba, predicted, decided, head.converged_, getattr(head, "note_", ""))
+
+
+def try_each(
+    heads: Sequence[Any], X: FloatArray, y: AnyArray, rounds: Sequence[BoolArray], sample_weight: FloatArray | None
+) -> Iterator[tuple[int, int, Trial]]:
+    """Fit every head for every round, one after the other: the `try_grid` of heads that share nothing."""
+    for number, held_out in enumerate(rounds):
+        X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
+        weighted = {} if weight is None else {"sample_weight": weight}
+        for setting, head in enumerate(heads):
+            yield setting, number, try_head(head.fit(X_train, y_train, **weighted), X[held_out], y[held_out])
+
+
+def training_rows(
+    X: FloatArray, y: AnyArray, held_out: BoolArray, sample_weight: FloatArray | None
+) -> tuple[FloatArray, AnyArray, FloatArray | None]:
+    """Return the X, labels and weights of the rows that a round trains on: views where they are the first rows."""
+    n_train = len(held_out) - int(held_out.sum())
+    rows = ~held_out if held_out[:n_train].any() else slice(n_train)
+    return X[rows], y[rows], None if sample_weight is None else sample_weight[rows]

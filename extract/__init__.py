@@ -4,7 +4,7 @@
     manifest.py    folders and tables become samples
     decode.py      bytes become pixels
     transform.py   pixels become the backbone's input size, in uint8
-    architectures.py, weights.py, layers.py, backbones.py
+    architectures.py, pixels.py, weights.py, layers.py, backbones.py
                    a name becomes a frozen network with its transform, cut at one layer or several
     pooling.py     feature maps become vectors
     engines/       what runs the network on this machine
@@ -16,7 +16,10 @@
     cache.py       all rows of one spec
     inventory.py, verify.py, compact.py, leftovers.py
                    the upkeep of caches: what there is, whether it is whole, merging and pruning, sweeping
-    loader.py      decoding ahead in threads
+    loader.py, compute.py
+                   working ahead in threads; chunks of images become vectors, every core busy
+    thumbnails.py, source_classes.py
+                   what tells copies of a picture, and what a backbone itself takes an image for
     settings.py, plan.py, progress.py, fill.py, report.py
                    the run: how, what is to do, what is said meanwhile, doing it, what was done
 

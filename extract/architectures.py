@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from extract.errors import UnknownBackbone
+from extract.pixels import PIXELS, Pixels
 from extract.transform import TransformSpec
 
 
@@ -60,6 +61,7 @@ FAMILIES = {
     "MaxVit": Family("classifier.5", "blocks", r"blocks\.[0-2]"),
     "MobileNetV2": Family("classifier.1", "features", r"features\.[1-9]\d*"),
     "MobileNetV3": Family("classifier.3", "features", r"features\.[1-9]\d*"),
+    "Pixels": Family("last", "pixels", r"(?!)", layer="flatten"),
     "RegNet": Family("fc", "trunk_output", r"trunk_output\.block[1-3]"),
     "ResNet": Family("fc", "layer4", "layer[1-3]"),
     "ShuffleNetV2": Family("fc", "conv5", "stage[2-4]"),
@@ -94,9 +96,9 @@ class Network:
 
 
 def network_names() -> list[str]:
-    """Every name that `load_backbone` takes: the three that come with pip first, then torchvision's."""
+    """Every name that `load_backbone` takes: the three that come with pip first, the pixels, then torchvision's."""
     names: list[str] = models.list_models(module=models)
-    return [*LITE_SIZES, *names]
+    return [*LITE_SIZES, PIXELS, *names]
 
 
 def check_name(name: str) -> None:
@@ -119,7 +121,7 @@ def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:
     with _ShapesOnly(), warnings.catch_warnings():
         # GoogLeNet and Inception announce another random initialisation; none is used here.
         warnings.simplefilter("ignore", FutureWarning)
-        network = _build_lite(name) if name in LITE_SIZES else _build_torchvision(name, meta or {})
+        network = _build(name, meta or {})
     network.module.set_submodule(network.family.last, nn.Identity())
     network.module.eval().requires_grad_(False)
     return network
@@ -129,6 +131,12 @@ def lite_transform(name: str) -> TransformSpec:
     """The transform of an EfficientNet-Lite: a resize to size + 32, the centre, and values in -1..1."""
     size = LITE_SIZES[name]
     return TransformSpec(size + LITE_MARGIN, size, "bicubic", True, LITE_HALF, LITE_HALF)
+
+
+def _build(name: str, meta: Mapping[str, Any]) -> Network:
+    if name == PIXELS:
+        return Network(Pixels(), FAMILIES["Pixels"])
+    return _build_lite(name) if name in LITE_SIZES else _build_torchvision(name, meta)
 
 
 def _build_torchvision(name: str, meta: Mapping[str, Any]) -> Network:

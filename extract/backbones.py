@@ -17,6 +17,7 @@ from torch import nn
 from extract.architectures import LITE_SIZES, build_network, check_name, network_names
 from extract.layers import Cut, FeatureExtractor, Wanted, cut_network
 from extract.memo import FileState
+from extract.pixels import PIXELS
 from extract.transform import TransformSpec
 from extract.weights import (
     fetch,
@@ -45,7 +46,7 @@ __all__ = [
 class Backbone:
     """A frozen network that turns images into feature vectors, and everything that its vectors depend on.
 
-    source: "torchvision" or "efficientnet_lite".
+    source: "torchvision", "efficientnet_lite" or "pixels".
     weights: the name of the weights in their enumeration, or the name of the user's file.
     weights_path: the file that the tensors were read from.
     weights_digest: hex SHA-256 of the tensors, without the last layer.
@@ -131,7 +132,7 @@ def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = N
 
 
 def list_backbones() -> list[BackboneInfo]:
-    """Everything that `load_backbone` takes, the one that comes with pip first."""
+    """Everything that `load_backbone` takes, the ones that come with pip first."""
     return [_info(name) for name in network_names()]
 
 
@@ -141,4 +142,6 @@ def _info(name: str) -> BackboneInfo:
 
 
 def _source(name: str) -> str:
+    if name == PIXELS:
+        return PIXELS
     return "efficientnet_lite" if name in LITE_SIZES else "torchvision"

@@ -12,6 +12,7 @@ One policy, whose version is part of every feature key (DECODE_VERSION: raise it
     animated, paged   the first frame
     truncated         refused, also where a part could be shown
 
+A JPEG may be decoded at a fraction of its size where that is asked for, which changes the pixels and so is in the key.
 JPEG goes through torchvision's decoder, twice as fast as Pillow's; everything else, and whatever that refuses, goes
 through Pillow, whose reading of the same file is the reference in the tests. Both release the interpreter lock.
 torchvision's PNG decoder is a quarter faster too, but one flipped bit in a PNG makes it end the process (torchvision
@@ -45,9 +46,11 @@ EXIF_ORIENTATION = 0x0112
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> torch.Tensor:
     """Decode one encoded image, whatever its format: bytes -> uint8 (3, H, W), RGB, upright.
 
+    at_least: lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, from fewer coefficients of every block, as long as
+    its shortest side keeps this many pixels; None for all of it.
     Raises ImageRefused with the reason when the bytes are no image, are damaged, or hold more than `max_pixels`.
     """
     if not data:
@@ -59,6 +62,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height} pixels"
                 raise ImageRefused(f"{size} are more than the limit of {max_pixels:,} (see --max-pixels)")
+            if at_least is not None and _reduce(image, at_least):
+                return _from_pillow(image)
             if _is_plain(image):
                 fast = _decode_fast(data)
                 if fast is not None:
@@ -74,6 +79,14 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
         raise ImageRefused("decoding it needs more memory than there is") from None
     except Exception as error:  # noqa: BLE001  (Pillow's plug-ins raise anything on damaged files)
         raise ImageRefused(f"damaged: {_one_line(error)}") from None
+
+
+def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
+    """Have Pillow decode a JPEG at the smallest scale that leaves its shortest side `at_least`; say if one does."""
+    whole = image.size
+    if image.format == "JPEG":
+        image.draft(None, (at_least * whole[0] // min(whole), at_least * whole[1] // min(whole)))
+    return image.size != whole
 
 
 def _is_plain(image: Image.Image) -> bool:

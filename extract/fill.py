@@ -12,16 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.decode import decode_image
+from extract.compute import Computed, Item, compute_vectors
 from extract.digests import Digested, Refusal, digest_samples
 from extract.errors import ImageRefused
-from extract.loader import default_threads, load_ahead
 from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
 from extract.plan import Group, Plan, Work, outlook, plan_work
@@ -30,11 +28,8 @@ from extract.report import ExtractReport, Filled, Seconds, write_report
 from extract.request import FeatureRequest, installed_version
 from extract.settings import OnError, Settings
 from extract.shards import Rows
-from extract.spec import image_digest
-from extract.transform import TransformSpec
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from extract.engines import Engine
@@ -85,7 +80,7 @@ def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings,
     if not work.groups:
         return
     progress.say(outlook(work, digested, cache_root))
-    for reason in dict.fromkeys([group.start(settings).reason for group in work.groups]):
+    for reason in dict.fromkeys([group.start(settings, progress.say).reason for group in work.groups]):
         progress.say(reason)
 
 
@@ -97,19 +92,6 @@ def _timing(seconds: Seconds, name: str) -> Iterator[None]:
         yield
     finally:
         setattr(seconds, name, getattr(seconds, name) + time.perf_counter() - started)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """What a loader thread returns: pixels for each group that needs them, or the reason why there are none."""
-
-    digest: bytes
-    name: str
-    images: list[tuple[Group, torch.Tensor]]
-    refusal: str | None
-    is_lasting: bool
-    read_seconds: float
-    decode_seconds: float
 
 
 class _Run:
@@ -126,79 +108,54 @@ class _Run:
         self.n_decoded = 0
 
     def fill(self) -> None:
-        engines = [_engine(group) for group in self.groups]
-        if not engines:
+        if not self.groups:
             return
         for group in self.groups:
             for plan in group.plans.values():
                 plan.published = time.perf_counter()
-        batch_size = max(engine.batch_size for engine in engines)
-        n_threads = default_threads(engines[0].device)
-        pace = Pace(len(self.items), batch_size, self.progress)
+        pace = Pace(len(self.items), self.progress)
+        done = 0
         try:
-            with closing(load_ahead(self.items, self._load, n_threads=n_threads, n_ahead=2 * batch_size)) as loaded:
-                for done, item in enumerate(self._awaited(loaded), start=1):
-                    self._take(item)
+            with closing(compute_vectors(self.items, self.groups, max_pixels=self.settings.max_pixels)) as computed:
+                for chunk in self._awaited(computed):
+                    done += len(chunk.decoded)
+                    self._take(chunk)
                     self.progress.extracting(done, len(self.items), len(self.refused))
                     pace.reached(done)
-            for group in self.groups:
-                self._forward(group)
         finally:
             for group in self.groups:
                 for plan in group.plans.values():
                     self._publish(plan, group)
 
-    def _awaited(self, loaded: Iterator[_Decoded]) -> Iterator[_Decoded]:
+    def _awaited(self, computed: Iterator[Computed]) -> Iterator[Computed]:
         while True:
             with _timing(self.seconds, "wait"):
-                item = next(loaded, None)
-            if item is None:
+                chunk = next(computed, None)
+            if chunk is None:
                 return
-            yield item
+            yield chunk
 
-    def _load(self, item: tuple[bytes, Sample]) -> _Decoded:
-        digest, sample = item
-        started = time.perf_counter()
-        read, images, refusal, is_lasting = started, [], None, False
-        try:
-            data = Path(sample.path).read_bytes()
-            read = time.perf_counter()
-            if image_digest(data) != digest:
-                raise ImageRefused("it changed while the run was going on; run extract again")
-            is_lasting = True
-            images = self._fit(digest, decode_image(data, max_pixels=self.settings.max_pixels))
-        except OSError as error:
-            refusal = f"cannot be read: {error.strerror or error}"
-        except ImageRefused as error:
-            refusal = str(error)
-        except MemoryError:
-            refusal = "it needs more memory than there is"
-        return _Decoded(digest, sample.name, images, refusal, is_lasting, read - started, time.perf_counter() - read)
+    def _take(self, chunk: Computed) -> None:
+        for group, keys, vectors in chunk.vectors:
+            group.forward_seconds += chunk.forward_seconds[id(group)]
+            self.seconds.forward += chunk.forward_seconds[id(group)]
+            for plan in group.plans.values():
+                self._keep(plan, keys, vectors[:, plan.columns])
+                self._publish_when_due(plan, group)
+        for item in chunk.decoded:
+            self.seconds.read += item.read_seconds
+            self.seconds.decode += item.decode_seconds
+            if item.refusal is None:
+                self.n_decoded += 1
+            else:
+                plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
+                self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
 
-    def _fit(self, digest: bytes, pixels: torch.Tensor) -> list[tuple[Group, torch.Tensor]]:
-        """The pixels for each group that misses this image; groups with the same geometry share theirs."""
-        from extract.transform import apply_transform
-
-        fitted: dict[TransformSpec, torch.Tensor] = {}
-        wanting = [group for group in self.groups if group.misses(digest)]
-        for group in wanting:
-            if group.geometry not in fitted:
-                fitted[group.geometry] = apply_transform(pixels, group.transform)
-        return [(group, fitted[group.geometry]) for group in wanting]
-
-    def _take(self, item: _Decoded) -> None:
-        self.seconds.read += item.read_seconds
-        self.seconds.decode += item.decode_seconds
-        if item.refusal is not None:
-            plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
-            self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
-            return
-        self.n_decoded += 1
-        for group, image in item.images:
-            group.images.append(image)
-            group.keys.append((item.digest, item.name))
-            if len(group.images) == _engine(group).batch_size:
-                self._forward(group)
+    def _publish_when_due(self, plan: Plan, group: Group) -> None:
+        row_bytes = plan.spec.feature_dim * np.dtype(plan.spec.dtype).itemsize
+        is_old = time.perf_counter() - plan.published > SHARD_SECONDS
+        if is_old or len(plan.row_keys) * row_bytes > SHARD_BYTES:
+            self._publish(plan, group)
 
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
         """Leave an image out; `plans` are those that will have no row of these bytes."""
@@ -207,23 +164,6 @@ class _Run:
         self.lasting.update({(digest, plan.spec.key): reason for plan in plans})
         if self.settings.on_error == "fail":
             raise ImageRefused(_refused_line(refusal))
-
-    def _forward(self, group: Group) -> None:
-        import torch
-
-        if not group.images:
-            return
-        started = time.perf_counter()
-        with _timing(self.seconds, "forward"):
-            vectors = _engine(group).run(torch.stack(group.images))
-        group.forward_seconds += time.perf_counter() - started
-        keys, group.images, group.keys = group.keys, [], []
-        for plan in group.plans.values():
-            self._keep(plan, keys, vectors[:, plan.columns])
-            row_bytes = plan.spec.feature_dim * np.dtype(plan.spec.dtype).itemsize
-            is_old = time.perf_counter() - plan.published > SHARD_SECONDS
-            if is_old or len(plan.row_keys) * row_bytes > SHARD_BYTES:
-                self._publish(plan, group)
 
     def _keep(self, plan: Plan, keys: list[tuple[bytes, str]], vectors: NDArray[np.float32]) -> None:
         """Of a batch, the rows that this plan misses; what its numbers cannot hold is refused."""
@@ -246,7 +186,7 @@ class _Run:
         with _timing(self.seconds, "write"):
             digests = np.frombuffer(b"".join(digest for digest, _ in plan.row_keys), dtype=np.uint8).reshape(-1, 32)
             rows = Rows(np.concatenate(plan.rows), digests, [name for _, name in plan.row_keys])
-            plan.cache.add(rows, _record(plan, _engine(group), share * (started - plan.published)))
+            plan.cache.add(rows, _record(plan, group.started, share * (started - plan.published)))
         plan.n_extracted += len(rows.names)
         plan.rows, plan.row_keys, plan.published = [], [], time.perf_counter()
 
@@ -263,11 +203,6 @@ def _record(plan: Plan, engine: Engine, seconds: float) -> dict[str, Any]:
     }
 
 
-def _engine(group: Group) -> Engine:
-    assert group.engine is not None, "a group is started before it runs"
-    return group.engine
-
-
 def _overflow(plan: Plan, vector: NDArray[np.float32]) -> str:
     """Why a vector is not finite: in the network's arithmetic already, or only as the numbers that are kept."""
     if np.isfinite(vector).all():
@@ -277,7 +212,7 @@ def _overflow(plan: Plan, vector: NDArray[np.float32]) -> str:
     return f"its features overflow in {plan.spec.precision}; use --precision fp32"
 
 
-def _distinct(digested: Digested, missing: set[bytes]) -> list[tuple[bytes, Sample]]:
+def _distinct(digested: Digested, missing: set[bytes]) -> list[Item]:
     """One item per missing image, in the order of the samples; copies of an image are read once."""
     items: dict[bytes, Sample] = {}
     for row, sample in zip(digested.digests, digested.samples, strict=True):

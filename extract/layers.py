@@ -81,23 +81,24 @@ class CutNetwork:
 class FeatureExtractor(nn.Module):
     """Normalisation, network and pooling as one module of plain tensor operations.
 
-    graph: the network from normalised images (B, 3, S, S) on, pooling included.
+    network: from normalised images (B, 3, S, S) on, pooling included. (Not `graph`: exporters unfold this module into
+        one whose own `graph` would hide it.)
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, graph: nn.Module, transform: TransformSpec) -> None:
+    def __init__(self, network: nn.Module, transform: TransformSpec) -> None:
         super().__init__()
         mean = torch.tensor(transform.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(transform.std, dtype=torch.float64).view(1, -1, 1, 1)
         self.register_buffer("scale", (1.0 / (FULL_RANGE * std)).float())
         self.register_buffer("shift", (-mean / std).float())
-        self.graph = graph
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, D)."""
-        features: Tensor = self.graph(images.float() * self.scale + self.shift)
+        features: Tensor = self.network(images.float() * self.scale + self.shift)
         return features
 
 

@@ -1,8 +1,7 @@
-"""Decode ahead in threads: results in order, memory bounded by the queue."""
+"""Work ahead in threads: results in order, memory bounded by the queue."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,15 +10,6 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Decoding competes with the engine for the cores: two threads keep ahead of any backbone on a CPU, and a GPU wants all.
-MAX_THREADS = 16
-
-
-def default_threads(device: str) -> int:
-    """How many threads decode beside an engine on `device`."""
-    cores = os.cpu_count() or 1
-    return min(MAX_THREADS, cores if device != "cpu" else max(1, cores // 2))
 
 
 def load_ahead(
@@ -30,7 +20,7 @@ def load_ahead(
     An exception raised by `work` is raised where its result would have come. Closing the generator cancels the rest.
     """
     todo = iter(items)
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="ahead")
     try:
         running: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(todo, n_ahead))
         while running:

@@ -1,6 +1,6 @@
 """What a run has to do: what every request resolves to, what its cache lacks, and who shares a forward pass.
 
-    requests of one network, weights and precision -> one group: one module, one engine
+    requests of one network, weights, precision and decoding -> one group: one module, one engine
         each request                               -> one plan: its cache, its missing rows, its columns of the output
 
 Two requests that resolve to the same spec are one plan, so no row is computed or written twice.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,12 @@ from extract.memo import Memo
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest, Loaded, Resolved
 from extract.settings import Settings
-from extract.spec import FeatureSpec
+from extract.spec import REDUCED, FeatureSpec
 from extract.transform import TransformSpec
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
+    from torch import nn
 
     from extract.engines import Engine
 
@@ -65,8 +65,6 @@ class Group:
     plans: dict[FeatureRequest, Plan]
     loaded: Loaded | None = None
     engine: Engine | None = None
-    images: list[torch.Tensor] = field(default_factory=list)
-    keys: list[tuple[bytes, str]] = field(default_factory=list)
     forward_seconds: float = 0.0
 
     @property
@@ -79,35 +77,77 @@ class Group:
         """What of it decides the pixels; mean and std are applied by the engine."""
         return replace(self.transform, mean=(), std=())
 
+    @property
+    def at_least(self) -> int | None:
+        """The shortest side that decoding may reduce an image to, in pixels; None to decode all of it."""
+        spec = next(iter(self.plans.values())).spec
+        return spec.transform.resize if spec.decode == REDUCED else None
+
     def misses(self, digest: bytes) -> bool:
         """Whether any of its caches lacks this image."""
         return any(digest in plan.missing for plan in self.plans.values())
 
-    def start(self, settings: Settings) -> Engine:
-        """Load the network, unless resolving has loaded just this, and make it ready to run.
+    @property
+    def started(self) -> Engine:
+        """Its engine, once it is started."""
+        assert self.engine is not None, "a group is started before it runs"
+        return self.engine
+
+    def start(self, settings: Settings, say: Callable[[str], None]) -> Engine:
+        """Make the network ready to run, and load it where its graph is not at hand. `say` is told what takes long.
 
         Raises BackboneError or EngineError.
         """
-        from extract.engines import build_engine
+        from extract.engines import Source, build_engine
+        from extract.engines.graphs import GraphFolder
 
+        cuts = self._place_columns()
+        spec = next(iter(self.plans.values())).spec
+        identity = {
+            "backbone": spec.backbone,
+            "weights": spec.weights_digest,
+            "cuts": cuts,
+            "transform": spec.transform.to_dict(),
+        }
+        self.engine = build_engine(
+            Source(identity, spec.transform.crop, self._load),
+            engine=settings.engine,
+            device=settings.device,
+            precision=spec.precision,
+            batch_size=settings.batch_size,
+            graphs=GraphFolder(next(iter(self.plans.values())).cache.folder),
+            say=say,
+        )
+        self.loaded = None  # the engine has what it needs of it
+        return self.engine
+
+    def _place_columns(self) -> list[list[str]]:
+        """Say which columns of the output are whose, and return the cuts that give them: layer and pooling of each.
+
+        The cuts stand side by side in the order in which they are asked for, those asked for twice once.
+        """
+        columns: dict[tuple[str | None, str | None], slice] = {}
+        cuts, width = [], 0
+        for request, plan in self.plans.items():
+            asked = request.layer, request.pooling
+            if asked not in columns:
+                columns[asked] = slice(width, width + plan.spec.feature_dim)
+                width += plan.spec.feature_dim
+                cuts.append([plan.spec.layer, plan.spec.pooling])
+            plan.columns = columns[asked]
+        return cuts
+
+    def _load(self) -> nn.Module:
+        """The network, unless resolving has loaded just this. Raises BackboneError."""
         loaded = self.loaded
         if loaded is None or not loaded.is_for(self.plans):
             loaded = requests.load_together(list(self.plans))
-        self.loaded = None  # the engine has a copy of its own
         if any(plan.spec.weights_digest != loaded.backbone.weights_digest for plan in self.plans.values()):
             raise WeightsMismatch(
                 f"{loaded.backbone.weights_path.name} changed while it was being read; run the same command again"
             )
-        for request, plan in self.plans.items():
-            plan.columns = loaded.cut_for(request).columns
-        self.engine = build_engine(
-            loaded.backbone,
-            engine=settings.engine,
-            device=settings.device,
-            precision=next(iter(self.plans)).precision,
-            batch_size=settings.batch_size,
-        )
-        return self.engine
+        assert all(loaded.cut_for(request).columns == plan.columns for request, plan in self.plans.items())
+        return loaded.backbone.module
 
 
 @dataclass
@@ -169,9 +209,9 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
 
 
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
-    groups: dict[tuple[str, str | None, str], list[FeatureRequest]] = {}
+    groups: dict[tuple[str | None, ...], list[FeatureRequest]] = {}
     for request in dict.fromkeys(asked):
-        groups.setdefault((request.backbone, request.weights, request.precision), []).append(request)
+        groups.setdefault((request.backbone, request.weights, request.precision, request.decode), []).append(request)
     return list(groups.values())
 
 

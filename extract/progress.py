@@ -38,27 +38,20 @@ class Silent:
 
 
 class Pace:
-    """Says once, after the first batches of a long run, how fast it goes and how long it will take.
+    """Says once, after the first chunks of a long run, how fast it goes and how long it will take."""
 
-    total: images to do. batch_size: of the largest engine; rates are taken from batch to batch, for the images of a
-    batch come in one burst.
-    """
-
-    def __init__(self, total: int, batch_size: int, progress: Progress) -> None:
-        self.total, self.batch_size, self.progress = total, batch_size, progress
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total, self.progress = total, progress
         self._started: tuple[int, float] | None = None
         self._said = False
 
     def reached(self, done: int) -> None:
-        """So many images have gone through."""
-        if self._said or done % self.batch_size:
-            return
+        """So many images of `total` have gone through: a chunk has come to its end."""
         now = time.perf_counter()
         if self._started is None:
             self._started = done, now
-            return
         first, started = self._started
-        if now - started < PACE_SECONDS:
+        if self._said or now - started < PACE_SECONDS:
             return
         self._said = True
         rate = (done - first) / (now - started)

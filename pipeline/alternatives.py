@@ -92,8 +92,8 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
         differing = [[(name, each[name], wanted[name]) for name in wanted if each[name] != wanted[name]]
                      for each in candidates]  # fmt: skip
         return min(differing, key=len)
-    there_is = {**spec.to_dict(), "layer": spec.layer.partition(":")[0]}
-    named = [(name, there_is[name], wanted[name]) for name in ("layer", "pooling", "precision", "dtype")]
+    there_is = {**spec.to_dict(), "decode": spec.decode, "layer": spec.layer.partition(":")[0]}
+    named = [(name, there_is[name], wanted[name]) for name in ("layer", "pooling", "precision", "dtype", "decode")]
     return [(name, there, want) for name, there, want in named if want is not None and there != want]
 
 

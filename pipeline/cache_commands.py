@@ -19,6 +19,7 @@ from extract.manifest import merge, printable, read_images
 from extract.memo import Memo
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest
+from extract.spec import FULL
 from extract.verify import Damage, Verdict, repair_cache, verify_cache
 from pipeline import tables
 from pipeline.cli import DONE, FAILED, REFUSED
@@ -259,6 +260,7 @@ def _info_lines(each: CacheInfo) -> list[str]:
         spec = each.spec
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
         lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
+        lines[-1] += "" if spec.decode == FULL else f", {spec.decode} decoding"
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")

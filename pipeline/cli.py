@@ -1,6 +1,7 @@
 """The command line: what can be asked for. What it then does stands in `commands.py`.
 
-Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused; 130 interrupted.
+Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, or an audit found that test
+numbers would not be true; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ two commands to a table of heads, on any folder with one folder per class:
 and what the best of them says about other images:
   featurecache predict data/runs/latest new/
 
-exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused; 130 interrupted
+exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, or an audit found that
+test numbers would not be true; 130 interrupted
 """
 IMAGES_HELP = (
     "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
@@ -69,7 +71,57 @@ def build_parser() -> argparse.ArgumentParser:
     _extract_options(predict)
     _common_options(predict, cache_default=None)
 
+    report = commands.add_parser("report", help="one run as a page to look at", description="report.html of a run.")
+    report.add_argument("run", metavar="RUN", type=Path, help="a run folder, such as data/runs/latest")
+    report.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: report.html in the run)")
+    report.add_argument("--images", metavar="IMAGES", help="where the images are now (default: where the run saw them)")
+    report.add_argument("--cache", metavar="DIR", type=Path, help="where features are kept (default: the run's)")
+    report.add_argument("--open", action="store_true", help="show it in the browser")
+
+    audit = commands.add_parser(
+        "audit", help="what would make test numbers untrue: copies, leaks, wrong labels",
+        description="Look for copies across splits, doubtful labels and outliers. Exit code 3: the test numbers would "
+        "not be true.",
+    )  # fmt: skip
+    audit.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
+    _backbone_options(audit)
+    audit.add_argument("--out", metavar="DIR", type=Path, help="write audit.json and tables there, for instance a run")
+    audit.add_argument("--seed", metavar="N", type=int, default=0, help="of the split, as in classify (default: 0)")
+    _common_options(audit)
+
+    select = commands.add_parser(
+        "select", help="which backbone to pay for, measured on a subsample",
+        description="Extract a subsample with every backbone, measure how well each suits the labels, and rank them.",
+    )  # fmt: skip
+    select.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
+    select.add_argument(
+        "--backbones", metavar="A,B,C", action="append", required=True, help="the candidates; 'pixels' is the baseline"
+    )
+    select.add_argument(
+        "--sample", metavar="N", type=_positive, default=1000, help="images to measure on (default: 1000)"
+    )
+    select.add_argument("--seed", metavar="N", type=int, default=0, help="of the subsample (default: 0)")
+    _extract_options(select)
+    _common_options(select)
+
+    compare = commands.add_parser(
+        "compare", help="several runs in one table, with ranks, ties and costs",
+        description="Heads that were tested on the same images are paired; on other images they are only listed.",
+    )  # fmt: skip
+    compare.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folders, such as data/runs/latest")
+    compare.add_argument(
+        "--format", choices=("text", "csv", "markdown", "json"), default="text", help="of the table (default: text)"
+    )
+    compare.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+
     _cache_commands(commands.add_parser("cache", help="look after the kept vectors", description="The feature cache."))
+
+    bench = commands.add_parser(
+        "bench", help="how fast extraction and heads are here, against what is usual",
+        description="Options of each: featurecache bench extract --help, featurecache bench heads --help.",
+    )  # fmt: skip
+    bench.add_argument("what", choices=("extract", "heads"), help="stage one or stage two")
+    bench.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its options")
 
     backbones = commands.add_parser("backbones", help="list the backbones that can be named")
     backbones.add_argument("--json", action="store_true", help="print JSON")
@@ -130,11 +182,21 @@ def _backbone_options(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the network's arithmetic"
     )
     group.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the kept numbers")
+    group.add_argument(
+        "--decode", choices=("full", "reduced"), default="full",
+        help="reduced: read a JPEG of more than twice the size that is needed at a half, a quarter or an eighth of it; "
+        "several times faster for photographs from cameras, and other features than full",
+    )  # fmt: skip
 
 
 def _extract_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("extraction")
-    group.add_argument("--engine", choices=("auto", "torch"), default="auto", help="what runs the network")
+    group.add_argument(
+        "--engine",
+        choices=("auto", "onnxruntime", "torch"),
+        default="auto",
+        help="what runs the network (default: the faster one here; found out once for each network)",
+    )
     group.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where it runs")
     group.add_argument("--batch-size", metavar="N", type=_positive, help="images per forward pass (default: by device)")
     group.add_argument(
@@ -157,6 +219,15 @@ def _classify_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
     group.add_argument("--seed", metavar="N", type=int, default=0, help="of the split and of every head (default: 0)")
     group.add_argument("--folds", metavar="K", type=_folds, help="choose by K-fold cross-validation instead of val")
+    group.add_argument("--shots", metavar="1,2,4", type=_shots, default=(), help="also try few labels per class")
+    group.add_argument(
+        "--repeats", metavar="N", type=_positive, default=5, help="draws of the labels for --shots (default: 5)"
+    )
+    group.add_argument(
+        "--memory", metavar="GB", type=_gigabytes,
+        help="features beyond this go to a temporary file beside the run and are read in blocks (default: half of the "
+        "machine's memory)",
+    )  # fmt: skip
 
 
 def _common_options(
@@ -185,11 +256,25 @@ def _positive(text: str) -> int:
     return value
 
 
+def _shots(text: str) -> tuple[int, ...]:
+    return tuple(sorted({_positive(part) for part in text.split(",") if part}))
+
+
 def _folds(text: str) -> int:
     value = _whole(text)
     if value < 2:
         raise argparse.ArgumentTypeError(f"{value} folds are too few, 2 is the least")
     return value
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of GB") from None
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} GB is no amount of memory, 0 is the least")
+    return value * 1e9
 
 
 def run(argv: Sequence[str]) -> int:
@@ -234,7 +319,7 @@ def _guarded(options: argparse.Namespace) -> int:
 
 def _interrupted(command: str) -> str:
     if command == "classify":
-        return "Stopped. No run was written; the features are kept, and the same command starts the heads again."
+        return "Stopped before a head was finished: no run was written; the same command starts the heads again."
     return "Stopped. Features that were extracted are kept: the same command goes on from there."
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from extract.fill import ExtractReport, Settings, extract_features
 from extract.inventory import remember_use
@@ -15,11 +16,12 @@ from extract.leftovers import sweep_leftovers
 from extract.manifest import Manifest, printable, read_images
 from extract.request import FeatureRequest
 from pipeline import tables
-from pipeline.cli import DEFAULT_LAYER, DONE, REFUSED
+from pipeline.cli import DEFAULT_LAYER, DONE, INTERRUPTED, REFUSED
 from pipeline.console import Console
 from pipeline.errors import UsageError
 from pipeline.rundir import (
     ERRORS_FILE,
+    REPORT_FILE,
     RESULTS_FILE,
     RUNS_ROOT,
     check_run_folder,
@@ -138,6 +140,84 @@ def doctor(options: argparse.Namespace) -> int:
     return DONE
 
 
+def report(options: argparse.Namespace) -> int:
+    """One run as a page to look at."""
+    from pipeline.report.page import write_report
+
+    place = write_report(options.run, out=options.out, images=options.images, cache_root=options.cache)
+    print(printable(place))
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(place.resolve().as_uri())
+    return DONE
+
+
+def audit(options: argparse.Namespace) -> int:
+    """What would make test numbers untrue."""
+    from pipeline.audit import audit as look_through
+    from pipeline.audit import write_audit
+    from pipeline.audit_text import audit_text
+
+    requests = requests_of(options)
+    if len(requests) > 1:
+        raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
+    with Console(quiet=options.quiet) as console:
+        found = look_through(
+            read_images(options.images),
+            requests[0],
+            console,
+            images=options.images,
+            cache_root=options.cache,
+            seed=options.seed,
+        )
+        if options.out is not None:
+            check_writable(options.out / "audit.json")
+            write_audit(found, options.out)
+            console.say(f"written to {printable(options.out)}")
+    print(json.dumps(found.to_dict(), indent=2) if options.json else audit_text(found))
+    return REFUSED if found.untrue else DONE
+
+
+def select(options: argparse.Namespace) -> int:
+    """Which backbone to pay for."""
+    from pipeline.select import select as compare_backbones
+    from pipeline.selection_text import selection_text
+
+    with Console(quiet=options.quiet) as console:
+        selection = compare_backbones(
+            read_images(options.images),
+            _named("--backbones", options.backbones),
+            console,
+            images=options.images,
+            cache_root=options.cache,
+            n_sample=options.sample,
+            seed=options.seed,
+            settings=_settings(options),
+        )
+    print(json.dumps(selection.to_dict(), indent=2) if options.json else selection_text(selection))
+    return DONE
+
+
+def bench(options: argparse.Namespace) -> int:
+    """How fast both stages are on this machine."""
+    from importlib import import_module
+
+    try:
+        return int(import_module(f"pipeline.bench_{options.what}").main(options.rest))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Several runs in one table."""
+    from pipeline.compare import compare as compare_runs
+    from pipeline.compare_text import render
+
+    print(render(compare_runs(options.runs), options.format))
+    return DONE
+
+
 def cache(options: argparse.Namespace) -> int:
     """The upkeep of caches."""
     from pipeline.cache_commands import CACHE_COMMANDS
@@ -150,6 +230,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "classify": classify,
     "run": run,
     "predict": predict,
+    "bench": bench,
+    "compare": compare,
+    "report": report,
+    "audit": audit,
+    "select": select,
     "backbones": backbones,
     "heads": heads,
     "cache": cache,
@@ -167,6 +252,7 @@ def requests_of(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
             options.pooling,
             options.precision,
             options.dtype,
+            options.decode,
         )
         for name in _named("--backbone", options.backbone or [DEFAULT_BACKBONE])
         for layer in _named("--layer", options.layer or [DEFAULT_LAYER])
@@ -219,6 +305,14 @@ def _check_classify(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(parse_heads(",".join(options.heads or ["all"])))
 
 
+def _told(results: dict[str, Any]) -> str:
+    """The leaderboard, and below it what else was found out."""
+    from pipeline.few_shot import few_shot_text
+
+    parts = [tables.leaderboard_text(results), few_shot_text(results), "\n".join(results["transfer"])]
+    return "\n\n".join(part for part in parts if part)
+
+
 def _classify(options: argparse.Namespace, manifest: Manifest, console: Console) -> int:
     from pipeline import run as story
 
@@ -226,13 +320,25 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
     place = contextlib.nullcontext(options.out) if options.out else reserving(default_run_folder(Path(options.images)))
     with place as out:
         plan = story.ClassifyPlan(
-            options.images, requests_of(options), heads, options.cache, out, options.seed, options.folds
+            options.images,
+            requests_of(options),
+            heads,
+            options.cache,
+            out,
+            seed=options.seed,
+            folds=options.folds,
+            memory=options.memory,
+            shots=options.shots,
+            repeats=options.repeats,
         )
         results = story.classify(manifest, plan, console)
     used = [f"{features['backbone']}-{features['key'][:12]}" for features in results["features"]]
     remember_use(options.cache, used, options.images)
-    print(json.dumps(results, indent=2) if options.json else tables.leaderboard_text(results))
-    console.say(f"run folder: {out}")
+    print(json.dumps(results, indent=2) if options.json else _told(results))
+    report = f", with {REPORT_FILE} to look at" if (out / REPORT_FILE).exists() else ""
+    console.say(f"run folder: {out}{report}")
+    if results["interrupted"]:
+        return INTERRUPTED
     if results["dataset"]["skipped"]:
         n = results["dataset"]["skipped"]
         console.say(f"{n:,} images are refused and left out, all listed in {out / ERRORS_FILE}.")

@@ -52,6 +52,10 @@ class Console:
         n_total = -(-total // 1_000_000)
         self._show("checking", "MB", n_total if done >= total else min(done // 1_000_000, n_total - 1), n_total)
 
+    def counting(self, what: str, unit: str, done: int, total: int) -> None:
+        """So many of something have been gone through."""
+        self._show(what, unit, done, total)
+
     def sweeping(self, head: str, done: int, total: int, text: str) -> None:
         """So many settings of a head have been fitted."""
         self._show(head, "settings", done, total, text)

@@ -19,6 +19,7 @@ from extract.request import FeatureRequest, Resolved, recall
 from pipeline.alternatives import say_alternative
 from pipeline.cli import DEFAULT_LAYER
 from pipeline.errors import PipelineError
+from pipeline.memory import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+SPLITS = ("train", "val", "test")
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """The samples that have a label and are not refused: N samples, digests (N, 32), y (N,) codes into classes."""
+    """The samples that have a label and are not refused: N samples, digests (N, 32), y (N,) codes into classes.
+
+    Train stands first, then val, then test; within a split they are in the order of the manifest.
+    """
 
     samples: tuple[Sample, ...]
     digests: NDArray[np.uint8]
@@ -41,6 +48,11 @@ class Labelled:
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """Which samples stand in these splits."""
         return np.flatnonzero(np.isin(self.splits, splits))
+
+    def place(self, *splits: str) -> slice:
+        """The same as a slice, for splits that stand beside each other: a view of X, not a copy."""
+        n_before = sum(int((self.splits == split).sum()) for split in SPLITS[: SPLITS.index(splits[0])])
+        return slice(n_before, n_before + len(self.rows(*splits)))
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,9 @@ def label_samples(
     code = {name: i for i, name in enumerate(classes)}
     y = np.array([code[str(sample.label)] for sample in samples], dtype=np.int64)
     splits = split_samples(samples, digests, y, classes, seed=seed)
-    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes))
+    order = np.argsort([SPLITS.index(str(split)) for split in splits], kind="stable")
+    samples = tuple(samples[i] for i in order)
+    return Labelled(samples, digests[order], y[order], classes, splits[order], tuple(refusals), tuple(notes))
 
 
 def refused_images(
@@ -134,9 +148,15 @@ def split_samples(
 
 
 def look_up(
-    labelled: Labelled, requests: Sequence[FeatureRequest], *, images: str, cache_root: Path, memo: Memo
+    labelled: Labelled,
+    requests: Sequence[FeatureRequest],
+    *,
+    images: str,
+    cache_root: Path,
+    memo: Memo,
+    shelf: Shelf | None = None,
 ) -> list[Features]:
-    """The features of every labelled sample for every request, from the cache alone.
+    """The features of every labelled sample for every request, from the cache alone, in memory or on the shelf.
 
     Raises PipelineError with the command to run when a row is missing: a backbone is never loaded here.
     """
@@ -157,7 +177,7 @@ def look_up(
         )
     names_of = feature_names(requests)
     return [
-        _features(labelled, names_of[request], request, *cache)
+        _features(labelled, names_of[request], request, *cache, shelf or Shelf(float("inf"), cache_root))
         for request, cache in zip(requests, found, strict=True)
         if cache
     ]
@@ -192,9 +212,9 @@ def _instead(
 
 
 def _features(
-    labelled: Labelled, name: str, request: FeatureRequest, resolved: Resolved, cache: FeatureCache
+    labelled: Labelled, name: str, request: FeatureRequest, resolved: Resolved, cache: FeatureCache, shelf: Shelf
 ) -> Features:
-    X = cache.lookup(labelled.digests)
+    X = shelf.load(cache, labelled.digests)
     records = cache.records()
     seconds = sum(float(record.get("seconds", 0.0)) for record in records)
     n = sum(int(record["n"]) for record in records)

@@ -13,7 +13,12 @@ from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest, installed_version
 from pipeline.console import Console
+from pipeline.errors import PipelineError
+from pipeline.few_shot import few_shot
 from pipeline.join import Features, Labelled, label_samples, look_up
+from pipeline.leaks import leak_warnings
+from pipeline.memory import Shelf, default_budget
+from pipeline.report.page import write_report
 from pipeline.rundir import (
     CONFIG_FILE,
     ERRORS_FILE,
@@ -24,6 +29,7 @@ from pipeline.rundir import (
     write_json,
     writing_run,
 )
+from pipeline.transfer import Chosen, judge_transfer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +55,10 @@ class ClassifyPlan:
     out: Path
     seed: int = 0
     folds: int | None = None
+    memory: float | None = None
+    """Bytes of features held in memory; what is beyond goes to a file. None: half of what there is."""
+    shots: tuple[int, ...] = ()
+    repeats: int = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,9 @@ class Tried:
 def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
-    Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind.
+    Interrupted after the first head is finished, it writes what there is, and says so in "interrupted".
+
+    Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind; so does KeyboardInterrupt.
     """
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
         labelled = label_samples(
@@ -82,30 +94,66 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
             cache_root=plan.cache_root,
             on_progress=console.digesting,
         )
-        features = look_up(labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo)
+        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _writable_above(plan.out))
+        features = look_up(
+            labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo, shelf=shelf
+        )
     for note in (*manifest.notes, *labelled.notes):
         console.say(note)
+    warnings = leak_warnings(labelled, features[0].X, images=plan.images, seed=plan.seed)
+    for warning in warnings:
+        console.say(warning)
     with writing_run(plan.out) as folder:
-        tried = [try_head(name, each, labelled, plan, console) for each in features for name in plan.heads]
-        results = summarise(tried, features, labelled, plan, manifest)
+        tried = try_heads(features, labelled, plan, console)
+        results = summarise(tried, features, labelled, plan, manifest) | {"warnings": warnings}
+        if plan.shots and not results["interrupted"]:
+            few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, console=console)
+            results |= few(results["heads"], features, labelled)
         write_run(folder, results, tried, labelled, plan, console)
+        try:
+            write_report(folder, images=plan.images, cache_root=plan.cache_root)
+        except PipelineError as error:
+            console.say(f"No report: {error}")
     point_latest(plan.out)
     return results
 
 
+def _writable_above(out: Path) -> Path:
+    """The nearest folder above the run folder that is there already; on the disk where the run will be."""
+    return next(parent for parent in out.absolute().parents if parent.is_dir())
+
+
+def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, console: Console) -> list[Tried]:
+    """Every head on all features, or those finished when the user interrupts; KeyboardInterrupt where there is none."""
+    tried: list[Tried] = []
+    try:
+        for each in features:
+            for name in plan.heads:
+                tried.append(try_head(name, each, labelled, plan, console))
+    except KeyboardInterrupt:
+        if not tried:
+            raise
+        n_heads = len(features) * len(plan.heads)
+        console.say(
+            f"Stopped: {len(tried)} of {n_heads} heads are finished and kept; the run is marked as interrupted."
+        )
+    return tried
+
+
 def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console) -> Tried:
     """Choose on val (or K folds), refit on train+val, predict test."""
+    from classify.rounds import fold_rounds, val_round
     from classify.sweep import sweep
 
-    X, y = features.X, labelled.y
-    train, val, test = (labelled.rows(split) for split in ("train", "val", "test"))
-    progress = partial(console.sweeping, name)
+    chosen_on, test = labelled.place("train", "val"), labelled.place("test")
+    X, y = features.X[chosen_on], labelled.y[chosen_on]
     folds = assign_cv_folds(labelled, plan)
-    result = sweep(name, X[train], y[train], X[val], y[val], seed=plan.seed, folds=folds, progress=progress)
+    rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
+    result = sweep(name, X, y, rounds=rounds, seed=plan.seed, progress=partial(console.sweeping, name))
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
-    predicted, proba = result.head.predict(X[test]), result.head.predict_proba(X[test])
+    predicted, proba = result.head.predict(features.X[test]), result.head.predict_proba(features.X[test])
     return Tried(features, name, result, predicted, proba, round(time.perf_counter() - started, 4))
 
 
@@ -124,15 +172,12 @@ def summarise(
     tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
 ) -> dict[str, Any]:
     """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
-    from classify.metrics import accuracy_interval, score
-    from classify.statistics import compare_with_best
+    from classify.comparison import compare_heads
 
     truth = labelled.y[labelled.rows("test")]
-    compared = compare_with_best({t.folder_name: t.predicted == truth for t in tried})
+    compared = compare_heads(truth, {t.folder_name: (t.proba, t.predicted) for t in tried}, seed=plan.seed)
     heads: list[dict[str, Any]] = []
     for t in tried:
-        p_value, tied = compared[t.folder_name]
-        interval = accuracy_interval(int((t.predicted == truth).sum()), len(truth))
         heads.append({
             "name": t.name,
             "backbone": t.features.request.backbone,
@@ -142,9 +187,7 @@ def summarise(
             "fit_seconds": round(t.result.fit_seconds, 3),
             "predict_seconds": t.predict_seconds,
             "val": t.result.val,
-            "test": {**score(truth, t.proba, t.predicted), "accuracy_ci": list(interval)},
-            "p_vs_best": p_value,
-            "tied_with_best": tied,
+            **compared.heads[t.folder_name],
             "saved": f"heads/{t.folder_name}",
             "grid": t.result.grid,
             "notes": t.result.notes,
@@ -163,7 +206,20 @@ def summarise(
         },
         "features": [_feature_row(each) for each in features],
         "heads": heads,
+        "pairs": compared.pairs,
+        "transfer": judge_transfer(_chosen(tried, truth)),
+        "interrupted": len(tried) < len(features) * len(plan.heads),
     }
+
+
+def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
+    """For every set of features the head that val chose."""
+    best: dict[str, Tried] = {}
+    for each in tried:
+        name = each.features.name
+        if name not in best or each.result.val["accuracy"] > best[name].result.val["accuracy"]:
+            best[name] = each
+    return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
 
 
 def _config(plan: ClassifyPlan) -> dict[str, Any]:
@@ -174,6 +230,9 @@ def _config(plan: ClassifyPlan) -> dict[str, Any]:
         "cache": str(plan.cache_root.resolve()),
         "seed": plan.seed,
         "folds": plan.folds,
+        "memory": plan.memory,
+        "shots": list(plan.shots),
+        "repeats": plan.repeats,
     }
 
 

@@ -18,6 +18,7 @@ from extract.digests import Refusal
 from extract.manifest import printable
 from pipeline.errors import PipelineError, UsageError
 
+REPORT_FILE = "report.html"
 RESULTS_FILE = "results.json"
 ERRORS_FILE = "errors.csv"
 CONFIG_FILE = "config.json"

@@ -44,14 +44,16 @@ def leaderboard_text(results: dict[str, Any]) -> str:
             f"{test['ece']:.3f}",
             f"{head['fit_seconds']:.1f}",
         ])  # fmt: skip
-    headers = ["head", "chosen on val", "val %", "test %", "95 % interval", "balanced %", "macro F1 %", "log loss",
-               "ECE", "fit s"]  # fmt: skip
+    folds = results["config"].get("folds")
+    by = f"{folds} folds" if folds else "val"
+    headers = ["head", f"chosen {'by' if folds else 'on'} {by}", f"{by} %", "test %", "95 % interval", "balanced %",
+               "macro F1 %", "log loss", "ECE", "fit s"]  # fmt: skip
     data = results["dataset"]
     title = (
         f"{data['name']}: {len(data['classes'])} classes, {data['n_train']:,} train, {data['n_val']:,} val, "
         f"{data['n_test']:,} test"
     )
-    foot = "* not significantly worse than the best (McNemar's exact test with Holm's correction, 5 %)"
+    foot = "* not significantly worse than the best (McNemar's exact test of all pairs, Holm's correction, 5 %)"
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
 
 
@@ -66,8 +68,8 @@ def extract_text(report: ExtractReport) -> str:
         s = report.seconds
         lines.append(
             f"time: {s.total:.1f} s in all: digests {s.digest:.1f} s, loading {s.load:.1f} s, "
-            f"waiting for images {s.wait:.1f} s, forward {s.forward:.1f} s, write {s.write:.1f} s; "
-            f"beside it in threads: read {s.read:.1f} s, decode {s.decode:.1f} s"
+            f"computing {s.wait:.1f} s, write {s.write:.1f} s; "
+            f"its threads together: read {s.read:.1f} s, decode {s.decode:.1f} s, network {s.forward:.1f} s"
         )
     return "\n".join(lines)
 

@@ -1,11 +1,14 @@
-"""PyTorch as an engine, on CPU, CUDA and MPS.
+"""PyTorch as an engine, on CUDA, MPS and the CPU.
 
 On a CPU four things make it several times faster than the module as it was loaded, and none changes a vector by more
 than rounding: channels_last memory, batch norms folded into their convolutions, inference mode, and an allocator that
-keeps the pages of large activations instead of handing them back after every layer.
+keeps the pages of large activations instead of handing them back after every layer. Batches run one at a time, each on
+all cores.
 
-Every batch runs with exactly `batch_size` rows: a shorter one is padded, and the padding cut off. Kernels choose their
-order of summation by the shape of the whole batch, so a vector would otherwise depend on how many images were left.
+On CUDA two threads may call `run` at once, each with a stream and page-locked memory of its own: while the network
+works on the images of one, those of the other are copied. Images are decoded on the CPU: the GPU's own JPEG decoder
+gives other pixels, and so other vectors than the key says. Graphs of the whole network are not captured: at 256 images
+a batch, launching its kernels takes a small part of the time that they run.
 """
 
 from __future__ import annotations
@@ -13,24 +16,30 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from extract.errors import EngineError, OutOfMemory
+from extract.engines.batches import out_of_memory, run_in_batches
+from extract.errors import EngineError
 
 if TYPE_CHECKING:
-    from extract.backbones import Backbone
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from extract.engines import Source
 
 # With the allocator tuned, a CPU is as fast at 4 as at 64 images (EfficientNet-Lite0: 65-69 images/s on one AVX-512
 # core; untuned 55 falling to 28), so 16 keeps memory and padding small. A GPU needs many rows to be busy.
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
+# On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU no copies.
+LANES = {"cpu": 1, "cuda": 2, "mps": 1}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -38,43 +47,67 @@ KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the pro
 
 
 class TorchEngine:
-    """A backbone on one device, at one precision; see `extract.engines.Engine`."""
+    """A backbone on one device, at one precision; see `extract.engines.Engine`.
+
+    module: on a CPU what an exporter starts from: batch norms folded, memory as on `device`.
+    """
 
     name = "torch"
 
-    def __init__(self, backbone: Backbone, *, device: str, precision: str, batch_size: int, reason: str) -> None:
+    def __init__(self, source: Source, *, device: str, precision: str, batch_size: int, reason: str) -> None:
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
         self.reason = reason
-        self._shape = (3, backbone.transform.crop, backbone.transform.crop)
-        module = fold_batch_norms(backbone.module).to(device)
-        self._module = module.to(memory_format=torch.channels_last)
+        self.side = source.side
+        self.n_lanes = LANES[device]
+        self.module = fold_batch_norms(source.load()).to(device).to(memory_format=torch.channels_last)
+        self._own = threading.local()
+        # Called by more threads than it has lanes, beside engines that have more: one batch at a time all the same.
+        self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
             keep_freed_memory()
 
-    def run(self, batch: Tensor) -> np.ndarray:
+    def run(self, batch: Tensor) -> NDArray[np.float32]:
         """uint8 (B, 3, S, S) -> float32 (B, D), any B; rows are computed `batch_size` at a time.
 
-        Raises EngineError where the images are not of the backbone's size and type.
+        Raises EngineError where the images are not of the backbone's size and type, OutOfMemory.
         """
-        if batch.dtype != torch.uint8 or batch.shape[1:] != self._shape:
-            wanted = f"(B, {', '.join(map(str, self._shape))})"
-            raise EngineError(f"the backbone takes uint8 {wanted}, not {batch.dtype} {tuple(batch.shape)}")
-        rows = [self._run_whole(part) for part in torch.split(batch, self.batch_size)]
-        return np.concatenate(rows)
+        with self._lanes:
+            return run_in_batches(batch, self.batch_size, self.side, self._run_whole)
 
-    def _run_whole(self, part: Tensor) -> np.ndarray:
-        """Up to `batch_size` rows, run as exactly that many."""
-        n_rows = len(part)
-        if n_rows < self.batch_size:
-            part = torch.cat([part, part.new_zeros((self.batch_size - n_rows, *self._shape))])
-        with torch.inference_mode(), self._numerics():
+    def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode(), self._numerics(), self._own_stream():
             try:
-                features: Tensor = self._module(part.to(self.device).contiguous(memory_format=torch.channels_last))
+                features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
+                vectors: NDArray[np.float32] = features.float().cpu().numpy()
             except RuntimeError as error:
-                raise _out_of_memory(self.batch_size, error) from error
-        return features[:n_rows].float().cpu().numpy()
+                if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                    raise out_of_memory(self.batch_size) from error
+                raise
+        return vectors
+
+    def _on_device(self, batch: Tensor) -> Tensor:
+        """The images on the device; on CUDA through this thread's page-locked buffer, which lets the copy run aside.
+
+        The buffer is free again when the vectors of its last batch are on the CPU, and `run` returns no sooner.
+        """
+        if self.device != "cuda":
+            return batch.to(self.device)
+        if not hasattr(self._own, "pinned"):
+            self._own.pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+        return self._own.pinned.copy_(batch).to(self.device, non_blocking=True)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        """On CUDA this thread's stream, so that the work of two threads does not wait for one another."""
+        if self.device != "cuda":
+            yield
+            return
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._own.stream):
+            yield
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
@@ -82,41 +115,36 @@ class TorchEngine:
         with contextlib.ExitStack() as stack:
             if self.precision != "fp32":
                 stack.enter_context(torch.autocast(self.device, dtype=DTYPES[self.precision]))
-            if self.device == "cuda":
-                # fp32 means fp32: TF32, cuDNN's default, keeps 10 bits of mantissa and moves vectors by 1e-3.
-                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False))
             yield
 
 
-def _out_of_memory(batch_size: int, error: RuntimeError) -> Exception:
-    """One sentence for want of memory; any other error of the network as it is."""
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-        return error
-    return OutOfMemory(
-        f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
-        "What was extracted is kept."
-    )
+def build_torch_engine(source: Source, *, device: str, precision: str, batch_size: int | None, why: str) -> TorchEngine:
+    """Put a network on a device; `device` as `choose_device` gives it.
 
-
-def build_torch_engine(backbone: Backbone, *, device: str, precision: str, batch_size: int | None) -> TorchEngine:
-    """Put a backbone on a device; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises EngineError for a device or precision that this machine does not offer.
+    Raises EngineError for a precision that the device does not offer.
     """
-    chosen = _choose_device(device)
-    if chosen == "cpu" and precision == "fp16":
+    if device == "cpu" and precision == "fp16":
         raise EngineError("fp16 is slower than fp32 on a CPU, and less exact; use fp32 or bf16, or --device cuda")
-    why = "asked for" if device != "auto" else "the fastest device here" if chosen != "cpu" else "no GPU here"
+    if device == "cuda":
+        # fp32 means fp32: TF32, cuDNN's default, keeps 10 bits of mantissa and moves vectors by 1e-3. Set for the
+        # process and not around every batch: two threads would undo each other's settings.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return TorchEngine(
-        backbone,
-        device=chosen,
+        source,
+        device=device,
         precision=precision,
-        batch_size=batch_size or BATCH_SIZES[chosen],
-        reason=f"torch on {chosen} in {precision}: {why}",
+        batch_size=batch_size or BATCH_SIZES[device],
+        reason=f"torch on {device} in {precision}: {why}",
     )
 
 
-def _choose_device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """The device meant by `--device`; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises EngineError where this machine has no such device.
+    """
     offered = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, there in offered.items() if there)

@@ -2,20 +2,80 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-import classify.knn
-from classify.knn import KNNHead, nearest
+import classify.neighbours
+from classify.knn import KNNHead
+from classify.neighbours import find_neighbours, round_neighbours
+from classify.rounds import fold_rounds
 
 
-def test_the_neighbours_are_scikit_learns_by_cosine(monkeypatch):
-    monkeypatch.setattr(classify.knn, "BLOCK", 7)
-    rng = np.random.default_rng(0)
-    X, y, new = rng.normal(size=(60, 5)) + 1.0, np.arange(60) % 2, rng.normal(size=(20, 5)) + 1.0
-    theirs = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(X, y)
-    ours = KNNHead(k=5).fit(X, y)
+def rows(n=60, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, 5)) + 1.0).astype(dtype), np.arange(n) % 2
+
+
+@pytest.fixture(params=["whole", "blocks"])
+def blocks(request, monkeypatch):
+    if request.param == "blocks":
+        monkeypatch.setattr(classify.neighbours, "SQUARE", (7, 5))
+        monkeypatch.setattr(classify.neighbours, "FLAT", (4, 9))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_neighbours_are_scikit_learns(blocks, metric):
+    (X, y), new = rows(), rows(20, seed=1)[0]
+    theirs = KNeighborsClassifier(5, metric=metric, algorithm="brute").fit(X, y)
+    ours = KNNHead(k=5, metric=metric).fit(X, y)
+    found = find_neighbours(new, X, 5, metric, X.mean(axis=0))
+    distance, index = theirs.kneighbors(new)
+    assert (found.rows == index).all()
     # Half a vote of prior for each of two equally frequent classes.
     votes = 5 * theirs.predict_proba(new)
     assert ours.predict_proba(new) == pytest.approx((votes + 0.5) / 6)
     assert (ours.predict(new) == theirs.predict(new)).all()
+    nearness = 1.0 - distance if metric == "cosine" else -(distance**2) / 2
+    assert found.similarity == pytest.approx(nearness)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_far_from_zero_the_neighbours_are_still_found_in_float32(metric):
+    X, _ = rows()
+    far = (X + 1000.0).astype(np.float32)
+    exact = find_neighbours(far.astype(np.float64), far.astype(np.float64), 1, metric, far.mean(axis=0))
+    assert (exact.rows[:, 0] == np.arange(60)).all()
+    assert (find_neighbours(far, far, 1, "euclidean", far.mean(axis=0)).rows[:, 0] == np.arange(60)).all()
+
+
+def test_folds_share_a_table_and_never_see_their_own_rows(blocks):
+    X, _ = rows()
+    fold = np.arange(60) % 3
+    tables = list(round_neighbours(X, fold_rounds(fold), 6, ["cosine", "euclidean"], X.mean(axis=0)))
+    for number, table in enumerate(tables):
+        others = np.flatnonzero(fold != number)
+        for metric, found in table.items():
+            alone = find_neighbours(X[fold == number], X[others], 6, metric, X.mean(axis=0))
+            assert (found.rows == others[alone.rows]).all()
+
+
+def test_rounds_that_overlap_are_right_as_well():
+    X, _ = rows()
+    overlapping = [np.arange(60) < 20, np.arange(60) < 30]
+    for held_out, table in zip(overlapping, round_neighbours(X, overlapping, 4, ["cosine"], X[0]), strict=True):
+        others = np.flatnonzero(~held_out)
+        alone = find_neighbours(X[held_out], X[others], 4, "cosine", X[0])
+        assert (table["cosine"].rows == others[alone.rows]).all()
+
+
+def test_every_setting_of_a_sweep_is_the_head_fitted_alone():
+    X, y = rows()
+    settings = [{"k": k, "metric": m, "sharpness": s} for k in (1, 7, 200) for m in ("cosine", "euclidean")
+                for s in (None, 0.1)]  # fmt: skip
+    rounds = fold_rounds(np.arange(60) // 15)
+    for setting, number, trial in KNNHead.try_grid([KNNHead(**one) for one in settings], X, y, rounds):
+        held_out = rounds[number]
+        alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out])
+        # The unit of the distance is the variance of all rows in a sweep, of the training rows in a fit.
+        near = 0.05 if settings[setting]["metric"] == "euclidean" and settings[setting]["sharpness"] else 1e-9
+        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]), abs=near)
 
 
 def test_more_neighbours_than_rows_are_all_rows():
@@ -29,5 +89,31 @@ def test_equal_votes_go_to_the_more_frequent_class():
     assert head.predict(np.array([[1.0, 0.0]])).tolist() == [1]
 
 
-def test_the_largest_come_first():
-    assert nearest(np.array([[0.1, 0.9, 0.5, 0.7]]), 3).tolist() == [[1, 3, 2]]
+def test_sharp_votes_weigh_the_nearest_most():
+    X, y = np.array([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]]), np.array([0, 1, 1])
+    found = KNNHead(k=3, sharpness=0.2).fit(X, y).predict_proba(X[:1])
+    less = np.exp((0.6 - 1.0) / 0.2)
+    assert found[0] == pytest.approx(np.array([1 + 1 / 3, 2 * less + 2 / 3]) / (2 + 2 * less))
+
+
+def test_a_row_of_weight_three_is_three_rows():
+    X, y = rows(20)
+    weights = np.where(np.arange(20) < 5, 3, 1)
+    weighted = KNNHead(k=6).fit(X, y, sample_weight=weights)
+    repeated = KNNHead(k=6).fit(np.repeat(X, weights, axis=0), np.repeat(y, weights))
+    assert weighted.predict_proba(X) == pytest.approx(repeated.predict_proba(X))
+
+
+def test_balanced_classes_get_the_same_prior_and_votes_in_proportion():
+    X, y = np.eye(4), np.array([0, 0, 0, 1])
+    assert KNNHead(k=4, class_weight="balanced").fit(X, y).predict_proba(X[:1]) == pytest.approx(
+        np.array([[2 + 0.5, 2 + 0.5]]) / 5
+    )
+
+
+def test_unknown_metrics_and_no_neighbours_are_refused():
+    X, y = rows()
+    with pytest.raises(ValueError, match="metric='manhattan' is unknown: use 'cosine' or 'euclidean'"):
+        KNNHead(metric="manhattan").fit(X, y)
+    with pytest.raises(ValueError, match="k=0 is not possible: use 1 neighbour or more"):
+        KNNHead(k=0).fit(X, y)

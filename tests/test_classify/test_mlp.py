@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from classify.mlp import MLPHead
+from classify.rounds import fold_rounds, val_round
 
 
 def clouds(n=120, seed=0, dtype=np.float32):
@@ -12,14 +13,14 @@ def clouds(n=120, seed=0, dtype=np.float32):
 
 
 def head(**params):
-    return MLPHead(**{"hidden": 16, "epochs": 8, "random_state": 0, **params})
+    return MLPHead(**{"hidden": 16, "epochs": 2, "random_state": 0, "dropout": 0.0, **params})
 
 
 def test_a_ring_around_a_cloud_is_learned_which_no_linear_head_could():
     rng = np.random.default_rng(0)
     y, angle = np.arange(300) % 2, rng.uniform(0, 2 * np.pi, 300)
     X = rng.normal(size=(300, 2)) * 0.3 + 3.0 * y[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
-    assert head(epochs=30, learning_rate=1e-2).fit(X, y).score(X, y) > 0.97
+    assert head(epochs=5, learning_rate=1e-2).fit(X, y).score(X, y) > 0.97
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -36,30 +37,39 @@ def test_a_seed_decides_everything_and_torch_keeps_its_own(dropout):
     assert (first.coef_ != other.coef_).any()
 
 
-def test_the_number_of_threads_is_left_as_it_was():
-    before = torch.get_num_threads()
-    head().fit(*clouds())
-    assert torch.get_num_threads() == before
+def test_features_are_never_changed():
+    X, y = clouds(dtype=np.float64)
+    before = X.copy()
+    list(MLPHead.try_grid([head()], X, y, val_round(90, 120)))
+    head().fit(X, y)
+    assert np.array_equal(X, before)
 
 
-def test_the_epoch_best_on_val_is_kept():
+def test_what_a_sweep_decides_for_one_setting_is_what_a_fit_with_those_epochs_gives():
     X, y = clouds()
-    X_val, y_val = clouds(seed=1)
-    chosen = head(epochs=20, patience=20).fit(X, y, X_val=X_val, y_val=y_val)
-    by_epoch = [head(epochs=epochs).fit(X, y) for epochs in range(1, 21)]
-    accuracy = [one.score(X_val, y_val) for one in by_epoch]
-    assert chosen.score(X_val, y_val) == max(accuracy)
-    assert (chosen.coef_ == by_epoch[chosen.best_epoch_ - 1].coef_).all()
+    settings = [{"dropout": d, "learning_rate": rate} for d in (0.0, 0.3) for rate in (1e-3, 1e-2)]
+    found = {s: t for s, _, t in MLPHead.try_grid([head(**one) for one in settings], X, y, val_round(90, 120))}
+    for setting, trial in found.items():
+        alone = head(**settings[setting], **trial.decided).fit(X[:90], y[:90])
+        assert trial.proba == pytest.approx(alone.predict_proba(X[90:]), abs=1e-4)
 
 
-def test_training_ends_when_patience_does():
+def test_folds_follow_the_first_one_and_every_pair_comes_once():
     X, y = clouds()
-    worse_and_worse = head(epochs=50, patience=1, learning_rate=0.1).fit(X, y, X_val=X[:30], y_val=(y[:30] + 1) % 3)
-    assert worse_and_worse.best_epoch_ < 50
+    heads = [head(learning_rate=rate, epochs=4) for rate in (1e-4, 1e-3, 1e-2)]
+    found = [(s, n, t) for s, n, t in MLPHead.try_grid(heads, X, y, fold_rounds(np.arange(120) % 3))]
+    assert sorted((s, n) for s, n, _ in found) == [(s, n) for s in range(3) for n in range(3)]
+    first = {s: t.decided["epochs"] for s, n, t in found if n == 0}
+    assert all(t.decided["epochs"] <= first[s] for s, _, t in found)
+    assert all(len(t.proba) == 40 for _, _, t in found)
 
 
-def test_without_val_every_epoch_is_run():
-    assert head(epochs=5).fit(*clouds()).best_epoch_ == 5
+def test_the_first_to_leave_are_told_once():
+    X, y = clouds()
+    heads = [head(learning_rate=rate, epochs=4, patience=4) for rate in np.geomspace(1e-5, 1e-2, 12)]
+    notes = [t.note for _, _, t in MLPHead.try_grid(heads, X, y, val_round(90, 120)) if t.note]
+    assert len(notes) == 1
+    assert notes[0].startswith("Of 12 settings those behind on val left: 6 after 1 epochs and 3 after 2 epochs")
 
 
 def test_a_learning_rate_that_blows_up_is_told():
@@ -68,6 +78,32 @@ def test_a_learning_rate_that_blows_up_is_told():
         blown = head(learning_rate=1e38).fit(X, y)
     assert not blown.converged_
     assert blown.note_ == "learning_rate=1e+38: training diverged."
+
+
+def test_a_blown_up_setting_cannot_win_a_sweep():
+    X, y = clouds()
+    heads = [head(learning_rate=1e38), head(learning_rate=1e-2)]
+    with np.errstate(all="ignore"):
+        found = {s: t for s, _, t in MLPHead.try_grid(heads, X, y, val_round(90, 120))}
+    assert not found[0].converged
+    assert np.allclose(found[0].proba, 1 / 3)
+    assert found[1].converged
+
+
+def test_balanced_weights_find_the_rare_class():
+    rng = np.random.default_rng(0)
+    y = (np.arange(2000) % 50 == 0).astype(int)
+    X = (rng.normal(size=(2000, 4)) + 1.5 * y[:, None]).astype(np.float32)
+    plain = head(learning_rate=1e-2).fit(X, y)
+    balanced = head(learning_rate=1e-2, class_weight="balanced").fit(X, y)
+    assert plain.predict(X)[y == 1].mean() < 0.7 < 0.85 < balanced.predict(X)[y == 1].mean()
+
+
+def test_rows_without_weight_are_not_seen():
+    X, y = clouds()
+    wrong = np.where(np.arange(120) < 30, (y + 1) % 3, y)
+    weights = (np.arange(120) >= 30).astype(float)
+    assert (head().fit(X, wrong, sample_weight=weights).coef_ == head().fit(X[30:], y[30:]).coef_).all()
 
 
 def test_the_columns_own_units_are_kept_but_a_common_unit_changes_nothing():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from classify.scaling import fit_common_scaling, fit_scaling
+from classify.scaling import fit_scaling
 
 
 def test_columns_come_out_with_mean_zero_and_deviation_one_and_constants_survive():
@@ -18,11 +18,3 @@ def test_folded_weights_score_raw_columns_alike():
     scaling = fit_scaling(X)
     coef, intercept = scaling.fold(W, b)
     assert X @ coef.T + intercept == pytest.approx(scaling.apply(X) @ W.T + b)
-
-
-def test_a_common_scale_keeps_the_proportions_of_the_columns():
-    X = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 2.0, 3.0]
-    Z = fit_common_scaling(X).apply(X)
-    assert np.mean(Z.var(axis=0)) == pytest.approx(1.0)
-    assert Z.std(axis=0) / Z.std(axis=0)[0] == pytest.approx(X.std(axis=0) / X.std(axis=0)[0])
-    assert fit_common_scaling(np.ones((4, 2))).scale.tolist() == [1.0, 1.0]

@@ -4,7 +4,9 @@ import pytest
 from classify.errors import BadLabels, BadSplit, UnknownHead
 from classify.heads import HEADS, HeadInfo, build_head
 from classify.metrics import score
-from classify.sweep import sweep
+from classify.rounds import fold_rounds, val_round
+from classify.splits import assign_folds
+from classify.sweep import edge_notes, sweep
 
 OWN = list(HEADS)
 
@@ -27,7 +29,7 @@ def small_mlp(monkeypatch):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_a_sweep_chooses_refits_and_reports(name, n_classes):
     X, y = clouds(150, n_classes=n_classes)
-    found = sweep(name, X[:100], y[:100], X[100:], y[100:], seed=1)
+    found = sweep(name, X, y, rounds=val_round(100, len(y)), seed=1)
     assert found.grid_size == len(found.grid) == len(HEADS[name].grid)
     assert max(row["val_accuracy"] for row in found.grid) == found.val["accuracy"] > 0.6
     assert found.params in [row["params"] for row in found.grid]
@@ -40,7 +42,7 @@ def test_a_sweep_chooses_refits_and_reports(name, n_classes):
 @pytest.mark.parametrize("name", OWN)
 def test_the_same_seed_gives_the_same_numbers(name):
     X, y = clouds(120, distance=1.0)
-    first, second = (sweep(name, X[:80], y[:80], X[80:], y[80:], seed=3) for _ in range(2))
+    first, second = (sweep(name, X, y, rounds=val_round(80, len(y)), seed=3) for _ in range(2))
     assert first.params == second.params
     assert first.val == second.val
     assert (first.head.predict_proba(X) == second.head.predict_proba(X)).all()
@@ -49,7 +51,7 @@ def test_the_same_seed_gives_the_same_numbers(name):
 @pytest.mark.parametrize("name", OWN)
 def test_a_shared_fit_is_the_fit_of_each_setting_alone(name):
     X, y = clouds(120, distance=1.0)
-    found = sweep(name, X[:80], y[:80], X[80:], y[80:], seed=2)
+    found = sweep(name, X, y, rounds=val_round(80, len(y)), seed=2)
     for row in found.grid:
         alone = build_head(name, seed=2, **row["params"]).fit(X[:80], y[:80])
         metrics = score(y[80:], alone.predict_proba(X[80:]), alone.predict(X[80:]))
@@ -61,12 +63,12 @@ def test_equal_settings_are_decided_for_the_simplest(monkeypatch):
     info = HEADS["knn"]
     monkeypatch.setitem(HEADS, "knn", HeadInfo(info.name, info.summary, info.location, ({"k": 500}, {"k": 400})))
     X, y = clouds(60)
-    assert sweep("knn", X[:40], y[:40], X[40:], y[40:]).params == {"k": 500}
+    assert sweep("knn", X, y, rounds=val_round(40, len(y))).params == {"k": 500}
 
 
 def test_the_temperature_is_the_best_for_val():
     X, y = clouds(300, distance=1.0)
-    found = sweep("ridge", X[:200], y[:200], X[200:], y[200:])
+    found = sweep("ridge", X, y, rounds=val_round(200, len(y)))
     for factor in (0.8, 1.25):
         params = {**found.params, "temperature": found.params["temperature"] * factor}
         other = build_head("ridge", **params).fit(X[:200], y[:200])
@@ -75,26 +77,25 @@ def test_the_temperature_is_the_best_for_val():
 
 def test_folds_hold_out_every_row_once():
     X, y = clouds(90)
-    found = sweep("centroid", X[:60], y[:60], X[60:], y[60:], folds=3)
     by_hand = np.arange(90) // 3 % 3
-    given = sweep("centroid", X[:60], y[:60], X[60:], y[60:], folds=by_hand)
+    given = sweep("centroid", X, y, rounds=fold_rounds(by_hand))
     held_out = np.empty(90, dtype=int)
     for fold in range(3):
         head = build_head("centroid", metric=given.params["metric"]).fit(X[by_hand != fold], y[by_hand != fold])
         held_out[by_hand == fold] = head.predict(X[by_hand == fold])
     assert given.val["accuracy"] == pytest.approx(np.mean(held_out == y))
-    assert 0.6 < found.val["accuracy"] <= 1.0
 
 
 def test_folds_agree_on_a_whole_number_of_epochs():
     X, y = clouds(90)
-    assert type(sweep("mlp", X[:60], y[:60], X[60:], y[60:], folds=3).params["epochs"]) is int
+    folds = fold_rounds(assign_folds(np.arange(90), y, 3))
+    assert type(sweep("mlp", X, y, rounds=folds).params["epochs"]) is int
 
 
 def test_a_class_that_train_lacks_in_a_round_counts_as_an_error():
     X, y = clouds(60)
     y[-1] = 7
-    found = sweep("ridge", X[:50], y[:50], X[50:], y[50:])
+    found = sweep("ridge", X, y, rounds=val_round(50, len(y)))
     assert found.val["accuracy"] <= 0.9
     assert found.head.classes_.tolist() == [0, 1, 2, 7]
 
@@ -104,7 +105,7 @@ def test_a_class_that_train_lacks_in_a_round_counts_as_an_error():
 )
 def test_a_scikit_learn_classifier_is_swept_like_any_other(name):
     X, y = clouds(150)
-    found = sweep(name, X[:100], y[:100], X[100:], y[100:], seed=1)
+    found = sweep(name, X, y, rounds=val_round(100, len(y)), seed=1)
     assert found.grid_size == 1
     assert found.head.predict_proba(X).shape == (150, 3)
     assert found.val["accuracy"] > 0.5
@@ -112,7 +113,7 @@ def test_a_scikit_learn_classifier_is_swept_like_any_other(name):
 
 def test_what_did_not_converge_is_said_and_not_warned_about():
     X, y = clouds(150, distance=0.3)
-    found = sweep("sklearn.neural_network.MLPClassifier", X[:100], y[:100], X[100:], y[100:])
+    found = sweep("sklearn.neural_network.MLPClassifier", X, y, rounds=val_round(100, len(y)))
     assert found.grid[0]["converged"] is False
     assert "hasn't converged" in found.notes[0]
     assert found.notes[1].startswith("The refit did not converge: ")
@@ -122,26 +123,40 @@ def test_our_own_descent_says_when_it_was_cut_short(monkeypatch):
     info, short = HEADS["logistic"], ({"C": 1.0, "max_iter": 1},)
     monkeypatch.setitem(HEADS, "logistic", HeadInfo(info.name, info.summary, info.location, short))
     X, y = clouds(150)
-    found = sweep("logistic", X[:100], y[:100], X[100:], y[100:])
+    found = sweep("logistic", X, y, rounds=val_round(100, len(y)))
     assert found.grid[0]["converged"] is False
     assert found.notes[0].startswith("C=1: stopped after 1 iterations")
 
 
-def test_progress_counts_every_setting_and_the_refit():
+def test_progress_counts_every_setting_and_the_refit_and_says_the_best_so_far():
     X, y = clouds(60)
     told = []
-    sweep("centroid", X[:40], y[:40], X[40:], y[40:], progress=lambda *step: told.append(step))
-    swept = "centroid: swept a setting"
-    assert told == [(1, 3, swept), (2, 3, swept), (3, 3, "centroid: refit")]
+    found = sweep("centroid", X, y, rounds=val_round(40, len(y)), progress=lambda *step: told.append(step))
+    assert [step[:2] for step in told] == [(done, found.grid_size + 1) for done in range(1, found.grid_size + 2)]
+    best = f"{found.val['accuracy']:.2%}"
+    assert told[-2][2] == f"best so far {best}"
+    assert told[-1][2] == f"{best}, refitted"
+
+
+def test_the_best_at_the_edge_of_its_grid_is_said():
+    grid = [{"C": C, "metric": "cosine", "k": k} for C in (0.1, 1.0, 10.0) for k in (1, 2, 3)]
+    said = "The best C, 10, is the largest of its grid: a better one may lie beyond."
+    assert edge_notes({"C": 10.0, "metric": "cosine", "k": 1, "temperature": 2.0}, grid) == [said]
+    assert edge_notes({"C": 1.0, "metric": "cosine", "k": 2}, grid) == []
+    assert edge_notes({"C": 0.1}, grid[:6]) == []
 
 
 def test_what_cannot_be_swept_is_refused():
     X, y = clouds(60)
     with pytest.raises(UnknownHead, match="There is no head 'tree'"):
-        sweep("tree", X[:40], y[:40], X[40:], y[40:])
+        sweep("tree", X, y, rounds=val_round(40, 60))
     with pytest.raises(BadSplit, match="Train or val is empty"):
-        sweep("knn", X, y, X[:0], y[:0])
-    with pytest.raises(BadSplit, match="2 folds were given for 60 rows"):
-        sweep("knn", X[:40], y[:40], X[40:], y[40:], folds=np.array([0, 1]))
+        val_round(60, 60)
+    with pytest.raises(BadSplit, match="A round of 2 rows was given for 60 rows"):
+        sweep("knn", X, y, rounds=[np.array([True, False])])
+    with pytest.raises(BadSplit, match="holds out no row or all of them"):
+        sweep("knn", X, y, rounds=[np.ones(60, dtype=bool)])
+    with pytest.raises(BadSplit, match="No round was given"):
+        sweep("knn", X, y, rounds=[])
     with pytest.raises(BadLabels, match="hold 1 class"):
-        sweep("knn", X[:40], y[:40] * 0, X[40:], y[40:] * 0)
+        sweep("knn", X, y * 0, rounds=val_round(40, 60))

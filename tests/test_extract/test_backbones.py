@@ -10,7 +10,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from extract.architectures import build_network
 from extract.backbones import backbone_dim, list_backbones, load_backbone, network_names
-from extract.engines import build_engine
+from extract.engines import build_engine, source_of
 from extract.errors import BackboneError, UnknownBackbone, UnknownLayer
 from extract.transform import apply_transform
 from extract.weights import read_tensors
@@ -82,7 +82,7 @@ def test_vectors_equal_those_of_torchvisions_own_extraction(name, tmp_path):
 
     assert backbone.feature_dim == theirs.shape[1]
     assert relative_error(backbone.module(images), theirs) < 1e-5
-    assert relative_error(torch.from_numpy(build_engine(backbone, batch_size=2).run(images)), theirs) < 1e-5
+    assert relative_error(torch.from_numpy(build_engine(source_of(backbone), batch_size=2).run(images)), theirs) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "mnasnet0_5", "regnet_y_400mf", "swin_v2_t"])

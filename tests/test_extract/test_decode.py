@@ -346,6 +346,58 @@ def test_damaged_exif_beside_good_pixels_is_ignored():
     assert decoded(data).shape == SMOOTH.shape
 
 
+# Reduced: a JPEG at a fraction of its size, for who asks for it
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Smooth shapes and some texture, as cameras see them."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    waves = [np.sin(9 * x + 4 * y), np.cos(7 * y), np.sin(5 * x * y)]
+    noise = np.random.default_rng(0).normal(0, 0.05, (height, width, 3))
+    return Image.fromarray(np.uint8((np.stack(waves, 2) / 2.5 + 0.5 + noise).clip(0, 1) * 255))
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "found"),
+    [
+        ((800, 600), 300, (400, 300)),
+        ((800, 600), 301, (800, 600)),
+        ((1600, 600), 75, (200, 75)),
+        ((600, 1600), 150, (150, 400)),
+        ((803, 601), 100, (201, 151)),
+        ((90, 70), 256, (90, 70)),
+        ((4000, 3000), 10, (500, 375)),
+    ],
+)
+def test_a_jpeg_is_reduced_as_far_as_its_shortest_side_allows(size, at_least, found):
+    pixels = decode_image(saved(photo(*size), "JPEG"), at_least=at_least)
+    assert (pixels.shape[2], pixels.shape[1]) == found
+
+
+def test_reduced_pixels_are_near_those_of_the_whole_made_smaller():
+    data = saved(photo(1600, 1200), "JPEG", quality=95)
+    reduced = decode_image(data, at_least=300).permute(1, 2, 0).numpy().astype(float)
+    whole = Image.fromarray(decoded(data)).resize((400, 300), Image.Resampling.BOX)
+    assert np.abs(reduced - np.asarray(whole, dtype=float)).mean() < 2.0
+
+
+def test_a_turned_jpeg_is_reduced_and_upright():
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    pixels = decode_image(saved(photo(800, 600), "JPEG", exif=exif), at_least=300)
+    assert pixels.shape == (3, 400, 300)
+
+
+@pytest.mark.parametrize("data", [saved(photo(500, 400), "JPEG"), saved(photo(800, 600), "PNG")])
+def test_what_is_not_far_too_large_or_no_jpeg_is_read_as_ever(data):
+    assert torch.equal(decode_image(data, at_least=250), decode_image(data))
+
+
+def test_a_truncated_jpeg_is_refused_when_reduced_too():
+    data = saved(photo(800, 600), "JPEG")
+    assert "truncated" in reason(data[: len(data) // 2], at_least=100)
+
+
 @pytest.mark.parametrize("file_format", ["TIFF", "PNG", "PPM"])
 def test_16_bit_grey_is_its_high_byte(file_format):
     data = saved(Image.fromarray(WIDE[..., 0]), file_format)

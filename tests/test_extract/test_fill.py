@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from extract import digests, fill
+from extract import compute, digests, fill
 from extract.backbones import Backbone
 from extract.cache import FeatureCache
 from extract.decode import decode_image
@@ -28,6 +28,7 @@ from extract.fill import ExtractReport, Settings, Silent, extract_features
 from extract.manifest import read_images
 from extract.memo import FileState, Memo
 from extract.request import FeatureRequest, recall
+from extract.spec import image_digest
 from extract.transform import TransformSpec, apply_transform
 
 N = 10
@@ -93,7 +94,7 @@ def counts(open_folder, monkeypatch) -> Counts:
         return decode_image(data, **options)
 
     monkeypatch.setattr("extract.backbones.load_backbone", load)
-    monkeypatch.setattr(fill, "decode_image", decode)
+    monkeypatch.setattr(compute, "decode_image", decode)
     return counts
 
 
@@ -141,7 +142,7 @@ class Told(Silent):
 
     def extracting(self, done: int, total: int, refused: int) -> None:
         self.calls.append((done, total, refused))
-        if done == self.stop_after:
+        if self.stop_after is not None and done >= self.stop_after:
             raise self.error
 
 
@@ -198,7 +199,7 @@ def test_the_report_names_every_sample_in_the_order_of_the_manifest(extract, ima
     report = extract()
     assert report.samples == read_images(images).samples
     assert [bytes(row) for row in report.digests] == [
-        fill.image_digest(Path(sample.path).read_bytes()) for sample in report.samples
+        image_digest(Path(sample.path).read_bytes()) for sample in report.samples
     ]
     assert report.refusals == ()
     assert report.n_decoded == N
@@ -236,7 +237,7 @@ def test_a_second_run_extracts_nothing_decodes_nothing_and_loads_nothing(extract
 
     for place in ("extract.backbones.load_backbone", "extract.engines.build_engine", "extract.digests._hash_file"):
         monkeypatch.setattr(place, never)
-    monkeypatch.setattr(fill, "decode_image", never)
+    monkeypatch.setattr(compute, "decode_image", never)
     second = extract()
     assert counted(second) == [(N, 0)]
     assert second.n_decoded == 0
@@ -346,8 +347,8 @@ def test_a_corrupt_image_is_refused_with_its_copies_and_the_rest_is_done(extract
     report = extract(progress=progress)
     assert counted(report) == [(0, N)]
     assert [(r.name, r.digest) for r in report.refusals] == [
-        ("a/broken.png", fill.image_digest(BROKEN).hex()),
-        ("b/again.png", fill.image_digest(BROKEN).hex()),
+        ("a/broken.png", image_digest(BROKEN).hex()),
+        ("b/again.png", image_digest(BROKEN).hex()),
     ]
     assert len(report.samples) == len(report.digests) == N
     assert not report.filled[0].cache.missing(report.digests).any()
@@ -412,7 +413,7 @@ def test_only_what_the_bytes_are_refused_for_is_remembered(extract, images, cach
     assert len(report.refusals) == 3
     key = report.filled[0].resolved.spec.key
     with Memo(cache) as memo:
-        assert list(memo.refusals(key)) == [fill.image_digest(BROKEN)]
+        assert list(memo.refusals(key)) == [image_digest(BROKEN)]
     (images / "a" / "2.png").write_bytes(kept[0])
     (images / "a" / "4.png").write_bytes(kept[1])
     assert counted(extract()) == [(N - 2, 2)]
@@ -470,9 +471,9 @@ def test_on_error_fail_stops_before_anything_when_a_file_cannot_be_read(extract,
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
 def test_whatever_stops_the_run_leaves_the_finished_rows_and_the_next_run_does_the_rest(extract, counts, error):
     with pytest.raises(error) as stopped:
-        extract(progress=Told(stop_after=5, error=error), batch_size=2)
+        extract(progress=Told(stop_after=3, error=error), batch_size=2)
     assert stopped.tb is not None  # while somebody still looks at the error, no thread decodes on
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
     report = extract()
     assert counted(report) == [(4, N - 4)]
     assert not report.filled[0].cache.missing(report.digests).any()
@@ -576,10 +577,10 @@ def test_another_weights_file_is_loaded_to_see_whether_its_tensors_are_others(
     assert counted(extract()) == [(0, N)]
 
 
-def test_progress_counts_every_image_once_and_names_the_engine(extract):
+def test_progress_counts_every_chunk_once_and_names_the_engine(extract):
     progress = Told()
     extract(progress=progress)
-    assert progress.calls == [(i, N, 0) for i in range(1, N + 1)]
+    assert progress.calls == [(i, N, 0) for i in range(2, N + 1, 2)]
     outlook, engine = progress.lines
     assert re.fullmatch(r"10 images to extract, 0 already there; 2\.8 kB of disk needed, [\d.]+ [kMGT]?B free", outlook)
     assert engine == "torch on cpu in fp32: asked for"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.loader import MAX_THREADS, default_threads, load_ahead
+from extract.loader import load_ahead
 
 
 @given(items=st.lists(st.integers(), max_size=40), n_threads=st.integers(1, 4), n_ahead=st.integers(1, 50))
@@ -67,7 +66,7 @@ def test_closing_leaves_no_thread_and_no_work_behind():
     next(results)
     results.close()
     n_done = len(done)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
     assert n_done < 60
     assert len(done) == n_done
 
@@ -76,20 +75,3 @@ def test_the_work_is_done_in_other_threads():
     names = set(load_ahead(range(8), lambda _: threading.current_thread().name, n_threads=2, n_ahead=8))
     assert threading.current_thread().name not in names
     assert 1 <= len(names) <= 2
-
-
-@pytest.mark.parametrize(
-    ("cores", "device", "n_threads"),
-    [
-        (1, "cpu", 1),
-        (2, "cpu", 1),
-        (8, "cpu", 4),
-        (64, "cpu", MAX_THREADS),
-        (2, "cuda", 2),
-        (64, "cuda", MAX_THREADS),
-        (None, "cpu", 1),
-    ],
-)
-def test_decoding_leaves_half_of_a_cpu_to_the_engine_and_gives_a_gpu_all(monkeypatch, cores, device, n_threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert default_threads(device) == n_threads

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.spec import DTYPES, PRECISIONS, FeatureSpec, image_digest
+from extract.spec import DECODES, DTYPES, PRECISIONS, FeatureSpec, image_digest
 from extract.transform import TransformSpec
 
 OTHER_VALUES = {
@@ -23,6 +23,7 @@ OTHER_VALUES = {
     "decode_version": 2,
     "precision": "fp16",
     "dtype": "float16",
+    "decode": "reduced",
 }
 OTHER_TRANSFORM_VALUES = {
     "resize": 17,
@@ -55,6 +56,7 @@ SPECS = st.builds(
     decode_version=st.integers(1, 9),
     precision=st.sampled_from(PRECISIONS),
     dtype=st.sampled_from(DTYPES),
+    decode=st.sampled_from(DECODES),
 )
 
 

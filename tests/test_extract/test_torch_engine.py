@@ -1,4 +1,5 @@
 import ctypes
+import re
 import threading
 
 import numpy as np
@@ -8,9 +9,9 @@ from torch import nn
 from torchvision import models
 
 from extract.backbones import load_backbone
-from extract.engines import build_engine
+from extract.engines import build_engine, source_of
 from extract.engines.torch_engine import fold_batch_norms, keep_freed_memory
-from extract.errors import EngineError
+from extract.errors import EngineError, OutOfMemory
 
 N_IMAGES = 11
 
@@ -28,7 +29,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def engine(backbone):
-    return build_engine(backbone, device="cpu", batch_size=4)
+    return build_engine(source_of(backbone), engine="torch", device="cpu", batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,12 @@ def test_vectors_are_the_same_bits_from_another_thread(engine, images, vectors):
 
 
 def test_another_batch_size_agrees_to_rounding(backbone, images, vectors):
-    assert relative_error(build_engine(backbone, device="cpu", batch_size=7).run(images), vectors) < 1e-6
+    assert (
+        relative_error(
+            build_engine(source_of(backbone), engine="torch", device="cpu", batch_size=7).run(images), vectors
+        )
+        < 1e-6
+    )
 
 
 def test_no_images_are_no_vectors(engine, images):
@@ -74,7 +80,7 @@ def test_no_images_are_no_vectors(engine, images):
 
 
 def test_bf16_stays_near_fp32(backbone, images, vectors):
-    rough = build_engine(backbone, device="cpu", precision="bf16", batch_size=4).run(images)
+    rough = build_engine(source_of(backbone), device="cpu", precision="bf16", batch_size=4).run(images)
     assert rough.dtype == np.float32
     assert 1e-5 < relative_error(rough, vectors) < 0.1
 
@@ -113,7 +119,8 @@ def test_folding_removes_batch_norms_and_changes_only_rounding(name, tmp_path):
 
 def test_the_reason_names_device_and_precision(backbone, engine):
     assert engine.reason == "torch on cpu in fp32: asked for"
-    assert build_engine(backbone, batch_size=1).reason.startswith("torch on ")
+    bf16 = build_engine(source_of(backbone), precision="bf16", batch_size=1)
+    assert re.fullmatch(r"torch on \w+ in bf16: (no GPU here|the fastest device here)", bf16.reason)
 
 
 def test_images_of_another_size_or_type_are_refused(engine):
@@ -127,7 +134,7 @@ def test_images_of_another_size_or_type_are_refused(engine):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"engine": "tensorrt"}, "there is no engine 'tensorrt'; choose from auto, torch"),
+        ({"engine": "tensorrt"}, "there is no engine 'tensorrt'; choose from auto, onnxruntime, torch"),
         ({"device": "tpu"}, "there is no device 'tpu'; choose from auto, cpu, cuda, mps"),
         ({"precision": "int8"}, "there is no precision 'int8'; choose from fp32, fp16, bf16"),
         ({"batch_size": 0}, "a batch of 0 images cannot run; --batch-size is 1 or more"),
@@ -139,19 +146,19 @@ def test_images_of_another_size_or_type_are_refused(engine):
 )
 def test_what_there_is_not_is_refused_in_a_sentence(backbone, arguments, sentence):
     with pytest.raises(EngineError) as refused:
-        build_engine(backbone, **arguments)
+        build_engine(source_of(backbone), **arguments)
     assert str(refused.value) == sentence
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_here_is_refused(backbone):
     with pytest.raises(EngineError, match=r"^there is no device 'cuda' on this machine as torch sees it; there is "):
-        build_engine(backbone, device="cuda")
+        build_engine(source_of(backbone), device="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_agrees_with_the_cpu(backbone, images, vectors):
-    assert relative_error(build_engine(backbone, device="cuda", batch_size=4).run(images), vectors) < 1e-4
+    assert relative_error(build_engine(source_of(backbone), device="cuda", batch_size=4).run(images), vectors) < 1e-4
 
 
 def test_without_glibc_the_allocator_is_left_alone(monkeypatch):
@@ -167,12 +174,29 @@ def test_with_glibc_the_allocator_takes_the_setting():
     assert keep_freed_memory() is True
 
 
-def test_want_of_memory_is_one_sentence_that_names_the_batch():
-    from extract.engines import torch_engine
-    from extract.errors import OutOfMemory
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_want_of_memory_is_one_sentence_that_names_the_batch(engine, images, monkeypatch, error):
+    def too_large(_):
+        raise error
 
-    full = torch_engine._out_of_memory(512, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert isinstance(full, OutOfMemory)
-    assert "A batch of 512 images needs more memory" in str(full)
-    other = RuntimeError("shapes do not fit")
-    assert torch_engine._out_of_memory(512, other) is other
+    monkeypatch.setattr(engine, "module", too_large)
+    with pytest.raises(OutOfMemory) as refused:
+        engine.run(images)
+    assert str(refused.value) == (
+        "A batch of 4 images needs more memory than there is; take a smaller --batch-size. What was extracted is kept."
+    )
+
+
+def test_any_other_error_of_the_network_stays_what_it_is(engine, images, monkeypatch):
+    def wrong(_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(engine, "module", wrong)
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+        engine.run(images)

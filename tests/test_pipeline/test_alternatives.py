@@ -33,6 +33,7 @@ OTHER_VALUES = {
     "decode_version": 99,
     "precision": "bf16",
     "dtype": "float16",
+    "decode": "reduced",
     "transform.resize": 300,
     "transform.crop": 200,
     "transform.interpolation": "bilinear",
@@ -242,7 +243,7 @@ def test_the_report_of_an_extraction_says_what_each_cache_holds_and_where_the_ti
     assert run([*command, "--layer", "_blocks.2"]) == DONE
     said = capsys.readouterr().out
     assert "efficientnet_lite0 (IMAGENET1K, _blocks.2): 30 images" in said
-    for part in ("digests", "loading", "waiting for images", "forward", "write", "read", "decode"):
+    for part in ("digests", "loading", "computing", "network", "write", "read", "decode"):
         assert f"{part} " in said.splitlines()[-1]
 
 

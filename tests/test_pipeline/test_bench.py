@@ -1,34 +1,81 @@
-"""The benchmark runs both ways on the same images and prints their rates."""
+"""The benchmark runs every way on the same images and prints rates, ratios and the share of the bound."""
 
 from __future__ import annotations
 
-import re
+import json
+
+import numpy as np
+import pytest
 
 from extract.manifest import scan_folder
-from pipeline.bench import measure, measure_together, write_photos
+from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of, write_photos
+from pipeline.cli import run
 
 
-def test_photos_are_as_many_as_asked_for_and_all_different(tmp_path):
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "photos"
+    write_photos(folder, 6)
+    return folder
+
+
+def test_photos_are_as_many_as_asked_for_and_all_different(photos):
     from extract.digests import digest_samples
     from extract.memo import Memo
 
-    write_photos(tmp_path / "photos", 6)
-    with Memo(tmp_path, read_only=True) as memo:
-        digests = digest_samples(scan_folder(tmp_path / "photos").samples, memo).digests
+    with Memo(photos.parent, read_only=True) as memo:
+        digests = digest_samples(scan_folder(photos).samples, memo).digests
     assert len({bytes(row) for row in digests}) == 6
 
 
-def test_the_table_names_every_way_and_compares_with_the_plain_loop(tmp_path, capsys):
-    write_photos(tmp_path / "photos", 4)
-    text = measure(tmp_path / "photos", "efficientnet_lite0", rounds=1)
-    assert "efficientnet_lite0, 4 images" in text
-    rows = {line[:12].strip(): line.split()[-1] for line in text.splitlines()[3:]}
-    assert set(rows) == {"ours", "plain loop", "model only", "decode only"}
-    assert rows["plain loop"] == "1.00"
-    assert "round 1 of 1" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def found(photos):
+    """What the command prints and writes for two images and one round."""
+    out = photos.parent / "bench.json"
+    words = ["bench", "extract", "--images", str(photos), "--rounds", "1", "--count", "2", "--json", str(out)]
+    assert run(words) == 0
+    return json.loads(out.read_text())
 
 
-def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(tmp_path):
-    write_photos(tmp_path / "photos", 3)
-    text = measure_together(tmp_path / "photos", ("efficientnet_lite0", "efficientnet_lite1"), rounds=1)
-    assert re.fullmatch(r"efficientnet_lite0 and efficientnet_lite1 in one call: [\d.]+ s; .*; ratio [\d.]+", text)
+def test_every_way_has_a_rate_and_the_ratios_follow_from_them(found):
+    (measured,) = found["backbones"]
+    rates = measured["rates"]
+    assert list(rates) == ["ours", "model only", "decode only", "plain loop", "plain channels_last"]
+    assert min(rates.values()) > 0
+    assert measured["times_plain"] == pytest.approx(rates["ours"] / rates["plain loop"], rel=0.05)
+    bound = 1 / (1 / rates["model only"] + 1 / rates["decode only"])
+    assert measured["share_of_bound"] == pytest.approx(rates["ours"] / bound, rel=0.05)
+    assert (measured["backbone"], measured["n_images"]) == ("efficientnet_lite0", 2)
+    assert found["machine"]["torch"]
+
+
+def test_our_vectors_are_those_of_the_plain_loop(found):
+    assert found["backbones"][0]["cosine"] > 0.9999
+
+
+def test_the_table_has_a_row_for_each_backbone():
+    one = Measured("resnet18", 64, "torch", {"ours": 40.0, "plain loop": 20.0}, 2.0, 0.97, 0.99999, None, 3.0)
+    other = Measured(
+        "resnet50", 64, "torch", {"ours": 10.0, "plain loop": 5.0, "img2vec": 4.0}, 2.0, 0.9, 1.0, 900.0, 1.0
+    )
+    lines = text_of([one, other]).splitlines()
+    assert "img2vec" in lines[2] and "x plain" in lines[2]
+    assert lines[4].split() == ["resnet18", "64", "40.0", "20.0", "2.00", "0.97", "0.999990", "3.0"]
+    assert lines[5].split() == ["resnet50", "64", "10.0", "5.0", "4.0", "2.00", "0.90", "1.000000", "900", "1.0"]
+
+
+def test_the_smallest_cosine_is_that_of_the_rows_that_differ_most():
+    ours, theirs = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([[2.0, 0.0], [1.0, 0.0]])
+    assert smallest_cosine(ours, theirs) == pytest.approx(1 / np.sqrt(2))
+
+
+def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(photos):
+    pair = measure_together(photos, ("efficientnet_lite0", "efficientnet_lite1"), rounds=1)
+    assert pair["ratio"] == pytest.approx(pair["together"] / pair["apart"], rel=0.01)
+
+
+@pytest.mark.parametrize("what", ["extract", "heads"])
+def test_each_tells_its_own_options(capsys, what):
+    assert run(["bench", what, "--help"]) == 0
+    assert f"featurecache bench {what}" in capsys.readouterr().out
+    assert run(["bench", what, "--nonsense"]) == 2

@@ -1,0 +1,64 @@
+"""The RBF kernel, and its approximation by landmarks."""
+
+import numpy as np
+
+from classify.arrays import FloatArray
+from classify.plain import working, working_dtype
+
+# Rows at a time: 4096 x 1280 float64 is 42 MB.
+BLOCK = 4096
+# The kernel comes from float32 distances: below this part of the largest eigenvalue there is only noise.
+NOISE = 1e-6
+
+
+def centre(X: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
+    """Return the mean (D,) of X (N, D) with weights (N,), and the variance of its rows, summed over columns.
+
+    Sums within a block are in the dtype of X, of blocks in float64; rows are taken from the mean of the first block, so
+    that nothing is lost far from zero.
+    """
+    origin = working(X[:BLOCK]).mean(axis=0, dtype=np.float64)
+    sums, squares, total = np.zeros_like(origin), 0.0, float(weights.sum())
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block = working(X[rows])
+        block = block - origin.astype(block.dtype)
+        weight = weights[rows].astype(block.dtype)
+        sums += weight @ block
+        squares += float(weight @ np.einsum("ij,ij->i", block, block))
+    shift = sums / total
+    return origin + shift, max(squares / total - float(shift @ shift), 0.0)
+
+
+def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return |a - b|^2 for rows of A (N, D) and B (V, D): (N, V)."""
+    distances = A @ B.T
+    distances *= -2.0
+    distances += (A**2).sum(axis=1)[:, None]
+    distances += (B**2).sum(axis=1)
+    return np.asarray(np.maximum(distances, 0.0, out=distances))
+
+
+def rbf(distances: FloatArray, gamma: float) -> FloatArray:
+    """Return exp(-gamma distance) for squared distances (N, V), in their dtype."""
+    scaled = distances * np.asarray(-gamma, dtype=distances.dtype)
+    return np.asarray(np.exp(scaled, out=scaled))
+
+
+def whitening(K: FloatArray) -> FloatArray:
+    """Return K^-1/2, float64, of a positive semi-definite K (V, V); directions lost in rounding are left out."""
+    eigenvalues, vectors = np.linalg.eigh(K.astype(np.float64))
+    kept = eigenvalues > NOISE * eigenvalues[-1]
+    return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
+
+
+def landmark_columns(
+    X: FloatArray, origin: FloatArray, landmarks: FloatArray, gamma: float, whiten: FloatArray
+) -> FloatArray:
+    """Return K(X, L) K(L, L)^-1/2, (N, V), for X (N, D) and landmarks (V, D) from the origin, block by block."""
+    columns = np.empty((len(X), len(landmarks)), dtype=working_dtype(X))
+    mixed = whiten.astype(columns.dtype)
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
+        np.matmul(rbf(squared_distances(working(X[rows]) - origin, landmarks), gamma), mixed, out=columns[rows])
+    return columns

@@ -1,0 +1,175 @@
+"""L-BFGS for many members side by side: one pass over the rows gives every member its next step.
+
+Each member has its own memory, step length and end; a member that has converged leaves the batch, so that later passes
+are cheaper. A step that does not lower the objective enough is shortened for that member alone, while the others go on
+(Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4 and equation 3.57, with a preconditioner as H_0).
+
+A member has converged when its slope, sqrt(g^T H g / F), is at most `tol`, H being what the memory and the
+preconditioner know of the inverse of the second derivative. The objective is then within a few tol^2 of its minimum,
+relatively; tol^2 / 2 with the true H.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.curvature import Curvature
+from classify.objective import Objective
+from classify.rows import to_numpy
+
+Solve = Callable[[Any], Any]
+# Pairs of steps and gradient changes that are kept.
+MEMORY = 10
+# A step must lower the objective by this part of what its slope promises.
+SUFFICIENT = 1e-4
+# The objective of a member is not known better than to this many units of rounding.
+NOISE = 8.0
+# A member whose slope has not fallen for so many passes is at the end of its arithmetic.
+PATIENCE = 40
+
+
+@dataclass
+class Found:
+    """Where the descent of M members ended: theta (M, K, D + 1), objective, slope and passes (M,), converged or not."""
+
+    theta: Any
+    objective: FloatArray
+    slope: FloatArray
+    n_passes: IntArray
+    converged: BoolArray
+
+    def replace(self, index: IntArray, other: "Found", places: Any) -> None:
+        """Put the further descent of some members, at `index` (or as an array of theta's kind, `places`), in place."""
+        self.theta[places] = other.theta
+        self.objective[index], self.slope[index], self.converged[index] = other.objective, other.slope, other.converged
+        self.n_passes[index] += other.n_passes
+
+
+@dataclass
+class _Batch:
+    """The members still under way: `index` in the result, point, objective, gradient, direction, step, memory."""
+
+    index: IntArray
+    theta: Any
+    value: FloatArray
+    gradient: Any
+    direction: Any
+    step: FloatArray
+    best: FloatArray
+    waited: IntArray
+    pairs: list[tuple[Any, Any, FloatArray]]
+
+    def keep(self, going: BoolArray, xp: Any, array: Any) -> None:
+        """Let the others leave."""
+        chosen = array(np.flatnonzero(going), xp.int64)
+        self.index, self.value, self.step = self.index[going], self.value[going], self.step[going]
+        self.best, self.waited = self.best[going], self.waited[going]
+        self.theta, self.gradient, self.direction = (a[chosen] for a in (self.theta, self.gradient, self.direction))
+        self.pairs = [(s[chosen], y[chosen], rho[going]) for s, y, rho in self.pairs]
+
+
+def descend(
+    objective: Objective,
+    start: Any,
+    strengths: FloatArray,
+    parts: IntArray,
+    curvature: Curvature,
+    *,
+    tol: float,
+    max_passes: int,
+) -> Found:
+    """Minimise for members with strengths (M,) and parts (M,), from start (M, K, D + 1)."""
+    xp, array, n = objective.rows.xp, objective.rows.array, len(strengths)
+    found = Found(xp.asarray(start, copy=True), np.zeros(n), np.zeros(n), np.zeros(n, int), np.zeros(n, bool))
+    noise = NOISE * float(xp.finfo(objective.rows.dtype).eps)
+    value, gradient = objective(start, strengths, parts)
+    zeros = xp.zeros_like(start)
+    batch = _Batch(np.arange(n), start, value, gradient, zeros, np.zeros(n), np.full(n, np.inf), np.zeros(n, int), [])
+    fresh = np.ones(n, dtype=bool)
+    for n_passes in range(1, max_passes + 1):
+        solve = partial(curvature.solve, strengths=strengths[batch.index], parts=parts[batch.index])
+        promised = _new_directions(batch, fresh, solve, xp, array)
+        slope = _slope(-promised, batch.value)
+        better = slope < batch.best
+        batch.best, batch.waited = np.minimum(batch.best, slope), np.where(better, 0, batch.waited + 1)
+        done = slope <= tol
+        leaving = done | (batch.waited >= PATIENCE) | (n_passes == max_passes)
+        if leaving.any():
+            places = batch.index[leaving]
+            found.theta[array(places, xp.int64)] = batch.theta[array(np.flatnonzero(leaving), xp.int64)]
+            found.objective[places], found.slope[places] = batch.value[leaving], slope[leaving]
+            found.n_passes[places], found.converged[places] = n_passes, done[leaving]
+            if leaving.all():
+                break
+            batch.keep(~leaving, xp, array)
+            promised = promised[~leaving]
+        trial = batch.theta + array(batch.step)[:, None, None] * batch.direction
+        value, gradient = objective(trial, strengths[batch.index], parts[batch.index])
+        fresh = value <= batch.value + SUFFICIENT * batch.step * promised + noise * np.abs(batch.value)
+        _advance(batch, fresh, trial, value, gradient, promised, xp, array)
+    return found
+
+
+def _slope(squared: FloatArray, value: FloatArray) -> FloatArray:
+    """Return sqrt(g^T H g / F); infinite where rounding has left H indefinite."""
+    usable = np.isfinite(squared) & (squared >= 0)
+    return np.where(usable, np.sqrt(np.where(usable, squared, 0.0) / np.maximum(value, np.finfo(float).tiny)), np.inf)
+
+
+def _new_directions(batch: _Batch, fresh: BoolArray, solve: Solve, xp: Any, array: Any) -> FloatArray:
+    """Give members that have just moved a new direction, step 1; return the slope along the direction of all (M,)."""
+    direction = _two_loops(batch, solve, xp, array)
+    downhill = _dot(batch.gradient, direction, xp)
+    if (downhill >= 0).any():  # rounding has spoilt the memory
+        plain = -solve(batch.gradient)
+        direction = xp.where(array(downhill >= 0, xp.bool)[:, None, None], plain, direction)
+    batch.direction = xp.where(array(fresh, xp.bool)[:, None, None], direction, batch.direction)
+    batch.step = np.where(fresh, 1.0, batch.step)
+    return _dot(batch.gradient, batch.direction, xp)
+
+
+def _two_loops(batch: _Batch, solve: Solve, xp: Any, array: Any) -> Any:
+    """Return -H g, H from the pairs in memory (Nocedal and Wright 2006, algorithm 7.4)."""
+    q, kept = xp.asarray(batch.gradient, copy=True), []
+    for s, y, rho in reversed(batch.pairs):
+        alpha = rho * _dot(s, q, xp)
+        kept.append(alpha)
+        q -= array(alpha)[:, None, None] * y
+    q = solve(q)
+    for (s, y, rho), alpha in zip(batch.pairs, reversed(kept), strict=True):
+        q += array(alpha - rho * _dot(y, q, xp))[:, None, None] * s
+    return -q
+
+
+def _advance(
+    batch: _Batch,
+    moved: BoolArray,
+    trial: Any,
+    value: FloatArray,
+    gradient: Any,
+    promised: FloatArray,
+    xp: Any,
+    array: Any,
+) -> None:
+    """Move the members whose step was good enough, and shorten the steps of the others by a parabola's minimum."""
+    here = array(moved, xp.bool)[:, None, None]
+    nothing = xp.zeros_like(trial)
+    s, y = xp.where(here, trial - batch.theta, nothing), xp.where(here, gradient - batch.gradient, nothing)
+    along = _dot(s, y, xp)
+    batch.pairs = [*batch.pairs, (s, y, np.where(along > 0, 1.0 / np.where(along > 0, along, 1.0), 0.0))][-MEMORY:]
+    with np.errstate(invalid="ignore", over="ignore"):
+        rise = 2.0 * (value - batch.value - batch.step * promised)
+        parabola = -promised * batch.step**2 / np.where(rise > 0, rise, np.inf)
+    batch.step = np.where(moved, batch.step, np.clip(parabola, 0.1 * batch.step, 0.5 * batch.step))
+    batch.theta = xp.where(here, trial, batch.theta)
+    batch.gradient = xp.where(here, gradient, batch.gradient)
+    batch.value = np.where(moved, value, batch.value)
+
+
+def _dot(a: Any, b: Any, xp: Any) -> FloatArray:
+    """Return the inner product (M,) of every member's a and b (M, K, D + 1)."""
+    return to_numpy(xp.vecdot(xp.reshape(a, (a.shape[0], -1)), xp.reshape(b, (b.shape[0], -1)))).astype(np.float64)

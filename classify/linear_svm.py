@@ -1,0 +1,49 @@
+"""Linear support vector machine."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from classify.arrays import FloatArray, IntArray
+from classify.linear import LinearHead
+from classify.losses import SquaredHingeLoss
+from classify.newton import curvature_fits, solve_margins
+from classify.objective import Objective
+from classify.paths import Optimum, solve_path
+from classify.rows import Rows
+
+
+class LinearSVMHead(LinearHead):
+    """One-versus-rest linear SVM with squared hinge loss on standardised features (Fan et al. 2008, LIBLINEAR).
+
+        minimise  C sum_i sum_c w_i max(0, 1 - t_ic (W z_i + b)_c)^2  +  |W|^2 / 2
+
+    The problem of scikit-learn's LinearSVC, but the intercept is not penalised. Solved by `newton` where its matrices
+    fit their budget, else by `paths`. The scores are margins, not log odds: see `temperature` in `ScoredHead`.
+    """
+
+    descends = True
+
+    def __init__(
+        self,
+        C: float = 0.001,
+        *,
+        class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
+        tol: float = 2e-3,
+        max_iter: int = 500,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.temperature = temperature
+        self.tol = tol
+        self.max_iter = max_iter
+
+    @classmethod
+    def _optima(
+        cls, heads: Sequence[Self], rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int
+    ) -> Iterator[Optimum]:
+        tol, limit, strengths = min(h.tol for h in heads), max(h.max_iter for h in heads), [h.C for h in heads]
+        if curvature_fits(rows):
+            return solve_margins(rows, codes, weights, n_classes, strengths, tol=tol, max_steps=limit)
+        objective = Objective(rows, codes, weights, SquaredHingeLoss(), n_classes)
+        return solve_path(objective, strengths, tol=tol, max_passes=limit)

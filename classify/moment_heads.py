@@ -1,0 +1,56 @@
+"""Heads that learn from the count, mean and variance of each class alone."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.contract import begin_fit_all, row_weights
+from classify.moments import Moments, class_moments
+from classify.scored import ScoredHead
+from classify.trials import Trial, try_head
+
+
+class MomentsHead(ScoredHead):
+    """What such heads share: one pass over the rows serves every setting and every round."""
+
+    class_weight: str | Mapping[Any, float] | None
+
+    @abstractmethod
+    def _learn(self, moments: Moments, like: FloatArray) -> Self:
+        """Learn from the moments of all classes, each of which has rows; arrays of the dtype of `like` where it can."""
+
+    def _solve(
+        self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
+    ) -> Iterator[Self]:
+        weights = row_weights(self.class_weight, self.classes_, codes, sample_weight)
+        moments = class_moments(X, codes, len(self.classes_), weights)[0]
+        for head in heads:
+            yield head._learn_weighty(moments, self.classes_, X)
+
+    @classmethod
+    def try_grid(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Read the rows once for all settings and rounds, and try each: see `classify.trials`."""
+        X, codes = begin_fit_all(heads, X, y)
+        classes = heads[0].classes_
+        weights = row_weights(heads[0].class_weight, classes, codes, sample_weight)
+        for number, moments in enumerate(class_moments(X, codes, len(classes), weights, rounds)):
+            X_val, y_val = X[rounds[number]], classes[codes[rounds[number]]]
+            for setting, head in enumerate(heads):
+                yield setting, number, try_head(head._learn_weighty(moments, classes, X), X_val, y_val)
+
+    def _learn_weighty(self, moments: Moments, classes: AnyArray, like: FloatArray) -> Self:
+        """Learn the classes that have rows, and rows with a weight; raises ValueError for fewer than two."""
+        weighty = moments.counts > 0
+        if weighty.sum() < 2:
+            raise ValueError(f"Only {weighty.sum()} class has rows with a weight: a head needs at least two classes.")
+        self.classes_ = classes[weighty]
+        self.converged_, self.note_ = True, ""
+        return self._learn(moments.among(weighty), like)

@@ -1,0 +1,167 @@
+"""Two-layer networks trained side by side on the same batches of rows.
+
+    a = relu(W1 x + b1),     s = W2 (m a / (1 - p)) + b2,     loss = -sum_i w_i log softmax(s_i)[y_i] / N
+
+with m the dropout mask, zero with probability p (Srivastava et al. 2014), and AdamW (Kingma and Ba 2015; Loshchilov and
+Hutter 2019). The first layers of all networks are one (S, D) matrix, S the sum of their widths: a batch is gathered
+once, and the two products that cost nearly all the time, W1 x and its gradient, are one each for all networks. The
+gradients of two layers are written out, in place, without autograd. Networks that are done leave the matrix.
+
+What is looked at and kept is not the last step but a running mean of all steps, the later ones weighing more (Polyak
+and Juditsky 1992; polynomial decay of Shamir and Zhang 2013, section 4):
+
+    mean_t = (1 - c_t) mean_{t-1} + c_t theta_t,     c_t = (ETA + 1) / (t + ETA)
+
+It needs no schedule of learning rates, so every epoch is as good an end as any: on 60,000 Fashion-MNIST images it is a
+point more accurate than the last step (92.3 against 91.3 % on val), and smooth enough from epoch to epoch to choose by.
+
+Everything random (first weights, dropout) is drawn from generators of the networks' own, those of one width sharing
+each draw: a network is the same, up to rounding, whoever is trained beside it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from classify.arrays import FloatArray
+
+Tensor = torch.Tensor
+Layers = list[Tensor]
+# The mean reaches back over about the last fifth of the steps.
+ETA = 4.0
+# The mean takes in every fourth step: steps beside each other say the same, and taking one in reads all weights.
+MEAN_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The setting of one network: its width H, and how it is trained."""
+
+    hidden: int
+    learning_rate: float
+    dropout: float
+    weight_decay: float
+
+
+class Networks:
+    """G networks in training, each with layers (H, D), (H,), (C, H), (C,)."""
+
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        feature_dim: int,
+        n_classes: int,
+        *,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
+        self.dtype, self.device, self.n_steps = dtype, device, 0
+        self.recipes = list(recipes)
+        self.drawn = {recipe.hidden: torch.Generator(device=device).manual_seed(seed) for recipe in recipes}
+        first = {width: self._first(width, feature_dim, n_classes) for width in self.drawn}
+        self.layers = [[layer.clone() for layer in first[recipe.hidden]] for recipe in recipes]
+        self.means = [[layer.clone() for layer in layers] for layers in self.layers]
+        groups = [
+            {"params": layers, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+            for layers, recipe in zip(self.layers, recipes, strict=True)
+        ]
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self._stack()
+
+    def train(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take one step per batch: rows (B, D), class codes (B,) and weights (B,), 1 on average over all rows."""
+        for rows, codes, weights in batches:
+            self._descend(rows, codes, weights / len(rows))
+            self.optimiser.step()
+            self.n_steps += 1
+            if self.n_steps % MEAN_EVERY == 0:
+                self._take_in(self.n_steps / MEAN_EVERY)
+
+    def scores(self, blocks: Iterable[Tensor]) -> list[FloatArray]:
+        """Return the scores (M, C) of each network, by its mean weights, for M rows that come in blocks (B, D)."""
+        found = [[mean_scores(rows, layers) for layers in self.means] for rows in blocks]
+        return [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
+
+    def keep(self, staying: Sequence[int]) -> None:
+        """Let all networks go but those at the positions `staying`."""
+        for position in set(range(len(self.layers))).difference(staying):
+            for layer in self.layers[position]:
+                self.optimiser.state.pop(layer, None)
+        self.optimiser.param_groups = [self.optimiser.param_groups[i] for i in staying]
+        self.recipes = [self.recipes[i] for i in staying]
+        self.layers, self.means = [self.layers[i] for i in staying], [self.means[i] for i in staying]
+        self._stack()
+
+    def learned(self, position: int) -> list[FloatArray]:
+        """Return the mean layers of one network."""
+        return [layer.cpu().numpy() for layer in self.means[position]]
+
+    def _first(self, width: int, feature_dim: int, n_classes: int) -> Layers:
+        """Draw weights uniform in ±sqrt(6 / fan_in) before relu (He et al. 2015), ±sqrt(3 / fan_in) before softmax."""
+        layers = []
+        for fan_in, fan_out, variance in ((feature_dim, width, 2.0), (width, n_classes, 1.0)):
+            drawn = self._uniform(width, (fan_out, fan_in))
+            layers += [(2.0 * drawn - 1.0) * (3.0 * variance / fan_in) ** 0.5, drawn.new_zeros(fan_out)]
+        return layers
+
+    def _uniform(self, width: int, shape: tuple[int, int]) -> Tensor:
+        return torch.rand(shape, generator=self.drawn[width], dtype=self.dtype, device=self.device)
+
+    def _stack(self) -> None:
+        """Lay the first layers of all networks, and their gradients, into one matrix each."""
+        ends = np.cumsum([recipe.hidden for recipe in self.recipes]).tolist()
+        self.parts = [slice(end - recipe.hidden, end) for end, recipe in zip(ends, self.recipes, strict=True)]
+        self.weights, self.bias = (torch.cat([layers[i] for layers in self.layers]) for i in (0, 1))
+        self.by_weights, self.by_bias = torch.empty_like(self.weights), torch.empty_like(self.bias)
+        self.activity = self.by_activity = self.weights.new_empty((0, 0))
+        for layers, part in zip(self.layers, self.parts, strict=True):
+            layers[0].data, layers[1].data = self.weights[part], self.bias[part]
+            layers[0].grad, layers[1].grad = self.by_weights[part], self.by_bias[part]
+            layers[2].grad, layers[3].grad = torch.empty_like(layers[2]), torch.empty_like(layers[3])
+
+    def _take_in(self, n_means: float) -> None:
+        share = min(1.0, (ETA + 1.0) / (n_means + ETA))
+        for mean, layers in zip(self.means, self.layers, strict=True):
+            torch._foreach_lerp_(mean, layers, share)
+
+    def _hidden(self, rows: Tensor) -> Iterator[Tensor]:
+        """Yield relu(W1 x + b1), (H, B), of each network from one product for rows (B, D)."""
+        if self.activity.shape[1] != len(rows):
+            # Fresh memory for every batch would be cleared by the system, page by page.
+            self.activity, self.by_activity = (rows.new_empty((len(self.weights), len(rows))) for _ in range(2))
+        torch.mm(self.weights, rows.T, out=self.activity).add_(self.bias[:, None]).relu_()
+        yield from (self.activity[part] for part in self.parts)
+
+    def _descend(self, rows: Tensor, codes: Tensor, weights: Tensor) -> None:
+        """Write the gradient of the loss on rows (B, D), codes (B,), weights (B,) for all networks."""
+        columns = torch.arange(len(rows), device=rows.device)
+        draws = {width: self._uniform(width, (width, len(rows))) for width in self._dropping()}
+        for hidden, layers, recipe, part in zip(self._hidden(rows), self.layers, self.recipes, self.parts, strict=True):
+            kept = 1.0 - recipe.dropout
+            if recipe.dropout > 0.0:
+                hidden.mul_(draws[recipe.hidden] < kept).div_(kept)
+            by_scores = torch.softmax(torch.addmm(layers[3][:, None], layers[2], hidden), dim=0)
+            by_scores[codes, columns] -= 1.0
+            by_scores.mul_(weights)
+            torch.mm(by_scores, hidden.T, out=layers[2].grad)
+            torch.sum(by_scores, dim=1, out=layers[3].grad)
+            by_hidden = torch.mm(layers[2].T, by_scores, out=self.by_activity[part])
+            # What was dropped, or cut off by relu, is zero now and passes nothing on.
+            torch.ops.aten.threshold_backward.grad_input(by_hidden, hidden, 0.0, grad_input=by_hidden)
+            if recipe.dropout > 0.0:
+                by_hidden.div_(kept)
+        torch.mm(self.by_activity, rows, out=self.by_weights)
+        torch.sum(self.by_activity, dim=1, out=self.by_bias)
+
+    def _dropping(self) -> set[int]:
+        """Return the widths that need a draw of dropout."""
+        return {recipe.hidden for recipe in self.recipes if recipe.dropout > 0.0}
+
+
+def mean_scores(rows: Tensor, layers: Layers) -> Tensor:
+    """Return the scores (B, C) of rows (B, D) without dropout."""
+    hidden = torch.addmm(layers[1], rows, layers[0].T).relu_()
+    return torch.addmm(layers[3], hidden, layers[2].T)

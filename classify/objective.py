@@ -1,0 +1,101 @@
+"""The regularised loss of many linear heads at once: one pass over the rows serves every setting and every round.
+
+    F(W, b) = C sum_i w_i loss(W z_i + b, y_i) + |W|^2 / 2
+
+for each member: a strength C in a round, with that round's weights w and standardised rows z; for a loss that does not
+tie the classes together, one class of it. Members stand side by side in one matrix product: S = Z_b W^T, then
+G += dS^T Z_b, for one block of rows after the other. `parts` (M,) says which round, or class of a round, each member
+is: round, or round C + class.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from classify.arrays import FloatArray, IntArray
+from classify.losses import Loss
+from classify.rows import Rows, rows_within, to_numpy
+
+# A block of rows with its scores and their temporaries takes this many bytes: it stays in a large processor's cache.
+BLOCK_BYTES = 8 * 2**20
+# Arrays as large as the scores that a loss needs at a time.
+TEMPORARIES = 4
+
+
+class Objective:
+    """Parameters are theta (M, K, D + 1), K = C or 1: weights on standardised columns, the intercept last."""
+
+    def __init__(self, rows: Rows, codes: IntArray, weights: FloatArray, loss: Loss, n_classes: int) -> None:
+        self.rows, self.loss, self.n_classes = rows, loss, n_classes
+        self.n_rounds = len(weights)
+        self.n_parts, self.width = (self.n_rounds, n_classes) if loss.joint else (self.n_rounds * n_classes, 1)
+        self.codes = rows.array(codes, rows.xp.int64)
+        self.weights = rows.array(weights.T)
+        self.total = weights.sum(axis=1)
+        self.plain = bool((weights[:, rows.used] == 1.0).all()) and len(rows.used) == np.ptp(rows.used) + 1
+        self.n_passes = 0
+
+    def __call__(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
+        """Return F (M,), float64, and its gradient (M, K, D + 1) for members with strengths (M,), parts (M,)."""
+        xp, shape = self.rows.xp, theta.shape
+        number, classes = self._round_and_class(parts)
+        weights, intercept = self._to_common(theta, number)
+        gradient = xp.zeros_like(weights)
+        by_intercept, total = xp.zeros_like(intercept), xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
+        for places, block, scores in self._scores(weights, intercept):
+            scores = xp.reshape(scores, (-1, *shape[:2]))
+            loss, by_score = self.loss.evaluate(scores, self.codes[places], classes)
+            if not self.plain:
+                here = self.weights[places][:, number]
+                loss, by_score = loss * here, by_score * here[:, :, None]
+            by_score = xp.reshape(by_score, (-1, shape[0] * shape[1]))
+            total += xp.sum(loss, axis=0, dtype=xp.float64)
+            gradient += by_score.T @ block
+            by_intercept += xp.sum(by_score, axis=0)
+        self.n_passes += 1
+        own = self._to_own(gradient, by_intercept, shape, number)
+        own *= self.rows.array(strengths)[:, None, None]
+        own[:, :, :-1] += theta[:, :, :-1]
+        penalty = 0.5 * xp.sum(theta[:, :, :-1] ** 2, axis=(1, 2), dtype=xp.float64)
+        return strengths * to_numpy(total) + to_numpy(penalty), own
+
+    def seconds(self, theta: Any, strengths: FloatArray, parts: IntArray) -> FloatArray:
+        """Return the curvature C w loss'' (N, M K), float32, of every row by every score of members (M,)."""
+        xp, shape = self.rows.xp, theta.shape
+        found = np.zeros((self.rows.shape[0], shape[0] * shape[1]), dtype=np.float32)
+        number, classes = self._round_and_class(parts)
+        weights, intercept = self._to_common(theta, number)
+        factor = self.rows.array(strengths)
+        for places, _, scores in self._scores(weights, intercept):
+            second = self.loss.second(xp.reshape(scores, (-1, *shape[:2])), self.codes[places], classes)
+            second *= (self.weights[places][:, number] * factor)[:, :, None]
+            found[places] = to_numpy(xp.reshape(second, (-1, found.shape[1])))
+        return found
+
+    def _round_and_class(self, parts: IntArray) -> tuple[Any, Any]:
+        """Return the round (M,) and, for a loss that is not joint, the class (M,) of every member."""
+        per_round, array = self.n_parts // self.n_rounds, self.rows.array
+        return array(parts // per_round, self.rows.xp.int64), array(parts % per_round, self.rows.xp.int64)
+
+    def _scores(self, weights: Any, intercept: Any) -> Iterator[tuple[slice, Any, Any]]:
+        itemsize = 8 if self.rows.dtype == self.rows.xp.float64 else 4
+        n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + TEMPORARIES * weights.shape[0], itemsize)
+        for places, block in self.rows.blocks(n_rows):
+            scores = block @ weights.T
+            scores += intercept
+            yield places, block, scores
+
+    def _to_common(self, theta: Any, number: Any) -> tuple[Any, Any]:
+        """Fold the rounds' own shift and stretch into weights (M C, D) and intercepts (M C,) for the common rows."""
+        xp = self.rows.xp
+        weights = theta[:, :, :-1] / self.rows.stretch[number][:, None, :]
+        intercept = theta[:, :, -1] - xp.sum(weights * self.rows.shift[number][:, None, :], axis=2)
+        return xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1,))
+
+    def _to_own(self, gradient: Any, by_intercept: Any, shape: tuple[int, ...], number: Any) -> Any:
+        """Turn the gradient by common weights (M C, D) and intercepts into that by theta (M, C, D + 1)."""
+        xp = self.rows.xp
+        by_intercept = xp.reshape(by_intercept, (shape[0], shape[1], 1))
+        own = xp.reshape(gradient, (shape[0], shape[1], -1)) - by_intercept * self.rows.shift[number][:, None, :]
+        return xp.concat([own / self.rows.stretch[number][:, None, :], by_intercept], axis=2)

@@ -1,0 +1,87 @@
+"""What the settings of a sweep did, joined over the rounds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from classify.arrays import AnyArray, BoolArray, IntArray
+from classify.metrics import score
+from classify.trials import Trial
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A setting on all held-out rows: metrics, and what the rounds agreed on."""
+
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    converged: bool
+    notes: tuple[str, ...]
+    seconds: float
+
+    def rank(self) -> tuple[float, float]:
+        """Return what a sweep minimises: the most accurate first, then the lowest log loss."""
+        return -self.metrics["accuracy"], self.metrics["log_loss"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the line of this setting in results.json."""
+        accuracy, loss = self.metrics["accuracy"], self.metrics["log_loss"]
+        told = {"val_accuracy": accuracy, "val_log_loss": loss, "converged": self.converged, "seconds": self.seconds}
+        return {"params": self.params, **told}
+
+
+class Tally:
+    """Collects trials; a setting that has been through all rounds is scored, and its predictions are let go."""
+
+    def __init__(
+        self, grid: Sequence[dict[str, Any]], rounds: Sequence[BoolArray], classes: AnyArray, codes: IntArray
+    ) -> None:
+        self.grid, self.rounds, self.classes, self.codes = grid, rounds, classes, codes
+        self.looked_at = np.logical_or.reduce(list(rounds))
+        self.trials: list[dict[int, Trial]] = [{} for _ in grid]
+        self.seconds = [0.0] * len(grid)
+        self.outcomes: dict[int, Outcome] = {}
+
+    def add(self, setting: int, number: int, trial: Trial, seconds: float) -> None:
+        """Take in what a setting did in a round; the seconds since the last one are counted as its own."""
+        self.trials[setting][number] = trial
+        self.seconds[setting] += seconds
+        if len(self.trials[setting]) == len(self.rounds):
+            ordered = [self.trials[setting].pop(each) for each in range(len(self.rounds))]
+            self.outcomes[setting] = self._join(setting, ordered)
+
+    def best_so_far(self) -> str:
+        """Return the best accuracy of the settings that are through, as a few words."""
+        if not self.outcomes:
+            return ""
+        best = min(self.outcomes.values(), key=Outcome.rank)
+        return f"best so far {best.metrics['accuracy']:.2%}"
+
+    def finish(self) -> list[Outcome]:
+        """Return the outcomes in the order of the grid."""
+        return [self.outcomes[setting] for setting in range(len(self.grid))]
+
+    def _join(self, setting: int, trials: Sequence[Trial]) -> Outcome:
+        proba = np.zeros((len(self.codes), len(self.classes)), dtype=trials[0].proba.dtype)
+        predicted = np.zeros(len(self.codes), dtype=int)
+        for trial, held_out in zip(trials, self.rounds, strict=True):
+            column = np.searchsorted(self.classes, trial.classes)
+            proba[np.ix_(held_out, column)] = trial.proba
+            predicted[held_out] = np.searchsorted(self.classes, trial.predicted)
+        seen = self.looked_at
+        return Outcome(
+            {**self.grid[setting], **agree([trial.decided for trial in trials])},
+            score(self.codes[seen], proba[seen], predicted[seen]),
+            all(trial.converged for trial in trials),
+            tuple(trial.note for trial in trials if trial.note),
+            self.seconds[setting],
+        )
+
+
+def agree(decided: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the median over the rounds of each number that val decided; whole numbers stay whole."""
+    middle = {key: median([each[key] for each in decided]) for key in decided[0]}
+    return {key: round(value) if isinstance(decided[0][key], int) else float(value) for key, value in middle.items()}

@@ -1,0 +1,205 @@
+"""Support vector machine with the RBF kernel: exact while that is quick, by landmarks beyond."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.svm import SVC
+from sklearn.utils import check_random_state
+
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.calibration import fit_temperature, softmax
+from classify.contract import begin_fit_all, row_weights
+from classify.coupling import couple, pair_columns
+from classify.foreign import fit_noting_convergence
+from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
+from classify.landmarks import solve_landmarks
+from classify.plain import plain, working, working_dtype
+from classify.scored import ScoredHead
+from classify.trials import Trial
+
+# Up to here the kernel matrix (10,000 x 10,000 float64, 800 MB) fits and libsvm ends in seconds.
+EXACT_ROWS = 10_000
+# Pairs grow with the square: 50 classes have 1,225, and coupling solves a 50 x 50 system for every row.
+EXACT_CLASSES = 50
+# Beyond this many iterations per two classes libsvm is not going to converge in the time a head may take.
+EXACT_ITERATIONS = 1_000_000
+# Rows predicted at a time: 2048 x 10,000 float32 kernel values are 82 MB.
+BLOCK = 2048
+
+
+class RBFSVMHead(ScoredHead):
+    """SVM with k(x, x') = exp(-gamma |x - x'|^2 / V), V the variance of the rows, summed over columns.
+
+    method="exact" is libsvm on all pairs of classes (Chang and Lin 2011); scores are the logarithms of the
+    probabilities that agree best with all pairs (`classify.coupling`).
+    method="nystroem" maps the rows to `n_landmarks` kernel columns K(X, L) K(L, L)^-1/2, L drawn from the rows at
+    random (Williams and Seeger 2001), and solves a one-versus-rest SVM with squared hinge there, all C of a sweep and
+    all folds at once (`classify.newton`); scores are margins.
+    method="auto" is exact up to 10,000 rows and 50 classes; `method_` says which it was. In a sweep V is that of all
+    rows, and landmarks are drawn from the rows that are never held out where those suffice: neither knows a label.
+
+    Learned: origin_ (D,), gamma_ (the factor of |x - x'|^2), support_vectors_ (V, D) from the origin, coef_ (V, P) and
+    intercept_ (P,), with P pairs of classes or P classes. Scores are not log odds of their own scale: see `temperature`
+    in `ScoredHead`.
+    """
+
+    method_: str
+    origin_: FloatArray
+    gamma_: float
+    support_vectors_: FloatArray
+    coef_: FloatArray
+    intercept_: FloatArray
+
+    def __init__(
+        self,
+        C: float = 10.0,
+        *,
+        gamma: float = 0.5,
+        method: str = "auto",
+        n_landmarks: int = 1000,
+        class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.gamma = gamma
+        self.method = method
+        self.n_landmarks = n_landmarks
+        self.class_weight = class_weight
+        self.temperature = temperature
+        self.random_state = random_state
+
+    @classmethod
+    def try_grid(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Fit the heads in every round by the method that the refit on all rows will take, and try each."""
+        X, codes = begin_fit_all(heads, X, y)
+        weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
+        classes = heads[0].classes_
+        for setting, number, scores in heads[0]._fits(heads, X, codes, weights, rounds):
+            head, held_out = heads[setting], codes[rounds[number]]
+            temperature = fit_temperature(scores, held_out)
+            proba = softmax(scores / temperature)
+            decided = {"temperature": temperature}
+            yield (
+                setting,
+                number,
+                Trial(classes, proba, classes[scores.argmax(axis=1)], decided, head.converged_, head.note_),
+            )
+
+    def _fits(
+        self,
+        heads: Sequence[Self],
+        X: FloatArray,
+        codes: IntArray,
+        weights: FloatArray,
+        rounds: Sequence[BoolArray],
+    ) -> Iterator[tuple[int, int, FloatArray]]:
+        """Fit the heads in every round; yield setting, round and the scores (M, C) of its held-out rows."""
+        X = plain(X)
+        origin, variance = centre(X, weights)
+        for head in heads:
+            head.method_ = head._choose(len(X), len(head.classes_))
+            head.origin_ = origin.astype(working_dtype(X))
+            head.gamma_ = head.gamma / (variance if variance > 0 else 1.0)
+        solve = self._exactly if self.method_ == "exact" else self._by_landmarks
+        return solve(heads, X, codes, weights, rounds)
+
+    def _choose(self, n_rows: int, n_classes: int) -> str:
+        if self.method not in ("auto", "exact", "nystroem"):
+            raise ValueError(f"method={self.method!r} is unknown: use 'auto', 'exact' or 'nystroem'.")
+        if self.method != "auto":
+            return self.method
+        return "exact" if n_rows <= EXACT_ROWS and n_classes <= EXACT_CLASSES else "nystroem"
+
+    def _exactly(
+        self,
+        heads: Sequence[Self],
+        X: FloatArray,
+        codes: IntArray,
+        weights: FloatArray,
+        rounds: Sequence[BoolArray],
+    ) -> Iterator[tuple[int, int, FloatArray]]:
+        """Solve every pair of classes with libsvm; the distances (N, N) are computed once for all."""
+        centred = working(X) - self.origin_
+        distances = squared_distances(centred, centred)
+        for number, held_out in enumerate(rounds):
+            trained = np.flatnonzero(~held_out)
+            among, across = distances[np.ix_(trained, trained)], distances[held_out][:, trained]
+            for setting, head in enumerate(heads):
+                support = head._fit_pairs(rbf(among, head.gamma_), codes[trained], weights[trained])
+                head.support_vectors_ = centred[trained[support]]
+                decisions = rbf(across[:, support], head.gamma_) @ head.coef_ + head.intercept_
+                yield setting, number, couple(decisions, np.unique(codes[trained]), len(head.classes_))
+
+    def _fit_pairs(self, kernel: FloatArray, codes: IntArray, weights: FloatArray) -> IntArray:
+        """Fit on the kernel (N, N), return which rows support."""
+        svc = SVC(C=self.C, kernel="precomputed", max_iter=EXACT_ITERATIONS)
+        note = fit_noting_convergence(svc, kernel.astype(np.float64), codes, sample_weight=weights)
+        self.coef_ = pair_columns(svc.dual_coef_, svc.n_support_).astype(kernel.dtype)
+        self.intercept_ = svc.intercept_.astype(kernel.dtype)
+        self.converged_, self.note_ = not note, note and f"C={self.C:g}, gamma={self.gamma:g}: {note}"
+        return np.asarray(svc.support_)
+
+    def _by_landmarks(
+        self,
+        heads: Sequence[Self],
+        X: FloatArray,
+        codes: IntArray,
+        weights: FloatArray,
+        rounds: Sequence[BoolArray],
+    ) -> Iterator[tuple[int, int, FloatArray]]:
+        """Solve all strengths of one gamma, in all rounds, together."""
+        landmarks = self._landmarks(X, rounds)
+        for gamma in dict.fromkeys(head.gamma_ for head in heads):
+            settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
+            whiten = whitening(rbf(squared_distances(landmarks, landmarks), gamma))
+            columns = landmark_columns(X, self.origin_, landmarks, gamma, whiten)
+            strengths = [heads[setting].C for setting in settings]
+            for place, number, coef, intercept, note in solve_landmarks(
+                columns, codes, weights, rounds, strengths, len(self.classes_)
+            ):
+                head = heads[settings[place]]
+                head.support_vectors_, head.intercept_ = landmarks, intercept.astype(columns.dtype)
+                head.coef_ = (whiten @ coef).astype(columns.dtype)
+                head.converged_, head.note_ = not note, note and f"gamma={head.gamma:g}, {note}"
+                held_out = columns[rounds[number]]
+                yield settings[place], number, held_out @ coef.astype(columns.dtype) + head.intercept_
+
+    def _landmarks(self, X: FloatArray, rounds: Sequence[BoolArray]) -> FloatArray:
+        never = np.flatnonzero(~np.logical_or.reduce(list(rounds)))
+        rows = never if len(never) >= self.n_landmarks else np.arange(len(X))
+        order = check_random_state(self.random_state).permutation(rows)
+        return np.asarray(working(X[np.sort(order[: self.n_landmarks])]) - self.origin_)
+
+    def _scores(self, X: FloatArray) -> FloatArray:
+        decisions = np.concatenate([self._decide(X[i : i + BLOCK]) for i in range(0, len(X), BLOCK)])
+        n_classes = len(self.classes_)
+        return couple(decisions, np.arange(n_classes), n_classes) if self.method_ == "exact" else decisions
+
+    def _decide(self, X: FloatArray) -> FloatArray:
+        X = working(X)
+        distances = squared_distances(X - self.origin_.astype(X.dtype), self.support_vectors_.astype(X.dtype))
+        kernel = rbf(distances, self.gamma_)
+        return np.asarray(kernel @ self.coef_.astype(X.dtype) + self.intercept_.astype(X.dtype))
+
+    def _solve(
+        self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
+    ) -> Iterator[Self]:
+        weights = row_weights(self.class_weight, self.classes_, codes, sample_weight)
+        kept = weights > 0
+        present, codes = np.unique(codes[kept], return_inverse=True)
+        if len(present) < 2:
+            raise ValueError("Only 1 class has rows with a weight: a head needs at least two classes.")
+        for head in heads:
+            head.classes_ = head.classes_[present]
+        X, weights = (X, weights) if kept.all() else (plain(X)[kept], weights[kept])
+        for setting, _, _ in self._fits(heads, X, codes, weights, [np.zeros(len(codes), dtype=bool)]):
+            yield heads[setting]

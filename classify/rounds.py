@@ -1,0 +1,34 @@
+"""Rounds of a sweep: which rows are held out, to be looked at, while the others are trained on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from classify.arrays import BoolArray, IntArray
+from classify.errors import BadSplit
+
+
+def val_round(n_train: int, n_rows: int) -> list[BoolArray]:
+    """Return the one round, bool (N,), that trains on the first `n_train` of N rows and holds out the rest, val.
+
+    Raises BadSplit where train or val is empty.
+    """
+    if n_train in (0, n_rows):
+        raise BadSplit("Train or val is empty: give both, or choose by cross-validation with folds.")
+    return [np.arange(n_rows) >= n_train]
+
+
+def fold_rounds(fold: IntArray) -> list[BoolArray]:
+    """Return one round, bool (N,), for every fold that is named in fold (N,): that fold is held out."""
+    return [np.asarray(fold == number) for number in np.unique(fold)]
+
+
+def check_rounds(rounds: Sequence[BoolArray], n_rows: int) -> None:
+    """Raise BadSplit unless every round is a bool for each row and leaves rows on both sides."""
+    if not rounds:
+        raise BadSplit("No round was given: hold out val, or each fold in turn.")
+    for held_out in rounds:
+        if held_out.shape != (n_rows,):
+            raise BadSplit(f"A round of {len(held_out)} rows was given for {n_rows} rows: give a bool for each.")
+        if not held_out.any() or held_out.all():
+            raise BadSplit("A round holds out no row or all of them: train and val must both have some.")

@@ -1,0 +1,171 @@
+"""Which engine a network gets on a CPU: ONNX Runtime, unless it does not export, does not agree, or is slower.
+
+The question is asked once per network and machine, on pixels made here, and the answer is kept with the graph. It takes
+seconds: the export, one comparison of numbers, and a few batches of each engine in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract.engines.export import export_graph
+from extract.engines.graphs import GraphFolder, Verdict
+from extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
+from extract.errors import EngineError
+from extract.request import installed_version
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from extract.engines import Engine, Source
+    from extract.engines.torch_engine import TorchEngine
+
+# What the contract of engines allows between two of them, as the largest relative distance of a vector.
+TOLERANCE = 1e-4
+# torch must be ahead by more than two measurements of the same thing differ.
+CLEARLY_FASTER = 1.1
+# Each engine runs this long at least once, in turn, up to this many times; so two seconds in all, and one batch of each
+# for networks that need longer.
+ROUNDS, SECONDS_PER_ROUND = 3, 0.3
+LIBRARIES = ("torch", "torchvision", "onnxruntime", "onnx", "onnxscript")
+
+
+def choose_cpu_engine(
+    source: Source, *, engine: str, batch_size: int | None, graphs: GraphFolder | None, say: Callable[[str], None]
+) -> Engine:
+    """The engine that was found best before, or is found best now. engine: "auto" or "onnxruntime".
+
+    Raises EngineError where `onnxruntime` is asked for and the network does not export or does not agree.
+    """
+    identity = full_identity(source, batch_size or BATCH_SIZE)
+    kept = graphs.find(identity) if graphs is not None else None
+    if kept is None or (engine == "onnxruntime" and kept[1] is None):
+        say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
+        kept = judge(source, batch_size or BATCH_SIZE)
+        if graphs is not None:
+            graphs.keep(identity, *kept)
+    verdict, graph = kept
+    if engine == "onnxruntime":
+        return _asked_for(source, batch_size, verdict, graph)
+    if verdict.engine == "torch" or graph is None:
+        return _torch(source, batch_size, verdict.reason)
+    try:
+        return _onnx(source, batch_size, graph, verdict.reason)
+    except EngineError as error:
+        return _torch(source, batch_size, str(error))
+
+
+def judge(source: Source, batch_size: int) -> tuple[Verdict, bytes | None]:
+    """Export, compare in numbers, then in speed; returns the verdict, and the graph where it can be used at all."""
+    theirs = _torch(source, None, "")
+    try:
+        graph = export_graph(theirs.module, batch_size=batch_size, side=source.side)
+        ours = OnnxEngine(graph, side=source.side, batch_size=batch_size, reason="")
+        images = _some_images(max(batch_size, theirs.batch_size), source.side)
+        error = largest_error(ours.run(images[:batch_size]), theirs.run(images[:batch_size]))
+    except EngineError as failure:
+        return Verdict("torch", 1, f"it does not export ({failure})", {}, None), None
+    if not error <= TOLERANCE:
+        reason = f"its ONNX graph is {error:.1e} away, more than {TOLERANCE:g}"
+        return Verdict("torch", 1, reason, {}, error), None
+    rates = _rates(ours, theirs, images)
+    if rates["torch"] > CLEARLY_FASTER * rates["onnxruntime"]:
+        return Verdict("torch", 1, _faster(rates, "torch", "onnxruntime"), rates, error), graph
+    return Verdict("onnxruntime", ours.n_lanes, _faster(rates, "onnxruntime", "torch"), rates, error), graph
+
+
+def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
+    """max_i |v_i - r_i| / |r_i| over the rows; not a number counts as infinitely far."""
+    with np.errstate(all="ignore"):
+        errors = np.linalg.norm(vectors - reference, axis=1) / np.linalg.norm(reference, axis=1)
+    return float(np.nan_to_num(errors, nan=np.inf).max())
+
+
+def full_identity(source: Source, batch_size: int) -> dict[str, Any]:
+    """What a graph and the verdict on it depend on."""
+    return {
+        **source.identity,
+        "batch_size": batch_size,
+        "versions": {name: installed_version(name) for name in LIBRARIES},
+        "machine": [platform.machine(), platform.processor(), os.cpu_count()],
+        "code": _code_digest(),
+    }
+
+
+@cache
+def _code_digest() -> str:
+    here = Path(__file__).parent
+    modules = [*sorted(here.glob("*.py")), here.parent / "layers.py", here.parent / "pooling.py"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
+
+
+def _rates(ours: Engine, theirs: Engine, images: Tensor) -> dict[str, float]:
+    """Images/s of both, the best round of each; in turn, so that whatever else the machine does meets both."""
+    best = {ours.name: 0.0, theirs.name: 0.0}
+    for _ in range(ROUNDS):
+        spent = 0.0
+        for engine in (ours, theirs):
+            rate, seconds = _rate(engine, images)
+            best[engine.name] = max(best[engine.name], rate)
+            spent += seconds
+        if spent > 2 * ROUNDS * SECONDS_PER_ROUND:
+            break
+    return {name: round(rate, 2) for name, rate in best.items()}
+
+
+def _rate(engine: Engine, images: Tensor) -> tuple[float, float]:
+    batch = images[: engine.batch_size]
+    started = time.perf_counter()
+
+    def lane(_: int) -> int:
+        n_images = 0
+        while n_images == 0 or time.perf_counter() - started < SECONDS_PER_ROUND:
+            engine.run(batch)
+            n_images += len(batch)
+        return n_images
+
+    with ThreadPoolExecutor(engine.n_lanes) as pool:
+        total = sum(pool.map(lane, range(engine.n_lanes)))
+    seconds = time.perf_counter() - started
+    return total / seconds, seconds
+
+
+def _some_images(n: int, side: int) -> Tensor:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def _faster(rates: dict[str, float], first: str, second: str) -> str:
+    ratio = rates[first] / rates[second]
+    return f"{ratio:.1f} times as fast as {second} here" if ratio > CLEARLY_FASTER else f"as fast as {second} here"
+
+
+def _asked_for(source: Source, batch_size: int | None, verdict: Verdict, graph: bytes | None) -> Engine:
+    if graph is None:
+        raise EngineError(
+            f"{source.identity['backbone']} cannot run on onnxruntime: {verdict.reason}; use --engine auto"
+        )
+    return _onnx(source, batch_size, graph, "asked for")
+
+
+def _onnx(source: Source, batch_size: int | None, graph: bytes, why: str) -> OnnxEngine:
+    reason = f"onnxruntime on cpu in fp32: {why}"
+    return OnnxEngine(graph, side=source.side, batch_size=batch_size or BATCH_SIZE, reason=reason)
+
+
+def _torch(source: Source, batch_size: int | None, why: str) -> TorchEngine:
+    from extract.engines.torch_engine import build_torch_engine
+
+    return build_torch_engine(source, device="cpu", precision="fp32", batch_size=batch_size, why=why)

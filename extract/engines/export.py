@@ -1,0 +1,61 @@
+"""A network as an ONNX graph: normalisation, backbone and pooling in one, for batches of one size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+from extract.errors import EngineError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# A protobuf message ends at 2 GiB; networks with more weights stay with torch.
+MAX_BYTES = (2 << 30) - (16 << 20)
+
+
+def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
+    """Export an eval-mode module, uint8 (batch_size, 3, side, side) -> float32 (batch_size, D), as ONNX.
+
+    Raises EngineError with the reason where it cannot be exported.
+    """
+    import torch
+
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+    if n_bytes > MAX_BYTES:
+        raise EngineError(f"its weights of {n_bytes / 1e9:.1f} GB are more than an ONNX file holds")
+    images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)
+    try:
+        with _in_silence():
+            program = torch.onnx.export(
+                module, (images,), input_names=["images"], output_names=["features"], dynamo=True, verbose=False
+            )
+            assert program is not None
+            content: bytes = program.model_proto.SerializeToString()
+    except Exception as error:
+        raise EngineError(_cause(error)) from error
+    return content
+
+
+@contextlib.contextmanager
+def _in_silence():  # type: ignore[no-untyped-def]
+    """The exporter warns of its own innards and prints its steps; what matters comes as an exception."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first cause in one line: the exporter wraps it in several layers of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"

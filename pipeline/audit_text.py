@@ -1,0 +1,48 @@
+"""An audit as text: the verdict first, then what was found, the first lines of each list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.audit import Audit
+from pipeline.tables import table
+
+MAX_ROWS = 8  # of each list on a terminal; all of them are in --json and --out
+# Column, and what is told of a finding in it; lists of paths, splits and labels stand side by side.
+TITLES = {
+    "duplicates": "images in more than one file",
+    "near_duplicates": "pairs that show nearly the same",
+    "groups_across_splits": "groups on more than one side of the split",
+    "conflicting_labels": "images under more than one label",
+    "doubtful_labels": "doubtful labels",
+    "outliers": "outliers",
+    "small_classes": "classes with fewer than 10 test images",
+}
+
+
+def audit_text(found: Audit) -> str:
+    """The audit for people."""
+    splits = ", ".join(f"{n:,} {split}" for split, n in found.n_of_split.items())
+    head = f"{found.n_images:,} images ({splits}), features of {found.backbone}"
+    verdict = ["The test numbers would not be true:", *(f"  {each}" for each in found.untrue)]
+    if not found.untrue:
+        verdict = ["Nothing found that would make the test numbers untrue."]
+    return "\n".join([head, "", *verdict, *(_section(name, rows) for name, rows in found.findings.items())])
+
+
+def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return f"\nno {TITLES[name]}"
+    shown = f", the first {MAX_ROWS}" if len(rows) > MAX_ROWS else ""
+    cells = [[_words(value) for value in row.values()] for row in rows[:MAX_ROWS]]
+    return f"\n{len(rows):,} {TITLES[name]}{shown}:\n" + table(cells, [key.replace("_", " ") for key in rows[0]])
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, list):
+        return str(value)
+    more = f" and {len(value) - 2} more" if len(value) > 2 else ""
+    return ", ".join(map(str, value[:2])) + more

@@ -1,0 +1,106 @@
+"""Neighbours and networks against scikit-learn, on the same features, in the same run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Twenty values of k, up to the largest that the few-shot literature uses.
+NEIGHBOURS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
+RATES, DECAYS = (3e-4, 1e-3, 3e-3), (0.0, 1e-3, 1e-2, 1e-1)
+# scikit-learn's default batch, and enough epochs to compare accuracies by.
+BATCH, EPOCHS = 200, 3
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Seconds of ours and of scikit-learn's for the same work, and how both did."""
+
+    work: str
+    ours: float
+    theirs: float
+    told: str
+
+
+def compare_knn(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_queries: int) -> Compared:
+    """Vote for 20 values of k on the last `n_queries` of X (N, D), against one query of scikit-learn's."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from classify.knn import KNNHead
+    from classify.neighbours import find_neighbours
+    from classify.rounds import val_round
+
+    n_train, k = len(X) - n_queries, max(NEIGHBOURS)
+    heads = [KNNHead(k=each) for each in NEIGHBOURS]
+    ours = _seconds(lambda: list(KNNHead.try_grid(heads, X, y, val_round(n_train, len(X)))))
+    theirs = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(X[:n_train])
+    found: list[Any] = []
+    seconds = _seconds(lambda: found.append(theirs.kneighbors(X[n_train:], return_distance=False)))
+    rows = find_neighbours(X[n_train:], X[:n_train], k, "cosine", X[:n_train].mean(axis=0, dtype=np.float64)).rows
+    same = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(rows, found[0], strict=True)])
+    return Compared(
+        f"knn, {len(NEIGHBOURS)} k against one query", ours, seconds, f"{same:.3%} of the neighbours shared"
+    )
+
+
+def compare_mlp(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_test: int) -> Compared:
+    """Train 12 networks of 1024 for the same epochs on all but the last `n_test` of X (N, D), codes y (N,)."""
+    from sklearn.neural_network import MLPClassifier
+
+    from classify.batches import Batches
+    from classify.mlp import MLPHead, Training
+
+    settings = [(rate, decay) for rate in RATES for decay in DECAYS]
+    held_out = np.arange(len(X)) >= len(X) - n_test
+    heads = [
+        MLPHead(dropout=0.0, learning_rate=rate, weight_decay=decay, batch_size=BATCH, random_state=0)
+        for rate, decay in settings
+    ]
+    for head in heads:
+        head.classes_ = np.arange(int(y.max()) + 1)
+
+    def train(n_epochs: int) -> Training:
+        training = Training(heads, X, y, np.ones(len(y)), held_out)
+        for _ in range(n_epochs):
+            training.networks.train(training.trained.shuffled(BATCH, 1, training.order))
+        return training
+
+    _warm_up(heads[0], X[:BATCH], y[:BATCH])
+    trained: list[Training] = []
+    ours = _seconds(lambda: trained.append(train(EPOCHS)))
+    Z = trained[0].scaling.apply(X)
+    theirs = [
+        MLPClassifier((1024,), alpha=decay, learning_rate_init=rate, batch_size=BATCH, max_iter=EPOCHS, random_state=0)
+        for rate, decay in settings
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three epochs are not meant to converge
+        seconds = _seconds(lambda: [each.fit(Z[~held_out], y[~held_out]) for each in theirs])
+    test = Batches(X, np.flatnonzero(held_out), y, np.ones(len(y)), trained[0].scaling)
+    own = [np.mean(scores.argmax(axis=1) == y[held_out]) for scores in trained[0].networks.scores(test.blocks())]
+    other = [each.score(Z[held_out], y[held_out]) for each in theirs]
+    told = (
+        f"accuracy on average {np.mean(own):.2%} against {np.mean(other):.2%}, at best {max(own):.2%}, {max(other):.2%}"
+    )
+    return Compared(f"mlp, {len(heads)} settings, {EPOCHS} epochs", ours, seconds, told)
+
+
+def _warm_up(head: Any, X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]]) -> None:
+    """Let torch import what its optimisers need: a second or two, once in a process."""
+    from sklearn.base import clone
+
+    clone(head).set_params(epochs=1, hidden=8).fit(X, y)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

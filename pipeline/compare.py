@@ -1,0 +1,260 @@
+"""Several runs side by side: heads, backbones and data sets in one comparison, paired where the test images are shared.
+
+Heads that were tested on the same images under the same labels, in whatever run, are paired: McNemar's exact test for
+all pairs, Holm's correction. Runs that split the same images in different ways (seeds) are joined by the corrected
+resampled t-test. Over different test sets there is no test, only the mean rank (Demsar 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract.manifest import printable
+from pipeline.errors import PipelineError, UsageError
+from pipeline.rundir import RESULTS_FILE, read_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Row = dict[str, Any]
+METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
+ITEM_BYTES = {"float32": 4, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One head of one run."""
+
+    row: Row
+    """What the table says of it."""
+    correct: NDArray[np.bool_]
+    """Right answers on the run's test images in the order of their digests, (N,)."""
+
+    @property
+    def title(self) -> str:
+        """What it is called among the heads of one test set."""
+        return f"{self.row['run']}/{self.row['features']}/{self.row['head']}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says: its heads, and which images it was about."""
+
+    name: str
+    data_set: str
+    entries: list[Entry]
+    test_key: str
+    """SHA-256 of the digests and labels of the test images."""
+    images_key: str
+    """SHA-256 of those of all images: runs that share it and not the test images are other splits of one data set."""
+    n_train: int
+    n_test: int
+
+
+def compare(folders: Sequence[Path]) -> Row:
+    """Return {"runs", "heads", "pairs", "over_splits", "mean_ranks", "notes"} of run folders, ready for JSON.
+
+    Raises UsageError for a folder that is no run or is named twice, PipelineError for a damaged one.
+    """
+    _check_folders(folders)
+    runs = [read_run(folder, name) for folder, name in zip(folders, _run_names(folders), strict=True)]
+    rows: list[Row] = []
+    pairs: list[Row] = []
+    for number, group in enumerate(_by(runs, "test_key"), start=1):
+        found, tested = _compare_paired([entry for run in group for entry in run.entries], number)
+        rows += found
+        pairs += tested
+    return {
+        "runs": [{"run": run.name, "data_set": run.data_set, "test_key": run.test_key} for run in runs],
+        "heads": rows,
+        "pairs": pairs,
+        "over_splits": [row for group in _by(runs, "images_key") for row in _over_splits(group)],
+        "mean_ranks": _mean_ranks(rows),
+        "notes": _notes(runs),
+    }
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        place = folder.resolve()
+        if place in seen:
+            raise UsageError(
+                f"'{printable(folder)}' and '{printable(seen[place])}' are the same run: name every run once."
+            )
+        seen[place] = folder
+
+
+def _run_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or the whole path where two runs would have the same name."""
+    last = [printable(folder.resolve().name) for folder in folders]
+    return [name if last.count(name) == 1 else printable(folder) for name, folder in zip(last, folders, strict=True)]
+
+
+def _by(runs: Iterable[Run], key: str) -> list[list[Run]]:
+    """Runs that have the same key, in the order of their first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(getattr(run, key), []).append(run)
+    return list(groups.values())
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read what `classify` wrote. Raises UsageError where it is no run, PipelineError where it is damaged."""
+    results = read_json(folder / RESULTS_FILE)
+    try:
+        return _read_run(folder, name, results)
+    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PipelineError(
+            f"The run '{printable(folder)}' is not whole, or of an older version ({printable(reason)}): classify again."
+        ) from error
+
+
+def _read_run(folder: Path, name: str, results: Row) -> Run:
+    import csv
+
+    import pyarrow.parquet
+
+    columns = ["features", "head", "digest", "label", "predicted"]
+    predictions = pyarrow.parquet.read_table(folder / "predictions.parquet", columns=columns).to_pydict()
+    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
+        images = [(row["digest"], row["label"]) for row in csv.DictReader(file)]
+    answers = _answers(predictions)
+    entries, test_key = [], ""
+    for head in results["heads"]:
+        test_images, correct = answers[head["features"], head["name"]]
+        test_key = _key(test_images)
+        entries.append(Entry(_row(folder, name, results, head), correct))
+    data = results["dataset"]
+    n_train = data["n_train"] + data["n_val"]
+    return Run(name, printable(data["name"]), entries, test_key, _key(sorted(images)), n_train, data["n_test"])
+
+
+def _key(images: Iterable[tuple[str, str]]) -> str:
+    return sha256("\n".join(f"{digest} {label}" for digest, label in images).encode()).hexdigest()
+
+
+def _answers(
+    predictions: dict[str, list[str]],
+) -> dict[tuple[str, str], tuple[list[tuple[str, str]], NDArray[np.bool_]]]:
+    """{(features, head): ((digest, label) of its test images, sorted, and which it got right)}."""
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for features, head, digest, label, predicted in zip(*predictions.values(), strict=True):
+        found.setdefault((features, head), []).append((digest, label, predicted))
+    return {
+        key: ([(d, label) for d, label, _ in sorted(rows)], np.array([x == label for _, label, x in sorted(rows)]))
+        for key, rows in found.items()
+    }
+
+
+def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
+    data, test = results["dataset"], head["test"]
+    n_images = data["n_train"] + data["n_val"] + data["n_test"]
+    place = [each["name"] for each in results["features"]].index(head["features"])
+    features, request = results["features"][place], results["config"]["requests"][place]
+    rate = features["images_per_second"]
+    head_seconds = 1000 * head["predict_seconds"] / data["n_test"]
+    return {
+        "data_set": printable(data["name"]),
+        "run": name,
+        "backbone": printable(head["backbone"]),
+        "features": printable(head["features"]),
+        "head": printable(head["name"]),
+        "params": head["params"],
+        **{metric: test[metric] for metric in METRICS},
+        "extract_seconds": features["extract_seconds"],
+        "fit_seconds": head["fit_seconds"],
+        "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),
+        "head_bytes": sum(path.stat().st_size for path in (folder / head["saved"]).rglob("*") if path.is_file()),
+        "features_bytes": n_images * features["dim"] * ITEM_BYTES[request["dtype"]],
+    }
+
+
+def _compare_paired(entries: Sequence[Entry], number: int) -> tuple[list[Row], list[Row]]:
+    """Rank the heads of one test set, best first; their rows, and the test of every pair."""
+    from classify.statistics import compare_pairs, compare_with_best, ranks
+
+    correct = {entry.title: entry.correct for entry in sorted(entries, key=_best_first)}
+    tests = compare_pairs(correct)
+    rank, against_best = ranks(list(correct), tests), compare_with_best(correct)
+    rows = []
+    for entry in sorted(entries, key=_best_first):
+        p_value, tied = against_best[entry.title]
+        placed = {"rank": rank[entry.title], "p_vs_best": p_value, "tied_with_best": tied}
+        rows.append({"test_set": number, **entry.row, **placed})
+    pairs = [{"test_set": number, "a": t.a, "b": t.b, "p": t.p, "p_holm": t.p_holm, "better": t.better} for t in tests]
+    return rows, pairs
+
+
+def _best_first(entry: Entry) -> tuple[float, float]:
+    return -entry.row["accuracy"], entry.row["log_loss"]
+
+
+def _over_splits(runs: Sequence[Run]) -> list[Row]:
+    """Join runs on different splits of the same images: mean accuracy with its interval, and which heads are tied."""
+    from classify.statistics import SIGNIFICANCE, holm, mean_difference
+
+    one_each = [group[0] for group in _by(runs, "test_key")]
+    if len(one_each) < 2:
+        return []
+    found = [{_what(e.row): e.row["accuracy"] for e in run.entries} for run in one_each]
+    names = [name for name in found[0] if all(name in each for each in found)]
+    accuracy = {name: np.array([each[name] for each in found]) for name in names}
+    sizes = {
+        "n_train": float(np.mean([run.n_train for run in one_each])),
+        "n_test": float(np.mean([run.n_test for run in one_each])),
+    }
+    names.sort(key=lambda name: -float(accuracy[name].mean()))
+    pairs = list(combinations(names, 2))
+    adjusted = holm([mean_difference(accuracy[a] - accuracy[b], **sizes)[3] for a, b in pairs])
+    p_of = dict(zip(pairs, adjusted, strict=True))
+    rows = []
+    for name in names:
+        mean, low, high, _ = mean_difference(accuracy[name], **sizes)
+        p = p_of.get((names[0], name), 1.0)
+        rows.append({
+            "data_set": one_each[0].data_set, "features": name[0], "head": name[1], "n_splits": len(one_each),
+            "accuracy": mean, "accuracy_ci": [max(0.0, low), min(1.0, high)], "p_vs_best": p,
+            "tied_with_best": p > SIGNIFICANCE,
+        })  # fmt: skip
+    return rows
+
+
+def _what(row: Row) -> tuple[str, str]:
+    return row["features"], row["head"]
+
+
+def _mean_ranks(rows: Sequence[Row]) -> list[Row]:
+    """The mean, over test sets, of the rank by accuracy among the heads that all test sets have; equals share ranks."""
+    from scipy.stats import rankdata
+
+    sets: dict[int, dict[tuple[str, str], float]] = {}
+    for row in rows:
+        sets.setdefault(row["test_set"], {}).setdefault(_what(row), row["accuracy"])
+    common = [name for name in next(iter(sets.values()), {}) if all(name in found for found in sets.values())]
+    if len(sets) < 2 or len(common) < 2:
+        return []
+    table = np.mean([rankdata([-found[name] for name in common]) for found in sets.values()], axis=0)
+    ranked = sorted(zip(table.tolist(), common, strict=True))
+    return [{"features": f, "head": h, "mean_rank": mean, "n_test_sets": len(sets)} for mean, (f, h) in ranked]
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    """Sentences on what cannot be paired, and why."""
+    notes = []
+    first, *others = [group[0] for group in _by(runs, "test_key")]
+    for run in others:
+        why = "split otherwise" if run.images_key == first.images_key else "other images or other labels"
+        notes.append(
+            f"{run.name} was tested on {run.n_test:,} images that are not those of {first.name} ({why}): "
+            "their heads cannot be paired, so no test and no tie joins them."
+        )
+    return notes

@@ -1,0 +1,58 @@
+"""A look at whether test images stand in train, quick enough to come with every `classify`; `audit` looks thoroughly.
+
+Exact copies and groups are counted. Near-copies are looked for in a sample: of up to 1,000 test images the 200 whose
+features are most like those of an image in train or val, each compared with its five nearest there. Only a correlation
+above 0.999 counts, for what is usual between neighbours cannot be known from five.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.audit import groups_across, leaked
+from pipeline.copies import N_NEIGHBOURS, SURE, same_bytes
+from pipeline.join import Labelled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_TEST = 1000  # times 60,000 x 1280: one matrix product of 2 s on two cores
+N_READ = 200  # times six images to decode: 2 s for photos
+
+
+def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, images: str, seed: int = 0) -> list[str]:
+    """Sentences on why test numbers would not be true, from what can be seen in a few seconds; X (N, D) features."""
+    n_copied = len(leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)]))
+    n_grouped = len(leaked(labelled, list(groups_across(labelled).values())))
+    n_near, n_seen = near_copies_seen(labelled, X, seed=seed)
+    told = []
+    if n_copied:
+        told.append(f"{n_copied:,} test images are in train or val too, as exact copies")
+    if n_grouped:
+        told.append(f"{n_grouped:,} test images are of a group that is in train or val too")
+    if n_near:
+        told.append(f"{n_near:,} of the {n_seen:,} test images looked at are nearly the same as one in train or val")
+    if not told:
+        return []
+    return [f"The test numbers are not true: {'; '.join(told)}. 'featurecache audit {images}' lists them."]
+
+
+def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[int, int]:
+    """How many test images have a near-copy in train or val, other than exact ones, and how many were looked at."""
+    from classify.closeness import nearest_others
+    from extract.thumbnails import read_thumbnails
+
+    test, others = labelled.rows("test"), labelled.rows("train", "val")
+    test = np.sort(np.random.default_rng(seed).permutation(test)[:N_TEST])
+    if len(others) < N_NEIGHBOURS or not len(test):
+        return 0, 0
+    rows, cosine = nearest_others(X[test], X[others], N_NEIGHBOURS, np.full(len(test), -1))
+    likely = np.argsort(-cosine[:, 0], kind="stable")[:N_READ]
+    places = np.column_stack([test[likely], others[rows[likely]]])
+    wanted, place = np.unique(places, return_inverse=True)
+    thumbnails = read_thumbnails([labelled.samples[i] for i in wanted])[place.reshape(places.shape)]
+    is_near = (1 - np.einsum("nd,nkd->nk", thumbnails[:, 0], thumbnails[:, 1:]) <= SURE).any(axis=1)
+    is_exact = (labelled.digests[places[:, :1]] == labelled.digests[places[:, 1:]]).all(axis=2).any(axis=1)
+    return int((is_near & ~is_exact).sum()), len(test)

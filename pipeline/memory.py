@@ -1,0 +1,65 @@
+"""Features in memory while they fit a budget, in a temporary file on disk beyond it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from extract.cache import FeatureCache
+
+# Heads take some memory besides the features, and so does everything else that runs.
+DEFAULT_SHARE = 0.5
+# Rows looked up at a time: 8192 x 1280 is 42 MB.
+BLOCK = 8192
+
+
+def default_budget() -> float:
+    """Return the bytes that features may take unless told otherwise: half of the memory that this process may have."""
+    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    for told in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        try:
+            limits.append(float(told.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return DEFAULT_SHARE * min(limits)
+
+
+class Shelf:
+    """Hands out arrays for features: from memory until its budget in bytes is spent, then from files in a folder.
+
+    The files have no name: they are gone when the arrays are, however the program ends.
+    """
+
+    def __init__(self, budget: float, folder: Path) -> None:
+        self.left, self.folder = budget, folder
+
+    def load(self, cache: FeatureCache, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the vectors (N, D) of digests (N, 32). Raises CacheError, PipelineError where the disk is full."""
+        X = self._empty((len(digests), cache.spec.feature_dim))
+        for start in range(0, len(digests), BLOCK):
+            X[start : start + BLOCK] = cache.lookup(digests[start : start + BLOCK])
+        return X
+
+    def _empty(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        n_bytes = 4 * shape[0] * shape[1]
+        if n_bytes <= self.left:
+            self.left -= n_bytes
+            return np.empty(shape, dtype=np.float32)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+                return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+        except OSError as error:
+            raise PipelineError(
+                f"Features of {n_bytes / 1e9:.2f} GB are beyond the memory budget and cannot be put into a file in "
+                f"'{self.folder}': {error.strerror}. Make room there, or raise the budget with --memory."
+            ) from error

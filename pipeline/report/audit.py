@@ -1,0 +1,86 @@
+"""What `featurecache audit` left in the run folder: audit.json as galleries.
+
+Every list of findings in it becomes a gallery: the images as pictures, their splits and labels, and whatever else the
+finding says, so that the page follows when the audit learns to look for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.report.galleries import MAX_CARDS, Card, Gallery
+from pipeline.report.wording import count, short
+from pipeline.rundir import read_json
+
+AUDIT_FILE = "audit.json"
+MEANINGS = {
+    "duplicates": "The same bytes in more than one file. In train and test they make the test numbers too good.",
+    "near_duplicates": "Not the same bytes but nearly the same pixels: one picture saved, sized or toned anew.",
+    "groups_across_splits": "Groups whose images stand on both sides of the split, so test images are not new.",
+    "conflicting_labels": "The same image under more than one label.",
+    "doubtful_labels": "Labels that disagree with what heads say that were trained without these images.",
+    "outliers": "Images far from all others: often broken, empty, or of another kind.",
+    "small_classes": "Classes with too few test images to be judged.",
+}
+# At most two images stand on a card; a finding about more says how many.
+CARD_IMAGES = 2
+# Said by the pictures and by what stands above them.
+UNSPOKEN = frozenset({"path", "paths", "split", "splits", "label", "labels", "across_splits"})
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the audit found, as galleries; why the test numbers are not true; what cannot be shown."""
+
+    galleries: list[Gallery] = field(default_factory=list)
+    untrue: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_audit(run_folder: Path) -> Audited:
+    """Read audit.json of a run folder; without one, or with a damaged one, a note says so."""
+    path = run_folder / AUDIT_FILE
+    if not path.exists():
+        advice = "This run was not audited: 'featurecache audit IMAGES --out RUN' adds near-duplicates and outliers."
+        return Audited(notes=[advice])
+    try:
+        values = read_json(path)
+    except PipelineError as error:
+        return Audited(notes=[str(error)])
+    lists = {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    }
+    untrue = [str(values.get("why"))] if values.get("untrue") else []
+    return Audited([_gallery(kind, findings) for kind, findings in lists.items()], untrue)
+
+
+def _gallery(kind: str, findings: list[dict[str, Any]]) -> Gallery:
+    cards = [_card(finding) for finding in findings[:MAX_CARDS]]
+    shown = f", {len(cards)} of them here" if len(cards) < len(findings) else ""
+    found = f"{count(len(findings), 'finding')}{shown}." if findings else "Nothing was found."
+    title = f"Audit: {kind.replace('_', ' ')}"
+    return {"title": title, "caption": f"{MEANINGS.get(kind, '')} {found}".strip(), "cards": cards}
+
+
+def _card(finding: Mapping[str, Any]) -> Card:
+    paths = _several(finding, "path")
+    places = [
+        f"{split}: {label}"
+        for split, label in zip(_several(finding, "split"), _several(finding, "label"), strict=False)
+    ]
+    if not places:
+        places = _several(finding, "label")
+    words = [f"{key.replace('_', ' ')} {short(value)}" for key, value in finding.items() if key not in UNSPOKEN]
+    more = [f"{len(paths)} images"] if len(paths) > CARD_IMAGES else []
+    return {"names": paths[:CARD_IMAGES], "text": ", ".join([" = ".join(places[:CARD_IMAGES]), *more, *words])}
+
+
+def _several(finding: Mapping[str, Any], key: str) -> list[str]:
+    """What stands under `key`, or the list under its plural."""
+    return [str(finding[key])] if key in finding else list(map(str, finding.get(f"{key}s", [])))

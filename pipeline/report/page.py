@@ -1,0 +1,234 @@
+"""report.html: everything a run folder says on one page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extract.errors import ExtractError
+from extract.manifest import printable, read_images
+from pipeline.report import closeup, comparison, galleries, reproduce
+from pipeline.report.audit import read_audit
+from pipeline.report.featuremap import FeatureMap, feature_map, map_values
+from pipeline.report.learning import learning_caption, learning_figure
+from pipeline.report.record import Record, read_record
+from pipeline.report.scoreboard import scoreboard
+from pipeline.report.thumbnails import contact_sheet, data_uri, read_thumbnails
+from pipeline.report.tsne import LEAST_POINTS, tsne_beside
+from pipeline.rundir import REPORT_FILE, writing_file
+
+# Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
+MAP_SIDE, GALLERY_SIDE = 80, 112
+# A report should not take longer than fitting a head.
+PICTURE_SECONDS, TSNE_SECONDS = 8.0, 15.0
+# Galleries carry at most so many different pictures, about 2 MB.
+MAX_PICTURES = 500
+LINKS = (("heads", "Heads"), ("close", "Close up"), ("settings", "Settings"), ("labels", "Labels"), ("map", "Map"),
+         ("images", "Images"), ("again", "Reproduce"), ("reading", "How to read it"))  # fmt: skip
+SCRIPTS = ("page.js", "gallery.js", "map.js")
+READING = (
+    "Start with the intervals: heads whose lines overlap a lot are hard to tell apart; the tied ones are marked.",
+    "Accuracy counts every image alike, balanced accuracy every class alike: a gap means that rare classes do worse.",
+    "The confusion matrix says which classes are mistaken for which. Such pairs deserve more images or other labels.",
+    "The reliability diagram says whether 90 % sure means right nine times of ten. It matters where they decide.",
+    "Class by class: low recall means missed images, low precision means false alarms; few test images, much doubt.",
+    "The settings: a curve that still rises at its end says that the values tried do not reach far enough.",
+    "The map: clouds that touch are classes that these features confuse; far-away single points may be outliers.",
+    "The most confident errors are either wrong labels or what the head has not learned. Look before you believe.",
+    "Hyper-parameters were chosen on val, the test images were used once. Choosing by this page uses them again.",
+    "Intervals speak of other images of the same kind, not of another camera, place or year.",
+)
+
+
+@dataclass
+class Page:
+    """What the template shows, collected as it is computed."""
+
+    record: Record
+    listed: Mapping[str, galleries.Listed]
+    galleries: list[galleries.Gallery] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    untrue: list[str] = field(default_factory=list)
+    heads: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    map: dict[str, Any] | None = None
+    map_caption: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+def write_report(
+    run_folder: Path, *, out: Path | None = None, images: str | None = None, cache_root: Path | None = None
+) -> Path:
+    """Write the report of a finished run folder to `out` (default: report.html in it) and return its place.
+
+    images, cache_root: where they are now, if not where the run found them. What is missing there, or in the run
+    folder, is left out with a sentence on the page. Raises UsageError where the folder is no run, PipelineError where
+    it is damaged or the page cannot be written.
+    """
+    place = run_folder / REPORT_FILE if out is None else out
+    with writing_file(place) as file:
+        file.write_text(render(run_folder, images=images, cache_root=cache_root), encoding="utf-8")
+    return place
+
+
+def render(run_folder: Path, *, images: str | None = None, cache_root: Path | None = None) -> str:
+    """The page as text."""
+    record = read_record(run_folder)
+    page = Page(record, galleries.read_splits(run_folder))
+    root = cache_root or Path(record.config["cache"])
+    found = (
+        feature_map(record, root)
+        if record.answers
+        else "predictions.parquet is gone: no head can be looked at closely."
+    )
+    if isinstance(found, str):
+        page.notes.append(found)
+        _add_contents(page, run_folder, images, None)
+    else:
+        with tsne_beside(found.components) as flat:  # it takes one core while this process takes the other
+            started = time.monotonic()
+            _add_contents(page, run_folder, images, found)
+            places = flat(TSNE_SECONDS - (time.monotonic() - started))
+        if places is None and len(found.rows) >= LEAST_POINTS:
+            page.notes.append(f"t-SNE was not ready after {TSNE_SECONDS:.0f} s, so the map has PCA only.")
+        assert page.map is not None
+        page.map |= map_values(record, found, places)
+        page.map_caption = found.caption
+    return _fill_template(page)
+
+
+def _add_contents(page: Page, run_folder: Path, images: str | None, found: FeatureMap | None) -> None:
+    """All figures, galleries and pictures but the places on the map."""
+    record = page.record
+    for number in range(len(record.answers)):
+        head = closeup.close_up(record, number)
+        page.heads.append({**head, "errors": galleries.confident_errors(record, number)})
+    page.figures["intervals"] = comparison.interval_figure(record)
+    audited = read_audit(run_folder)
+    page.untrue, page.notes = audited.untrue, page.notes + audited.notes
+    doubts = galleries.agreed_doubts(record) if record.answers else None
+    copies = None if audited.galleries else galleries.copies(page.listed)  # the audit looks for them too
+    page.galleries += [each for each in (doubts, copies, *audited.galleries) if each is not None]
+    _add_pictures(page, images or record.config["images"], found)
+
+
+def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
+    files, digests = _files(images), {name: image.digest for name, image in page.listed.items()}
+    own = [page.heads[page.record.chosen]["errors"]] if page.heads else []
+    shown = [*own, *page.galleries, *(head["errors"] for head in page.heads)]
+    names = list(dict.fromkeys(name for gallery in shown for card in gallery["cards"] for name in card["names"]))
+    deadline = time.monotonic() + PICTURE_SECONDS
+    small = read_thumbnails(names[:MAX_PICTURES], files, digests, side=GALLERY_SIDE, deadline=deadline)
+    page.pictures = {name: data_uri(picture) for name, picture in small.pictures.items()}
+    if len(names) > MAX_PICTURES:
+        page.notes.append(
+            f"{len(names) - MAX_PICTURES:,} pictures of the galleries, of which there are at most {MAX_PICTURES}."
+        )
+    if found is not None:
+        points = [page.record.names[i] for i in found.rows]
+        on_map = read_thumbnails(points, files, digests, side=MAP_SIDE, deadline=deadline)
+        sheet = contact_sheet(points, on_map)
+        page.map = {"sheet": None if sheet is None else asdict(sheet)}
+        small.absent |= on_map.absent
+    page.notes += small.notes(PICTURE_SECONDS)
+
+
+def _files(images: str) -> dict[str, str]:
+    """The path of every image by the name that the run knows it by; empty where the images are gone."""
+    with contextlib.suppress(ExtractError, OSError):
+        return {printable(sample.name): sample.path for sample in read_images(images).samples}
+    return {}
+
+
+def _fill_template(page: Page) -> str:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    record, data = page.record, page.record.results["dataset"]
+    sweeps = comparison.sweep_figures(record)
+    page.figures |= {f"sweep-{i}": sweep["figure"] for i, sweep in enumerate(sweeps)}
+    learning = learning_figure(record)
+    if learning is not None:
+        page.figures["learning"] = learning
+    present = {"close": page.heads, "settings": sweeps, "labels": learning, "map": page.map, "images": page.galleries}
+    text = environment.get_template("page.html.jinja").render(
+        title=data["name"],
+        facts=_facts(data, record.results["created"]),
+        verdict=comparison.verdict(record),
+        warnings=[*(f"Not to be trusted: {reason}" for reason in page.untrue), *_warnings(record)],
+        heads=record.heads,
+        head_titles=record.titles,
+        chosen=record.chosen,
+        close_up=bool(page.heads),
+        links=[link for link in LINKS if present.get(link[0], True)],
+        test_name="McNemar's exact test, Holm's correction, 5 %",
+        table=scoreboard(record),
+        sweeps=sweeps,
+        learning=learning_caption(record) if learning else None,
+        map=page.map,
+        map_caption=page.map_caption,
+        galleries=page.galleries,
+        commands=reproduce.commands(record.config),
+        versions="Made with " + ", ".join(f"{name} {v}" for name, v in record.results["versions"].items()) + ".",
+        features=_features(record),
+        notes=page.notes,
+        reading=READING,
+        values=_values(page),
+        css=_source("page.css"),
+        plotly=get_plotlyjs(),
+        scripts=[_source(name) for name in SCRIPTS],
+    )
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _values(page: Page) -> dict[str, Any]:
+    return {
+        "chosen": page.record.chosen,
+        "titles": page.record.titles,
+        "classes": page.record.classes,
+        "heads": page.heads,
+        "figures": page.figures,
+        "map": page.map,
+        "pictures": page.pictures,
+    }
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _facts(data: Mapping[str, Any], created: str) -> str:
+    n_classes = len(data["classes"])
+    refused = f", {data['skipped']:,} refused" if data["skipped"] else ""
+    return (
+        f"{n_classes:,} classes; {data['n_train']:,} train, {data['n_val']:,} val and {data['n_test']:,} test images"
+        f"{refused}; {created.replace('T', ' ').replace('Z', ' UTC')}"
+    )
+
+
+def _warnings(record: Record) -> list[str]:
+    """What makes the numbers less than they seem."""
+    n_test, n_classes = record.results["dataset"]["n_test"], len(record.classes)
+    if n_test < 10 * n_classes:
+        return [f"There are {n_test:,} test images for {n_classes:,} classes: numbers on single classes mean little."]
+    return []
+
+
+def _features(record: Record) -> Sequence[str]:
+    rows = []
+    for row in record.results["features"]:
+        rate = f", extracted at {row['images_per_second']:,.0f} images/s" if row.get("images_per_second") else ""
+        layer = ", ".join(str(row[key]) for key in ("layer", "pooling") if row.get(key))
+        rows.append(
+            f"{row.get('name', row['backbone'])}: {row['dim']:,} numbers per image, weights {row['weights']}"
+            f"{f' ({layer})' if layer else ''}{rate}; key {row['key'][:12]}"
+        )
+    return rows

@@ -1,0 +1,45 @@
+"""The commands that make the same run again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from extract.request import FeatureRequest
+from pipeline.cli import DEFAULT_CACHE, DEFAULT_LAYER
+from pipeline.join import extract_commands
+
+# Of classify and of the same name in config.json; those of another value than here were given on the command line.
+DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "shots": None, "repeats": None}
+
+
+def commands(config: Mapping[str, Any]) -> list[str]:
+    """`featurecache extract` for every kind of features, then `featurecache classify`, from config.json."""
+    requests = [FeatureRequest(**request) for request in config["requests"]]
+    root = Path(config["cache"])
+    cache = DEFAULT_CACHE if root == DEFAULT_CACHE.resolve() else root
+    words = ["featurecache", "classify", config["images"], *_features_words(requests)]
+    words += ["--heads", ",".join(config["heads"])]
+    for name, default in DEFAULTS.items():
+        value = config.get(name, default)
+        if value not in (default, [], ()):
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    if cache != DEFAULT_CACHE:
+        words += ["--cache", str(cache)]
+    return [*extract_commands(config["images"], requests, cache), shlex.join(words)]
+
+
+def _features_words(requests: list[FeatureRequest]) -> list[str]:
+    """The options that name these features: backbones times layers, the rest in common."""
+    backbones = list(dict.fromkeys(request.backbone for request in requests))
+    layers = list(dict.fromkeys(request.layer for request in requests))
+    words = [] if backbones == [FeatureRequest().backbone] else [w for b in backbones for w in ("--backbone", b)]
+    if layers != [None]:
+        words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
+    for option in ("weights", "pooling", "precision", "dtype"):
+        value = getattr(requests[0], option)
+        if value != getattr(FeatureRequest(), option):
+            words += [f"--{option}", value]
+    return words

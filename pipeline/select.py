@@ -1,0 +1,205 @@
+"""Which backbone to pay for: measured on a stratified subsample, before the whole data set is extracted.
+
+    subsample -> rows of every backbone into the ordinary cache (they need not be extracted again)
+              -> LogME, H-score, LEEP, NCE (`classify.transferability`); kNN and ridge, each image judged by the others
+              -> the order, what the whole set would cost, and which one is worth it
+
+The order is the mean rank over the measures that every candidate has. LEEP and NCE need the backbone's own classes,
+which the pixels do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from extract.fill import Settings, extract_features
+from extract.manifest import Manifest, Sample, printable
+from extract.plan import OVERHEAD_BYTES_PER_ROW
+from extract.report import ExtractReport, Filled
+from extract.request import FeatureRequest
+from pipeline.console import Console
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_SAMPLE = 1000  # enough for a hundred images of each of ten classes, and seconds for a light backbone
+LEAST_OF_CLASS = 2  # an image judged by the others needs another of its class
+FASTER = 1.2  # a saving that is worth mentioning
+MEASURES = ("logme", "h_score", "ridge", "knn", "leep", "nce")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One backbone on the subsample; more is better for all measures, None where it has no classes of its own.
+
+    logme, h_score (shrunk), leep, nce: see `classify.transferability`. ridge, knn: leave-one-out accuracy.
+    images_per_second: as extracted here. full_seconds, full_bytes: all images, from nothing.
+    rank: mean rank over the measures that all candidates have. p_vs_best: McNemar's test of the ridge's answers.
+    """
+
+    backbone: str
+    dim: int
+    logme: float
+    h_score: float
+    ridge: float
+    knn: float
+    leep: float | None
+    nce: float | None
+    images_per_second: float
+    full_seconds: float
+    full_bytes: int
+    rank: float = 0.0
+    p_vs_best: float = 1.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidates, the best first, and what follows."""
+
+    images: str
+    n_images: int
+    n_sample: int
+    seed: int
+    candidates: tuple[Candidate, ...]
+    advice: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {**asdict(self), "images": printable(self.images), "candidates": [asdict(c) for c in self.candidates]}
+
+
+def select(
+    manifest: Manifest,
+    backbones: Sequence[str],
+    console: Console,
+    *,
+    images: str,
+    cache_root: Path,
+    n_sample: int = N_SAMPLE,
+    seed: int = 0,
+    settings: Settings | None = None,
+) -> Selection:
+    """Extract a subsample with every backbone, measure, rank and advise. Raises PipelineError, or as `extract` does."""
+    sample = subsample(manifest, n_sample, seed=seed)
+    measured = [_measure(name, sample, len(manifest), console, cache_root, settings) for name in backbones]
+    candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured])
+    return Selection(images, len(manifest), len(sample), seed, candidates, advise(candidates, len(manifest)))
+
+
+def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:
+    """About n labelled samples, every class in its share and with at least two; classes of one image are left out.
+
+    Raises PipelineError where there are not two classes of two images.
+    """
+    members: dict[str, list[Sample]] = {}
+    for sample in manifest.samples:
+        if sample.label is not None:
+            members.setdefault(sample.label, []).append(sample)
+    members = {label: own for label, own in members.items() if len(own) >= LEAST_OF_CLASS}
+    if len(members) < 2:
+        raise PipelineError(
+            f"'{printable(manifest.root)}' has {len(members)} classes with two labelled images or more, and backbones "
+            "are compared by how well they tell classes apart: give at least two such classes."
+        )
+    share = n / sum(map(len, members.values()))
+    random = np.random.default_rng(seed)
+    chosen = []
+    for label in sorted(members):
+        own = members[label]
+        wanted = min(len(own), max(LEAST_OF_CLASS, round(share * len(own))))
+        chosen += [own[i] for i in sorted(random.permutation(len(own))[:wanted])]
+    return Manifest(manifest.root, tuple(chosen))
+
+
+def advise(candidates: Sequence[Candidate], n_images: int) -> str:
+    """Which to pay for, what it costs, and what would be cheaper and is not shown to be worse."""
+    from classify.statistics import SIGNIFICANCE
+
+    best, *others = candidates
+    told = f"Pay for {best.backbone}: {n_images:,} images take {_cost(best)}."
+    tied = [each for each in others if each.p_vs_best > SIGNIFICANCE and _is_faster(each, best)]
+    if tied:
+        cheap = max(tied, key=lambda each: each.images_per_second)
+        told += (
+            f" {cheap.backbone} is not shown to be worse (ridge {100 * cheap.ridge:.1f} % against "
+            f"{100 * best.ridge:.1f} %, p = {cheap.p_vs_best:.2g}) and takes {_cost(cheap)}."
+        )
+    return told
+
+
+def _is_faster(one: Candidate, other: Candidate) -> bool:
+    return one.images_per_second >= FASTER * other.images_per_second
+
+
+def _cost(candidate: Candidate) -> str:
+    from extract.progress import readable_bytes, readable_seconds
+
+    return f"{readable_seconds(candidate.full_seconds)} and {readable_bytes(candidate.full_bytes)}"
+
+
+def _measure(
+    name: str, sample: Manifest, n_images: int, console: Console, cache_root: Path, settings: Settings | None
+) -> tuple[Candidate, NDArray[np.bool_]]:
+    """One backbone on the subsample, and which images the ridge gets right."""
+    from classify import transferability
+    from classify.leave_one_out import knn_correct, ridge_correct
+    from extract.source_classes import source_proba
+
+    console.say(f"{name}:")
+    report = extract_features(sample, [FeatureRequest(name)], cache_root, settings=settings, progress=console)
+    (filled,) = report.filled
+    X, y = filled.cache.lookup(report.digests), _codes(report, sample)
+    correct, _ = ridge_correct(X, y)
+    theta = source_proba(name, X)
+    rate, spec = _rate(filled), filled.resolved.spec
+    candidate = Candidate(
+        backbone=name,
+        dim=spec.feature_dim,
+        logme=transferability.log_me(X, y),
+        h_score=transferability.shrunk_h_score(X, y),
+        ridge=float(correct.mean()),
+        knn=float(knn_correct(X, y).mean()),
+        leep=None if theta is None else transferability.leep(theta, y),
+        nce=None if theta is None else transferability.nce(theta.argmax(axis=1), y),
+        images_per_second=round(rate, 2),
+        full_seconds=round(n_images / rate, 1),
+        full_bytes=n_images * (spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW),
+    )
+    return candidate, correct
+
+
+def _codes(report: ExtractReport, sample: Manifest) -> NDArray[np.int64]:
+    """The class codes of the images that were not refused. Raises PipelineError where one class is left."""
+    classes, codes = np.unique([str(each.label) for each in report.samples], return_inverse=True)
+    if len(classes) < 2:
+        raise PipelineError(
+            f"Of {len(sample):,} images {len(report.refusals):,} are refused, and {len(classes)} classes are left: "
+            "'featurecache extract' lists the reasons."
+        )
+    return np.asarray(codes, dtype=np.int64)
+
+
+def _rate(filled: Filled) -> float:
+    """Images a second, over everything that this cache was filled with."""
+    records = filled.cache.records()
+    seconds = sum(float(record.get("seconds", 0.0)) for record in records)
+    return sum(int(record["n"]) for record in records) / max(seconds, 1e-3)
+
+
+def _ranked(found: Sequence[Candidate], correct: Sequence[NDArray[np.bool_]]) -> tuple[Candidate, ...]:
+    from classify.statistics import mcnemar
+
+    votes = [name for name in MEASURES if all(getattr(each, name) is not None for each in found)]
+    ranks = [
+        float(np.mean([sum(getattr(other, name) > getattr(each, name) for other in found) + 1 for name in votes]))
+        for each in found
+    ]
+    order = sorted(range(len(found)), key=lambda i: (ranks[i], -found[i].ridge))
+    best = correct[order[0]]
+    return tuple(replace(found[i], rank=ranks[i], p_vs_best=mcnemar(correct[i], best)) for i in order)

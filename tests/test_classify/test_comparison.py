@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+
+from classify.comparison import compare_heads
+from classify.metrics import score_fully
+from classify.statistics import mcnemar
+
+
+def head(y, n_wrong, seed, n_classes=6):
+    """Predictions with the first n_wrong of a shuffled y wrong, and probabilities around them."""
+    rng = np.random.default_rng(seed)
+    predicted = y.copy()
+    wrong = rng.permutation(len(y))[:n_wrong]
+    predicted[wrong] = (predicted[wrong] + 1) % n_classes
+    proba = rng.dirichlet(np.ones(n_classes), len(y)) + 2 * np.eye(n_classes)[predicted]
+    return proba / proba.sum(axis=1, keepdims=True), predicted
+
+
+Y = np.arange(300) % 6
+HEADS = {"poor": head(Y, 90, 0), "good": head(Y, 20, 1), "fine": head(Y, 22, 2)}
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return compare_heads(Y, HEADS, n_resamples=200)
+
+
+def test_every_metric_comes_with_an_interval_around_it(compared):
+    for name, (proba, predicted) in HEADS.items():
+        test = compared.heads[name]["test"]
+        expected = score_fully(Y, proba, predicted)
+        assert {key: test[key] for key in expected} == expected
+        assert set(test["ci"]) == set(expected) >= {"top5_accuracy", "auc"}
+        assert test["accuracy_ci"] == test["ci"]["accuracy"]
+        for key in set(expected) - {"ece"}:
+            low, high = test["ci"][key]
+            assert low < expected[key] < high or expected[key] == 1.0 == high
+
+
+def test_ties_follow_from_the_tests_of_all_pairs(compared):
+    assert compared.best == "good"
+    assert {name: h["tied_with_best"] for name, h in compared.heads.items()} == {
+        "poor": False, "good": True, "fine": True,
+    }  # fmt: skip
+    assert {name: h["rank"] for name, h in compared.heads.items()} == {"poor": 3, "good": 1, "fine": 1}
+    assert [(pair["a"], pair["b"]) for pair in compared.pairs] == [
+        ("poor", "good"), ("poor", "fine"), ("good", "fine"),
+    ]  # fmt: skip
+    first = compared.pairs[0]
+    assert first["p"] == mcnemar(HEADS["poor"][1] == Y, HEADS["good"][1] == Y)
+    assert first["difference"] == pytest.approx(-70 / 300)
+    low, high = first["difference_ci"]
+    assert low < -70 / 300 < high < 0
+
+
+def test_all_of_it_is_json(compared):
+    text = json.dumps([compared.heads, compared.pairs], allow_nan=False)
+    assert json.loads(text)[0]["good"]["by_class"][0]["support"] == 50
+
+
+def test_a_head_alone_is_the_best_and_has_no_pair():
+    alone = compare_heads(Y, {"only": HEADS["good"]}, n_resamples=50)
+    assert (alone.best, alone.pairs, alone.heads["only"]["rank"]) == ("only", [], 1)
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match="no head"):
+        compare_heads(Y, {})

@@ -1,0 +1,223 @@
+"""What every head makes of inputs that break heads: a right answer, or one clear sentence."""
+
+import numpy as np
+import pytest
+
+from classify.errors import BadLabels
+from classify.heads import build_head, list_heads
+from classify.rounds import fold_rounds, val_round
+from classify.saved import load_head, save_head
+
+OWN = [info.name for info in list_heads()]
+SMALL = {"mlp": {"hidden": 32, "epochs": 3, "learning_rate": 0.01}}
+EVERY_HEAD = pytest.mark.parametrize("name", OWN)
+
+
+def head(name, **params):
+    return build_head(name, **SMALL.get(name, {}), **params)
+
+
+def clouds(n=60, feature_dim=6, n_classes=3, seed=0, apart=4.0, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    centres = apart * rng.normal(size=(n_classes, feature_dim)) / np.sqrt(2.0)
+    return (rng.normal(size=(n, feature_dim)) + centres[y]).astype(dtype), y
+
+
+def finite(proba, n_classes):
+    return (
+        bool(np.isfinite(proba).all())
+        and np.allclose(proba.sum(axis=1), 1.0, atol=1e-4)
+        and proba.shape[1] == n_classes
+    )
+
+
+@EVERY_HEAD
+def test_one_class_is_refused_in_a_sentence(name):
+    X, y = clouds()
+    with pytest.raises(ValueError) as refused:
+        head(name).fit(X, np.full(len(y), "cat"))
+    assert str(refused.value) == "Found 1 class, 'cat', in 60 rows: a head needs at least two classes."
+
+
+@EVERY_HEAD
+def test_a_class_of_one_sample_is_learned_with_the_rest(name):
+    X, y = clouds()
+    X, y = np.vstack([X, X.mean(axis=0) + 30.0]).astype(np.float32), np.append(y, 7)
+    fitted = head(name).fit(X, y)
+    assert fitted.classes_.tolist() == [0, 1, 2, 7]
+    assert finite(fitted.predict_proba(X), 4)
+    assert np.mean(fitted.predict(X[:60]) == y[:60]) > 0.9
+
+
+@EVERY_HEAD
+def test_constant_and_duplicate_columns_change_nothing_but_rounding(name):
+    X, y = clouds()
+    wide = np.column_stack([X, X, np.full(len(X), 5.0), np.zeros(len(X))]).astype(np.float32)
+    fitted = head(name).fit(wide, y)
+    assert finite(fitted.predict_proba(wide), 3)
+    assert fitted.score(wide, y) > 0.9
+
+
+@EVERY_HEAD
+def test_nothing_but_constant_columns_gives_finite_probabilities(name):
+    fitted = head(name).fit(np.ones((20, 3), np.float32), np.arange(20) % 2)
+    proba = fitted.predict_proba(np.ones((4, 3), np.float32))
+    assert finite(proba, 2)
+    assert np.allclose(proba, 0.5, atol=0.05)
+
+
+@EVERY_HEAD
+def test_fewer_rows_than_columns(name):
+    X, y = clouds(n=24, feature_dim=200)
+    fitted = head(name).fit(X, y)
+    assert finite(fitted.predict_proba(X), 3)
+    assert fitted.score(X, y) > 0.9
+
+
+@EVERY_HEAD
+def test_one_column(name):
+    y = np.arange(40) % 2
+    X = (np.where(y == 1, 3.0, -3.0) + np.random.default_rng(0).normal(size=40))[:, None].astype(np.float32)
+    assert head(name).fit(X, y).score(X, y) > 0.95
+
+
+@EVERY_HEAD
+def test_perfectly_separable_classes_are_told_apart_with_finite_probabilities(name):
+    X, y = clouds(apart=100.0)
+    fitted = head(name).fit(X, y)
+    assert fitted.score(X, y) == 1.0
+    assert finite(fitted.predict_proba(1000.0 * X), 3)
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize(("bad", "said"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_a_number_that_is_none_is_refused_at_fit_and_predict(name, bad, said):
+    X, y = clouds()
+    broken = X.copy()
+    broken[17, 2] = bad
+    with pytest.raises(ValueError, match=said):
+        head(name).fit(broken, y)
+    fitted = head(name).fit(X, y)
+    with pytest.raises(ValueError, match=said):
+        fitted.predict(broken)
+
+
+@EVERY_HEAD
+def test_a_thousand_classes(name):
+    X, y = clouds(n=2000, feature_dim=12, n_classes=1000, apart=8.0)
+    fitted = head(name).fit(X, y)
+    proba = fitted.predict_proba(X[:50])
+    assert finite(proba, 1000)
+    assert (fitted.predict(X[:50]) == proba.argmax(axis=1)).all()
+    # Chance is one in a thousand; two rows of a class are few for some.
+    assert np.mean(fitted.predict(X[:200]) == y[:200]) > 0.05
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize(
+    "labels",
+    [np.array(["eel", "cat", "dog"]), np.array([-5, 1000, 7]), np.array([0.0, 2.0, 5.0])],
+    ids=["text", "gaps", "floats"],
+)
+def test_labels_of_any_kind_come_back_as_they_were_given(name, labels):
+    X, y = clouds()
+    fitted = head(name).fit(X, labels[y])
+    assert fitted.predict(X).dtype == labels.dtype
+    assert np.mean(fitted.predict(X) == labels[y]) > 0.9
+
+
+@EVERY_HEAD
+def test_bools_are_labels(name):
+    X, y = clouds(n_classes=2)
+    fitted = head(name).fit(X, y == 1)
+    assert fitted.predict(X).dtype == bool
+    assert fitted.score(X, y == 1) > 0.9
+
+
+@EVERY_HEAD
+def test_a_class_missing_from_what_a_round_trains_on_costs_only_its_own_rows(name):
+    X, y = clouds(n=90)
+    X, y = X[np.argsort(y, kind="stable")], np.sort(y)
+    held_out = (np.arange(90) >= 58) | (np.arange(90) % 5 == 0)
+    ((_, _, trial),) = type(head(name)).try_grid([head(name)], X, y, [held_out])
+    assert np.isfinite(trial.proba).all()
+    own = np.isin(y[held_out], [0, 1])
+    assert np.mean(trial.predicted[own] == y[held_out][own]) > 0.9
+
+
+@EVERY_HEAD
+def test_one_in_ten_thousand_is_learned_without_losing_the_rest(name):
+    rng = np.random.default_rng(0)
+    y = (np.arange(10_001) == 5_000).astype(int)
+    X = (rng.normal(size=(10_001, 4)) + 20.0 * y[:, None]).astype(np.float32)
+    fitted = head(name).fit(X, y)
+    assert finite(fitted.predict_proba(X[4_990:5_010]), 2)
+    assert np.mean(fitted.predict(X) == y) > 0.999
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_half_and_double_precision_give_the_same_head(name, dtype):
+    X, y = clouds(dtype=np.float64)
+    X = X.astype(np.float16)
+    wide, narrow = head(name).fit(X.astype(np.float64), y), head(name).fit(X.astype(dtype), y)
+    learned = [value for value in vars(narrow).values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    assert narrow.predict_proba(X.astype(np.float32)) == pytest.approx(
+        wide.predict_proba(X.astype(np.float64)), abs=2e-3
+    )
+    if dtype == np.float32:
+        assert any(value.dtype == np.float32 and value.size > 3 for value in learned) or name == "naive_bayes"
+
+
+@EVERY_HEAD
+def test_a_tensor_is_as_good_as_an_array(name):
+    import torch
+
+    X, y = clouds()
+    fitted, same = head(name).fit(X, y), head(name).fit(torch.from_numpy(X), y)
+    assert same.predict_proba(torch.from_numpy(X)) == pytest.approx(fitted.predict_proba(X), abs=1e-4)
+
+
+@EVERY_HEAD
+def test_a_memory_map_is_as_good_as_an_array(name, tmp_path):
+    X, y = clouds()
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert (head(name).fit(mapped, y).predict_proba(X) == head(name).fit(X, y).predict_proba(X)).all()
+    trials = type(head(name)).try_grid([head(name)], mapped, y, val_round(40, 60))
+    assert len(list(trials)) == 1
+
+
+@EVERY_HEAD
+def test_the_same_seed_gives_the_same_head_and_folds_come_each_once(name):
+    X, y = clouds()
+    rounds = fold_rounds(np.arange(60) // 3 % 4)
+    both = [
+        sorted(((n, t.proba) for _, n, t in type(head(name)).try_grid([head(name)], X, y, rounds)), key=lambda x: x[0])
+        for _ in range(2)
+    ]
+    assert [n for n, _ in both[0]] == [0, 1, 2, 3]
+    for (_, first), (_, second) in zip(*both, strict=True):
+        assert (first == second).all()
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize("labels", [np.array(["eel", "cat", "dog"]), np.array([3, 1, 7])], ids=["text", "numbers"])
+def test_a_saved_head_predicts_the_same_to_the_bit(name, labels, tmp_path):
+    X, y = clouds()
+    fitted = head(name).fit(100.0 * X + 7.0, labels[y])
+    save_head(fitted, tmp_path / "head", meta={})
+    loaded = load_head(tmp_path / "head").head
+    assert (loaded.predict_proba(100.0 * X + 7.0) == fitted.predict_proba(100.0 * X + 7.0)).all()
+    assert (loaded.predict(100.0 * X + 7.0) == fitted.predict(100.0 * X + 7.0)).all()
+    assert loaded.classes_.tolist() == fitted.classes_.tolist()
+    assert not list((tmp_path / "head").glob("*.pkl"))
+
+
+def test_a_sweep_over_one_class_is_refused():
+    from classify.sweep import sweep
+
+    X, _ = clouds()
+    with pytest.raises(BadLabels, match="Train and val hold 1 class"):
+        sweep("ridge", X, np.zeros(60), rounds=val_round(40, 60))

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+from statsmodels.stats.proportion import proportion_confint
+
+from classify.intervals import calibration_error_interval, difference_interval, intervals, loss_interval
+from classify.metrics import score_fully, share_interval
+from classify.resampling import bootstrap, draw_counts
+
+N_SIMULATIONS = 1000
+
+
+def drawn(rng, n, *, n_classes, delta, beta):
+    """y, probabilities softmax(beta s) and predictions, s normal and the true class's raised by delta.
+
+    At beta = delta the probabilities are those that the classes have given s.
+    """
+    y = rng.integers(0, n_classes, n)
+    scores = rng.normal(size=(n, n_classes))
+    scores[np.arange(n), y] += delta
+    proba = np.exp(beta * (scores - scores.max(axis=1, keepdims=True)))
+    proba /= proba.sum(axis=1, keepdims=True)
+    return y, proba.astype(np.float32), proba.argmax(axis=1)
+
+
+@pytest.mark.parametrize(("n_classes", "delta", "beta", "n"), [(3, 2.0, 2.0, 500), (7, 2.0, 1.0, 400)])
+def test_in_1000_simulations_every_interval_covers_the_truth_93_to_97_times_of_100(n_classes, delta, beta, n):
+    rng = np.random.default_rng(0)
+    how = {"n_classes": n_classes, "delta": delta, "beta": beta}
+    truth = score_fully(*drawn(rng, 1_000_000, **how))
+    if beta == delta:
+        truth["ece"] = 0.0  # calibrated by construction; a sample never says exactly that
+    counts = draw_counts(n)
+    covered = dict.fromkeys(truth, 0)
+    for _ in range(N_SIMULATIONS):
+        y, proba, predicted = drawn(rng, n, **how)
+        replicates = bootstrap(y, {"head": (proba, predicted)}, counts)["head"]
+        found = intervals(score_fully(y, proba, predicted), replicates, np.bincount(y))
+        for name, (low, high) in found.items():
+            covered[name] += low <= truth[name] <= high
+    assert set(covered) >= {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece", "auc"}
+    shares = {name: count / N_SIMULATIONS for name, count in covered.items()}
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+def test_in_1000_simulations_the_interval_of_a_difference_covers_it():
+    rng = np.random.default_rng(1)
+    counts = draw_counts(400)
+    covered = 0
+    for _ in range(N_SIMULATIONS):
+        hard = rng.uniform(size=400)
+        a, b = rng.uniform(size=400) > 0.3 * hard, rng.uniform(size=400) > 0.5 * hard
+        low, high = difference_interval(a @ counts / 400, b @ counts / 400)
+        covered += low <= 0.1 <= high  # the means are 0.85 and 0.75
+    assert 0.93 <= covered / N_SIMULATIONS <= 0.97
+
+
+def test_the_interval_of_accuracy_is_wilsons():
+    y = np.array([0, 1] * 50)
+    predicted = y.copy()
+    predicted[:7] = 1 - predicted[:7]
+    proba = np.eye(2)[predicted]
+    replicates = bootstrap(y, {"head": (proba, predicted)}, draw_counts(100))["head"]
+    found = intervals(score_fully(y, proba, predicted), replicates, np.bincount(y))
+    assert found["accuracy"] == pytest.approx(proportion_confint(93, 100, method="wilson"))
+
+
+def test_a_head_without_an_error_is_not_said_to_be_perfect():
+    y = np.array([0] * 90 + [1] * 10)
+    proba = np.eye(2)[y]
+    replicates = bootstrap(y, {"head": (proba, y)}, draw_counts(100))["head"]
+    found = intervals(score_fully(y, proba, y), replicates, np.bincount(y))
+    assert found["accuracy"] == pytest.approx(proportion_confint(100, 100, method="wilson"))
+    # A mean of two recalls on 90 and 10 images varies as a share of 4 / (1/90 + 1/10) = 36 images.
+    assert found["balanced_accuracy"] == pytest.approx(proportion_confint(36, 36, method="wilson"))
+    assert found["auc"][0] < 1.0 == found["auc"][1]
+
+
+def test_the_interval_of_a_loss_is_normal_on_the_scale_of_its_logarithm():
+    replicates = np.array([0.9, 1.1, 1.0, 0.8, 1.2])
+    low, high = loss_interval(1.0, replicates)
+    assert np.log(high) == pytest.approx(norm.ppf(0.975) * replicates.std())
+    assert low == pytest.approx(1 / high)
+    assert loss_interval(0.0, np.zeros(5)) == (0.0, 0.0)
+
+
+def test_a_calibration_error_that_chance_explains_may_be_none():
+    rng = np.random.default_rng(0)
+    replicates, if_calibrated = 0.03 + 0.002 * rng.normal(size=(2, 1000))
+    assert calibration_error_interval(0.03, replicates, if_calibrated)[0] == 0.0
+    low, high = calibration_error_interval(0.09, replicates + 0.06, if_calibrated)
+    assert (low, high) == pytest.approx((0.09 - 1.96 * 0.002, 0.09 + 1.96 * 0.002), abs=1e-3)
+
+
+def test_a_share_of_a_number_that_is_not_whole_lies_between_its_neighbours():
+    assert share_interval(0.9, 100)[0] < share_interval(0.9, 100.5)[0] < share_interval(0.9, 101)[0]

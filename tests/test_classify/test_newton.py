@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+import classify.newton
+from classify.losses import SquaredHingeLoss
+from classify.newton import line_minimum, solve_margins
+from classify.objective import Objective
+from classify.rows import Rows
+
+STRENGTHS = [1e-4, 1e-2, 1.0, 100.0]
+
+
+def problem(rounds=1, n=120, feature_dim=10, distance=1.0):
+    rng = np.random.default_rng(0)
+    codes = np.arange(n) % 3
+    X = rng.normal(size=(n, feature_dim)) + distance * np.eye(feature_dim)[codes]
+    weights = rng.uniform(0.5, 2.0, size=n) * np.ones((rounds, 1))
+    for number in range(rounds if rounds > 1 else 0):
+        weights[number, number::rounds] = 0.0
+    return X, codes, weights
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("distance", [1.0, 8.0])
+def test_no_slope_is_left_at_any_strength_in_any_round(kind, rounds, distance):
+    X, codes, weights = problem(rounds, distance=distance)
+    rows = Rows(kind(X), weights)
+    objective = Objective(rows, codes, weights, SquaredHingeLoss(), 3)
+    found = list(solve_margins(rows, codes, weights, 3, STRENGTHS, tol=1e-8, max_steps=100))
+    assert sorted((o.setting, o.number) for o in found) == [(s, r) for s in range(4) for r in range(rounds)]
+    for optimum in found:
+        theta = rows.array(np.column_stack([optimum.weights, optimum.intercept])[:, None, :])
+        parts = optimum.number * 3 + np.arange(3)
+        value, gradient = objective(theta, np.full(3, STRENGTHS[optimum.setting]), parts)
+        assert optimum.note == ""
+        assert np.abs(np.asarray(gradient)).max() < 1e-5 * max(value.max(), 1.0)
+
+
+def test_batches_of_one_class_change_nothing(monkeypatch):
+    X, codes, weights = problem()
+    expected = [
+        o.weights for o in solve_margins(Rows(X, weights), codes, weights, 3, STRENGTHS, tol=1e-8, max_steps=100)
+    ]
+    monkeypatch.setattr(classify.newton, "CURVATURE_BYTES", 1)
+    found = [o.weights for o in solve_margins(Rows(X, weights), codes, weights, 3, STRENGTHS, tol=1e-8, max_steps=100)]
+    assert np.stack(found) == pytest.approx(np.stack(expected), abs=1e-6)
+
+
+def test_too_few_steps_are_said():
+    X, codes, weights = problem()
+    found = list(solve_margins(Rows(X, weights), codes, weights, 3, [1e-2], tol=1e-12, max_steps=1))
+    assert found[-1].note.startswith("C=0.01: stopped after 1 steps, slope")
+
+
+def test_the_line_search_finds_the_minimum_of_a_piecewise_quadratic():
+    rng = np.random.default_rng(3)
+    slack, weights = rng.normal(size=(50, 4)), rng.uniform(0, 2, size=(50, 4))
+    change, linear, square = rng.normal(size=(50, 4)), rng.normal(size=4), rng.uniform(0.1, 1, size=4)
+    linear -= 2 * (weights * change * np.maximum(slack, 0)).sum(axis=0) + 1.0  # downhill at the start
+    found = line_minimum(slack, change, weights, linear, square)
+    for i in range(4):
+
+        def along(a, i=i):
+            rest = np.maximum(slack[:, i] + a * change[:, i], 0)
+            return weights[:, i] @ rest**2 + a * linear[i] + 0.5 * a * a * square[i]
+
+        best = minimize_scalar(along, bounds=(0, 100), method="bounded", options={"xatol": 1e-8}).x
+        assert found[i] == pytest.approx(best, abs=1e-3)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import approx_fprime
+
+from classify.curvature import BlockCurvature, SpectralCurvature, inverse_root
+from classify.losses import SoftmaxLoss, SquaredHingeLoss
+from classify.objective import Objective
+from classify.rows import Rows
+
+
+def problem(loss, kind=np.asarray, n=40, feature_dim=3):
+    rng = np.random.default_rng(0)
+    codes = np.arange(n) % 3
+    X = rng.normal(size=(n, feature_dim)) + np.eye(3)[codes][:, :feature_dim]
+    weights = rng.uniform(0.5, 2.0, size=(2, n))
+    weights[0, 30:], weights[1, :10] = 0.0, 0.0
+    return Objective(Rows(kind(X), weights), codes, weights, loss, 3), X, codes, weights
+
+
+def members(objective):
+    parts = np.arange(objective.n_parts)
+    theta = np.random.default_rng(1).normal(size=(len(parts), objective.width, 4))
+    return theta, np.geomspace(0.1, 10.0, len(parts)), parts
+
+
+@pytest.mark.parametrize("loss", [SoftmaxLoss(), SquaredHingeLoss()])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_gradient_of_every_member_is_that_of_its_objective(loss, kind):
+    objective, *_ = problem(loss, kind)
+    theta, strengths, parts = members(objective)
+    value, gradient = objective(objective.rows.array(theta), strengths, parts)
+    for i in range(len(parts)):
+
+        def alone(flat, i=i):
+            one = objective.rows.array(flat.reshape(1, *theta.shape[1:]))
+            return objective(one, strengths[[i]], parts[[i]])[0][0]
+
+        assert value[i] == pytest.approx(alone(theta[i].ravel()))
+        assert np.asarray(gradient[i]).ravel() == pytest.approx(
+            approx_fprime(theta[i].ravel(), alone), rel=1e-3, abs=1e-3
+        )
+
+
+def test_the_objective_is_the_formula_on_each_rounds_own_rows():
+    objective, X, codes, weights = problem(SoftmaxLoss())
+    theta, strengths, parts = members(objective)
+    value, _ = objective(theta, strengths, parts)
+    for number, (W, C) in enumerate(zip(theta, strengths, strict=True)):
+        w = weights[number]
+        mean = w @ X / w.sum()
+        scores = (X - mean) / np.sqrt(w @ (X - mean) ** 2 / w.sum()) @ W[:, :-1].T + W[:, -1]
+        log_proba = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        expected = -C * w @ log_proba[np.arange(40), codes] + 0.5 * (W[:, :-1] ** 2).sum()
+        assert value[number] == pytest.approx(expected)
+
+
+def test_the_curvature_in_blocks_is_the_second_derivative_of_each_class():
+    objective, *_ = problem(SquaredHingeLoss())
+    theta, strengths, parts = members(objective)
+    curvature = BlockCurvature(objective, theta[:3], strengths[:3], parts[:3])
+    for i in range(3):
+        step = np.zeros_like(theta[[i]])
+        step[0, 0, 1] = 1e-5
+        _, higher = objective(theta[[i]] + step, strengths[[i]], parts[[i]])
+        _, lower = objective(theta[[i]] - step, strengths[[i]], parts[[i]])
+        back = curvature.solve((higher - lower) / 2e-5, strengths[[i]], parts[[i]])
+        # The rows with the least curvature are left out, so that this is not exact.
+        assert back[0, 0] == pytest.approx([0, 1, 0, 0], abs=0.05)
+
+
+def test_the_spectral_curvature_is_exact_where_every_row_has_the_typical_curvature():
+    objective, *_ = problem(SoftmaxLoss())
+    strengths, parts = np.array([2.0]), np.array([0])
+    gradient = np.random.default_rng(2).normal(size=(1, 3, 4))
+    solved = SpectralCurvature(objective).solve(gradient, strengths, parts)
+    used = objective.rows.used
+    Z = objective.rows.standardised(used, 0)
+    H = 2.0 * 0.1 * objective.total.max() * Z.T @ Z / len(used) + np.eye(3)
+    assert solved[0, :, :-1] @ H == pytest.approx(gradient[0, :, :-1])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_root_of_the_inverse_is_one_even_where_rounding_has_spoilt_the_matrix(kind):
+    A = np.random.default_rng(0).normal(size=(30, 60))
+    root = np.asarray(inverse_root(kind(A @ A.T)))
+    assert root.T @ root @ A @ A.T == pytest.approx(np.eye(30), abs=1e-3)
+    indefinite = np.diag(np.append(np.ones(29), -1e-3))
+    assert np.isfinite(np.asarray(inverse_root(kind(indefinite)))).all()

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+import classify.paths
+from classify.curvature import SpectralCurvature
+from classify.lbfgs import descend
+from classify.losses import SoftmaxLoss, SquaredHingeLoss
+from classify.objective import Objective
+from classify.paths import rungs_above, solve_path
+from classify.rows import Rows
+
+STRENGTHS = [1e3, 1e-4, 0.1, 1.0, 0.3, 30.0]
+
+
+def problem(loss=None, n=120, feature_dim=10, separable=False, rounds=1):
+    rng = np.random.default_rng(0)
+    codes = np.arange(n) % 3
+    X = rng.normal(size=(n, feature_dim)) + (6.0 if separable else 1.0) * np.eye(feature_dim)[codes]
+    weights = np.ones((rounds, n))
+    for number in range(rounds if rounds > 1 else 0):
+        weights[number, number::rounds] = 0.0
+    return Objective(Rows(X, weights), codes, weights, loss or SoftmaxLoss(), 3), codes
+
+
+def theta_of(optimum):
+    return np.column_stack([optimum.weights, optimum.intercept])
+
+
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_every_strength_in_every_round_comes_once_and_has_no_slope_left(separable, rounds):
+    objective, _ = problem(separable=separable, rounds=rounds)
+    found = list(solve_path(objective, STRENGTHS, tol=1e-5, max_passes=500))
+    assert sorted((o.setting, o.number) for o in found) == [(s, r) for s in range(6) for r in range(rounds)]
+    for optimum in found:
+        strength, number = np.array([STRENGTHS[optimum.setting]]), np.array([optimum.number])
+        value, gradient = objective(theta_of(optimum)[None], strength, number)
+        assert optimum.note == ""
+        # The objective is strongly convex but for the intercept: it is at most |g|^2 / 2 above its minimum.
+        assert (gradient[:, :, :-1] ** 2).sum() / 2 < 1e-4 * value[0]
+
+
+def test_a_path_ends_where_each_strength_alone_ends():
+    objective, _ = problem()
+    together = {o.setting: theta_of(o) for o in solve_path(objective, STRENGTHS, tol=1e-7, max_passes=500)}
+    for setting, strength in enumerate(STRENGTHS):
+        (alone,) = solve_path(objective, [strength], tol=1e-7, max_passes=500)
+        assert together[setting] == pytest.approx(theta_of(alone), abs=1e-4)
+
+
+def test_without_room_for_blocks_the_spectrum_alone_leads_to_the_same_place(monkeypatch):
+    objective, _ = problem()
+    expected = [theta_of(o) for o in solve_path(objective, [0.1, 1.0], tol=1e-7, max_passes=500)]
+    monkeypatch.setattr(classify.paths, "blocks_fit", lambda objective: False)
+    found = [theta_of(o) for o in solve_path(objective, [0.1, 1.0], tol=1e-7, max_passes=500)]
+    assert np.stack(found) == pytest.approx(np.stack(expected), abs=1e-4)
+
+
+def test_batches_cut_by_the_memory_budget_change_nothing(monkeypatch):
+    objective, _ = problem()
+    expected = [theta_of(o) for o in solve_path(objective, STRENGTHS, tol=1e-7, max_passes=500)]
+    monkeypatch.setattr(classify.paths, "BATCH_BYTES", 1)
+    found = [theta_of(o) for o in solve_path(objective, STRENGTHS, tol=1e-7, max_passes=500)]
+    assert np.stack(found) == pytest.approx(np.stack(expected), abs=1e-4)
+
+
+def test_a_loss_in_one_versus_rest_is_solved_as_well():
+    objective, _ = problem(SquaredHingeLoss())
+    (found,) = solve_path(objective, [0.1], tol=1e-7, max_passes=500)
+    theta, parts = theta_of(found)[:, None, :], np.arange(3)
+    _, gradient = objective(theta, np.full(3, 0.1), parts)
+    assert np.abs(gradient).max() < 1e-4
+
+
+def test_too_few_passes_are_said():
+    objective, _ = problem()
+    (found,) = solve_path(objective, [1e-4], tol=1e-9, max_passes=2)
+    assert found.note == f"C=0.0001: stopped after 2 passes, slope {found.slope:.1e}."
+
+
+def test_a_member_whose_arithmetic_is_at_its_end_leaves_unconverged():
+    objective, _ = problem()
+    start = np.zeros((1, 3, 11))
+    found = descend(
+        objective, start, np.ones(1), np.zeros(1, int), SpectralCurvature(objective), tol=0.0, max_passes=5000
+    )
+    assert not found.converged[0]
+    assert found.n_passes[0] < 500
+    assert found.slope[0] < 1e-5
+
+
+def test_rungs_are_wanted_strengths_at_most_a_decade_apart():
+    assert rungs_above(1.0, []) == [1.0]
+    assert rungs_above(1.0, [2.0, 5.0, 10.0, 50.0]) == [1.0, 10.0, 50.0]
+    assert rungs_above(1.0, [500.0]) == pytest.approx([1.0, 10.0, 100.0, 500.0])

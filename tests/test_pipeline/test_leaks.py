@@ -1,0 +1,52 @@
+"""The quick look of `classify` sees the same leaks as the audit, and says nothing of clean images."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from extract.manifest import read_images
+from extract.memo import Memo
+from extract.request import FeatureRequest
+from pipeline.cli import DONE, run
+from pipeline.join import label_samples, look_up
+from pipeline.leaks import leak_warnings
+
+
+def warnings_of(folder, cache) -> list[str]:
+    with Memo(cache) as memo:
+        labelled = label_samples(read_images(folder), memo, seed=0)
+        (features,) = look_up(labelled, [FeatureRequest()], images=str(folder), cache_root=cache, memo=memo)
+    return leak_warnings(labelled, features.X, images=str(folder))
+
+
+@pytest.fixture
+def sorted_images(images, tmp_path):
+    for label in "012":
+        for number, path in enumerate(sorted((images / label).iterdir())):
+            folder = tmp_path / "sorted" / ("train" if number < 20 else "test") / label
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / path.name)
+    return tmp_path / "sorted"
+
+
+def test_clean_images_bring_no_warning(images, cache):
+    assert warnings_of(images, cache) == []
+
+
+def test_a_copy_across_the_split_is_told_with_what_to_run(sorted_images, cache):
+    original = sorted((sorted_images / "test" / "1").iterdir())[0]
+    shutil.copy(original, sorted_images / "train" / "1" / "copy.png")
+    assert warnings_of(sorted_images, cache) == [
+        "The test numbers are not true: 1 test images are in train or val too, as exact copies. "
+        f"'featurecache audit {sorted_images}' lists them."
+    ]
+
+
+def test_a_copy_saved_anew_is_told(sorted_images, cache):
+    large = Image.open(sorted((sorted_images / "test" / "1").iterdir())[0]).resize((64, 64), Image.Resampling.BICUBIC)
+    large.save(sorted_images / "test" / "1" / "large.png")
+    large.save(sorted_images / "train" / "1" / "large.jpg", quality=80)
+    assert run(["extract", str(sorted_images), "--cache", str(cache), "--quiet"]) == DONE
+    (warning,) = warnings_of(sorted_images, cache)
+    assert "test images looked at are nearly the same as one in train or val" in warning

@@ -1,0 +1,128 @@
+"""Features beyond the budget go to a file and change nothing; an interrupted run keeps the heads that are finished."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import pipeline.memory
+from pipeline import run as story
+from pipeline.cli import DONE, INTERRUPTED, run
+from pipeline.errors import PipelineError
+from pipeline.memory import Shelf, default_budget
+
+
+class Rows:
+    """A cache of numbered rows."""
+
+    class spec:  # noqa: N801
+        feature_dim = 3
+
+    def lookup(self, digests):
+        return np.repeat(digests[:, :1].astype(np.float32), 3, axis=1)
+
+
+def test_features_stay_in_memory_until_the_budget_is_spent(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.memory, "BLOCK", 2)
+    shelf, digests = Shelf(100, tmp_path), np.arange(5, dtype=np.uint8)[:, None]
+    first, second = shelf.load(Rows(), digests), shelf.load(Rows(), digests)
+    assert not isinstance(first, np.memmap)
+    assert isinstance(second, np.memmap)
+    assert (second == first).all()
+    assert first[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_file_has_no_name_and_leaves_nothing_behind(tmp_path):
+    X = Shelf(0, tmp_path).load(Rows(), np.zeros((4, 1), dtype=np.uint8))
+    assert X.shape == (4, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_without_room_for_the_file_is_one_sentence(tmp_path):
+    with pytest.raises(PipelineError) as refused:
+        Shelf(0, tmp_path / "nowhere").load(Rows(), np.zeros((4, 1), dtype=np.uint8))
+    assert str(refused.value) == (
+        f"Features of 0.00 GB are beyond the memory budget and cannot be put into a file in '{tmp_path / 'nowhere'}': "
+        "No such file or directory. Make room there, or raise the budget with --memory."
+    )
+
+
+def test_half_of_the_memory_is_the_default():
+    assert 0 < default_budget() < 1e15
+
+
+def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, capsys):
+    told = []
+    for name, memory in (("file", "0"), ("memory", "1")):
+        command = [
+            "classify",
+            str(digits_folder),
+            "--cache",
+            str(filled_cache),
+            "--heads",
+            "logistic,ridge,linear_svm,lda",
+        ]
+        assert run([*command, "--out", str(tmp_path / name), "--memory", memory, "--quiet"]) == DONE
+        told.append(json.loads((tmp_path / name / "results.json").read_text()))
+    assert [head["test"] for head in told[0]["heads"]] == [head["test"] for head in told[1]["heads"]]
+    assert told[0]["config"]["memory"] == 0.0
+
+
+@pytest.mark.parametrize("text", ["-1", "lots", "inf"])
+def test_an_amount_that_is_none_is_a_usage_error(text, digits_folder, capsys):
+    assert run(["classify", str(digits_folder), "--memory", text]) == 2
+    assert "memory" in capsys.readouterr().err.lower()
+
+
+def interrupting(monkeypatch, head):
+    tried = story.try_head
+
+    def until(name, *rest):
+        if name == head:
+            raise KeyboardInterrupt
+        return tried(name, *rest)
+
+    monkeypatch.setattr(story, "try_head", until)
+
+
+def test_ctrl_c_keeps_the_heads_that_are_finished(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
+    interrupting(monkeypatch, "knn")
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge,lda,knn,centroid"]
+    assert run([*command, "--out", str(out)]) == INTERRUPTED
+    results = json.loads((out / "results.json").read_text())
+    assert results["interrupted"] is True
+    assert {head["name"] for head in results["heads"]} == {"ridge", "lda"}
+    assert {path.name for path in (out / "heads").iterdir()} == {"efficientnet_lite0--ridge", "efficientnet_lite0--lda"}
+    said = "Stopped: 2 of 4 heads are finished and kept; the run is marked as interrupted."
+    assert said in capsys.readouterr().err
+    assert said in (out / "log.txt").read_text()
+
+
+def test_ctrl_c_before_the_first_head_writes_no_run(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
+    interrupting(monkeypatch, "ridge")
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == INTERRUPTED
+    assert not (tmp_path / "run").exists()
+    assert "Stopped before a head was finished: no run was written" in capsys.readouterr().err
+
+
+def test_the_table_names_the_folds_that_chose(digits_folder, filled_cache, tmp_path, capsys):
+    command = [
+        "classify",
+        str(digits_folder),
+        "--cache",
+        str(filled_cache),
+        "--heads",
+        "lda",
+        "--folds",
+        "3",
+        "--quiet",
+    ]
+    assert run([*command, "--out", str(tmp_path / "run")]) == DONE
+    heading = capsys.readouterr().out.splitlines()[2]
+    assert "chosen by 3 folds" in heading
+    assert "3 folds %" in heading
+    assert " val" not in heading
