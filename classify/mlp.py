@@ -13,7 +13,7 @@ from classify.batches import Batches
 from classify.calibration import fit_temperature, softmax
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
 from classify.moments import class_moments
-from classify.networks import Networks, Recipe
+from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
 from classify.race import Runner, race, say_who_left
 from classify.scaling import Scaling
@@ -157,7 +157,9 @@ class Training:
 
     def epoch(self) -> None:
         """Train all networks that are left for one epoch."""
-        self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
+        n_columns, width = self.trained.X.shape[1], sum(recipe.hidden for recipe in self.networks.recipes)
+        with threads_for(self.size * n_columns * width):
+            self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
 
     def look(self) -> list[FloatArray]:
         """Return the scores (M, C) of each network that is left on the held-out rows."""

@@ -37,6 +37,12 @@ def test_a_seed_decides_everything_and_torch_keeps_its_own(dropout):
     assert (first.coef_ != other.coef_).any()
 
 
+def test_the_number_of_threads_is_left_as_it_was():
+    before = torch.get_num_threads()
+    head().fit(*clouds())
+    assert torch.get_num_threads() == before
+
+
 def test_features_are_never_changed():
     X, y = clouds(dtype=np.float64)
     before = X.copy()
