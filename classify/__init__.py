@@ -13,6 +13,11 @@ The rooms:
     losses objective     the loss of many settings in many rounds, in one pass
     curvature lbfgs paths     what is known of the curvature; L-BFGS side by side; all strengths of a head
     newton         the same for the linear SVM
+    moments moment_heads      counts, means and variances of every class and round; heads that need no more
+    neighbours     one table of nearest rows for every k, metric and fold
+    networks race batches      networks trained side by side; which of them go on; rows as scaled batches
+    kernels landmarks coupling      the RBF kernel; its linear problem on landmarks; pairs of classes made probabilities
+    plain          features of any kind as numpy
     calibration    softmax and temperature
     splits         train, val and test by content; folds
     rounds trials outcomes     which rows are held out; one setting tried; its rounds joined

@@ -84,14 +84,14 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for head in heads:
             head._check()
             counts, head.factors_ = head._weights(codes, sample_weight)
-        origin, variance = centre(X, counts)
-        for head in heads:
-            head.variance_ = variance
+        origin, _ = centre(X, counts)
         metrics = sorted({head.metric for head in heads})
         tables = round_neighbours(X, rounds, max(head.k for head in heads), metrics, origin)
         for number, (held_out, table) in enumerate(zip(rounds, tables, strict=True)):
             trained = np.where(held_out, 0.0, counts)
+            _, variance = centre(X, trained)
             for setting, head in enumerate(heads):
+                head.variance_ = variance
                 proba = head._proba(table[head.metric], codes, trained)
                 yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
 

@@ -30,6 +30,8 @@ SUFFICIENT = 1e-4
 NOISE = 8.0
 # A member whose slope has not fallen for so many passes is at the end of its arithmetic.
 PATIENCE = 40
+# Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
+SLACK = 10.0
 
 
 @dataclass
@@ -96,8 +98,9 @@ def descend(
         slope = _slope(-promised, batch.value)
         better = slope < batch.best
         batch.best, batch.waited = np.minimum(batch.best, slope), np.where(better, 0, batch.waited + 1)
-        done = slope <= tol
-        leaving = done | (batch.waited >= PATIENCE) | (n_passes == max_passes)
+        ended = batch.waited >= PATIENCE
+        done = (slope <= tol) | (ended & (slope <= SLACK * tol))
+        leaving = done | ended | (n_passes == max_passes)
         if leaving.any():
             places = batch.index[leaving]
             found.theta[array(places, xp.int64)] = batch.theta[array(np.flatnonzero(leaving), xp.int64)]

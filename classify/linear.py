@@ -18,6 +18,9 @@ from classify.scaling import Scaling
 from classify.scored import ScoredHead
 from classify.trials import Trial
 
+# The slope to which float64 features are fitted.
+EXACT = 1e-9
+
 
 class LinearHead(ScoredHead):
     """Scores are X coef_^T + intercept_; a subclass solves all its settings in all rounds of a sweep together.
@@ -166,6 +169,12 @@ def _solve_in_span(
         rows = Rows(small.T.astype(X.dtype), own[[number]][:, used], standard=True)
         for found in optima(rows, codes[used], weights[[number]][:, used], n_classes):
             yield scaling, replace(found, number=number, weights=found.weights @ basis.T)
+
+
+def tightest(tols: Sequence[float | None], rows: Rows, usual: float) -> float:
+    """Return the smallest slope that some heads ask for; None is the usual one, for float64 one of its own digits."""
+    unsaid = EXACT if rows.dtype == rows.xp.float64 else usual
+    return min(unsaid if tol is None else tol for tol in tols)
 
 
 def _alike(class_weights: Sequence[Any]) -> list[list[int]]:

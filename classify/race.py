@@ -86,5 +86,5 @@ def race(
 def say_who_left(runners: Sequence[Runner]) -> str:
     """Return a sentence about the settings that halving sent away, or nothing."""
     left = Counter(runner.left for runner in runners if runner.left)
-    told = " and ".join(f"{number} after {epoch} epochs" for epoch, number in sorted(left.items()))
+    told = " and ".join(f"{number} after epoch {epoch}" for epoch, number in sorted(left.items()))
     return told and f"Of {len(runners)} settings those behind on val left: {told} (successive halving)."

@@ -36,8 +36,9 @@ class RBFSVMHead(ScoredHead):
     method="nystroem" maps the rows to `n_landmarks` kernel columns K(X, L) K(L, L)^-1/2, L drawn from the rows at
     random (Williams and Seeger 2001), and solves a one-versus-rest SVM with squared hinge there, all C of a sweep and
     all folds at once (`classify.newton`); scores are margins.
-    method="auto" is exact up to 10,000 rows and 50 classes; `method_` says which it was. In a sweep V is that of all
-    rows, and landmarks are drawn from the rows that are never held out where those suffice: neither knows a label.
+    method="auto" is exact up to 10,000 rows and 50 classes; `method_` says which it was. In a sweep by landmarks they
+    and V are those of the rows that are never held out; with folds, where there are none, of all rows. Neither knows a
+    label.
 
     Learned: origin_ (D,), gamma_ (the factor of |x - x'|^2), support_vectors_ (V, D) from the origin, coef_ (V, P) and
     intercept_ (P,), with P pairs of classes or P classes. Scores are not log odds of their own scale: see `temperature`
@@ -104,11 +105,10 @@ class RBFSVMHead(ScoredHead):
     ) -> Iterator[tuple[int, int, FloatArray]]:
         """Fit the heads in every round; yield setting, round and the scores (M, C) of its held-out rows."""
         X = plain(X)
-        origin, variance = centre(X, weights)
+        origin, _ = centre(X, weights)
         for head in heads:
             head.method_ = head._choose(len(X), len(head.classes_))
             head.origin_ = origin.astype(working_dtype(X))
-            head.gamma_ = head.gamma / (variance if variance > 0 else 1.0)
         solve = self._exactly if self.method_ == "exact" else self._by_landmarks
         return solve(heads, X, codes, weights, rounds)
 
@@ -133,7 +133,9 @@ class RBFSVMHead(ScoredHead):
         for number, held_out in enumerate(rounds):
             trained = np.flatnonzero(~held_out)
             among, across = distances[np.ix_(trained, trained)], distances[held_out][:, trained]
+            variance = centre(X, np.where(held_out, 0.0, weights))[1]
             for setting, head in enumerate(heads):
+                head._scale(variance)
                 support = head._fit_pairs(rbf(among, head.gamma_), codes[trained], weights[trained])
                 head.support_vectors_ = centred[trained[support]]
                 decisions = rbf(across[:, support], head.gamma_) @ head.coef_ + head.intercept_
@@ -157,7 +159,11 @@ class RBFSVMHead(ScoredHead):
         rounds: Sequence[BoolArray],
     ) -> Iterator[tuple[int, int, FloatArray]]:
         """Solve all strengths of one gamma, in all rounds, together."""
-        landmarks = self._landmarks(X, rounds)
+        never = ~np.logical_or.reduce(list(rounds))
+        variance = centre(X, np.where(never, weights, 0.0) if never.any() else weights)[1]
+        for head in heads:
+            head._scale(variance)
+        landmarks = self._landmarks(X, never)
         for gamma in dict.fromkeys(head.gamma_ for head in heads):
             settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
             whiten = whitening(rbf(squared_distances(landmarks, landmarks), gamma))
@@ -173,9 +179,11 @@ class RBFSVMHead(ScoredHead):
                 held_out = columns[rounds[number]]
                 yield settings[place], number, held_out @ coef.astype(columns.dtype) + head.intercept_
 
-    def _landmarks(self, X: FloatArray, rounds: Sequence[BoolArray]) -> FloatArray:
-        never = np.flatnonzero(~np.logical_or.reduce(list(rounds)))
-        rows = never if len(never) >= self.n_landmarks else np.arange(len(X))
+    def _scale(self, variance: float) -> None:
+        self.gamma_ = self.gamma / (variance if variance > 0 else 1.0)
+
+    def _landmarks(self, X: FloatArray, never: BoolArray) -> FloatArray:
+        rows = np.flatnonzero(never) if never.sum() >= min(self.n_landmarks, len(X) // 2) else np.arange(len(X))
         order = check_random_state(self.random_state).permutation(rows)
         return np.asarray(working(X[np.sort(order[: self.n_landmarks])]) - self.origin_)
 

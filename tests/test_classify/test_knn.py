@@ -73,9 +73,7 @@ def test_every_setting_of_a_sweep_is_the_head_fitted_alone():
     for setting, number, trial in KNNHead.try_grid([KNNHead(**one) for one in settings], X, y, rounds):
         held_out = rounds[number]
         alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out])
-        # The unit of the distance is the variance of all rows in a sweep, of the training rows in a fit.
-        near = 0.05 if settings[setting]["metric"] == "euclidean" and settings[setting]["sharpness"] else 1e-9
-        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]), abs=near)
+        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]))
 
 
 def test_more_neighbours_than_rows_are_all_rows():

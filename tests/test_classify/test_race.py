@@ -51,7 +51,7 @@ def test_those_behind_leave_at_a_rung():
     assert order[:2] == [0, 1]
     assert [found[s].left for s in range(4)] == [1, 1, 0, 0]
     assert say_who_left(list(found.values())) == (
-        "Of 4 settings those behind on val left: 2 after 1 epochs (successive halving)."
+        "Of 4 settings those behind on val left: 2 after epoch 1 (successive halving)."
     )
 
 

@@ -99,9 +99,9 @@ def test_every_setting_and_fold_of_a_sweep_is_the_head_fitted_alone(method):
         alone = RBFSVMHead(method=method, n_landmarks=150, random_state=0, **settings[setting], **trial.decided)
         proba = alone.fit(X[~held_out], y[~held_out]).predict_proba(X[held_out])
         agreed.append(np.abs(proba - trial.proba).mean())
-    # The unit of the distance is the variance of all rows in a sweep, of the training rows in a fit.
     assert len(agreed) == 12
-    assert max(agreed) < 0.05
+    # By landmarks, the unit of the distance is the variance of all rows in folds, of the training rows in a fit.
+    assert max(agreed) < (1e-3 if method == "exact" else 0.05)
 
 
 def test_auto_takes_nystroem_beyond_the_exact_rows_and_classes(monkeypatch):

@@ -81,7 +81,8 @@ def test_folds_hold_out_every_row_once():
     given = sweep("centroid", X, y, rounds=fold_rounds(by_hand))
     held_out = np.empty(90, dtype=int)
     for fold in range(3):
-        head = build_head("centroid", metric=given.params["metric"]).fit(X[by_hand != fold], y[by_hand != fold])
+        setting = {key: given.params[key] for key in ("metric", "shrink")}
+        head = build_head("centroid", **setting).fit(X[by_hand != fold], y[by_hand != fold])
         held_out[by_hand == fold] = head.predict(X[by_hand == fold])
     assert given.val["accuracy"] == pytest.approx(np.mean(held_out == y))
 
@@ -125,7 +126,7 @@ def test_our_own_descent_says_when_it_was_cut_short(monkeypatch):
     X, y = clouds(150)
     found = sweep("logistic", X, y, rounds=val_round(100, len(y)))
     assert found.grid[0]["converged"] is False
-    assert found.notes[0].startswith("C=1: stopped after 1 iterations")
+    assert found.notes[0].startswith("C=1: stopped after 1 passes")
 
 
 def test_progress_counts_every_setting_and_the_refit_and_says_the_best_so_far():
