@@ -22,6 +22,7 @@ OTHER_VALUES = {
     "pooling": "max",
     "precision": "fp16",
     "dtype": "float16",
+    "decode": "reduced",
 }
 
 

@@ -382,10 +382,11 @@ def test_splits_are_those_of_classify(images, cache, tmp_path, capsys):
         assert command(capsys, "cache", "export", images, out, "--cache", cache, "--seed", seed)[0] == DONE
         words = ["classify", images, "--cache", cache, "--heads", "centroid", "--out", run_folder, "--seed", seed]
         assert command(capsys, *words, "--quiet")[0] == DONE
-        made = [line.split(",")[2] for line in (run_folder / "splits.csv").read_text().splitlines()[1:]]
+        rows = [line.split(",") for line in (run_folder / "splits.csv").read_text().splitlines()[1:]]
+        made = {path: split for path, _, split, _ in rows}
         with h5py.File(out) as file:
-            assert file["splits"].asstr()[:].tolist() == made
-            assert set(made) == {"train", "val", "test"}
+            assert dict(zip(file["paths"].asstr()[:], file["splits"].asstr()[:], strict=True)) == made
+            assert set(made.values()) == {"train", "val", "test"}
 
 
 def test_images_without_labels_are_exported_without(images, cache, tmp_path, capsys):
