@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.arrays import AnyArray, BoolArray, IntArray
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.metrics import score
 from classify.trials import Trial
 
@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Tally:
-    """Collects trials; a setting that has been through all rounds is scored, and its predictions are let go."""
+    """Collects trials; a setting that is through all rounds is scored; only the best one's predictions are kept."""
 
     def __init__(
         self, grid: Sequence[dict[str, Any]], rounds: Sequence[BoolArray], classes: AnyArray, codes: IntArray
@@ -44,6 +44,10 @@ class Tally:
         self.trials: list[dict[int, Trial]] = [{} for _ in grid]
         self.seconds = [0.0] * len(grid)
         self.outcomes: dict[int, Outcome] = {}
+        self.best: tuple[tuple[float, float], int] | None = None
+        """Rank and place of the best setting so far; of equals the first of the grid."""
+        self.best_proba: FloatArray = np.empty((0, 0))
+        """What it said about all held-out rows (M, C), in their order."""
 
     def add(self, setting: int, number: int, trial: Trial, seconds: float) -> None:
         """Take in what a setting did in a round; the seconds since the last one are counted as its own."""
@@ -55,10 +59,7 @@ class Tally:
 
     def best_so_far(self) -> str:
         """Return the best accuracy of the settings that are through, as a few words."""
-        if not self.outcomes:
-            return ""
-        best = min(self.outcomes.values(), key=Outcome.rank)
-        return f"best so far {best.metrics['accuracy']:.2%}"
+        return "" if self.best is None else f"best so far {-self.best[0][0]:.2%}"
 
     def finish(self) -> list[Outcome]:
         """Return the outcomes in the order of the grid."""
@@ -72,13 +73,16 @@ class Tally:
             proba[np.ix_(held_out, column)] = trial.proba
             predicted[held_out] = np.searchsorted(self.classes, trial.predicted)
         seen = self.looked_at
-        return Outcome(
+        outcome = Outcome(
             {**self.grid[setting], **agree([trial.decided for trial in trials])},
             score(self.codes[seen], proba[seen], predicted[seen]),
             all(trial.converged for trial in trials),
             tuple(trial.note for trial in trials if trial.note),
             self.seconds[setting],
         )
+        if self.best is None or (outcome.rank(), setting) < self.best:
+            self.best, self.best_proba = (outcome.rank(), setting), proba[seen]
+        return outcome
 
 
 def agree(decided: Sequence[dict[str, float]]) -> dict[str, float]:

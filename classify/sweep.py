@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from classify.arrays import AnyArray, BoolArray, FloatArray
+from classify.calibration import fit_tempering
 from classify.errors import BadLabels
 from classify.heads import build_head, head_grid
 from classify.outcomes import Outcome, Tally
@@ -35,6 +36,8 @@ class SweepResult:
     fit_seconds: float
     """Wall time of the whole sweep and the refit."""
     grid_size: int
+    tempering: float | None = None
+    """The T for `calibration.temper` that suits the chosen setting's held-out probabilities; None if not asked for."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the table: what did not converge, what was best at the edge of its grid."""
 
@@ -47,14 +50,16 @@ def sweep(
     rounds: Sequence[BoolArray],
     seed: int = 0,
     sample_weight: FloatArray | None = None,
+    calibrate: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
     """Try every setting of a head on the held-out rows, keep the most accurate, and refit it on all rows.
 
     X (N, D), y (N,), sample_weight (N,): train and val together. rounds: bool masks (N,) of the rows held out, from
     `val_round` or `fold_rounds`. Equal accuracies are decided by the log loss, equal log losses by the order of the
-    grid, the simpler setting first. `progress(done, total, text)` is called after each setting of each round and after
-    the refit; the text says the best so far.
+    grid, the simpler setting first. calibrate: find how to temper the probabilities of the chosen setting, too.
+    `progress(done, total, text)` is called after each setting of each round and after the refit; the text says the best
+    so far.
 
     Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at.
     """
@@ -64,8 +69,10 @@ def sweep(
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
     check_rounds(rounds, len(codes))
     grid = head_grid(name)
-    outcomes = _try_all(name, grid, X, y, Tally(grid, rounds, classes, codes), seed, sample_weight, progress)
+    tally = Tally(grid, rounds, classes, codes)
+    outcomes = _try_all(name, grid, X, y, tally, seed, sample_weight, progress)
     best = min(outcomes, key=Outcome.rank)
+    tempering = fit_tempering(tally.best_proba, codes[tally.looked_at]) if calibrate else None
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:
@@ -75,7 +82,8 @@ def sweep(
     if not head.converged_:
         notes.append(f"The refit did not converge: {getattr(head, 'note_', '')}")
     rows = [outcome.row() for outcome in outcomes]
-    return SweepResult(head, best.params, rows, best.metrics, perf_counter() - started, len(grid), notes)
+    seconds = perf_counter() - started
+    return SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
 
 
 def _try_all(

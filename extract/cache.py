@@ -22,6 +22,7 @@ import numpy as np
 
 from extract import shards
 from extract.errors import CacheDamaged, CacheError, CacheUnwritable
+from extract.manifest import printable
 from extract.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -104,9 +105,14 @@ class FeatureCache:
             shards.read_features(
                 self._shards[number], row[places], out, places, spec=self.spec, digests=digests[places]
             )
-        if not np.isfinite(out).all():
+        strange = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        if len(strange):
+            first = place[strange[0]]
+            name = shards.read_names(self._shards[self._shard_of[first]])[self._row_of[first]]
+            more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
             raise CacheDamaged(
-                f"The cache '{self.folder}' holds rows that are not numbers; 'extract' never writes such."
+                f"The features of '{printable(name)}'{more} in '{self.folder}' are not numbers: "
+                "run 'featurecache cache verify --repair', then 'featurecache extract' again."
             )
         return out
 

@@ -22,40 +22,41 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from shutil import rmtree
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER
 from extract.fill import extract_features
 from extract.manifest import Manifest, scan_folder
 from extract.request import FeatureRequest, installed_version
+from pipeline.bench_inputs import N_PHOTOS, SIZE, weights_for, write_photos
 from pipeline.bench_rivals import PLAIN, Job, elsewhere, go_through, ways_of_others
+from pipeline.bench_ways import (
+    LEAST_IMAGES,
+    Go,
+    decode_only,
+    drop_rows,
+    engine_of,
+    first,
+    images_per_pass,
+    model_only,
+    ours,
+    own_ways,
+    peak_mb,
+)
 from pipeline.tables import table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from extract.backbones import Backbone
-
-SIZE = (500, 375)
-N_PHOTOS = 1000
-# Slow networks see fewer of the images, so many that one pass of ours takes about this long.
-PASS_SECONDS, LEAST_IMAGES = 5.0, 64
 LIBRARIES = ("torch", "torchvision", "onnxruntime", "img2vec-pytorch")
-
-Go = Callable[[], "NDArray[np.float32] | None"]
 
 
 @dataclass(frozen=True)
@@ -77,28 +78,9 @@ class Measured:
     prepare_seconds: float
 
 
-def write_photos(folder: Path, count: int) -> None:
-    """Write `count` JPEG files of 500 x 375, cut and mirrored from scikit-learn's two sample photographs."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    photos = [Image.fromarray(array) for array in load_sample_images().images]
-    rng = np.random.default_rng(0)
-    (folder / "photo").mkdir(parents=True)
-    for i in range(count):
-        photo = photos[i % len(photos)]
-        scale = rng.uniform(0.6, 1.0)
-        width, height = int(photo.width * scale), int(photo.height * scale)
-        left, top = (int(rng.integers(0, rest + 1)) for rest in (photo.width - width, photo.height - height))
-        cut = photo.crop((left, top, left + width, top + height)).resize(SIZE, Image.Resampling.BICUBIC)
-        if i % 4 > 1:
-            cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        cut.save(folder / "photo" / f"{i:05d}.jpg", quality=90)
-
-
 def measure(images: Path, name: str, *, rounds: int, count: int | None, say: Callable[[str], None]) -> Measured:
     """Run all ways over the first images of a folder in turn. Raises ExtractError where a network cannot be had."""
-    with tempfile.TemporaryDirectory() as scratch, _weights_for(name, Path(scratch)):
+    with tempfile.TemporaryDirectory() as scratch, weights_for(name, Path(scratch)):
         return _measure(images, name, Path(scratch), rounds=rounds, count=count, say=say)
 
 
@@ -108,30 +90,34 @@ def _measure(
     whole = scan_folder(images)
     say(f"{name}: preparing")
     started = time.perf_counter()
-    _ours(_first(whole, 1), name, scratch)()
+    ours(first(whole, 1), name, scratch)()
     prepare_seconds = time.perf_counter() - started
-    n = count or _images_per_pass(_first(whole, LEAST_IMAGES), name, scratch)
-    manifest = _first(whole, min(n, len(whole)))
+    n = count or images_per_pass(first(whole, LEAST_IMAGES), name, scratch)
+    manifest = first(whole, min(n, len(whole)))
     backbone = FeatureRequest(name).load()
-    rates, vectors = _alternate(_ways(manifest, name, backbone, scratch), manifest, name, rounds=rounds, say=say)
+    ways, warm = own_ways(manifest, name, backbone, scratch), ours(first(manifest, LEAST_IMAGES), name, scratch)
+    rates, vectors = _alternate(ways, warm, manifest, name, rounds=rounds, say=say)
     bound = 1.0 / (1.0 / rates["model only"] + 1.0 / rates["decode only"])
     return Measured(
         backbone=name,
         n_images=len(manifest),
-        engine=_engine(backbone, scratch).reason,
+        engine=engine_of(backbone, scratch).reason,
         rates={way: round(rate, 2) for way, rate in rates.items()},
         times_plain=round(rates["ours"] / rates[PLAIN], 2),
         share_of_bound=round(rates["ours"] / bound, 3),
         cosine=smallest_cosine(vectors["ours"], vectors[PLAIN]),
-        peak_mb=_peak_mb(manifest.root, name, scratch),
+        peak_mb=peak_mb(manifest, name, scratch),
         prepare_seconds=round(prepare_seconds, 1),
     )
 
 
 def _alternate(
-    ways: dict[str, Go], manifest: Manifest, name: str, *, rounds: int, say: Callable[[str], None]
+    ways: dict[str, Go], warm: Go, manifest: Manifest, name: str, *, rounds: int, say: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float32] | None]]:
-    """Median images/s of every way, ours and others', and the vectors of the last round."""
+    """Median images/s of every way, ours and others', and the vectors of the last round.
+
+    warm: a few images, before ours in each round, for what the system took from this process while others ran.
+    """
     import torch
 
     job = Job(name, str(manifest.root), len(manifest), torch.hub.get_dir())
@@ -139,6 +125,7 @@ def _alternate(
     vectors: dict[str, NDArray[np.float32] | None] = {}
     with elsewhere() as process:
         for number in range(1, rounds + 1):
+            warm()
             for way in (*ways, *ways_of_others(name)):
                 say(f"{name}: round {number} of {rounds}, {len(manifest)} images, {way}")
                 spent, vectors[way] = (
@@ -154,133 +141,10 @@ def _timed(go: Go) -> tuple[float, NDArray[np.float32] | None]:
     return time.perf_counter() - started, vectors
 
 
-def _ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) -> dict[str, Go]:
-    return {
-        "ours": _ours(manifest, name, scratch),
-        "model only": _model_only(len(manifest), backbone, scratch),
-        "decode only": _decode_only(manifest, backbone),
-    }
-
-
 def smallest_cosine(ours: Any, theirs: Any) -> float:
     """The smallest cosine of two vectors of one image: rows of (N, D) and (N, D)."""
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return float(((ours * theirs).sum(axis=1) / lengths).min())
-
-
-def _ours(manifest: Manifest, name: str, scratch: Path) -> Go:
-    """Extraction into a cache that holds the exported graph and no row."""
-
-    def go() -> NDArray[np.float32]:
-        _drop_rows(scratch)
-        report = extract_features(manifest, [FeatureRequest(name)], scratch / "cache")
-        return report.filled[0].cache.lookup(report.digests)
-
-    return go
-
-
-def _engine(backbone: Backbone, scratch: Path) -> Any:
-    from extract.engines import build_engine, source_of
-    from extract.engines.graphs import GraphFolder
-
-    folder = next((scratch / "cache").glob(f"{backbone.name}-*"))
-    return build_engine(source_of(backbone), graphs=GraphFolder(folder))
-
-
-def _model_only(count: int, backbone: Backbone, scratch: Path) -> Go:
-    """The engine alone, every lane at work."""
-    import torch
-
-    engine = _engine(backbone, scratch)
-    side = backbone.transform.crop
-    pixels = torch.randint(0, 256, (engine.batch_size, 3, side, side), dtype=torch.uint8)
-    n_batches = -(-count // engine.batch_size)
-
-    def go() -> None:
-        with ThreadPoolExecutor(engine.n_lanes) as pool:
-            list(pool.map(lambda _: engine.run(pixels), range(n_batches)))
-
-    return go
-
-
-def _decode_only(manifest: Manifest, backbone: Backbone) -> Go:
-    """Reading, decoding and the transform alone, on all cores."""
-    from extract.decode import decode_image
-    from extract.transform import apply_transform
-
-    def decode(path: Path) -> None:
-        apply_transform(decode_image(path.read_bytes()), backbone.transform)
-
-    def go() -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(decode, [Path(sample.path) for sample in manifest.samples]))
-
-    return go
-
-
-def _first(manifest: Manifest, n: int) -> Manifest:
-    return replace(manifest, samples=manifest.samples[:n])
-
-
-def _images_per_pass(few: Manifest, name: str, scratch: Path) -> int:
-    started = time.perf_counter()
-    _ours(few, name, scratch)()
-    return max(LEAST_IMAGES, int(PASS_SECONDS * len(few) / (time.perf_counter() - started)))
-
-
-# Run by a process of its own. The kernel's own count of a process (ru_maxrss) begins with that of its parent.
-_EXTRACT_AND_TELL_PEAK = """
-import sys, torch
-from pathlib import Path
-from extract.fill import extract_features
-from extract.manifest import scan_folder
-from extract.request import FeatureRequest
-torch.hub.set_dir(sys.argv[4])
-extract_features(scan_folder(sys.argv[1]), [FeatureRequest(sys.argv[2])], Path(sys.argv[3]))
-lines = Path("/proc/self/status").read_text().splitlines()
-print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
-"""
-
-
-def _peak_mb(images: Path, name: str, scratch: Path) -> float | None:
-    """The most memory that a process which extracts these images keeps, in MB; None where there is no /proc."""
-    import torch
-
-    if not Path("/proc/self/status").exists():
-        return None
-    _drop_rows(scratch)
-    command = [sys.executable, "-c", _EXTRACT_AND_TELL_PEAK, str(images), name, str(scratch / "cache")]
-    found = subprocess.run([*command, torch.hub.get_dir()], capture_output=True, text=True, check=True)
-    return round(int(found.stdout) / 1e3)
-
-
-def _drop_rows(scratch: Path) -> None:
-    """Empty the cache but for the graph."""
-    for shards in (scratch / "cache").glob(f"*/{SHARDS_FOLDER}"):
-        rmtree(shards)
-
-
-@contextmanager
-def _weights_for(name: str, scratch: Path) -> Iterator[None]:
-    """Weights where torch looks for them: those of this machine, else random ones in a folder of their own."""
-    import torch
-    from torchvision import models
-
-    from extract.weights import find_weights
-
-    source = find_weights(name)
-    if source.path is None or source.at_hand:
-        yield
-        return
-    usual, hub = torch.hub.get_dir(), scratch / "hub"
-    (hub / "checkpoints").mkdir(parents=True)
-    torch.manual_seed(0)
-    torch.save(models.get_model(name, weights=None).state_dict(), hub / "checkpoints" / source.path.name)
-    torch.hub.set_dir(str(hub))
-    try:
-        yield
-    finally:
-        torch.hub.set_dir(usual)
 
 
 def measure_together(images: Path, names: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -288,14 +152,14 @@ def measure_together(images: Path, names: Sequence[str], rounds: int) -> dict[st
     manifest = scan_folder(images)
     with tempfile.TemporaryDirectory() as scratch:
         requests = [FeatureRequest(name) for name in names]
-        extract_features(_first(manifest, 1), requests, Path(scratch) / "cache")
+        extract_features(first(manifest, 1), requests, Path(scratch) / "cache")
         backbones = [request.load() for request in requests]
-        parts = [_model_only(len(manifest), backbone, Path(scratch)) for backbone in backbones]
-        parts.append(_decode_only(manifest, backbones[0]))
+        parts = [model_only(len(manifest), backbone, Path(scratch)) for backbone in backbones]
+        parts.append(decode_only(manifest, backbones[0]))
         together: list[float] = []
         apart: list[float] = []
         for _ in range(rounds):
-            _drop_rows(Path(scratch))
+            drop_rows(Path(scratch))
             seconds = extract_features(manifest, requests, Path(scratch) / "cache").seconds
             together.append(seconds.total - seconds.load)
             started = time.perf_counter()

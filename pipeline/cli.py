@@ -219,6 +219,10 @@ def _classify_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
     group.add_argument("--seed", metavar="N", type=int, default=0, help="of the split and of every head (default: 0)")
     group.add_argument("--folds", metavar="K", type=_folds, help="choose by K-fold cross-validation instead of val")
+    group.add_argument(
+        "--calibrate", action="store_true",
+        help="temper every head's probabilities by what it said about val; labels stay, the effect on test is shown",
+    )  # fmt: skip
     group.add_argument("--shots", metavar="1,2,4", type=_shots, default=(), help="also try few labels per class")
     group.add_argument(
         "--repeats", metavar="N", type=_positive, default=5, help="draws of the labels for --shots (default: 5)"

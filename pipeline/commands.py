@@ -309,7 +309,8 @@ def _told(results: dict[str, Any]) -> str:
     """The leaderboard, and below it what else was found out."""
     from pipeline.few_shot import few_shot_text
 
-    parts = [tables.leaderboard_text(results), few_shot_text(results), "\n".join(results["transfer"])]
+    parts = [tables.leaderboard_text(results), tables.tempering_text(results), few_shot_text(results)]
+    parts.append("\n".join(results["transfer"]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -330,6 +331,7 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
             memory=options.memory,
             shots=options.shots,
             repeats=options.repeats,
+            calibrate=options.calibrate,
         )
         results = story.classify(manifest, plan, console)
     used = [f"{features['backbone']}-{features['key'][:12]}" for features in results["features"]]

@@ -64,6 +64,7 @@ def predict(
     """
     import numpy as np
 
+    from classify.calibration import temper
     from classify.saved import load_head
 
     results = read_json(run / RESULTS_FILE)
@@ -76,10 +77,12 @@ def predict(
     filled = report.filled[0]
     _check_spec(FeatureSpec.from_dict(loaded.meta["spec"]), filled.resolved.spec)
     classes = loaded.meta["classes"]
-    codes, proba = np.empty(0, np.int64), np.empty((0, len(classes)))
+    codes: NDArray[np.int64] = np.empty(0, np.int64)
+    proba: NDArray[np.floating[Any]] = np.empty((0, len(classes)))
     if report.samples:  # no head of scikit-learn takes no rows at all
         X = filled.cache.lookup(report.digests)
-        codes, proba = loaded.head.predict(X), loaded.head.predict_proba(X)
+        codes = loaded.head.predict(X)
+        proba = temper(loaded.head.predict_proba(X), loaded.meta.get("tempering") or 1.0)
     name = f"{chosen['name']} on {_features_of(chosen)}"
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
 

@@ -59,6 +59,8 @@ class ClassifyPlan:
     """Bytes of features held in memory; what is beyond goes to a file. None: half of what there is."""
     shots: tuple[int, ...] = ()
     repeats: int = 5
+    calibrate: bool = False
+    """Temper every head's probabilities by what it said about val."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Tried:
     result: SweepResult
     predicted: NDArray[np.int64]
     proba: NDArray[np.floating[Any]]
+    """(N, C), tempered where that was asked for."""
+    tempering: dict[str, float] | None
+    """What tempering did to them on test: see `classify.calibration.tempering_effect`."""
     predict_seconds: float
 
     @property
@@ -142,6 +147,7 @@ def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPl
 
 def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console) -> Tried:
     """Choose on val (or K folds), refit on train+val, predict test."""
+    from classify.calibration import temper, tempering_effect
     from classify.rounds import fold_rounds, val_round
     from classify.sweep import sweep
 
@@ -149,12 +155,17 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     X, y = features.X[chosen_on], labelled.y[chosen_on]
     folds = assign_cv_folds(labelled, plan)
     rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
-    result = sweep(name, X, y, rounds=rounds, seed=plan.seed, progress=partial(console.sweeping, name))
+    progress = partial(console.sweeping, name)
+    result = sweep(name, X, y, rounds=rounds, seed=plan.seed, calibrate=plan.calibrate, progress=progress)
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
     predicted, proba = result.head.predict(features.X[test]), result.head.predict_proba(features.X[test])
-    return Tried(features, name, result, predicted, proba, round(time.perf_counter() - started, 4))
+    seconds = round(time.perf_counter() - started, 4)
+    if result.tempering is None:
+        return Tried(features, name, result, predicted, proba, None, seconds)
+    effect = tempering_effect(labelled.y[labelled.rows("test")], proba, predicted, result.tempering)
+    return Tried(features, name, result, predicted, temper(proba, result.tempering), effect, seconds)
 
 
 def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
@@ -188,6 +199,7 @@ def summarise(
             "predict_seconds": t.predict_seconds,
             "val": t.result.val,
             **compared.heads[t.folder_name],
+            "tempering": t.tempering,
             "saved": f"heads/{t.folder_name}",
             "grid": t.result.grid,
             "notes": t.result.notes,
@@ -233,6 +245,7 @@ def _config(plan: ClassifyPlan) -> dict[str, Any]:
         "memory": plan.memory,
         "shots": list(plan.shots),
         "repeats": plan.repeats,
+        "calibrate": plan.calibrate,
     }
 
 
@@ -285,6 +298,7 @@ def _head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
     return {
         "name": tried.name,
         "params": tried.result.params,
+        "tempering": tried.result.tempering,
         "classes": [printable(name) for name in labelled.classes],
         "request": asdict(request),
         "spec": tried.features.resolved.spec.to_dict(),

@@ -57,6 +57,19 @@ def leaderboard_text(results: dict[str, Any]) -> str:
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
 
 
+def tempering_text(results: dict[str, Any]) -> str:
+    """What tempering did to the probabilities of each head on test; empty without --calibrate."""
+    several = len({head["features"] for head in results["heads"]}) > 1
+    rows = []
+    for head in results["heads"]:
+        if effect := head["tempering"]:
+            pairs = [f"{effect[f'{key}_before']:.3f} -> {effect[f'{key}_after']:.3f}" for key in ("log_loss", "ece")]
+            name = f"{head['features']} {head['name']}" if several else head["name"]
+            rows.append([name, f"{effect['temperature']:.3f}", *pairs])
+    headers = ("head", "temperature", "test log loss", "test ECE")
+    return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""
+
+
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

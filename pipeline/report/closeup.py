@@ -15,7 +15,7 @@ from pipeline.report.record import Record
 from pipeline.report.wording import count, percent, ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -188,6 +188,18 @@ def _trust(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> str:
     return (
         f"On average the head says {percent(says)} and is right {percent(does)}: {judgement}. "
         "Dots on the dotted line are honest probabilities, dots below it promise too much. Below: images per bin."
+    )
+
+
+def tempered(head: Mapping[str, Any]) -> str:
+    """What tempering on val did to a head of results.json, as a sentence; empty where it was not asked for."""
+    effect = head.get("tempering")
+    if not effect:
+        return ""
+    return (
+        f" Tempered on val (temperature {effect['temperature']:.3f}): on test the calibration error went from "
+        f"{effect['ece_before']:.3f} to {effect['ece_after']:.3f}, the log loss from {effect['log_loss_before']:.3f} "
+        f"to {effect['log_loss_after']:.3f}."
     )
 
 

@@ -106,6 +106,7 @@ def _add_contents(page: Page, run_folder: Path, images: str | None, found: Featu
     record = page.record
     for number in range(len(record.answers)):
         head = closeup.close_up(record, number)
+        head["reliability"]["caption"] += closeup.tempered(record.heads[number])
         page.heads.append({**head, "errors": galleries.confident_errors(record, number)})
     page.figures["intervals"] = comparison.interval_figure(record)
     audited = read_audit(run_folder)

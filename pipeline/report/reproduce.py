@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.cli import DEFAULT_CACHE, DEFAULT_LAYER
 from pipeline.join import extract_commands
 
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
-DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "shots": None, "repeats": None}
+DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5}
 
 
 def commands(config: Mapping[str, Any]) -> list[str]:
@@ -24,8 +25,9 @@ def commands(config: Mapping[str, Any]) -> list[str]:
     words += ["--heads", ",".join(config["heads"])]
     for name, default in DEFAULTS.items():
         value = config.get(name, default)
-        if value not in (default, [], ()):
-            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        if value not in (default, []):
+            words.append(f"--{name}")
+            words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
     return [*extract_commands(config["images"], requests, cache), shlex.join(words)]
@@ -38,8 +40,7 @@ def _features_words(requests: list[FeatureRequest]) -> list[str]:
     words = [] if backbones == [FeatureRequest().backbone] else [w for b in backbones for w in ("--backbone", b)]
     if layers != [None]:
         words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
-    for option in ("weights", "pooling", "precision", "dtype"):
-        value = getattr(requests[0], option)
-        if value != getattr(FeatureRequest(), option):
+    for option, value in asdict(requests[0]).items():
+        if option not in ("backbone", "layer") and value != getattr(FeatureRequest(), option):
             words += [f"--{option}", value]
     return words

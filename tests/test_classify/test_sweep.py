@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from classify.calibration import fit_tempering
 from classify.errors import BadLabels, BadSplit, UnknownHead
 from classify.heads import HEADS, HeadInfo, build_head
 from classify.metrics import score
@@ -73,6 +74,20 @@ def test_the_temperature_is_the_best_for_val():
         params = {**found.params, "temperature": found.params["temperature"] * factor}
         other = build_head("ridge", **params).fit(X[:200], y[:200])
         assert score(y[200:], other.predict_proba(X[200:]), other.predict(X[200:]))["log_loss"] > found.val["log_loss"]
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_tempering_is_fitted_on_what_the_chosen_setting_said_about_held_out_rows(folds):
+    X, y = clouds(150, distance=0.7)
+    rounds = val_round(100, len(y)) if folds is None else fold_rounds(np.arange(150) // 3 % folds)
+    found = sweep("logistic", X, y, rounds=rounds, calibrate=True)
+    proba = np.full((150, 3), np.nan)
+    for held_out in rounds:
+        alone = build_head("logistic", **found.params).fit(X[~held_out], y[~held_out])
+        proba[held_out] = alone.predict_proba(X[held_out])
+    seen = np.isfinite(proba[:, 0])
+    assert found.tempering == pytest.approx(fit_tempering(proba[seen], y[seen]), rel=1e-2)
+    assert sweep("logistic", X, y, rounds=rounds).tempering is None
 
 
 def test_folds_hold_out_every_row_once():

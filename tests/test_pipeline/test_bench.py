@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from extract.manifest import scan_folder
-from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of, write_photos
+from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
+from pipeline.bench_inputs import write_photos
 from pipeline.cli import run
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
 
-HEADS = "logistic,ridge,linear_svm,rbf_svm,lda,centroid,knn,mlp,sklearn.tree.DecisionTreeClassifier"
+HEADS = "logistic,ridge,linear_svm,rbf_svm,lda,centroid,naive_bayes,knn,mlp,sklearn.tree.DecisionTreeClassifier"
 
 
 @pytest.fixture(scope="module")

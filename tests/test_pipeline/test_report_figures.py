@@ -119,10 +119,14 @@ def test_numbers_read_well():
 
 
 def test_the_commands_name_what_differs_from_the_defaults(tmp_path):
-    request = {"backbone": "resnet50", "weights": None, "layer": "layer3", "pooling": "gem", "precision": "fp32"}
+    request = {"backbone": "resnet50", "weights": None, "layer": "layer3", "pooling": "gem", "precision": "fp32",
+               "decode": "reduced"}  # fmt: skip
     config = {"images": "my photos", "requests": [request, request | {"layer": None}], "heads": ["knn"], "seed": 3,
-              "folds": 5, "cache": str(tmp_path)}  # fmt: skip
+              "folds": 5, "calibrate": True, "shots": [1, 4], "repeats": 5, "cache": str(tmp_path)}  # fmt: skip
     extract, classify = commands(config)
-    options = "--backbone resnet50 --layer layer3 --layer default --pooling gem"
-    assert classify == f"featurecache classify 'my photos' {options} --heads knn --seed 3 --folds 5 --cache {tmp_path}"
+    options = "--backbone resnet50 --layer layer3 --layer default --pooling gem --decode reduced"
+    assert classify == (
+        f"featurecache classify 'my photos' {options} --heads knn --seed 3 --folds 5 --calibrate --shots 1,4 "
+        f"--cache {tmp_path}"
+    )
     assert extract.startswith("featurecache extract 'my photos' --backbone resnet50 --layer layer3 --layer default")

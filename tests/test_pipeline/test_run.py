@@ -149,6 +149,35 @@ def test_heads_are_chosen_by_folds_when_asked(digits_folder, filled_cache, tmp_p
     assert json.loads((out / "results.json").read_text())["config"]["folds"] == 3
 
 
+def test_probabilities_are_tempered_when_asked_labels_stay_and_the_effect_is_told(
+    finished, results, digits_folder, filled_cache, tmp_path, capsys
+):
+    out = tmp_path / "calibrated"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", HEADS, "--out", str(out)]
+    assert run([*command, "--calibrate", "--quiet"]) == DONE
+    assert "probabilities tempered on val" in capsys.readouterr().out
+    before = {head["name"]: head for head in results["heads"]}
+    tempered = {head["name"]: head for head in json.loads((out / "results.json").read_text())["heads"]}
+    for name, head in tempered.items():
+        effect = head["tempering"]
+        assert before[name]["tempering"] is None
+        assert head["test"]["accuracy"] == before[name]["test"]["accuracy"]
+        assert effect["log_loss_before"] == pytest.approx(before[name]["test"]["log_loss"])
+        assert (effect["log_loss_after"], effect["ece_after"]) == pytest.approx(
+            (head["test"]["log_loss"], head["test"]["ece"])
+        )
+    assert any(abs(head["tempering"]["temperature"] - 1) > 0.01 for head in tempered.values())
+    assert "Tempered on val" in (out / "report.html").read_text()
+    rows = {row["path"]: row for row in pyarrow.parquet.read_table(out / "predictions.parquet").to_pylist()
+            if row["head"] == "logistic"}  # fmt: skip
+    told = out.parent / "predictions.json"
+    words = ["predict", str(out), str(digits_folder), "--head", "logistic", "--out", str(told), "--quiet"]
+    assert run([*words, "--cache", str(filled_cache)]) == DONE
+    again = {row["path"]: list(row["probabilities"].values()) for row in json.loads(told.read_text())["images"]}
+    for path, row in rows.items():
+        assert again[path] == pytest.approx(row["probabilities"], rel=1e-5, abs=1e-9)
+
+
 def test_class_names_are_escaped_wherever_they_are_shown(digits_folder, images, filled_cache, tmp_path, capsys):
     evil = "a\x1b[31mb\nc"
     (images / "0").rename(images / evil)
