@@ -1,11 +1,11 @@
 """The nearest class mean: the least that a head can be, and the same with the means shrunken."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from classify.arrays import FloatArray
+from classify.arrays import FloatArray, IntArray
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import working_dtype
@@ -68,6 +68,12 @@ class CentroidHead(MomentsHead):
             length = np.linalg.norm(centroids, axis=1, keepdims=True)
             return centroids / np.where(length > 0, length, 1.0), np.zeros(len(centroids))
         raise ValueError(f"metric={self.metric!r} is unknown: use 'euclidean' or 'cosine'.")
+
+    @classmethod
+    def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:
+        coef = np.concatenate([head.coef_ for head in heads])
+        scores = scores_of(X, places, coef, np.concatenate([head.intercept_ for head in heads]))
+        yield from np.split(scores, len(heads), axis=1)
 
     def _scores(self, X: FloatArray) -> FloatArray:
         return scores_of(X, slice(None), self.coef_, self.intercept_)

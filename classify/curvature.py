@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
-from scipy.linalg.lapack import get_lapack_funcs
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from classify.arrays import FloatArray, IntArray
 from classify.objective import Objective
@@ -128,7 +128,7 @@ def _root_of_block(rows: Rows, seconds: FloatArray, number: int) -> Any:
     block = xp.zeros((n_columns + 1, n_columns + 1), dtype=rows.dtype, device=rows.device)
     for start in range(0, len(chosen), TOGETHER):
         part = chosen[start : start + TOGETHER]
-        add_scatter(block, rows.standardised(part, number), rows.array(np.sqrt(seconds[part] * factor)))
+        add_scatter(block, rows.edged(part, number, np.sqrt(seconds[part] * factor)))
     diagonal = np.ones(n_columns + 1)
     diagonal[-1] = LEAST
     places = xp.arange(n_columns + 1, device=rows.device)
@@ -136,18 +136,30 @@ def _root_of_block(rows: Rows, seconds: FloatArray, number: int) -> Any:
     return inverse_root(block)
 
 
-def add_scatter(block: Any, rows: Any, roots: Any, sign: float = 1.0) -> None:
-    """Add sign sum_i a_i^2 [z_i 1] [z_i 1]^T to a block (D + 1, D + 1), for a (B,); rows (B, D) are overwritten."""
-    rows *= roots[:, None]
-    edge = roots @ rows
-    inner = rows.T @ rows
-    if sign > 0:
-        block[:-1, :-1] += inner
-    else:
-        block[:-1, :-1] -= inner
-    block[-1, :-1] += sign * edge
-    block[:-1, -1] += sign * edge
-    block[-1, -1] += sign * (roots @ roots)
+def add_scatter(block: Any, edged: Any, sign: float = 1.0) -> None:
+    """Add sign sum_i r_i r_i^T to a block (D + 1, D + 1), in place, for rows r (B, D + 1), see `Rows.edged`.
+
+    Of a numpy block only the triangle is right that `factorise` reads, its lower one: half the work.
+    """
+    if not is_numpy_array(block):
+        block += sign * (edged.T @ edged)
+        return
+    (multiply,) = get_blas_funcs(("syrk",), (block,))
+    # What is stored by rows is, transposed, stored by columns as BLAS wants it: nothing is copied.
+    multiply(sign, edged.T, beta=1.0, c=block.T, lower=0, overwrite_c=1)
+
+
+def factorise(matrix: FloatArray, *, clean: bool) -> FloatArray:
+    """Return what `scipy.linalg.lapack` takes for the factor of a positive definite matrix, which is overwritten.
+
+    Only the lower triangle of the matrix (D, D) is read; clean: what is beside the factor becomes zero. Raises
+    LinAlgError where the matrix is not positive definite.
+    """
+    (potrf,) = get_lapack_funcs(("potrf",), (matrix,))
+    factor, failed = potrf(matrix.T, lower=0, overwrite_a=1, clean=clean)
+    if failed:
+        raise np.linalg.LinAlgError("not positive definite")
+    return np.asarray(factor)
 
 
 def inverse_root(matrix: Any) -> Any:
@@ -175,9 +187,5 @@ def _inverse_factor(matrix: Any, xp: Any) -> Any:
     """Return L^-1; raises where the matrix, which is overwritten, is not positive definite."""
     if not is_numpy_array(matrix):
         return xp.linalg.inv(xp.linalg.cholesky(matrix))
-    factorise, invert = get_lapack_funcs(("potrf", "trtri"), (matrix,))
-    # A symmetric matrix is its own transpose, and that is stored as LAPACK wants it: nothing is copied.
-    factor, failed = factorise(matrix.T, lower=0, overwrite_a=1, clean=1)
-    if failed:
-        raise np.linalg.LinAlgError("not positive definite")
-    return invert(factor, lower=0, overwrite_c=1)[0].T
+    (invert,) = get_lapack_funcs(("trtri",), (matrix,))
+    return invert(factorise(matrix, clean=True), lower=0, overwrite_c=1)[0].T

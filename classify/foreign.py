@@ -72,6 +72,10 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.asarray(self.estimator_.predict_proba(X))
         return np.asarray(self.estimator_.predict(X)[:, None] == self.classes_, dtype=np.float64)
 
+    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
+        """Return what `predict` and `predict_proba` do: an estimator's own need not agree."""
+        return self.predict(X), self.predict_proba(X)
+
     @classmethod
     def try_grid(
         cls,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from classify.arrays import FloatArray
-from classify.plain import working, working_dtype
+from classify.plain import working
 
 # Rows at a time: 4096 x 1280 float64 is 42 MB.
 BLOCK = 4096
@@ -53,12 +53,10 @@ def whitening(K: FloatArray) -> FloatArray:
 
 
 def landmark_columns(
-    X: FloatArray, origin: FloatArray, landmarks: FloatArray, gamma: float, whiten: FloatArray
-) -> FloatArray:
-    """Return K(X, L) K(L, L)^-1/2, (N, V), for X (N, D) and landmarks (V, D) from the origin, block by block."""
-    columns = np.empty((len(X), len(landmarks)), dtype=working_dtype(X))
+    X: FloatArray, origin: FloatArray, landmarks: FloatArray, gamma: float, whiten: FloatArray, columns: FloatArray
+) -> None:
+    """Write K(X, L) K(L, L)^-1/2 into columns (N, V), for X (N, D) and landmarks (V, D) from the origin, in blocks."""
     mixed = whiten.astype(columns.dtype)
     for start in range(0, len(X), BLOCK):
         rows = slice(start, start + BLOCK)
         np.matmul(rbf(squared_distances(working(X[rows]) - origin, landmarks), gamma), mixed, out=columns[rows])
-    return columns

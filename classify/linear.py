@@ -10,13 +10,12 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.calibration import fit_temperature, softmax
 from classify.contract import begin_fit_all, row_weights
 from classify.paths import Optimum
-from classify.rows import Rows, scores_of
+from classify.rows import Rows, scores_of, side_by_side
 from classify.scaling import Scaling
 from classify.scored import ScoredHead
-from classify.trials import Trial
+from classify.trials import Trial, judge_scores
 
 # The slope to which float64 features are fitted.
 EXACT = 1e-9
@@ -68,7 +67,9 @@ class LinearHead(ScoredHead):
                 found = cls._solve_rounds(some, X, codes, classes, present, trained, sample_weight)
                 for place, which, head in found:
                     number = numbers[which]
-                    yield settings[place], number, head._try(X, codes, classes, rounds[number])
+                    held_out = np.flatnonzero(rounds[number])
+                    scores = scores_of(X, held_out, head.coef_, head.intercept_)
+                    yield settings[place], number, judge_scores(head, scores, classes[codes[held_out]])
 
     @classmethod
     def _solve_rounds(
@@ -124,17 +125,6 @@ class LinearHead(ScoredHead):
     def _scores(self, X: FloatArray) -> FloatArray:
         return scores_of(X, slice(None), self.coef_, self.intercept_)
 
-    def _try(self, X: FloatArray, codes: IntArray, classes: AnyArray, held_out: BoolArray) -> Trial:
-        """Look at the held-out rows, bool (N,); a head whose scores have a temperature gets the best for them."""
-        places = np.flatnonzero(held_out)
-        scores, decided, temperature = scores_of(X, places, self.coef_, self.intercept_), {}, 1.0
-        if "temperature" in self.get_params(deep=False):
-            own = np.searchsorted(self.classes_, classes[codes[places]]).clip(max=len(self.classes_) - 1)
-            known = self.classes_[own] == classes[codes[places]]
-            temperature = decided["temperature"] = fit_temperature(scores[known], own[known])
-        proba, best = softmax(scores / temperature), scores.argmax(axis=1)
-        return Trial(self.classes_, proba, self.classes_[best], decided, self.converged_, self.note_)
-
 
 def _solve_together(
     optima: Callable[..., Iterator[Optimum]],
@@ -145,6 +135,9 @@ def _solve_together(
     n_classes: int,
 ) -> Iterator[tuple[Scaling, Optimum]]:
     """Yield the optima of all rounds in one batch, each with the scaling of its round."""
+    order = side_by_side(X, own)
+    if order is not None:
+        X, own, codes, weights = X[order], own[:, order], codes[order], weights[:, order]
     rows = Rows(X, own)
     for found in optima(rows, codes, weights, n_classes):
         yield rows.scalings[found.number], found

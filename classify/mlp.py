@@ -97,8 +97,12 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+        return self.predict_both(X)[0]
+
+    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
+        """Return what `predict` and `predict_proba` do, at the cost of one."""
+        proba = self.predict_proba(X)
+        return np.asarray(self.classes_[proba.argmax(axis=1)]), proba
 
     @classmethod
     def try_grid(

@@ -4,11 +4,16 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit_all, row_weights
 from classify.moments import Moments, class_moments
 from classify.scored import ScoredHead
-from classify.trials import Trial, try_head
+from classify.trials import Trial, judge_scores
+
+# Scores and weights of the settings that look at held-out rows together, in bytes.
+TOGETHER_BYTES = 64 * 2**20
 
 
 class MomentsHead(ScoredHead):
@@ -19,6 +24,11 @@ class MomentsHead(ScoredHead):
     @abstractmethod
     def _learn(self, moments: Moments, like: FloatArray) -> Self:
         """Learn from the moments of all classes, each of which has rows; arrays of the dtype of `like` where it can."""
+
+    @classmethod
+    @abstractmethod
+    def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:
+        """Yield the scores (M, C) of every head, learned from the same rows, for the rows at some places (M,)."""
 
     def _solve(
         self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
@@ -42,9 +52,12 @@ class MomentsHead(ScoredHead):
         classes = heads[0].classes_
         weights = row_weights(heads[0].class_weight, classes, codes, sample_weight)
         for number, moments in enumerate(class_moments(X, codes, len(classes), weights, rounds)):
-            X_val, y_val = X[rounds[number]], classes[codes[rounds[number]]]
-            for setting, head in enumerate(heads):
-                yield setting, number, try_head(head._learn_weighty(moments, classes, X), X_val, y_val)
+            held_out = np.flatnonzero(rounds[number])
+            size = max(TOGETHER_BYTES // (8 * len(classes) * (len(held_out) + 2 * X.shape[1])), 1)
+            for first in range(0, len(heads), size):
+                some = [head._learn_weighty(moments, classes, X) for head in heads[first : first + size]]
+                for setting, scores in enumerate(cls._scores_together(some, X, held_out), start=first):
+                    yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]])
 
     def _learn_weighty(self, moments: Moments, classes: AnyArray, like: FloatArray) -> Self:
         """Learn the classes that have rows, and rows with a weight; raises ValueError for fewer than two."""

@@ -1,11 +1,11 @@
 """Gaussian naive Bayes: every column by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from classify.arrays import FloatArray
+from classify.arrays import FloatArray, IntArray
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import plain
@@ -57,9 +57,28 @@ class NaiveBayesHead(MomentsHead):
         self.intercept_ = np.log(moments.counts / moments.counts.sum()) - 0.5 * spread.sum(axis=1)
         return self
 
-    def _scores(self, X: FloatArray) -> FloatArray:
-        return np.concatenate([self._block(X[start : start + BLOCK]) for start in range(0, len(X), BLOCK)])
+    @classmethod
+    def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:
+        squares, coef = (np.concatenate([getattr(head, name) for head in heads]) for name in ("squares_", "coef_"))
+        intercept = np.concatenate([head.intercept_ for head in heads])
+        scores = np.concatenate([
+            _quadratic(X[places[start : start + BLOCK]], heads[0].mean_, squares, coef, intercept)
+            for start in range(0, len(places), BLOCK)
+        ])  # fmt: skip
+        yield from np.split(scores, len(heads), axis=1)
 
-    def _block(self, X: FloatArray) -> FloatArray:
-        Z = plain(X) - self.mean_
-        return np.asarray(Z**2 @ self.squares_.T + Z @ self.coef_.T + self.intercept_)
+    def _scores(self, X: FloatArray) -> FloatArray:
+        return np.concatenate([
+            _quadratic(X[start : start + BLOCK], self.mean_, self.squares_, self.coef_, self.intercept_)
+            for start in range(0, len(X), BLOCK)
+        ])  # fmt: skip
+
+
+def _quadratic(
+    X: FloatArray, mean: FloatArray, squares: FloatArray, coef: FloatArray, intercept: FloatArray
+) -> FloatArray:
+    """Return squares z^2 + coef z + intercept (B, S), z = x - mean, for X (B, D), weights (S, D) and intercept (S,)."""
+    Z = plain(X) - mean
+    scores = Z @ coef.T + intercept
+    np.square(Z, out=Z)
+    return np.asarray(scores + Z @ squares.T)

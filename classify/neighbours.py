@@ -43,9 +43,9 @@ class Points:
     def block(self, rows: IntArray | slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return x - m (B, D), |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
         raw = working(self.X[rows])
-        centred = torch.from_numpy(raw - self.origin)
-        half = torch.from_numpy(np.einsum("ij,ij->i", raw, raw) / 2)
-        return centred, centred.square().sum(dim=1) / 2, half
+        centred = raw - self.origin
+        half, raw_half = (torch.from_numpy(np.einsum("ij,ij->i", each, each) / 2) for each in (centred, raw))
+        return torch.from_numpy(centred), half, raw_half
 
 
 class Table:

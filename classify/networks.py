@@ -3,9 +3,8 @@
     a = relu(W1 x + b1),     s = W2 (m a / (1 - p)) + b2,     loss = -sum_i w_i log softmax(s_i)[y_i] / N
 
 with m the dropout mask, zero with probability p (Srivastava et al. 2014), and AdamW (Kingma and Ba 2015; Loshchilov and
-Hutter 2019). The first layers of all networks are one (S, D) matrix, S the sum of their widths: a batch is gathered
-once, and the two products that cost nearly all the time, W1 x and its gradient, are one each for all networks. The
-gradients of two layers are written out, in place, without autograd. Networks that are done leave the matrix.
+Hutter 2019). A batch is gathered once for all networks; each in turn writes its gradient, without autograd, and takes
+its step at once, while its weights are in the processor's cache. Networks that are done leave.
 
 What is looked at and kept is not the last step but a running mean of all steps, the later ones weighing more (Polyak
 and Juditsky 1992; polynomial decay of Shamir and Zhang 2013, section 4):
@@ -19,11 +18,10 @@ Everything random (first weights, dropout) is drawn from generators of the netwo
 each draw: a network is the same, up to rounding, whoever is trained beside it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from classify.arrays import FloatArray
@@ -67,18 +65,19 @@ class Networks:
         first = {width: self._first(width, feature_dim, n_classes) for width in self.drawn}
         self.layers = [[layer.clone() for layer in first[recipe.hidden]] for recipe in recipes]
         self.means = [[layer.clone() for layer in layers] for layers in self.layers]
-        groups = [
-            {"params": layers, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        self.optimisers = [
+            torch.optim.AdamW(layers, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
             for layers, recipe in zip(self.layers, recipes, strict=True)
         ]
-        self.optimiser = torch.optim.AdamW(groups, fused=True)
-        self._stack()
+        self.activity = self.by_activity = self.layers[0][0].new_empty((0, 0))
+        self._share_gradients()
 
     def train(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Take one step per batch: rows (B, D), class codes (B,) and weights (B,), 1 on average over all rows."""
         for rows, codes, weights in batches:
-            self._descend(rows, codes, weights / len(rows))
-            self.optimiser.step()
+            ready = self._gradients(rows, codes, weights / len(rows))
+            for _, optimiser in zip(ready, self.optimisers, strict=True):
+                optimiser.step()
             self.n_steps += 1
             if self.n_steps % MEAN_EVERY == 0:
                 self._take_in(self.n_steps / MEAN_EVERY)
@@ -90,13 +89,9 @@ class Networks:
 
     def keep(self, staying: Sequence[int]) -> None:
         """Let all networks go but those at the positions `staying`."""
-        for position in set(range(len(self.layers))).difference(staying):
-            for layer in self.layers[position]:
-                self.optimiser.state.pop(layer, None)
-        self.optimiser.param_groups = [self.optimiser.param_groups[i] for i in staying]
+        self.optimisers = [self.optimisers[i] for i in staying]
         self.recipes = [self.recipes[i] for i in staying]
         self.layers, self.means = [self.layers[i] for i in staying], [self.means[i] for i in staying]
-        self._stack()
 
     def learned(self, position: int) -> list[FloatArray]:
         """Return the mean layers of one network."""
@@ -113,16 +108,12 @@ class Networks:
     def _uniform(self, width: int, shape: tuple[int, int]) -> Tensor:
         return torch.rand(shape, generator=self.drawn[width], dtype=self.dtype, device=self.device)
 
-    def _stack(self) -> None:
-        """Lay the first layers of all networks, and their gradients, into one matrix each."""
-        ends = np.cumsum([recipe.hidden for recipe in self.recipes]).tolist()
-        self.parts = [slice(end - recipe.hidden, end) for end, recipe in zip(ends, self.recipes, strict=True)]
-        self.weights, self.bias = (torch.cat([layers[i] for layers in self.layers]) for i in (0, 1))
-        self.by_weights, self.by_bias = torch.empty_like(self.weights), torch.empty_like(self.bias)
-        self.activity = self.by_activity = self.weights.new_empty((0, 0))
-        for layers, part in zip(self.layers, self.parts, strict=True):
-            layers[0].data, layers[1].data = self.weights[part], self.bias[part]
-            layers[0].grad, layers[1].grad = self.by_weights[part], self.by_bias[part]
+    def _share_gradients(self) -> None:
+        """Give the first layers, whose gradients are needed in turn, one memory for them."""
+        shared = {recipe.hidden: layers[:2] for recipe, layers in zip(self.recipes, self.layers, strict=True)}
+        first = {width: [torch.empty_like(layer) for layer in layers] for width, layers in shared.items()}
+        for recipe, layers in zip(self.recipes, self.layers, strict=True):
+            layers[0].grad, layers[1].grad = first[recipe.hidden]
             layers[2].grad, layers[3].grad = torch.empty_like(layers[2]), torch.empty_like(layers[3])
 
     def _take_in(self, n_means: float) -> None:
@@ -130,34 +121,41 @@ class Networks:
         for mean, layers in zip(self.means, self.layers, strict=True):
             torch._foreach_lerp_(mean, layers, share)
 
-    def _hidden(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield relu(W1 x + b1), (H, B), of each network from one product for rows (B, D)."""
-        if self.activity.shape[1] != len(rows):
-            # Fresh memory for every batch would be cleared by the system, page by page.
-            self.activity, self.by_activity = (rows.new_empty((len(self.weights), len(rows))) for _ in range(2))
-        torch.mm(self.weights, rows.T, out=self.activity).add_(self.bias[:, None]).relu_()
-        yield from (self.activity[part] for part in self.parts)
+    def _gradients(self, rows: Tensor, codes: Tensor, weights: Tensor) -> Iterator[Layers]:
+        """Write the gradient of the loss on rows (B, D), codes (B,), weights (B,), one network after the other.
 
-    def _descend(self, rows: Tensor, codes: Tensor, weights: Tensor) -> None:
-        """Write the gradient of the loss on rows (B, D), codes (B,), weights (B,) for all networks."""
+        What is yielded are the layers that have theirs now, until the next: a gradient that is used at once is still in
+        the processor's cache, and those of all networks would be as large as their weights.
+        """
         columns = torch.arange(len(rows), device=rows.device)
         draws = {width: self._uniform(width, (width, len(rows))) for width in self._dropping()}
-        for hidden, layers, recipe, part in zip(self._hidden(rows), self.layers, self.recipes, self.parts, strict=True):
-            kept = 1.0 - recipe.dropout
-            if recipe.dropout > 0.0:
-                hidden.mul_(draws[recipe.hidden] < kept).div_(kept)
+        widest = max(recipe.hidden for recipe in self.recipes)
+        if self.activity.shape != (widest, len(rows)):
+            # Fresh memory for every batch would be cleared by the system, page by page.
+            self.activity, self.by_activity = (rows.new_empty((widest, len(rows))) for _ in range(2))
+        for layers, recipe in zip(self.layers, self.recipes, strict=True):
+            hidden = self._hidden(rows, layers, recipe, draws)
             by_scores = torch.softmax(torch.addmm(layers[3][:, None], layers[2], hidden), dim=0)
             by_scores[codes, columns] -= 1.0
             by_scores.mul_(weights)
             torch.mm(by_scores, hidden.T, out=layers[2].grad)
             torch.sum(by_scores, dim=1, out=layers[3].grad)
-            by_hidden = torch.mm(layers[2].T, by_scores, out=self.by_activity[part])
+            by_hidden = torch.mm(layers[2].T, by_scores, out=self.by_activity[: recipe.hidden])
             # What was dropped, or cut off by relu, is zero now and passes nothing on.
             torch.ops.aten.threshold_backward.grad_input(by_hidden, hidden, 0.0, grad_input=by_hidden)
             if recipe.dropout > 0.0:
-                by_hidden.div_(kept)
-        torch.mm(self.by_activity, rows, out=self.by_weights)
-        torch.sum(self.by_activity, dim=1, out=self.by_bias)
+                by_hidden.div_(1.0 - recipe.dropout)
+            torch.mm(by_hidden, rows, out=layers[0].grad)
+            torch.sum(by_hidden, dim=1, out=layers[1].grad)
+            yield layers
+
+    def _hidden(self, rows: Tensor, layers: Layers, recipe: Recipe, draws: Mapping[int, Tensor]) -> Tensor:
+        """Return relu(W1 x + b1) (H, B) of a network for rows (B, D), with dropout by its draw from 0 to 1 (H, B)."""
+        hidden = torch.addmm(layers[1][:, None], layers[0], rows.T, out=self.activity[: recipe.hidden]).relu_()
+        if recipe.dropout == 0.0:
+            return hidden
+        kept = 1.0 - recipe.dropout
+        return hidden.mul_(draws[recipe.hidden] < kept).div_(kept)
 
     def _dropping(self) -> set[int]:
         """Return the widths that need a draw of dropout."""

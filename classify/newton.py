@@ -11,15 +11,16 @@ on 2,500 x 320 features of ten classes, half a decade apart: 1 to 10 steps a str
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 from array_api_compat import is_numpy_array
-from scipy.linalg.lapack import get_lapack_funcs
+from scipy.linalg import get_lapack_funcs
 
 from classify.arrays import BoolArray, FloatArray, IntArray
-from classify.curvature import JITTER, TOGETHER, add_scatter
+from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
 from classify.paths import EASY, Optimum, rungs_above
 from classify.rows import Rows, rows_within, to_numpy
 
@@ -145,18 +146,24 @@ class _Batch:
         loss = np.einsum("nm,nm,nm->m", self.weights, np.maximum(slack, 0.0), np.maximum(slack, 0.0))
         return np.asarray(strength * loss + 0.5 * (to_numpy(theta)[:, :-1].astype(np.float64) ** 2).sum(axis=1))
 
-    def _blocks(self, n_members: int) -> Iterator[tuple[slice, Any]]:
+    def _blocks(self, members: IntArray) -> Iterator[tuple[slice, Any, Any]]:
+        """Yield blocks of rows, their places, and which of some members train on them."""
         itemsize = 8 if self.rows.dtype == self.xp.float64 else 4
-        return self.rows.blocks(rows_within(BLOCK_BYTES, self.rows.shape[1] + n_members, itemsize))
+        n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + len(members), itemsize)
+        for span, trained in self.rows.spans:
+            here = np.flatnonzero(trained[self.number[members]])
+            training: Any = slice(None) if len(here) == len(members) else here
+            if len(here):
+                yield from ((places, block, training) for places, block in self.rows.blocks(n_rows, span))
 
     def _scores(self, theta: Any, members: IntArray) -> FloatArray:
-        """Return the scores (N, M) of every row by theta (M, D + 1) of some members; 0 for rows nobody trains on."""
+        """Return the scores (N, M) of the rows by theta (M, D + 1) of some members; 0 for rows it does not train on."""
         shift, stretch = self._own(members)
         weights = theta[:, :-1] / stretch
         intercept = theta[:, -1] - self.xp.sum(weights * shift, axis=1)
         scores = np.zeros((self.rows.shape[0], len(members)), dtype=to_numpy(theta).dtype)
-        for places, block in self._blocks(len(members)):
-            scores[places] = to_numpy(block @ weights.T + intercept)
+        for places, block, here in self._blocks(members):
+            scores[places, here] = to_numpy(block @ weights[here].T + intercept[here])
         return scores
 
     def _own(self, members: IntArray) -> tuple[Any, Any]:
@@ -168,8 +175,8 @@ class _Batch:
         shift, stretch = self._own(going)
         by_score = -2.0 * strength * self.sign[:, going] * self.weights[:, going] * np.maximum(slack[:, going], 0.0)
         total = self.xp.zeros((len(going), self.rows.shape[1]), dtype=self.rows.dtype, device=self.rows.device)
-        for places, block in self._blocks(len(going)):
-            total += self.rows.array(by_score[places]).T @ block
+        for places, block, here in self._blocks(going):
+            total[here] += self.rows.array(by_score[places, here]).T @ block
         by_intercept = self.rows.array(by_score.sum(axis=0, dtype=np.float64))[:, None]
         theta = self.theta[self.rows.array(going, self.xp.int64)]
         gradient = self.xp.concat([(total - by_intercept * shift) / stretch + theta[:, :-1], by_intercept], axis=1)
@@ -203,8 +210,8 @@ class _Batch:
     def _add(self, member: int, places: IntArray, sign: float) -> None:
         for start in range(0, len(places), TOGETHER):
             part = places[start : start + TOGETHER]
-            roots = self.rows.array(np.sqrt(self.weights[part, member]))
-            add_scatter(self.sums[member], self.rows.standardised(part, int(self.number[member])), roots, sign)
+            edged = self.rows.edged(part, int(self.number[member]), np.sqrt(self.weights[part, member]))
+            add_scatter(self.sums[member], edged, sign)
 
     @staticmethod
     def _slope(decrement: FloatArray, value: FloatArray) -> FloatArray:
@@ -262,11 +269,8 @@ class _Batch:
             if not is_numpy_array(matrix):
                 inverse = xp.linalg.inv(matrix)
                 return lambda right: inverse @ right
-            factorise, solve = get_lapack_funcs(("potrf", "potrs"), (matrix,))
-            # A symmetric matrix is its own transpose, and that is stored as LAPACK wants it: nothing is copied.
-            factor, failed = factorise(matrix.T, lower=1, overwrite_a=1, clean=0)
-            if not failed:
-                return partial(_solve_by, solve, factor)
+            with suppress(np.linalg.LinAlgError):
+                return partial(_solve_by, get_lapack_funcs(("potrs",), (matrix,))[0], factorise(matrix, clean=False))
         return None
 
     def _advance(self, slack: FloatArray, step: Any, strength: float, going: IntArray) -> None:
@@ -284,7 +288,7 @@ class _Batch:
 
 def _solve_by(solve: Any, factor: FloatArray, right: FloatArray) -> FloatArray:
     """Return H^-1 b (D,) from LAPACK's factor of H."""
-    return np.asarray(solve(factor, right, lower=1)[0])
+    return np.asarray(solve(factor, right, lower=0)[0])
 
 
 def _alike(active: BoolArray, weights: FloatArray) -> bool:

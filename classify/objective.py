@@ -33,7 +33,8 @@ class Objective:
         self.codes = rows.array(codes, rows.xp.int64)
         self.weights = rows.array(weights.T)
         self.total = weights.sum(axis=1)
-        self.plain = bool((weights[:, rows.used] == 1.0).all()) and len(rows.used) == np.ptp(rows.used) + 1
+        # Where rows weigh 1 for all rounds that train on them there is nothing to multiply with.
+        self.plain = all(bool((weights[:, span] == trained[:, None]).all()) for span, trained in rows.spans)
         self.n_passes = 0
 
     def __call__(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
@@ -41,24 +42,45 @@ class Objective:
         xp, shape = self.rows.xp, theta.shape
         number, classes = self._round_and_class(parts)
         weights, intercept = self._to_common(theta, number)
-        gradient = xp.zeros_like(weights)
-        by_intercept, total = xp.zeros_like(intercept), xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
-        for places, block, scores in self._scores(weights, intercept):
-            scores = xp.reshape(scores, (-1, *shape[:2]))
-            loss, by_score = self.loss.evaluate(scores, self.codes[places], classes)
-            if not self.plain:
-                here = self.weights[places][:, number]
-                loss, by_score = loss * here, by_score * here[:, :, None]
-            by_score = xp.reshape(by_score, (-1, shape[0] * shape[1]))
-            total += xp.sum(loss, axis=0, dtype=xp.float64)
-            gradient += by_score.T @ block
-            by_intercept += xp.sum(by_score, axis=0)
+        gradient, by_intercept = xp.zeros_like(weights), xp.zeros_like(intercept)
+        total = xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
+        for span, members in self._spans(parts):
+            found = self._pass(span, weights[members], intercept[members], number[members], classes[members])
+            for whole, part in zip((total, gradient, by_intercept), found, strict=True):
+                whole[members] += part
         self.n_passes += 1
-        own = self._to_own(gradient, by_intercept, shape, number)
+        own = self._to_own(gradient, by_intercept, number)
         own *= self.rows.array(strengths)[:, None, None]
         own[:, :, :-1] += theta[:, :, :-1]
         penalty = 0.5 * xp.sum(theta[:, :, :-1] ** 2, axis=(1, 2), dtype=xp.float64)
         return strengths * to_numpy(total) + to_numpy(penalty), own
+
+    def _spans(self, parts: IntArray) -> Iterator[tuple[slice, Any]]:
+        """Yield spans of rows, and which of the members train on them."""
+        number = parts // (self.n_parts // self.n_rounds)
+        for span, trained in self.rows.spans:
+            here = np.flatnonzero(trained[number])
+            if len(here) == len(parts):
+                yield span, slice(None)
+            elif len(here):
+                yield span, self.rows.array(here, self.rows.xp.int64)
+
+    def _pass(self, span: slice, weights: Any, intercept: Any, number: Any, classes: Any) -> tuple[Any, Any, Any]:
+        """Return the loss (M,) of some members in a span, and its gradient by weights and intercept (M, K)."""
+        xp, shape = self.rows.xp, intercept.shape
+        gradient = xp.zeros((shape[0] * shape[1], weights.shape[2]), dtype=weights.dtype, device=self.rows.device)
+        by_intercept = xp.zeros_like(gradient[:, 0])
+        total = xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
+        for places, block, scores in self._scores(weights, intercept, span):
+            loss, by_score = self.loss.evaluate(scores, self.codes[places], classes)
+            if not self.plain:
+                here = self.weights[places][:, number]
+                loss, by_score = loss * here, by_score * here[:, :, None]
+            by_score = xp.reshape(by_score, (scores.shape[0], -1))
+            total += xp.sum(loss, axis=0, dtype=xp.float64)
+            gradient += by_score.T @ block
+            by_intercept += xp.sum(by_score, axis=0)
+        return total, xp.reshape(gradient, weights.shape), xp.reshape(by_intercept, shape)
 
     def seconds(self, theta: Any, strengths: FloatArray, parts: IntArray) -> FloatArray:
         """Return the curvature C w loss'' (N, M K), float32, of every row by every score of members (M,)."""
@@ -67,8 +89,8 @@ class Objective:
         number, classes = self._round_and_class(parts)
         weights, intercept = self._to_common(theta, number)
         factor = self.rows.array(strengths)
-        for places, _, scores in self._scores(weights, intercept):
-            second = self.loss.second(xp.reshape(scores, (-1, *shape[:2])), self.codes[places], classes)
+        for places, _, scores in self._scores(weights, intercept, None):
+            second = self.loss.second(scores, self.codes[places], classes)
             second *= (self.weights[places][:, number] * factor)[:, :, None]
             found[places] = to_numpy(xp.reshape(second, (-1, found.shape[1])))
         return found
@@ -78,24 +100,24 @@ class Objective:
         per_round, array = self.n_parts // self.n_rounds, self.rows.array
         return array(parts // per_round, self.rows.xp.int64), array(parts % per_round, self.rows.xp.int64)
 
-    def _scores(self, weights: Any, intercept: Any) -> Iterator[tuple[slice, Any, Any]]:
-        itemsize = 8 if self.rows.dtype == self.rows.xp.float64 else 4
-        n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + TEMPORARIES * weights.shape[0], itemsize)
-        for places, block in self.rows.blocks(n_rows):
-            scores = block @ weights.T
-            scores += intercept
-            yield places, block, scores
+    def _scores(self, weights: Any, intercept: Any, span: slice | None) -> Iterator[tuple[slice, Any, Any]]:
+        """Yield places, rows (B, D) and the scores (B, M, K) of members, block by block, in a span or everywhere."""
+        xp, shape = self.rows.xp, intercept.shape
+        flat, offset = xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1,))
+        itemsize = 8 if self.rows.dtype == xp.float64 else 4
+        n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + TEMPORARIES * flat.shape[0], itemsize)
+        for places, block in self.rows.blocks(n_rows, span):
+            scores = block @ flat.T
+            scores += offset
+            yield places, block, xp.reshape(scores, (-1, *shape))
 
     def _to_common(self, theta: Any, number: Any) -> tuple[Any, Any]:
-        """Fold the rounds' own shift and stretch into weights (M C, D) and intercepts (M C,) for the common rows."""
-        xp = self.rows.xp
+        """Fold the rounds' own shift and stretch into weights (M, K, D) and intercepts (M, K) for the common rows."""
         weights = theta[:, :, :-1] / self.rows.stretch[number][:, None, :]
-        intercept = theta[:, :, -1] - xp.sum(weights * self.rows.shift[number][:, None, :], axis=2)
-        return xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1,))
+        return weights, theta[:, :, -1] - self.rows.xp.sum(weights * self.rows.shift[number][:, None, :], axis=2)
 
-    def _to_own(self, gradient: Any, by_intercept: Any, shape: tuple[int, ...], number: Any) -> Any:
-        """Turn the gradient by common weights (M C, D) and intercepts into that by theta (M, C, D + 1)."""
-        xp = self.rows.xp
-        by_intercept = xp.reshape(by_intercept, (shape[0], shape[1], 1))
-        own = xp.reshape(gradient, (shape[0], shape[1], -1)) - by_intercept * self.rows.shift[number][:, None, :]
-        return xp.concat([own / self.rows.stretch[number][:, None, :], by_intercept], axis=2)
+    def _to_own(self, gradient: Any, by_intercept: Any, number: Any) -> Any:
+        """Turn the gradient by common weights (M, K, D) and intercepts (M, K) into that by theta (M, K, D + 1)."""
+        by_intercept = by_intercept[:, :, None]
+        own = gradient - by_intercept * self.rows.shift[number][:, None, :]
+        return self.rows.xp.concat([own / self.rows.stretch[number][:, None, :], by_intercept], axis=2)

@@ -15,6 +15,7 @@ from classify.foreign import fit_noting_convergence
 from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
 from classify.landmarks import solve_landmarks
 from classify.plain import plain, working, working_dtype
+from classify.rows import scores_of
 from classify.scored import ScoredHead
 from classify.trials import Trial
 
@@ -134,19 +135,21 @@ class RBFSVMHead(ScoredHead):
             trained = np.flatnonzero(~held_out)
             among, across = distances[np.ix_(trained, trained)], distances[held_out][:, trained]
             variance = centre(X, np.where(held_out, 0.0, weights))[1]
-            for setting, head in enumerate(heads):
+            present = np.unique(codes[trained])
+            for head in heads:
                 head._scale(variance)
-                support = head._fit_pairs(rbf(among, head.gamma_), codes[trained], weights[trained])
+            for setting, support in _fit_by_gamma(heads, among, codes[trained], weights[trained]):
+                head = heads[setting]
                 head.support_vectors_ = centred[trained[support]]
                 decisions = rbf(across[:, support], head.gamma_) @ head.coef_ + head.intercept_
-                yield setting, number, couple(decisions, np.unique(codes[trained]), len(head.classes_))
+                yield setting, number, couple(decisions, present, len(head.classes_))
 
     def _fit_pairs(self, kernel: FloatArray, codes: IntArray, weights: FloatArray) -> IntArray:
-        """Fit on the kernel (N, N), return which rows support."""
+        """Fit on the kernel (N, N), float64, return which rows support."""
         svc = SVC(C=self.C, kernel="precomputed", max_iter=EXACT_ITERATIONS)
-        note = fit_noting_convergence(svc, kernel.astype(np.float64), codes, sample_weight=weights)
-        self.coef_ = pair_columns(svc.dual_coef_, svc.n_support_).astype(kernel.dtype)
-        self.intercept_ = svc.intercept_.astype(kernel.dtype)
+        note = fit_noting_convergence(svc, kernel, codes, sample_weight=weights)
+        self.coef_ = pair_columns(svc.dual_coef_, svc.n_support_).astype(self.origin_.dtype)
+        self.intercept_ = svc.intercept_.astype(self.origin_.dtype)
         self.converged_, self.note_ = not note, note and f"C={self.C:g}, gamma={self.gamma:g}: {note}"
         return np.asarray(svc.support_)
 
@@ -164,10 +167,11 @@ class RBFSVMHead(ScoredHead):
         for head in heads:
             head._scale(variance)
         landmarks = self._landmarks(X, never)
+        columns = np.empty((len(X), len(landmarks)), dtype=working_dtype(X))  # nearly as large as X: one for all
         for gamma in dict.fromkeys(head.gamma_ for head in heads):
             settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
             whiten = whitening(rbf(squared_distances(landmarks, landmarks), gamma))
-            columns = landmark_columns(X, self.origin_, landmarks, gamma, whiten)
+            landmark_columns(X, self.origin_, landmarks, gamma, whiten, columns)
             strengths = [heads[setting].C for setting in settings]
             for place, number, coef, intercept, note in solve_landmarks(
                 columns, codes, weights, rounds, strengths, len(self.classes_)
@@ -176,8 +180,8 @@ class RBFSVMHead(ScoredHead):
                 head.support_vectors_, head.intercept_ = landmarks, intercept.astype(columns.dtype)
                 head.coef_ = (whiten @ coef).astype(columns.dtype)
                 head.converged_, head.note_ = not note, note and f"gamma={head.gamma:g}, {note}"
-                held_out = columns[rounds[number]]
-                yield settings[place], number, held_out @ coef.astype(columns.dtype) + head.intercept_
+                held_out = np.flatnonzero(rounds[number])
+                yield settings[place], number, scores_of(columns, held_out, coef.T, intercept)
 
     def _scale(self, variance: float) -> None:
         self.gamma_ = self.gamma / (variance if variance > 0 else 1.0)
@@ -211,3 +215,15 @@ class RBFSVMHead(ScoredHead):
         X, weights = (X, weights) if kept.all() else (plain(X)[kept], weights[kept])
         for setting, _, _ in self._fits(heads, X, codes, weights, [np.zeros(len(codes), dtype=bool)]):
             yield heads[setting]
+
+
+def _fit_by_gamma(
+    heads: Sequence[RBFSVMHead], distances: FloatArray, codes: IntArray, weights: FloatArray
+) -> Iterator[tuple[int, IntArray]]:
+    """Fit the heads on squared distances (N, N), those of one gamma on one kernel; yield place and support."""
+    for gamma in dict.fromkeys(head.gamma_ for head in heads):
+        kernel = rbf(distances, gamma).astype(np.float64)
+        for setting, head in enumerate(heads):
+            if head.gamma_ == gamma:
+                yield setting, head._fit_pairs(kernel, codes, weights)
+        del kernel  # makes room for the next: 800 MB for 10,000 rows

@@ -10,11 +10,14 @@ from classify.arrays import AnyArray, FloatArray, IntArray
 from classify.contract import begin_fit, row_weights
 from classify.linear import LinearHead
 from classify.paths import Optimum
+from classify.plain import working_dtype
 from classify.rows import Rows, to_numpy
 from classify.spectrum import Spectrum, spectra
 
-# Rows of the hat matrix at a time, in float64: 2048 x 1280 is 21 MB.
+# Rows turned at a time: their scores for 45 strengths and ten classes are 4 MB.
 BLOCK = 2048
+# A row with less of 1 - h has its score taken in float64: in float32 it would have lost three of seven digits.
+LEAST_REST = 1e-2
 
 
 class RidgeHead(LinearHead):
@@ -87,35 +90,51 @@ def leave_one_out(
     weights = row_weights(class_weight, head.classes_, codes, sample_weight)
     rows, strengths = Rows(X, own[None]), np.asarray(alphas, dtype=np.float64)
     spectrum = spectra(rows, codes, weights[None], len(head.classes_))[0]
-    moments, target = _moments(spectrum)
-    predicted, right, error = np.zeros((len(strengths), len(codes)), dtype=int), 0.0, 0.0
+    quick, exact = (_LeftOut(spectrum, strengths, dtype) for dtype in (working_dtype(X), np.float64))
+    predicted, right, error = np.zeros((len(codes), len(strengths)), dtype=int), 0.0, 0.0
     for start in range(0, len(codes), BLOCK):
         here = np.arange(start, min(start + BLOCK, len(codes)))
-        turned = (to_numpy(rows.standardised(here, 0)).astype(np.float64) - spectrum.mean) @ spectrum.basis
-        signs = np.where(codes[here, None] == np.arange(len(head.classes_)), 1.0, -1.0)
-        scores = _left_out(turned, signs, weights[here], spectrum, moments, target, strengths)
-        predicted[:, here] = scores.argmax(axis=2)
-        right = right + (predicted[:, here] == codes[here]) @ own[here]
-        error = error + ((scores - signs) ** 2).mean(axis=2) @ own[here]
-    return LeaveOneOut(strengths, right / own.sum(), error / own.sum(), head.classes_[predicted])
+        block = to_numpy(rows.standardised(here, 0))
+        signs = np.where(codes[here, None] == np.arange(len(head.classes_)), 1.0, -1.0).astype(block.dtype)
+        scores, rest = quick.scores(block, signs, weights[here])
+        near = np.flatnonzero(rest < LEAST_REST)
+        scores[near] = exact.scores(block[near].astype(np.float64), signs[near], weights[here[near]])[0]
+        predicted[here] = scores.argmax(axis=2)
+        right = right + own[here] @ (predicted[here] == codes[here, None])
+        scores -= signs[:, None, :]
+        error = error + own[here] @ np.einsum("bgc,bgc->bg", scores, scores)
+    share = error / (own.sum() * len(head.classes_))
+    return LeaveOneOut(strengths, right / own.sum(), share, head.classes_[predicted.T])
 
 
-def _left_out(
-    turned: FloatArray,
-    signs: FloatArray,
-    weights: FloatArray,
-    spectrum: Spectrum,
-    moments: FloatArray,
-    target: FloatArray,
-    alphas: FloatArray,
-) -> FloatArray:
-    """Return the scores (G, B, C) of rows turned into the basis (B, R), each by the fit on all other rows."""
-    divisors = np.stack([_divisor(spectrum, alpha) for alpha in alphas], axis=1)
-    leverage = weights[:, None] * (1.0 / spectrum.counts.sum() + turned**2 @ (1.0 / divisors))
-    rest = np.maximum(1.0 - leverage, np.finfo(np.float64).eps)
-    solved = (moments[:, None, :] / divisors[:, :, None]).reshape(len(moments), -1)
-    scores = (turned @ solved).reshape(len(turned), len(alphas), -1).transpose(1, 0, 2) + target
-    return np.asarray(signs - (signs - scores) / rest.T[:, :, None])
+class _LeftOut:
+    """The scores of rows, each by the fit on all other rows, for G strengths.
+
+    The spectrum is float64. What is left, products of rows with it, is as good in float32 for float32 rows, but for
+    those that decide on their own score: t - s and 1 - h are then both near zero.
+    """
+
+    def __init__(self, spectrum: Spectrum, alphas: FloatArray, dtype: Any) -> None:
+        moments, target = _moments(spectrum)
+        inverse = 1.0 / np.stack([_divisor(spectrum, alpha) for alpha in alphas], axis=1)
+        solved = (moments[:, None, :] * inverse[:, :, None]).reshape(len(moments), -1)
+        self.mean, self.basis, self.inverse, self.solved, self.target = (
+            each.astype(dtype) for each in (spectrum.mean, spectrum.basis, inverse, solved, target)
+        )
+        self.share = 1.0 / float(spectrum.counts.sum())
+
+    def scores(self, rows: FloatArray, signs: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return them (B, G, C) and the least 1 - h (B,) for standardised rows (B, D), signs (B, C), weights (B,)."""
+        turned = (rows - self.mean) @ self.basis
+        scores = (turned @ self.solved).reshape(len(rows), self.inverse.shape[1], len(self.target))
+        np.square(turned, out=turned)
+        leverage = weights[:, None] * (self.share + (turned @ self.inverse).astype(np.float64))
+        rest = np.maximum(1.0 - leverage, np.finfo(scores.dtype).eps).astype(scores.dtype)
+        # t - (t - s) / (1 - h), in place
+        scores += self.target - signs[:, None, :]
+        scores /= rest[:, :, None]
+        scores += signs[:, None, :]
+        return np.asarray(scores), np.asarray(rest.min(axis=1))
 
 
 def _moments(spectrum: Spectrum) -> tuple[FloatArray, FloatArray]:

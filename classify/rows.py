@@ -7,18 +7,27 @@ is computed in float32.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from classify.arrays import FloatArray, IntArray
+from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.scaling import CONSTANT, Scaling
 
 # A column whose mean is this many deviations from zero would lose digits if it were not centred first.
 FAR = 16.0
-# Rows in float64 at a time where statistics are taken: 2048 x 1280 is 21 MB.
+# Rows at a time where statistics are taken: 2048 x 1280 float32 is 10 MB.
 BLOCK = 2048
+# Every so many rows of a block are enough to know about where its mean is.
+SPARSE = 16
+# A pass goes by spans of rows, each for the rounds that train on it, while they are so few.
+MOST_SPANS = 32
+# Features up to this many bytes are copied, so that what a fold holds out is a span, and costs nothing: 12,000 x 1280.
+COPIED_BYTES = 64 * 2**20
+# Squares of larger numbers, or of numbers below its inverse, come near the ends of float32.
+SQUARABLE = 1e15
 
 
 class Rows:
@@ -26,7 +35,8 @@ class Rows:
 
     centre (D,): the mean of all rows, taken off every block; None where no column is far from zero, and rows come as
     they are. standard: they are standardised already. shift, stretch (R, D): what takes such rows r to the standardised
-    ones of a round, z = (r - shift) / stretch. Arrays are of the kind of X.
+    ones of a round, z = (r - shift) / stretch. spans: rows side by side, and bool (R,), which rounds train on them.
+    Arrays are of the kind of X.
     """
 
     def __init__(self, X: Any, weights: FloatArray, *, standard: bool = False) -> None:
@@ -35,6 +45,7 @@ class Rows:
         self.device = device(X)
         self.dtype: Any = self.xp.float64 if X.dtype == self.xp.float64 else self.xp.float32
         self.used = np.flatnonzero(weights.any(axis=0))
+        self.spans = _spans(weights > 0, slice(int(self.used[0]), int(self.used[-1]) + 1))
         shape = 1 + len(weights), self.shape[1]
         totals = np.vstack([weights.sum(axis=0), weights])
         mean, scale = (np.zeros(shape), np.ones(shape)) if standard else self._moments(totals)
@@ -43,20 +54,22 @@ class Rows:
         self.centre = self.array(centre) if centre.any() else None
         self.shift, self.stretch = self.array(mean[1:] - centre), self.array(scale[1:])
         self.buffer: Any = None
+        self.edge: Any = None
 
     def array(self, values: Any, dtype: Any = None) -> Any:
         """Return numbers as an array of the kind, dtype and device of the blocks."""
         return self.xp.asarray(values, dtype=dtype or self.dtype, device=self.device)
 
-    def blocks(self, n_rows: int) -> Iterator[tuple[slice, Any]]:
-        """Yield places and centred rows (B, D), B <= n_rows, from the first row that has a weight to the last.
+    def blocks(self, n_rows: int, span: slice | None = None) -> Iterator[tuple[slice, Any]]:
+        """Yield places and centred rows (B, D), B <= n_rows, of a span, or from the first with a weight to the last.
 
         A numpy block is good until the next one: they share their memory.
         """
         if self.centre is not None and is_numpy_array(self.X) and (self.buffer is None or len(self.buffer) < n_rows):
             self.buffer = np.empty((n_rows, self.shape[1]), dtype=self.dtype)
-        for start in range(int(self.used[0]), int(self.used[-1]) + 1, n_rows):
-            places = slice(start, min(start + n_rows, int(self.used[-1]) + 1))
+        span = slice(int(self.used[0]), int(self.used[-1]) + 1) if span is None else span
+        for start in range(span.start, span.stop, n_rows):
+            places = slice(start, min(start + n_rows, span.stop))
             if self.centre is None:
                 yield places, self._plain(self.X[places])
             elif self.buffer is None:
@@ -65,8 +78,11 @@ class Rows:
                 yield places, np.subtract(self.X[places], self.centre, out=self.buffer[: places.stop - places.start])
 
     def take(self, places: IntArray) -> Any:
-        """Return the centred rows (B, D) at some places (B,)."""
-        block = self._plain(self.X[places if is_numpy_array(self.X) else self.array(places, self.xp.int64)])
+        """Return the centred rows (B, D) at some places (B,), ascending; perhaps a view of X."""
+        wanted: Any = places if is_numpy_array(self.X) else self.array(places, self.xp.int64)
+        if len(places) and len(places) == places[-1] - places[0] + 1:  # rows side by side need no copy
+            wanted = slice(int(places[0]), int(places[-1]) + 1)
+        block = self._plain(self.X[wanted])
         return block if self.centre is None else block - self.centre
 
     def _plain(self, block: Any) -> Any:
@@ -80,25 +96,78 @@ class Rows:
         block /= self.stretch[number]
         return block
 
+    def edged(self, places: IntArray, number: int, roots: FloatArray) -> Any:
+        """Return a [z 1] (B, D + 1) for the rows at some places (B,) as a round sees them, and numbers a (B,).
+
+        Numpy rows are good until the next call: they share their memory.
+        """
+        xp, n = self.xp, len(places)
+        if not is_numpy_array(self.X):
+            rows = self.standardised(places, number)
+            return xp.concat([rows, xp.ones_like(rows[:, :1])], axis=1) * self.array(roots)[:, None]
+        if self.edge is None or len(self.edge) < n:
+            self.edge = np.empty((n, self.shape[1] + 1), dtype=self.dtype)
+        found = self.edge[:n]
+        np.subtract(self.take(places), self.shift[number], out=found[:, :-1])
+        found[:, :-1] /= self.stretch[number]
+        found[:, -1] = 1.0
+        found *= self.array(roots)[:, None]
+        return found
+
     def _moments(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the mean and the scale (R, D) of the columns under every row of weights; constant columns get 1."""
-        xp, n_columns = self.xp, self.shape[1]
-        shift = xp.mean(xp.astype(self.X[:BLOCK], xp.float64), axis=0)
-        sums, squares = (xp.zeros((len(weights), n_columns), dtype=xp.float64, device=self.device) for _ in range(2))
-        largest = xp.zeros(n_columns, dtype=xp.float64, device=self.device)
+        """Return the mean and the scale (R, D) of the columns under every row of weights; constant columns get 1.
+
+        Sums within a block are those of x - m, m about its own mean, in the dtype of the rows, whose digits they keep;
+        the blocks' are put together in float64 (Chan, Golub and LeVeque 1983, equation 2.1).
+        """
+        xp, shape = self.xp, (len(weights), self.shape[1])
+        sums, squares = (xp.zeros(shape, dtype=xp.float64, device=self.device) for _ in range(2))
+        largest = xp.zeros(shape[1], dtype=self.dtype, device=self.device)
+        origin: Any = None
         for start in range(0, self.shape[0], BLOCK):
-            block = xp.astype(self.X[start : start + BLOCK], xp.float64)
-            largest = xp.maximum(largest, xp.max(xp.abs(block), axis=0))
-            block = block - shift
-            here = self.array(weights[:, start : start + BLOCK], xp.float64)
-            sums += here @ block
-            squares += here @ block**2
+            block = self._plain(self.X[start : start + BLOCK])
+            here = xp.maximum(xp.max(block, axis=0), -xp.min(block, axis=0))
+            largest = xp.maximum(largest, here)
+            if bool(xp.any((here > SQUARABLE) | ((here > 0) & (here < 1.0 / SQUARABLE)))):
+                block = xp.astype(block, xp.float64)
+            middle = xp.mean(block[::SPARSE], axis=0)
+            own = self.array(weights[:, start : start + BLOCK], block.dtype)
+            block = block - middle
+            first, count = xp.astype(own @ block, xp.float64), xp.sum(own, axis=1, dtype=xp.float64)[:, None]
+            block *= block
+            middle = xp.astype(middle, xp.float64)
+            origin = middle if origin is None else origin
+            away = middle - origin
+            sums += first + count * away
+            squares += xp.astype(own @ block, xp.float64) + (2.0 * first + count * away) * away
         total = self.array(weights.sum(axis=1), xp.float64)[:, None]
         mean = sums / total
         scale = xp.sqrt(xp.maximum(squares / total - mean**2, xp.zeros_like(mean)))
-        rounding = CONSTANT * float(xp.finfo(self.X.dtype).eps) * largest
+        rounding = CONSTANT * float(xp.finfo(self.X.dtype).eps) * xp.astype(largest, xp.float64)
         scale = xp.where(scale > rounding, scale, xp.ones_like(scale))
-        return to_numpy(mean + shift), to_numpy(scale)
+        return to_numpy(mean + origin), to_numpy(scale)
+
+
+def _spans(trained: BoolArray, used: slice) -> list[tuple[slice, BoolArray]]:
+    """Return spans of rows that the same rounds train on, bool (R,), from trained (R, N); one where those are many."""
+    edges = np.flatnonzero((trained[:, 1:] != trained[:, :-1]).any(axis=0)) + 1
+    if len(edges) > MOST_SPANS:
+        return [(used, np.ones(len(trained), dtype=bool))]
+    ends = [0, *edges.tolist(), trained.shape[1]]
+    spans = [slice(start, stop) for start, stop in pairwise(ends)]
+    return [(span, trained[:, span.start]) for span in spans if trained[:, span.start].any()]
+
+
+def side_by_side(X: Any, own: FloatArray) -> IntArray | None:
+    """Return an order (N,) that brings rows of X side by side that the same rounds train on, by weights own (R, N).
+
+    None where the rows stay as they are: those of one round, those on a device or in a file, and those that a copy of
+    would be large.
+    """
+    if len(own) == 1 or type(X) is not np.ndarray or X.nbytes > COPIED_BYTES:
+        return None
+    order = np.lexsort(own > 0)
+    return None if (order[1:] > order[:-1]).all() else order
 
 
 def to_numpy(values: Any) -> FloatArray:
@@ -111,7 +180,7 @@ def scores_of(X: Any, places: slice | IntArray, coef: FloatArray, intercept: Flo
     xp = array_namespace(X)
     dtype = xp.float64 if X.dtype == xp.float64 else xp.float32
     weights, offset = (xp.asarray(each, dtype=dtype, device=device(X)) for each in (coef.T, intercept))
-    if isinstance(places, np.ndarray) and len(places) == places[-1] - places[0] + 1:
+    if isinstance(places, np.ndarray) and len(places) and len(places) == places[-1] - places[0] + 1:
         places = slice(int(places[0]), int(places[-1]) + 1)
     picked: Any = places if isinstance(places, slice) or is_numpy_array(X) else xp.asarray(places, device=device(X))
     order = range(*places.indices(X.shape[0])) if isinstance(places, slice) else range(len(places))

@@ -46,6 +46,11 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         best = two_columns(self.decision_function(X)).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
+    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
+        """Return what `predict` and `predict_proba` do, from scores that are computed once."""
+        scores = two_columns(self.decision_function(X))
+        return np.asarray(self.classes_[scores.argmax(axis=1)]), softmax(scores / self.temperature)
+
     @classmethod
     def try_grid(
         cls,

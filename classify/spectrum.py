@@ -90,16 +90,17 @@ def _sums(
     rows: Rows, codes: IntArray, weights: FloatArray, places: IntArray, n_classes: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return counts (C,), sums (C, D) and Gram matrix (D, D) of the rows at some places under weights (N,)."""
-    xp, width = rows.xp, rows.shape[1]
+    xp, width, roots = rows.xp, rows.shape[1], np.sqrt(weights)
     gram = xp.zeros((width, width), dtype=xp.float64, device=rows.device)
     sums = xp.zeros((n_classes, width), dtype=xp.float64, device=rows.device)
     for start in range(0, len(places), BLOCK):
         here = places[start : start + BLOCK]
         block = xp.astype(rows.take(here), xp.float64)
-        block *= rows.array(np.sqrt(weights[here]), xp.float64)[:, None]
+        if (roots[here] != 1.0).any():
+            block *= rows.array(roots[here], xp.float64)[:, None]
         gram += block.T @ block
         member = np.zeros((n_classes, len(here)))
-        member[codes[here], np.arange(len(here))] = np.sqrt(weights[here])
+        member[codes[here], np.arange(len(here))] = roots[here]
         sums += rows.array(member, xp.float64) @ block
     return count_classes(codes[places], weights[places], n_classes), to_numpy(sums), to_numpy(gram)
 

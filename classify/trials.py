@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from classify.arrays import AnyArray, BoolArray, FloatArray
-from classify.calibration import fit_temperature, two_columns
+from classify.calibration import fit_temperature, softmax, two_columns
 from classify.contract import codes_among
 
 
@@ -34,6 +34,19 @@ class Trial:
     converged: bool = True
     note: str = ""
     """A sentence for the table when something was not as it should be."""
+
+
+def judge_scores(head: Any, scores: FloatArray, labels: AnyArray) -> Trial:
+    """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
+
+    One whose scores have a temperature gets the best for those rows whose class it knows.
+    """
+    decided, temperature = {}, 1.0
+    if "temperature" in head.get_params(deep=False):
+        codes, known = codes_among(head.classes_, labels)
+        temperature = decided["temperature"] = fit_temperature(scores[known], codes[known])
+    proba, best = softmax(scores / temperature), scores.argmax(axis=1)
+    return Trial(head.classes_, proba, head.classes_[best], decided, head.converged_, head.note_)
 
 
 def try_head(head: Any, X_val: FloatArray, y_val: AnyArray, **decided: float) -> Trial:

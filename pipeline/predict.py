@@ -81,8 +81,8 @@ def predict(
     proba: NDArray[np.floating[Any]] = np.empty((0, len(classes)))
     if report.samples:  # no head of scikit-learn takes no rows at all
         X = filled.cache.lookup(report.digests)
-        codes = loaded.head.predict(X)
-        proba = temper(loaded.head.predict_proba(X), loaded.meta.get("tempering") or 1.0)
+        codes, proba = loaded.head.predict_both(X)
+        proba = temper(proba, loaded.meta.get("tempering") or 1.0)
     name = f"{chosen['name']} on {_features_of(chosen)}"
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
 

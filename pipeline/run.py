@@ -160,7 +160,7 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
-    predicted, proba = result.head.predict(features.X[test]), result.head.predict_proba(features.X[test])
+    predicted, proba = result.head.predict_both(features.X[test])
     seconds = round(time.perf_counter() - started, 4)
     if result.tempering is None:
         return Tried(features, name, result, predicted, proba, None, seconds)

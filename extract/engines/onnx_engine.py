@@ -10,7 +10,7 @@ fp32, two AVX-512 cores (torch 2.15, onnxruntime 1.32, openvino 2026.4; medians 
     resnet18                     54                    56                              56                     60
     resnet50                     21                    24                              25                     24
     vgg16                       6.9                   6.4                             6.9                    7.1
-    vit_b_16                    4.4                   4.7                             see README             4.8
+    vit_b_16                    4.4                   4.7                             5.1                    4.8
 
 OpenVINO is never ahead by more than a tenth, so it is not worth a second exported format.
 """

@@ -34,6 +34,18 @@ def test_every_head_keeps_the_contract_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", [*OWN, "sklearn.naive_bayes.GaussianNB"])
+def test_predictions_and_probabilities_together_are_those_apart(name, n_classes):
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % n_classes
+    X = rng.normal(size=(90, 5)) + np.eye(n_classes, 5)[y]
+    head = build_head(name, **SMALL.get(name, {})).fit(X, y)
+    predicted, proba = head.predict_both(X)
+    assert (predicted == head.predict(X)).all()
+    assert (proba == head.predict_proba(X)).all()
+
+
 def test_the_table_is_listed_without_scikit_learn_torch_or_numpy():
     code = (
         "import sys, classify, classify.heads as h; h.list_heads(); h.parse_heads('all'); "

@@ -245,6 +245,17 @@ def test_left_out_by_the_formula_is_left_out_by_hand(data, class_weight):
     assert found.best() in alphas
 
 
+def test_a_row_that_decides_on_its_own_score_is_left_out_exactly_in_float32_too():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 8)).astype(np.float32), np.arange(120) % 3
+    X[:, 7] = 0.0
+    X[5, 7] = 1.0  # no other row says anything about the last column
+    alphas = (1e-3, 1.0)
+    half, whole = leave_one_out(alphas, X, y), leave_one_out(alphas, X.astype(np.float64), y)
+    assert half.error == pytest.approx(whole.error, rel=1e-4)
+    assert (half.predicted == whole.predicted).all()
+
+
 def test_fitting_many_is_fitting_each():
     X, y = features()
     heads = [RidgeHead(alpha=1.0), RidgeHead(alpha=10.0, class_weight="balanced")]

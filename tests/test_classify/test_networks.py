@@ -23,8 +23,7 @@ def networks(recipes=RECIPES):
 def test_the_gradient_is_that_of_autograd():
     ours = networks(RECIPES[:2])
     for batch in batches(1):
-        ours._descend(batch[0], batch[1], batch[2] / len(batch[0]))
-        for layers in ours.layers:
+        for layers in ours._gradients(batch[0], batch[1], batch[2] / len(batch[0])):
             own = [layer.detach().clone().requires_grad_() for layer in layers]
             scores = functional.linear(functional.relu(functional.linear(batch[0], own[0], own[1])), own[2], own[3])
             loss = functional.cross_entropy(scores, batch[1], reduction="none") @ batch[2] / len(batch[0])
@@ -56,8 +55,8 @@ def test_those_that_stay_go_on_as_if_nobody_had_left():
 def test_dropout_leaves_the_expected_activity_as_it_is():
     dropping = Networks([Recipe(4000, 0.0, 0.5, 0.0)], 6, 3, seed=0, dtype=torch.float64)
     rows, codes, weights = next(batches(1))
-    plain = torch.relu(rows @ dropping.weights.T).sum()
-    dropping._descend(rows, codes, weights)
+    plain = torch.relu(rows @ dropping.layers[0][0].T).sum()
+    list(dropping._gradients(rows, codes, weights))
     assert float(dropping.activity.sum() / plain) == pytest.approx(1.0, abs=0.05)
     assert float((dropping.activity == 0).double().mean()) == pytest.approx(0.75, abs=0.02)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import classify.rows
-from classify.rows import Rows, rows_within, scores_of, to_numpy
+from classify.rows import Rows, rows_within, scores_of, side_by_side, to_numpy
 
 
 def data(n=50, feature_dim=4, offset=0.0):
@@ -83,3 +83,46 @@ def test_a_block_fits_its_budget():
     assert rows_within(2**20, 300, 4) == 512
     assert rows_within(1, 10**6, 4) == 64
     assert rows_within(2**40, 1, 4) == 4096
+
+
+def test_rows_of_a_fold_are_brought_side_by_side_and_passed_over_only_by_those_that_train_on_them():
+    X, _ = data()
+    own = (np.arange(50) % 3 != np.arange(3)[:, None]).astype(float)
+    order = side_by_side(X, own)
+    assert sorted(order) == list(range(50))
+    spans = Rows(X[order], own[:, order]).spans
+    assert sum(span.stop - span.start for span, _ in spans) == 50
+    assert [int(trained.sum()) for _, trained in spans] == [2, 2, 2]
+    for span, trained in spans:
+        assert (trained == own[:, order[span]].T).all()
+
+
+def test_rows_stay_where_they_are_if_nothing_is_gained_or_a_copy_would_be_large(monkeypatch):
+    X, weights = data()
+    assert side_by_side(X, weights[:1]) is None
+    assert side_by_side(X[np.lexsort(weights > 0)], weights[:, np.lexsort(weights > 0)]) is None
+    assert side_by_side(torch.from_numpy(X), weights) is None
+    monkeypatch.setattr(classify.rows, "COPIED_BYTES", 100)
+    assert side_by_side(X, weights) is None
+
+
+def test_many_spans_become_one_for_all_rounds():
+    X, _ = data()
+    own = (np.arange(50) % 2 != np.arange(2)[:, None]).astype(float)
+    ((span, trained),) = Rows(X, own).spans
+    assert (span, trained.all()) == (slice(0, 50), True)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e-17])
+def test_numbers_whose_squares_float32_cannot_hold_are_standardised_all_the_same(size):
+    X = (np.random.default_rng(0).normal(size=(40, 3)) * size).astype(np.float32)
+    (scaling,) = Rows(X, np.ones((1, 40))).scalings
+    assert scaling.scale == pytest.approx(X.std(axis=0, dtype=np.float64))
+
+
+def test_the_mean_of_a_block_that_lies_elsewhere_costs_no_digits():
+    X = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    X[16:] += 300.0
+    (scaling,) = Rows(X, np.ones((1, 64))).scalings
+    assert scaling.scale == pytest.approx(X.std(axis=0, dtype=np.float64), rel=1e-6)
+    assert scaling.mean == pytest.approx(X.mean(axis=0, dtype=np.float64), rel=1e-6)

@@ -1,0 +1,133 @@
+"""Heads that descend beside scikit-learn's that do: seconds, objectives and accuracies over a grid of strengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bench_clock import timed
+from pipeline.bench_features import Data
+
+# 45 strengths: the linear-probe protocol of CLIP and DINO.
+STRENGTHS = tuple(float(c) for c in np.logspace(-6, 5, 45))
+MARGINS = tuple(float(c) for c in np.logspace(-7, 2, 20))
+Objective = Callable[[Data, float, NDArray[Any], NDArray[Any]], float]
+Build = Callable[[float], Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Seconds of both for all settings, and how far apart they are: see `bench_lines.Line`."""
+
+    settings: int
+    seconds: float
+    their_seconds: float
+    objective: float | None
+    accuracy: float
+    converged: float | None
+    note: str
+
+
+def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
+    """LogisticRegression with its defaults, whose objective may be above its minimum; exact: at tol=1e-8 as well."""
+    from sklearn.linear_model import LogisticRegression
+
+    from classify.logistic import LogisticHead
+
+    def converged(C: float) -> Any:
+        return LogisticRegression(C=C, tol=1e-8, max_iter=100_000)
+
+    ours = [LogisticHead(C=C) for C in STRENGTHS]
+    theirs = converged if exact else None
+    return _compare(data, ours, STRENGTHS, lambda C: LogisticRegression(C=C), theirs, softmax_objective, sparse)
+
+
+def compare_svm(data: Data, sparse: int, exact: bool) -> Difference:
+    """LinearSVC(dual="auto") with its defaults.
+
+    It penalises its intercept, which ours leaves free, so that objectives are compared only with `exact`: then it is
+    fitted once more with an intercept_scaling of 100, which takes the penalty off but for a ten-thousandth.
+    """
+    from sklearn.svm import LinearSVC
+
+    from classify.linear_svm import LinearSVMHead
+
+    def converged(C: float) -> Any:
+        return LinearSVC(C=C, dual=False, intercept_scaling=100.0, tol=1e-8, max_iter=100_000)
+
+    ours = [LinearSVMHead(C=C) for C in MARGINS]
+    theirs = converged if exact else None
+    return _compare(data, ours, MARGINS, lambda C: LinearSVC(C=C, dual="auto"), theirs, margin_objective, sparse)
+
+
+def _compare(
+    data: Data,
+    ours: list[Any],
+    strengths: Sequence[float],
+    build: Build,
+    converged: Build | None,
+    objective: Objective,
+    sparse: int,
+) -> Difference:
+    """Time both, and compare with scikit-learn's converged fits where they are asked for.
+
+    scikit-learn fits every `sparse`-th setting, its time being scaled up to all.
+    """
+    chosen = range(0, len(strengths), sparse)
+    seconds = timed(lambda: type(ours[0]).fit_all(ours, data.X, data.y))
+    theirs = [build(strengths[i]) for i in chosen]
+    their_seconds = timed(lambda: [head.fit(data.X, data.y) for head in theirs]) * len(strengths) / len(chosen)
+    mine = [ours[i] for i in chosen]
+    best = [converged(strengths[i]).fit(data.X, data.y) for i in chosen] if converged else None
+    comparable = best or (theirs if objective is softmax_objective else None)
+    missed = sum(not head.converged_ for head in ours)
+    return Difference(
+        len(strengths),
+        seconds,
+        their_seconds,
+        _worst_objective(data, [strengths[i] for i in chosen], mine, comparable, objective) if comparable else None,
+        _worst_accuracy(data, mine, theirs),
+        _worst_accuracy(data, mine, best) if best else None,
+        f"{missed} of {len(ours)} not converged" if missed else "",
+    )
+
+
+def _worst_objective(
+    data: Data, strengths: Sequence[float], ours: Sequence[Any], theirs: Sequence[Any], objective: Objective
+) -> float:
+    """Return the largest (ours - theirs) / theirs; below zero ours is lower everywhere."""
+    return max(
+        objective(data, C, mine.coef_, mine.intercept_) / objective(data, C, other.coef_, other.intercept_) - 1.0
+        for C, mine, other in zip(strengths, ours, theirs, strict=True)
+    )
+
+
+def _worst_accuracy(data: Data, ours: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """Return the difference, ours - theirs, that is farthest from zero."""
+    X, y = data.X_test, data.y_test
+    differences = [mine.score(X, y) - other.score(X, y) for mine, other in zip(ours, theirs, strict=True)]
+    return float(max(differences, key=abs))
+
+
+def softmax_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
+    """C sum_i -log softmax(W x_i + b)[y_i] + |W|^2 / 2, in float64 and without losing small losses."""
+    scores = data.X @ coef.T.astype(np.float64) + intercept
+    rows = np.arange(len(scores))
+    scores -= scores[rows, data.y][:, None]
+    largest = scores.max(axis=1)
+    raised = np.exp(scores - largest[:, None])
+    raised[rows, data.y] = 0.0
+    loss = largest + np.log1p(raised.sum(axis=1) + np.expm1(-largest))
+    return float(C * loss.sum() + 0.5 * (coef.astype(np.float64) ** 2).sum())
+
+
+def margin_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
+    """C sum_ic max(0, 1 - t_ic (W x_i + b)_c)^2 + |W|^2 / 2, in float64."""
+    scores = data.X @ coef.T.astype(np.float64) + intercept
+    signs = np.where(data.y[:, None] == np.arange(len(coef)), 1.0, -1.0)
+    slack = np.maximum(1.0 - signs * scores, 0.0)
+    return float(C * (slack**2).sum() + 0.5 * (coef.astype(np.float64) ** 2).sum())

@@ -1,0 +1,100 @@
+"""What the heads are measured on: the features of Fashion-MNIST, or random ones that look like them to a solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_TEST = 10_000
+FEATURE_DIM, N_CLASSES = 1280, 10
+BACKBONE = "efficientnet_lite0"
+# Eigenvalues of the covariance of Fashion-MNIST's standardised features by rank (efficientnet_lite0, 1280 columns).
+SPECTRUM = {1: 90.7, 2: 49.2, 5: 31.2, 10: 17.8, 20: 8.66, 50: 3.51, 100: 1.90, 200: 1.10, 400: 0.612, 800: 0.230,
+            1100: 0.100, 1280: 0.0315}  # fmt: skip
+# Distance of random class means along the leading directions, in deviations: about nine of ten rows come out right.
+SEPARATION, SEPARATED = 1.0, 40
+
+
+@dataclass(frozen=True)
+class Data:
+    """Standardised train rows X (N, D) with codes y (N,), and rows for a test; float32."""
+
+    name: str
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    X_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+
+    def size(self) -> str:
+        """Rows x columns x classes, for a title."""
+        return f"{len(self.X):,} x {self.X.shape[1]:,} x {len(np.unique(self.y))}"
+
+
+def prepare(images: Path, cache_root: Path, n_rows: int) -> tuple[Data, str]:
+    """Return rows to measure on, and a sentence where they are not the features of `images`: what would cache those."""
+    found = load_features(images, cache_root)
+    if found is not None:
+        return standardised(found, n_rows), ""
+    make = "" if images.is_dir() else f"make data DATASET={images.name}, then "
+    note = (
+        f"The features of '{images}' are not in '{cache_root}': these are random ones with the spectrum of "
+        f"Fashion-MNIST's. To measure on the real ones: {make}featurecache extract {images} --cache {cache_root}"
+    )
+    return standardised(make_features(n_rows), n_rows), note
+
+
+def load_features(images: Path, cache_root: Path) -> Data | None:
+    """The features of some images, train and val before test, in a random order; None where they are not extracted."""
+    from extract.errors import ExtractError
+    from extract.manifest import read_images
+    from extract.memo import Memo
+    from extract.request import FeatureRequest
+    from pipeline.errors import PipelineError
+    from pipeline.join import label_samples, look_up
+
+    if not images.is_dir() or not cache_root.is_dir():
+        return None
+    try:
+        with Memo(cache_root, read_only=True) as memo:
+            labelled = label_samples(read_images(str(images)), memo, seed=0)
+            request = FeatureRequest(BACKBONE)
+            (found,) = look_up(labelled, (request,), images=str(images), cache_root=cache_root, memo=memo)
+    except (PipelineError, ExtractError):
+        return None
+    seen, test = labelled.place("train", "val"), labelled.place("test")
+    order = np.random.default_rng(0).permutation(seen.stop)
+    X, y = found.X[seen][order], labelled.y[seen][order]
+    return Data(images.name, X, y, found.X[test], labelled.y[test])
+
+
+def make_features(n_rows: int) -> Data:
+    """Random Gaussian classes whose pooled covariance has the spectrum of real features."""
+    rng = np.random.default_rng(0)
+    ranks, energies = np.array(list(SPECTRUM)), np.array(list(SPECTRUM.values()))
+    deviations = np.sqrt(np.exp(np.interp(np.log(np.arange(1, FEATURE_DIM + 1)), np.log(ranks), np.log(energies))))
+    basis = np.linalg.qr(rng.normal(size=(FEATURE_DIM, FEATURE_DIM)))[0]
+    means = np.zeros((N_CLASSES, FEATURE_DIM))
+    means[:, :SEPARATED] = SEPARATION * rng.normal(size=(N_CLASSES, SEPARATED))
+    y = rng.integers(0, N_CLASSES, n_rows + N_TEST)
+    X = np.empty((len(y), FEATURE_DIM), dtype=np.float32)
+    for start in range(0, len(y), N_TEST):
+        here = slice(start, start + N_TEST)
+        rows = rng.normal(size=(len(y[here]), FEATURE_DIM)) + means[y[here]]
+        X[here] = (rows * deviations) @ basis.T
+    return Data("random features", X[:n_rows], y[:n_rows], X[n_rows:], y[n_rows:])
+
+
+def standardised(data: Data, n_rows: int) -> Data:
+    """The first rows, every column with mean 0 and deviation 1: what scikit-learn's solvers like best."""
+    X, y = data.X[:n_rows], data.y[:n_rows]
+    mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    scale = np.where(scale > 0, scale, 1.0)
+    return Data(data.name, _scaled(X, mean, scale), y, _scaled(data.X_test, mean, scale), data.y_test)
+
+
+def _scaled(X: NDArray[np.float32], mean: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float32]:
+    return np.asarray((X - mean) / scale, dtype=np.float32)
