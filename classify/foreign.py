@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,11 @@ from sklearn.utils.validation import has_fit_parameter
 from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_predict, row_weights
+from classify.errors import HeadFailed
 from classify.trials import Trial, try_each
+
+# What scikit-learn's classifiers raise on rows that they cannot take; CategoricalNB an IndexError for a new category.
+GIVES_UP = (ValueError, IndexError)
 
 
 def _has_only_scores(head: "ForeignHead") -> bool:
@@ -37,7 +42,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
         """Fit a clone of the estimator on X (N, D), labels y (N,) and weights (N,) where some are given.
 
-        Raises ValueError for weights where the estimator takes none.
+        Raises ValueError for weights where the estimator takes none, HeadFailed where it cannot be fitted.
         """
         X, codes = begin_fit(self, X, y)
         self.estimator_ = clone(self.estimator)
@@ -47,21 +52,24 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight = row_weights(None, self.classes_, codes, sample_weight)
             if len(np.unique(codes[sample_weight > 0])) < 2:
                 raise ValueError("Only 1 class has rows with a weight: a head needs at least two classes.")
-        self.note_ = fit_noting_convergence(self.estimator_, X, self.classes_[codes], sample_weight=sample_weight)
+        with naming(self.estimator_, "be fitted"):
+            self.note_ = fit_noting_convergence(self.estimator_, X, self.classes_[codes], sample_weight=sample_weight)
         self.converged_ = not self.note_
         return self
 
     def predict(self, X: FloatArray) -> AnyArray:
-        """Return what the estimator predicts for X (M, D): labels (M,)."""
+        """Return what the estimator predicts for X (M, D): labels (M,). Raises HeadFailed where it cannot."""
         X = begin_predict(self, X)
-        predicted: AnyArray = self.estimator_.predict(X)
+        with naming(self.estimator_, "predict"):
+            predicted: AnyArray = self.estimator_.predict(X)
         return predicted
 
     @available_if(_has_only_scores)  # type: ignore[untyped-decorator]
     def decision_function(self, X: FloatArray) -> FloatArray:
         """Return the estimator's scores of X (M, D), where it has scores but no probabilities: (M, C) or (M,)."""
         X = begin_predict(self, X)
-        return np.asarray(self.estimator_.decision_function(X))
+        with naming(self.estimator_, "predict"):
+            return np.asarray(self.estimator_.decision_function(X))
 
     def predict_proba(self, X: FloatArray) -> FloatArray:
         """Return the class probabilities (M, C) of X (M, D)."""
@@ -69,8 +77,9 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return softmax(two_columns(self.decision_function(X)) / self.temperature)
         X = begin_predict(self, X)
         if hasattr(self.estimator_, "predict_proba"):
-            return np.asarray(self.estimator_.predict_proba(X))
-        return np.asarray(self.estimator_.predict(X)[:, None] == self.classes_, dtype=np.float64)
+            with naming(self.estimator_, "predict"):
+                return np.asarray(self.estimator_.predict_proba(X))
+        return np.asarray(self.predict(X)[:, None] == self.classes_, dtype=np.float64)
 
     def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
         """Return what `predict` and `predict_proba` do: an estimator's own need not agree."""
@@ -87,6 +96,18 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round, one after the other, and try each: see `classify.trials`."""
         return try_each(heads, X, y, rounds, sample_weight)
+
+
+@contextmanager
+def naming(estimator: Any, what: str) -> Iterator[None]:
+    """Let the block use the estimator; where that gives up, raise HeadFailed with its name and what it said."""
+    try:
+        yield
+    except GIVES_UP as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        raise HeadFailed(
+            f"{type(estimator).__name__} cannot {what}: {said}. Give more images, or leave this head out."
+        ) from error
 
 
 def fit_noting_convergence(

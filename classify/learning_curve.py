@@ -99,12 +99,18 @@ def forecast(n: FloatArray, accuracy: FloatArray, *, n_more: int, seed: int = 0)
 def mean_interval(accuracy: FloatArray, n_test: int) -> tuple[float, float]:
     """Return the 95 % interval of the mean of accuracies (R,) from R draws of the labels, on one test set of n_test.
 
-    Student's t over the draws. A single draw says nothing about their spread: Wilson's interval over the test images.
+    Two things are uncertain: which labels were drawn, and which images are in the test set. Wilson's interval [l, u] of
+    the mean m says the second alone, and all of it for a single draw; Student's t over the draws, of deviation s, says
+    the first. Their variances are recovered from the intervals and added (Zou and Donner 2008, "Construction of
+    Confidence Limits about Effect Measures"):
+
+        m - sqrt((m - l)^2 + h^2)  to  m + sqrt((u - m)^2 + h^2),    h = t_{R-1} s / sqrt(R)
     """
     from scipy.stats import t
 
     mean, n_draws = float(np.mean(accuracy)), len(accuracy)
+    low, high = share_interval(mean, n_test)
     if n_draws == 1:
-        return share_interval(mean, n_test)
+        return low, high
     half = float(t.ppf((1 + LEVEL) / 2, n_draws - 1) * np.std(accuracy, ddof=1) / np.sqrt(n_draws))
-    return max(0.0, mean - half), min(1.0, mean + half)
+    return max(0.0, mean - float(np.hypot(mean - low, half))), min(1.0, mean + float(np.hypot(high - mean, half)))

@@ -42,8 +42,9 @@ def assign_splits(
     val (or no test), it is carved out of train by the hash, in the share it would have had. `groups` names samples that
     stay together. `classes` (C,) are the names for error messages.
 
-    Raises BadSplit where only some samples have a split, or one has an unknown name; BadLabels for fewer than two
-    classes, for a class with a single image (or unit) to divide, and for a class in val or test that train lacks.
+    Raises BadSplit where only some samples have a split, one has an unknown name, or train has none to spare for test;
+    BadLabels for fewer than two classes, for a class with a single image (or unit) to divide, and for a class in val or
+    test that train lacks.
     """
     name = _namer(classes)
     _check_classes(y, name)
@@ -53,6 +54,8 @@ def assign_splits(
         splits = np.array(given, dtype=str)
     elif found in ({"train", "test"}, {"train", "val"}):
         splits = _carve(np.array(given, dtype=str), y, units, u, test_share, val_share)
+        if "test" not in splits:
+            raise BadSplit("No image could be put into test: add images, or a test folder.")
     else:
         _check_divisible(y, units, name)
         splits = _divide(y, units, u, [("test", test_share), ("val", test_share + val_share), ("train", 1.0)])

@@ -16,7 +16,7 @@
     cache.py       all rows of one spec
     inventory.py, verify.py, compact.py, leftovers.py
                    the upkeep of caches: what there is, whether it is whole, merging and pruning, sweeping
-    loader.py, compute.py
+    cores.py, loader.py, compute.py
                    working ahead in threads; chunks of images become vectors, every core busy
     thumbnails.py, source_classes.py
                    what tells copies of a picture, and what a backbone itself takes an image for

@@ -13,7 +13,6 @@ Memory is bounded by the chunks under way, not by the number of images.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from extract.cores import count_cores
 from extract.decode import decode_image
 from extract.errors import ImageRefused
 from extract.loader import load_ahead
@@ -78,7 +78,7 @@ def compute_vectors(
     engines = [group.started for group in groups]
     size = max(engine.batch_size for engine in engines)
     n_lanes = max(engine.n_lanes for engine in engines)
-    n_cores = os.cpu_count() or 1
+    n_cores = count_cores()
 
     def decode(item: Item) -> Decoded:
         return decode_item(item, groups, max_pixels)

@@ -7,7 +7,6 @@ which neither brightness nor contrast changes. On mnist5k and Fashion-MNIST the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from extract.cores import count_cores
 from extract.decode import decode_image
 from extract.errors import ImageRefused
 from extract.loader import load_ahead
@@ -37,7 +37,7 @@ def read_thumbnails(
     A plain surface, and an image that cannot be read, is a row of zeros.
     """
     rows = np.zeros((len(samples), SIDE * SIDE), dtype=np.float32)
-    with closing(load_ahead(samples, _read, n_threads=os.cpu_count() or 1, n_ahead=N_AHEAD)) as loaded:
+    with closing(load_ahead(samples, _read, n_threads=count_cores(), n_ahead=N_AHEAD)) as loaded:
         for i, row in enumerate(loaded):
             rows[i] = row
             if on_progress is not None:

@@ -28,7 +28,7 @@ from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.copies import Copies, NearCopy, find_near_copies, same_bytes
 from pipeline.join import Labelled, label_samples, look_up
-from pipeline.rundir import write_csv, write_json
+from pipeline.rundir import write_csv, write_json, writing_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -219,12 +219,17 @@ def small_classes(labelled: Labelled) -> list[dict[str, Any]]:
 
 
 def write_audit(found: Audit, folder: Path) -> None:
-    """Write audit.json and a CSV for every list into a folder, which may be that of a run. Raises OSError."""
+    """Write audit.json and a CSV for every list into a folder, which may be that of a run.
+
+    Each file is whole or as it was. Raises OSError, and PipelineError where a file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / AUDIT_FILE, found.to_dict())
+    with writing_file(folder / AUDIT_FILE) as file:
+        write_json(file, found.to_dict())
     for name, rows in found.findings.items():
         columns = list(rows[0]) if rows else ["nothing_found"]
-        write_csv(folder / f"audit_{name}.csv", columns, [[_cell(value) for value in row.values()] for row in rows])
+        with writing_file(folder / f"audit_{name}.csv") as file:
+            write_csv(file, columns, [[_cell(value) for value in row.values()] for row in rows])
 
 
 def _cell(value: object) -> object:

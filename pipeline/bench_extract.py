@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.cores import count_cores
 from extract.fill import extract_features
 from extract.manifest import Manifest, scan_folder
 from extract.request import FeatureRequest, installed_version
@@ -173,7 +173,7 @@ def measure_together(images: Path, names: Sequence[str], rounds: int) -> dict[st
 def machine() -> dict[str, Any]:
     """What a number is worth nothing without."""
     versions = {name: installed_version(name) for name in LIBRARIES}
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+    return {"machine": platform.machine(), "cores": count_cores(), "python": platform.python_version(), **versions}
 
 
 def text_of(measured: Sequence[Measured]) -> str:
@@ -204,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", metavar="DIR", type=Path, help=f"class folders (default: {N_PHOTOS:,} photos made here)"
     )
     parser.add_argument("--backbone", metavar="A,B", default="efficientnet_lite0", help="networks, with commas between")
-    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="passes of each way (default: 3)")
-    parser.add_argument("--count", metavar="N", type=int, help="images (default: a pass of ours takes about 5 s)")
+    parser.add_argument("--rounds", metavar="N", type=_positive, default=3, help="passes of each way (default: 3)")
+    parser.add_argument("--count", metavar="N", type=_positive, help="images (default: a pass of ours takes about 5 s)")
     parser.add_argument("--together", action="store_true", help="the first two backbones in one call, too")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers as well")
     options = parser.parse_args(argv)
@@ -229,6 +229,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = {"machine": machine(), "backbones": [asdict(each) for each in measured], "together": pair}
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.cache import SHARDS_FOLDER
+from extract.cores import count_cores
 from extract.fill import extract_features
 from extract.manifest import Manifest
 from extract.request import FeatureRequest
@@ -85,7 +85,7 @@ def decode_only(manifest: Manifest, backbone: Backbone) -> Go:
         apply_transform(decode_image(path.read_bytes()), backbone.transform)
 
     def go() -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             list(pool.map(decode, [Path(sample.path) for sample in manifest.samples]))
 
     return go

@@ -14,6 +14,17 @@ from pathlib import Path
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 DEFAULT_CACHE = Path("data/cache")
 DEFAULT_LAYER = "default"
+LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
+FEATURES_KEPT = "Stopped. Features that were extracted are kept: the same command goes on from there."
+INTERRUPTED_SENTENCES = {
+    "extract": FEATURES_KEPT,
+    "run": FEATURES_KEPT,
+    "predict": FEATURES_KEPT,
+    "select": FEATURES_KEPT,
+    "classify": "Stopped before a head was finished: no run was written; the same command starts the heads again.",
+    "report": "Stopped: no page was written.",
+    "audit": "Stopped before the audit was finished.",
+}
 
 EXAMPLES = """\
 two commands to a table of heads, on any folder with one folder per class:
@@ -86,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
     _backbone_options(audit)
     audit.add_argument("--out", metavar="DIR", type=Path, help="write audit.json and tables there, for instance a run")
-    audit.add_argument("--seed", metavar="N", type=int, default=0, help="of the split, as in classify (default: 0)")
+    audit.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the split, as in classify (default: 0)")
     _common_options(audit)
 
     select = commands.add_parser(
@@ -100,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     select.add_argument(
         "--sample", metavar="N", type=_positive, default=1000, help="images to measure on (default: 1000)"
     )
-    select.add_argument("--seed", metavar="N", type=int, default=0, help="of the subsample (default: 0)")
+    select.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the subsample (default: 0)")
     _extract_options(select)
     _common_options(select)
 
@@ -155,7 +166,7 @@ def _cache_commands(parser: argparse.ArgumentParser) -> None:
     export.add_argument("images", metavar="IMAGES", help=f"{IMAGES_HELP}, or a flat folder without labels")
     export.add_argument("out", metavar="OUT", type=Path, help="a .h5, .npz or .parquet file")
     _backbone_options(export)
-    export.add_argument("--seed", metavar="N", type=int, default=0, help="of the split, as in classify (default: 0)")
+    export.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the split, as in classify (default: 0)")
     _common_options(export)
 
     prune = commands.add_parser("prune", help="drop the rows that none of these images uses")
@@ -217,7 +228,7 @@ def _classify_options(parser: argparse.ArgumentParser) -> None:
         help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
     )  # fmt: skip
     group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
-    group.add_argument("--seed", metavar="N", type=int, default=0, help="of the split and of every head (default: 0)")
+    group.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the split and of every head (default: 0)")
     group.add_argument("--folds", metavar="K", type=_folds, help="choose by K-fold cross-validation instead of val")
     group.add_argument(
         "--calibrate", action="store_true",
@@ -260,8 +271,18 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = _whole(text)
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{value} is no seed: give a whole number from 0 to {LARGEST_SEED}")
+    return value
+
+
 def _shots(text: str) -> tuple[int, ...]:
-    return tuple(sorted({_positive(part) for part in text.split(",") if part}))
+    shots = tuple(sorted({_positive(part) for part in text.split(",") if part}))
+    if not shots:
+        raise argparse.ArgumentTypeError(f"'{text}' names no number of labels: give some, such as 1,2,4")
+    return shots
 
 
 def _folds(text: str) -> int:
@@ -317,14 +338,8 @@ def _guarded(options: argparse.Namespace) -> int:
     except OSError as error:
         return _say_error(error, FAILED)
     except KeyboardInterrupt:
-        print(f"\n{_interrupted(options.command)}", file=sys.stderr)
+        print(f"\n{INTERRUPTED_SENTENCES.get(options.command, 'Stopped.')}", file=sys.stderr)
         return INTERRUPTED
-
-
-def _interrupted(command: str) -> str:
-    if command == "classify":
-        return "Stopped before a head was finished: no run was written; the same command starts the heads again."
-    return "Stopped. Features that were extracted are kept: the same command goes on from there."
 
 
 def _say_error(error: Exception, code: int) -> int:

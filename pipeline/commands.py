@@ -24,6 +24,7 @@ from pipeline.rundir import (
     REPORT_FILE,
     RESULTS_FILE,
     RUNS_ROOT,
+    check_fillable,
     check_run_folder,
     check_writable,
     default_run_folder,
@@ -162,6 +163,8 @@ def audit(options: argparse.Namespace) -> int:
     requests = requests_of(options)
     if len(requests) > 1:
         raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
+    if options.out is not None:
+        check_fillable(options.out)
     with Console(quiet=options.quiet) as console:
         found = look_through(
             read_images(options.images),
@@ -171,11 +174,10 @@ def audit(options: argparse.Namespace) -> int:
             cache_root=options.cache,
             seed=options.seed,
         )
-        if options.out is not None:
-            check_writable(options.out / "audit.json")
-            write_audit(found, options.out)
-            console.say(f"written to {printable(options.out)}")
     print(json.dumps(found.to_dict(), indent=2) if options.json else audit_text(found))
+    if options.out is not None:
+        write_audit(found, options.out)
+        console.say(f"written to {printable(options.out)}")
     return REFUSED if found.untrue else DONE
 
 
@@ -310,7 +312,7 @@ def _told(results: dict[str, Any]) -> str:
     from pipeline.few_shot import few_shot_text
 
     parts = [tables.leaderboard_text(results), tables.tempering_text(results), few_shot_text(results)]
-    parts.append("\n".join(results["transfer"]))
+    parts += ["\n".join(results["transfer"]), "\n".join(results["warnings"])]
     return "\n\n".join(part for part in parts if part)
 
 

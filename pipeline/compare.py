@@ -2,11 +2,13 @@
 
 Heads that were tested on the same images under the same labels, in whatever run, are paired: McNemar's exact test for
 all pairs, Holm's correction. Runs that split the same images in different ways (seeds) are joined by the corrected
-resampled t-test. Over different test sets there is no test, only the mean rank (Demsar 2006).
+resampled t-test. Over different data sets there is no test, only the mean rank (Demsar 2006); other splits of the same
+images are no other data set.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -56,6 +58,10 @@ class Run:
     """SHA-256 of those of all images: runs that share it and not the test images are other splits of one data set."""
     n_train: int
     n_test: int
+    created: str
+    """When it was written, as text that sorts by time."""
+    doubts: list[str]
+    """What the run itself says against its numbers."""
 
 
 def compare(folders: Sequence[Path]) -> Row:
@@ -76,8 +82,8 @@ def compare(folders: Sequence[Path]) -> Row:
         "heads": rows,
         "pairs": pairs,
         "over_splits": [row for group in _by(runs, "images_key") for row in _over_splits(group)],
-        "mean_ranks": _mean_ranks(rows),
-        "notes": _notes(runs),
+        "mean_ranks": _mean_ranks(runs),
+        "notes": [*_doubts(runs), *_unpaired(runs), *_unjoined(runs), *_repeated(runs)],
     }
 
 
@@ -134,8 +140,24 @@ def _read_run(folder: Path, name: str, results: Row) -> Run:
         test_key = _key(test_images)
         entries.append(Entry(_row(folder, name, results, head), correct))
     data = results["dataset"]
-    n_train = data["n_train"] + data["n_val"]
-    return Run(name, printable(data["name"]), entries, test_key, _key(sorted(images)), n_train, data["n_test"])
+    return Run(
+        name=name,
+        data_set=printable(data["name"]),
+        entries=entries,
+        test_key=test_key,
+        images_key=_key(sorted(images)),
+        n_train=data["n_train"] + data["n_val"],
+        n_test=data["n_test"],
+        created=results["created"],
+        doubts=_doubts_of(results),
+    )
+
+
+def _doubts_of(results: Row) -> list[str]:
+    doubts = [printable(warning) for warning in results.get("warnings", [])]
+    if results.get("interrupted"):
+        doubts.append("It was interrupted, and has only the heads that were finished by then.")
+    return doubts
 
 
 def _key(images: Iterable[tuple[str, str]]) -> str:
@@ -202,15 +224,13 @@ def _over_splits(runs: Sequence[Run]) -> list[Row]:
     """Join runs on different splits of the same images: mean accuracy with its interval, and which heads are tied."""
     from classify.statistics import SIGNIFICANCE, holm, mean_difference
 
-    one_each = [group[0] for group in _by(runs, "test_key")]
-    if len(one_each) < 2:
+    splits, accuracy = _by(runs, "test_key"), _by_head(runs)
+    if len(splits) < 2:
         return []
-    found = [{_what(e.row): e.row["accuracy"] for e in run.entries} for run in one_each]
-    names = [name for name in found[0] if all(name in each for each in found)]
-    accuracy = {name: np.array([each[name] for each in found]) for name in names}
+    names = list(accuracy)
     sizes = {
-        "n_train": float(np.mean([run.n_train for run in one_each])),
-        "n_test": float(np.mean([run.n_test for run in one_each])),
+        "n_train": float(np.mean([group[0].n_train for group in splits])),
+        "n_test": float(np.mean([group[0].n_test for group in splits])),
     }
     names.sort(key=lambda name: -float(accuracy[name].mean()))
     pairs = list(combinations(names, 2))
@@ -221,33 +241,71 @@ def _over_splits(runs: Sequence[Run]) -> list[Row]:
         mean, low, high, _ = mean_difference(accuracy[name], **sizes)
         p = p_of.get((names[0], name), 1.0)
         rows.append({
-            "data_set": one_each[0].data_set, "features": name[0], "head": name[1], "n_splits": len(one_each),
+            "data_set": runs[0].data_set, "features": name[0], "head": name[1], "n_splits": len(splits),
             "accuracy": mean, "accuracy_ci": [max(0.0, low), min(1.0, high)], "p_vs_best": p,
             "tied_with_best": p > SIGNIFICANCE,
         })  # fmt: skip
     return rows
 
 
-def _what(row: Row) -> tuple[str, str]:
-    return row["features"], row["head"]
+def _by_head(runs: Sequence[Run]) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """{(features, head): its accuracy on each of J splits, (J,)} for the heads that all splits have.
+
+    The heads of a split may stand in several runs; where a head stands in more than one of them, the newest counts.
+    """
+    splits = [
+        {_what(entry): entry.row["accuracy"] for run in sorted(group, key=_age) for entry in run.entries}
+        for group in _by(runs, "test_key")
+    ]
+    common = [name for name in splits[0] if all(name in split for split in splits)]
+    return {name: np.array([split[name] for split in splits]) for name in common}
 
 
-def _mean_ranks(rows: Sequence[Row]) -> list[Row]:
-    """The mean, over test sets, of the rank by accuracy among the heads that all test sets have; equals share ranks."""
+def _what(entry: Entry) -> tuple[str, str]:
+    return entry.row["features"], entry.row["head"]
+
+
+def _age(run: Run) -> str:
+    return run.created
+
+
+def _mean_ranks(runs: Sequence[Run]) -> list[Row]:
+    """The mean, over data sets, of the rank by accuracy among the heads that all of them have; equals share ranks.
+
+    The accuracy on a data set is the mean over its splits.
+    """
     from scipy.stats import rankdata
 
-    sets: dict[int, dict[tuple[str, str], float]] = {}
-    for row in rows:
-        sets.setdefault(row["test_set"], {}).setdefault(_what(row), row["accuracy"])
-    common = [name for name in next(iter(sets.values()), {}) if all(name in found for found in sets.values())]
+    sets = [_by_head(group) for group in _data_sets(runs)]
+    common = [name for name in sets[0] if all(name in found for found in sets)]
     if len(sets) < 2 or len(common) < 2:
         return []
-    table = np.mean([rankdata([-found[name] for name in common]) for found in sets.values()], axis=0)
+    table = np.mean([rankdata([-found[name].mean() for name in common]) for found in sets], axis=0)
     ranked = sorted(zip(table.tolist(), common, strict=True))
-    return [{"features": f, "head": h, "mean_rank": mean, "n_test_sets": len(sets)} for mean, (f, h) in ranked]
+    return [{"features": f, "head": h, "mean_rank": mean, "n_data_sets": len(sets)} for mean, (f, h) in ranked]
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _data_sets(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs in groups that share no images: neither all of them, nor those of the test."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        ours, others = [run], []
+        for group in groups:
+            alike = any(run.images_key == each.images_key or run.test_key == each.test_key for each in group)
+            if alike:
+                ours = group + ours
+            else:
+                others.append(group)
+        groups = [*others, ours]
+    return groups
+
+
+def _doubts(runs: Sequence[Run]) -> list[str]:
+    """What the runs say against their own numbers."""
+    return [f"{run.name}: {doubt}" for run in runs for doubt in run.doubts]
+
+
+def _unpaired(runs: Sequence[Run]) -> list[str]:
     """Sentences on what cannot be paired, and why."""
     notes = []
     first, *others = [group[0] for group in _by(runs, "test_key")]
@@ -257,4 +315,31 @@ def _notes(runs: Sequence[Run]) -> list[str]:
             f"{run.name} was tested on {run.n_test:,} images that are not those of {first.name} ({why}): "
             "their heads cannot be paired, so no test and no tie joins them."
         )
+    return notes
+
+
+def _unjoined(runs: Sequence[Run]) -> list[str]:
+    """Sentences on data sets whose splits have no head in common."""
+    return [
+        f"The {len(_by(group, 'test_key'))} splits of {group[0].data_set} have no head in common: nothing joins them. "
+        "Run the same heads on all of them."
+        for group in _by(runs, "images_key")
+        if not _by_head(group)
+    ]
+
+
+def _repeated(runs: Sequence[Run]) -> list[str]:
+    """Sentences on heads that several runs tested on the same images, where splits or data sets are joined."""
+    notes: list[str] = []
+    tests = _by(runs, "test_key")
+    if len(tests) < 2:
+        return notes
+    for group in tests:
+        times = Counter(_what(entry) for run in group for entry in run.entries)
+        repeated = ["/".join(what) for what, n in times.items() if n > 1]
+        if repeated:
+            notes.append(
+                f"{', '.join(repeated)}: tested more than once on the images of {group[0].name}. Over splits and in "
+                "the mean rank the newest run counts."
+            )
     return notes

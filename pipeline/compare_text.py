@@ -37,10 +37,11 @@ def render(compared: Row, how: str) -> str:
         n = max(row["n_splits"] for row in compared["over_splits"])
         parts += [f"over {n} splits of the same images (corrected resampled t-test, Holm, 5 %)", _splits(compared, how)]
     if compared["mean_ranks"]:
-        n = compared["mean_ranks"][0]["n_test_sets"]
+        n = compared["mean_ranks"][0]["n_data_sets"]
         rows = [[row["features"], row["head"], f"{row['mean_rank']:.2f}"] for row in compared["mean_ranks"]]
-        parts += [f"mean rank by accuracy over {n} test sets", _table(rows, ("features", "head", "mean rank"), how, 2)]
-    return "\n\n".join([*parts, *compared["notes"]])
+        parts += [f"mean rank by accuracy over {n} data sets", _table(rows, ("features", "head", "mean rank"), how, 2)]
+    notes = compared["notes"] if how == "text" else map(_escaped, compared["notes"])
+    return "\n\n".join([*parts, *notes])
 
 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -85,8 +86,8 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """A cell as markdown text: no name can end the cell, begin a tag, or be set in another type."""
-    for sign in "\\`*_[]|":
+    """A cell or note as markdown text: no name can end the cell, begin a tag or heading, or be set in another type."""
+    for sign in "\\`*_[]|#":
         cell = cell.replace(sign, "\\" + sign)
     return cell.strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

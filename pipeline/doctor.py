@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.cores import count_cores
 from extract.request import installed_version
 
 LIBRARIES = ("featurecache", "torch", "torchvision", "h5py", "numpy", "scikit-learn", "pillow", "pyarrow", "mlxtend")
@@ -30,7 +31,7 @@ def examine(cache_root: Path) -> list[Finding]:
         Finding("python", f"{platform.python_version()} ({sys.executable})"),
         *[_library(name) for name in LIBRARIES],
         *_devices(),
-        Finding("cores", str(os.cpu_count())),
+        Finding("cores", str(count_cores())),
         _disk(cache_root),
         _weights(),
     ]

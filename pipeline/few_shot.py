@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+def check_shots(labelled: Labelled, shots: Sequence[int], repeats: int, *, seed: int) -> None:
+    """Raise BadLabels where train is too small to draw from, before any head is fitted."""
+    from classify.shots import draw_shots
+
+    draw_shots(labelled.y[labelled.rows("train")], shots, repeats, seed=seed)
+
+
 def few_shot(
     heads: Sequence[Mapping[str, Any]],
     features: Sequence[Features],
@@ -35,8 +42,10 @@ def few_shot(
 
     A row of shots: features, head, shots (labels per class), n_train, repeats, mean, low, high (test accuracy); the
     last of each head is the head on all labels. A row of doubling: features, head, n_now, n_doubled, now, expected,
-    low, high, gain. Every head sees the same samples. Raises BadLabels where train is too small to draw from.
+    low, high, gain. Every head sees the same samples; one that cannot learn from so few is left out with a word. Raises
+    BadLabels where train is too small to draw from.
     """
+    from classify.errors import HeadFailed
     from classify.shots import draw_shots, try_shots
 
     train, test = labelled.rows("train"), labelled.rows("test")
@@ -51,9 +60,13 @@ def few_shot(
     for head in heads:
         X = X_of[head["features"]]
         progress = partial(console.sweeping, f"{head['name']}, few labels")
-        accuracy = try_shots(
-            head["name"], X, labelled.y, X[test], labelled.y[test], drawn, seed=seed, progress=progress
-        )
+        try:
+            accuracy = try_shots(
+                head["name"], X, labelled.y, X[test], labelled.y[test], drawn, seed=seed, progress=progress
+            )
+        except HeadFailed as error:
+            console.say(f"{head['name']} has no curve of few labels: {error}")
+            continue
         named = {"features": head["features"], "head": head["name"]}
         found["shots"] += [named | row for row in _points(accuracy, drawn[0], len(test))]
         found["shots"].append(named | _all_labels(head, n_all, len(labelled.classes)))

@@ -233,11 +233,17 @@ def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root
     layers: dict[FeatureRequest, list[str | None]] = {}
     for request in requests:
         layers.setdefault(replace(request, layer=None), []).append(request.layer)
-    return [_extract_command(images, request, found, cache_root) for request, found in layers.items()]
+    return [shlex.join(_words("extract", images, request, found, cache_root)) for request, found in layers.items()]
 
 
-def _extract_command(images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> str:
-    words = ["featurecache", "extract", images]
+def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int) -> str:
+    """The command that looks thoroughly at the same images, features and split."""
+    words = _words("audit", images, request, [request.layer], cache_root)
+    return shlex.join([*words, *(["--seed", str(seed)] if seed else [])])
+
+
+def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> list[str]:
+    words = ["featurecache", verb, images]
     for option, value in asdict(request).items():
         if option == "layer" and layers != [None]:
             words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
@@ -245,4 +251,4 @@ def _extract_command(images: str, request: FeatureRequest, layers: list[str | No
             words += [f"--{option}", value]
     if str(cache_root) != "data/cache":
         words += ["--cache", str(cache_root)]
-    return shlex.join(words)
+    return words

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from extract.manifest import printable
 from pipeline.audit import groups_across, leaked
 from pipeline.copies import N_NEIGHBOURS, SURE, same_bytes
 from pipeline.join import Labelled
@@ -22,8 +23,11 @@ N_TEST = 1000  # times 60,000 x 1280: one matrix product of 2 s on two cores
 N_READ = 200  # times six images to decode: 2 s for photos
 
 
-def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, images: str, seed: int = 0) -> list[str]:
-    """Sentences on why test numbers would not be true, from what can be seen in a few seconds; X (N, D) features."""
+def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, seed: int = 0) -> list[str]:
+    """Sentences on why test numbers would not be true, from what can be seen in a few seconds; X (N, D) features.
+
+    audit: the command that looks thoroughly.
+    """
     n_copied = len(leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)]))
     n_grouped = len(leaked(labelled, list(groups_across(labelled).values())))
     n_near, n_seen = near_copies_seen(labelled, X, seed=seed)
@@ -36,7 +40,7 @@ def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, images: str, se
         told.append(f"{n_near:,} of the {n_seen:,} test images looked at are nearly the same as one in train or val")
     if not told:
         return []
-    return [f"The test numbers are not true: {'; '.join(told)}. 'featurecache audit {images}' lists them."]
+    return [f"The test numbers are not true: {'; '.join(told)}. To list them: {printable(audit)}"]
 
 
 def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[int, int]:
@@ -45,10 +49,11 @@ def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 
     from extract.thumbnails import read_thumbnails
 
     test, others = labelled.rows("test"), labelled.rows("train", "val")
+    seen = X[labelled.place("train", "val")]  # a view: X may be larger than memory
     test = np.sort(np.random.default_rng(seed).permutation(test)[:N_TEST])
     if len(others) < N_NEIGHBOURS or not len(test):
         return 0, 0
-    rows, cosine = nearest_others(X[test], X[others], N_NEIGHBOURS, np.full(len(test), -1))
+    rows, cosine = nearest_others(X[test], seen, N_NEIGHBOURS, np.full(len(test), -1))
     likely = np.argsort(-cosine[:, 0], kind="stable")[:N_READ]
     places = np.column_stack([test[likely], others[rows[likely]]])
     wanted, place = np.unique(places, return_inverse=True)

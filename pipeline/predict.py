@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from extract.request import FeatureRequest
 from extract.spec import FeatureSpec
 from pipeline.console import Console
 from pipeline.errors import UsageError
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json
+from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json, reading_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,31 +59,31 @@ def predict(
 ) -> Predictions:
     """Label images with a run's head, the best on val unless named; their features are kept in the cache like any.
 
-    Raises UsageError for a folder that is no run or a head it does not have, CacheError when the backbone at hand is
-    not the one the head was trained on.
+    Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
+    CacheError when the backbone at hand is not the one the head was trained on.
     """
     import numpy as np
 
     from classify.calibration import temper
     from classify.saved import load_head
 
-    results = read_json(run / RESULTS_FILE)
-    chosen = choose_head(results, head)
-    loaded = load_head(run / chosen["saved"])
-    request = FeatureRequest(**loaded.meta["request"])
-    root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
+    with reading_run(run):
+        chosen = choose_head(read_json(run / RESULTS_FILE), head)
+        loaded = load_head(run / chosen["saved"])
+        name = f"{chosen['name']} on {_features_of(chosen)}"
+        request, spec = FeatureRequest(**loaded.meta["request"]), FeatureSpec.from_dict(loaded.meta["spec"])
+        classes: list[str] = loaded.meta["classes"]
+        root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
     manifest = merge(read_named(path, several=len(images) > 1) for path in images)
     report = extract_features(manifest, [request], root, settings=settings, progress=console)
     filled = report.filled[0]
-    _check_spec(FeatureSpec.from_dict(loaded.meta["spec"]), filled.resolved.spec)
-    classes = loaded.meta["classes"]
+    _check_spec(spec, filled.resolved.spec)
     codes: NDArray[np.int64] = np.empty(0, np.int64)
     proba: NDArray[np.floating[Any]] = np.empty((0, len(classes)))
     if report.samples:  # no head of scikit-learn takes no rows at all
         X = filled.cache.lookup(report.digests)
         codes, proba = loaded.head.predict_both(X)
         proba = temper(proba, loaded.meta.get("tempering") or 1.0)
-    name = f"{chosen['name']} on {_features_of(chosen)}"
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
 
 
@@ -98,6 +98,11 @@ def read_named(images: str, *, several: bool) -> Manifest:
     return replace(manifest, samples=tuple(samples))
 
 
+def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
+    """What the best head has most of, by its metrics on val: accuracy, then probability of the truth."""
+    return val["accuracy"], -val["log_loss"]
+
+
 def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
     """The head called `head` or `backbone--head`; without a name the best on val, since test is for reporting only.
 
@@ -105,7 +110,7 @@ def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
     """
     heads: list[dict[str, Any]] = results["heads"]
     if name is None:
-        return max(heads, key=lambda h: (h["val"]["accuracy"], -h["val"]["log_loss"]))
+        return max(heads, key=lambda head: rank_on_val(head["val"]))
     matching = [h for h in heads if name in (h["name"], f"{_features_of(h)}--{h['name']}")]
     if len(matching) == 1:
         return matching[0]

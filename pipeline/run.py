@@ -14,10 +14,11 @@ from extract.memo import Memo
 from extract.request import FeatureRequest, installed_version
 from pipeline.console import Console
 from pipeline.errors import PipelineError
-from pipeline.few_shot import few_shot
-from pipeline.join import Features, Labelled, label_samples, look_up
+from pipeline.few_shot import check_shots, few_shot
+from pipeline.join import Features, Labelled, audit_command, label_samples, look_up
 from pipeline.leaks import leak_warnings
 from pipeline.memory import Shelf, default_budget
+from pipeline.predict import rank_on_val
 from pipeline.report.page import write_report
 from pipeline.rundir import (
     CONFIG_FILE,
@@ -33,6 +34,7 @@ from pipeline.transfer import Chosen, judge_transfer
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow
     from numpy.typing import NDArray
 
     from classify.sweep import SweepResult
@@ -86,7 +88,8 @@ class Tried:
 def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
-    Interrupted after the first head is finished, it writes what there is, and says so in "interrupted".
+    Interrupted after the first head is finished, it writes what there is, and says so in "interrupted". The report
+    comes last: whatever hinders it, the run is there.
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind; so does KeyboardInterrupt.
     """
@@ -105,22 +108,44 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
         )
     for note in (*manifest.notes, *labelled.notes):
         console.say(note)
-    warnings = leak_warnings(labelled, features[0].X, images=plan.images, seed=plan.seed)
+    audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed)
+    warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
     for warning in warnings:
         console.say(warning)
+    if plan.shots:
+        check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     with writing_run(plan.out) as folder:
         tried = try_heads(features, labelled, plan, console)
         results = summarise(tried, features, labelled, plan, manifest) | {"warnings": warnings}
         if plan.shots and not results["interrupted"]:
-            few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, console=console)
-            results |= few(results["heads"], features, labelled)
+            results |= try_few_labels(results, features, labelled, plan, console)
         write_run(folder, results, tried, labelled, plan, console)
-        try:
-            write_report(folder, images=plan.images, cache_root=plan.cache_root)
-        except PipelineError as error:
-            console.say(f"No report: {error}")
     point_latest(plan.out)
-    return results
+    return results | {"interrupted": results["interrupted"] or not report_on(plan, console)}
+
+
+def try_few_labels(
+    results: dict[str, Any], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, console: Console
+) -> dict[str, Any]:
+    """What results.json gains by --shots; only that the run was interrupted, when the user does."""
+    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, console=console)
+    try:
+        return dict(few(results["heads"], features, labelled))
+    except KeyboardInterrupt:
+        console.say("Stopped: all heads are finished and kept, without the curves of few labels.")
+        return {"interrupted": True}
+
+
+def report_on(plan: ClassifyPlan, console: Console) -> bool:
+    """Write report.html into the finished run, or say why not; False when the user interrupts."""
+    try:
+        write_report(plan.out, images=plan.images, cache_root=plan.cache_root)
+    except (PipelineError, OSError) as error:
+        console.say(f"No report: {error}")
+    except KeyboardInterrupt:
+        console.say(f"Stopped: the run is whole but for its report; 'featurecache report {plan.out}' writes it.")
+        return False
+    return True
 
 
 def _writable_above(out: Path) -> Path:
@@ -183,9 +208,13 @@ def summarise(
     tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
 ) -> dict[str, Any]:
     """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
+    import numpy as np
+
     from classify.comparison import compare_heads
+    from classify.metrics import log_loss
 
     truth = labelled.y[labelled.rows("test")]
+    tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
     compared = compare_heads(truth, {t.folder_name: (t.proba, t.predicted) for t in tried}, seed=plan.seed)
     heads: list[dict[str, Any]] = []
     for t in tried:
@@ -204,7 +233,6 @@ def summarise(
             "grid": t.result.grid,
             "notes": t.result.notes,
         })  # fmt: skip
-    heads.sort(key=lambda head: (-head["test"]["accuracy"], head["test"]["log_loss"]))
     return {
         "format": FORMAT,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -229,7 +257,7 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chose
     best: dict[str, Tried] = {}
     for each in tried:
         name = each.features.name
-        if name not in best or each.result.val["accuracy"] > best[name].result.val["accuracy"]:
+        if name not in best or rank_on_val(each.result.val) > rank_on_val(best[name].result.val):
             best[name] = each
     return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
 
@@ -320,6 +348,15 @@ def leaderboard(results: dict[str, Any]) -> list[list[object]]:
     return rows
 
 
+def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
+    """Rows (N, C) as N lists of float32, without a Python object for every number."""
+    import numpy as np
+    import pyarrow
+
+    ends = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    return pyarrow.ListArray.from_arrays(ends, rows.astype(np.float32).ravel())
+
+
 def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
     """predictions.parquet: for every test image and head the label, what was predicted and all probabilities."""
     import pyarrow
@@ -337,7 +374,7 @@ def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) ->
             "features": [t.features.name] * len(test),
             "head": [t.name] * len(test),
             "predicted": [classes[code] for code in t.predicted],
-            "probabilities": pyarrow.array(t.proba.astype("float32").tolist(), pyarrow.list_(pyarrow.float32())),
+            "probabilities": _lists(t.proba),
         })
         for t in tried
     ]  # fmt: skip

@@ -45,14 +45,21 @@ def check_run_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises PipelineError where `folder` cannot be made; makes nothing."""
-    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    """Raises PipelineError where the run folder `folder` cannot be made; makes nothing."""
+    _check_place(folder.absolute().parents, f"The run folder '{printable(folder)}'")
+
+
+def check_fillable(folder: Path) -> None:
+    """Raises PipelineError where no file can be put into `folder`, which need not be there yet; makes nothing."""
+    _check_place([folder, *folder.absolute().parents], f"The folder '{printable(folder)}'")
+
+
+def _check_place(places: Sequence[Path], what: str) -> None:
+    """Raises PipelineError unless the first of the places that is there is a folder that may be written to."""
+    above = next(place for place in places if os.path.lexists(place))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "may not be written to" if above.is_dir() else "is not a folder"
-        raise PipelineError(
-            f"The run folder '{printable(folder)}' cannot be written: '{printable(above)}' {reason}. "
-            "Choose another with --out."
-        )
+        raise PipelineError(f"{what} cannot be written: '{printable(above)}' {reason}. Choose another with --out.")
 
 
 @contextlib.contextmanager
@@ -180,6 +187,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes.")
     return values
+
+
+@contextlib.contextmanager
+def reading_run(folder: Path) -> Iterator[None]:
+    """Let the block read what `classify` wrote; raises PipelineError for whatever it stumbles over."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PipelineError(
+            f"The run '{printable(folder)}' is not whole, or of an older version ({printable(reason)}): classify again."
+        ) from error
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,6 +1,7 @@
 """Which backbone to pay for: measured on a stratified subsample, before the whole data set is extracted.
 
     subsample -> rows of every backbone into the ordinary cache (they need not be extracted again)
+              -> the images that every backbone has features of
               -> LogME, H-score, LEEP, NCE (`classify.transferability`); kNN and ridge, each image judged by the others
               -> the order, what the whole set would cost, and which one is worth it
 
@@ -10,7 +11,8 @@ which the pixels do not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,9 +89,14 @@ def select(
 ) -> Selection:
     """Extract a subsample with every backbone, measure, rank and advise. Raises PipelineError, or as `extract` does."""
     sample = subsample(manifest, n_sample, seed=seed)
-    measured = [_measure(name, sample, len(manifest), console, cache_root, settings) for name in backbones]
+    reports = [_extract(name, sample, console, cache_root, settings) for name in backbones]
+    n_asked = len(set(sample.samples))
+    common = _in_all(reports, n_asked)
+    if len(common) < n_asked:
+        console.say(f"{n_asked - len(common):,} images are left out: not every backbone has features of them.")
+    measured = [_measure(report, common, len(manifest)) for report in reports]
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured])
-    return Selection(images, len(manifest), len(sample), seed, candidates, advise(candidates, len(manifest)))
+    return Selection(images, len(manifest), len(common), seed, candidates, advise(candidates, len(manifest)))
 
 
 def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:
@@ -143,18 +150,42 @@ def _cost(candidate: Candidate) -> str:
     return f"{readable_seconds(candidate.full_seconds)} and {readable_bytes(candidate.full_bytes)}"
 
 
+def _extract(
+    name: str, sample: Manifest, console: Console, cache_root: Path, settings: Settings | None
+) -> ExtractReport:
+    console.say(f"{name}:")
+    return extract_features(sample, [FeatureRequest(name)], cache_root, settings=settings, progress=console)
+
+
+def _in_all(reports: Sequence[ExtractReport], n_asked: int) -> dict[Sample, NDArray[np.uint8]]:
+    """{sample: its digest} of the images that no backbone refused, in the order of the sample.
+
+    Raises PipelineError where fewer than two classes of two of them are left.
+    """
+    found = [dict(zip(report.samples, report.digests, strict=True)) for report in reports]
+    common = {one: digest for one, digest in found[0].items() if all(one in other for other in found)}
+    sizes = Counter(one.label for one in common)
+    n_classes = sum(n >= LEAST_OF_CLASS for n in sizes.values())
+    if n_classes < 2:
+        raise PipelineError(
+            f"Of {n_asked:,} images {n_asked - len(common):,} are refused, and {n_classes} classes of two images are "
+            "left: 'featurecache extract' lists the reasons."
+        )
+    return common
+
+
 def _measure(
-    name: str, sample: Manifest, n_images: int, console: Console, cache_root: Path, settings: Settings | None
+    report: ExtractReport, common: Mapping[Sample, NDArray[np.uint8]], n_images: int
 ) -> tuple[Candidate, NDArray[np.bool_]]:
-    """One backbone on the subsample, and which images the ridge gets right."""
+    """One backbone on the images that all have, and which of them the ridge gets right."""
     from classify import transferability
     from classify.leave_one_out import knn_correct, ridge_correct
     from extract.source_classes import source_proba
 
-    console.say(f"{name}:")
-    report = extract_features(sample, [FeatureRequest(name)], cache_root, settings=settings, progress=console)
     (filled,) = report.filled
-    X, y = filled.cache.lookup(report.digests), _codes(report, sample)
+    name = filled.request.backbone
+    X = filled.cache.lookup(np.stack(list(common.values())))
+    y = np.unique([str(one.label) for one in common], return_inverse=True)[1].astype(np.int64)
     correct, _ = ridge_correct(X, y)
     theta = source_proba(name, X)
     rate, spec = _rate(filled), filled.resolved.spec
@@ -172,17 +203,6 @@ def _measure(
         full_bytes=n_images * (spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW),
     )
     return candidate, correct
-
-
-def _codes(report: ExtractReport, sample: Manifest) -> NDArray[np.int64]:
-    """The class codes of the images that were not refused. Raises PipelineError where one class is left."""
-    classes, codes = np.unique([str(each.label) for each in report.samples], return_inverse=True)
-    if len(classes) < 2:
-        raise PipelineError(
-            f"Of {len(sample):,} images {len(report.refusals):,} are refused, and {len(classes)} classes are left: "
-            "'featurecache extract' lists the reasons."
-        )
-    return np.asarray(codes, dtype=np.int64)
 
 
 def _rate(filled: Filled) -> float:

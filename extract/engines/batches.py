@@ -45,3 +45,13 @@ def out_of_memory(batch_size: int) -> OutOfMemory:
         f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
         "What was extracted is kept."
     )
+
+
+def not_run(engine: str, error: Exception, instead: str) -> EngineError:
+    """The sentence for a batch that fails for another reason."""
+    return EngineError(f"{engine} failed: {first_line(error)}; try {instead}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first; some go on with their stack."""
+    return str(error).strip().partition("\n")[0]

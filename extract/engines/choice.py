@@ -7,7 +7,6 @@ seconds: the export, one comparison of numbers, and a few batches of each engine
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.cores import count_cores
 from extract.engines.export import export_graph
 from extract.engines.graphs import GraphFolder, Verdict
 from extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
-from extract.errors import EngineError
+from extract.errors import EngineError, OutOfMemory
 from extract.request import installed_version
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def choose_cpu_engine(
 
     Raises EngineError where `onnxruntime` is asked for and the network does not export or does not agree.
     """
-    identity = full_identity(source, batch_size or BATCH_SIZE)
+    identity = full_identity(source, batch_size)
     kept = graphs.find(identity) if graphs is not None else None
     if kept is None or (engine == "onnxruntime" and kept[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
-        kept = judge(source, batch_size or BATCH_SIZE)
-        if graphs is not None:
+        kept = judge(source, batch_size)
+        if graphs is not None and not _for_want_of_memory(kept):
             graphs.keep(identity, *kept)
     verdict, graph = kept
     if engine == "onnxruntime":
@@ -65,23 +65,47 @@ def choose_cpu_engine(
         return _torch(source, batch_size, str(error))
 
 
-def judge(source: Source, batch_size: int) -> tuple[Verdict, bytes | None]:
-    """Export, compare in numbers, then in speed; returns the verdict, and the graph where it can be used at all."""
-    theirs = _torch(source, None, "")
+class _TooLarge(Exception):
+    """A batch that the memory does not suffice for, by the name of its engine."""
+
+
+def judge(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None]:
+    """Export, compare in numbers, then in speed; returns the verdict, and the graph where it can be used at all.
+
+    batch_size: as asked for; None for each engine's own. Where one engine runs out of memory, the other it is.
+    """
+    theirs = _torch(source, batch_size, "")
     try:
-        graph = export_graph(theirs.module, batch_size=batch_size, side=source.side)
-        ours = OnnxEngine(graph, side=source.side, batch_size=batch_size, reason="")
-        images = _some_images(max(batch_size, theirs.batch_size), source.side)
-        error = largest_error(ours.run(images[:batch_size]), theirs.run(images[:batch_size]))
+        graph = export_graph(theirs.module, batch_size=batch_size or BATCH_SIZE, side=source.side)
+        ours = _onnx(source, batch_size, graph, "")
+        images = _some_images(max(ours.batch_size, theirs.batch_size), source.side)
+        few = images[: ours.batch_size]
+        error = largest_error(_vectors(ours, few), _vectors(theirs, few))
+        rates = _rates(ours, theirs, images) if error <= TOLERANCE else {}
     except EngineError as failure:
         return Verdict("torch", 1, f"it does not export ({failure})", {}, None), None
-    if not error <= TOLERANCE:
+    except _TooLarge as too_large:
+        other = ours if str(too_large) == theirs.name else theirs
+        return Verdict(other.name, other.n_lanes, f"{too_large} needs more memory than there is", {}, None), graph
+    if not rates:
         reason = f"its ONNX graph is {error:.1e} away, more than {TOLERANCE:g}"
         return Verdict("torch", 1, reason, {}, error), None
-    rates = _rates(ours, theirs, images)
     if rates["torch"] > CLEARLY_FASTER * rates["onnxruntime"]:
         return Verdict("torch", 1, _faster(rates, "torch", "onnxruntime"), rates, error), graph
     return Verdict("onnxruntime", ours.n_lanes, _faster(rates, "onnxruntime", "torch"), rates, error), graph
+
+
+def _vectors(engine: Engine, images: Tensor) -> np.ndarray:
+    try:
+        return engine.run(images)
+    except OutOfMemory as error:
+        raise _TooLarge(engine.name) from error
+
+
+def _for_want_of_memory(judged: tuple[Verdict, bytes | None]) -> bool:
+    """Whether the engines could not be compared: the next run may find more memory, so it asks again."""
+    verdict, graph = judged
+    return graph is not None and verdict.error is None
 
 
 def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
@@ -91,13 +115,13 @@ def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
     return float(np.nan_to_num(errors, nan=np.inf).max())
 
 
-def full_identity(source: Source, batch_size: int) -> dict[str, Any]:
+def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
     """What a graph and the verdict on it depend on."""
     return {
         **source.identity,
         "batch_size": batch_size,
         "versions": {name: installed_version(name) for name in LIBRARIES},
-        "machine": [platform.machine(), platform.processor(), os.cpu_count()],
+        "machine": [platform.machine(), platform.processor(), count_cores()],
         "code": _code_digest(),
     }
 
@@ -130,7 +154,7 @@ def _rate(engine: Engine, images: Tensor) -> tuple[float, float]:
     def lane(_: int) -> int:
         n_images = 0
         while n_images == 0 or time.perf_counter() - started < SECONDS_PER_ROUND:
-            engine.run(batch)
+            _vectors(engine, batch)
             n_images += len(batch)
         return n_images
 

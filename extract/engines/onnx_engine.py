@@ -17,12 +17,12 @@ OpenVINO is never ahead by more than a tenth, so it is not worth a second export
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.engines.batches import out_of_memory, run_in_batches
+from extract.cores import count_cores
+from extract.engines.batches import first_line, not_run, out_of_memory, run_in_batches
 from extract.errors import EngineError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ ERRORS_ONLY = 3
 
 def count_lanes() -> int:
     """How many batches run at once on this machine."""
-    return min(MAX_LANES, os.cpu_count() or 1)
+    return min(MAX_LANES, count_cores())
 
 
 class OnnxEngine:
@@ -60,13 +60,13 @@ class OnnxEngine:
         self.reason = reason
         self.n_lanes = count_lanes()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // self.n_lanes)
+        options.intra_op_num_threads = max(1, count_cores() // self.n_lanes)
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise EngineError(f"ONNX Runtime does not take the exported graph: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime does not take the exported graph: {first_line(error)}") from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: Tensor) -> NDArray[np.float32]:
@@ -82,9 +82,5 @@ class OnnxEngine:
         except Exception as error:
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
                 raise out_of_memory(self.batch_size) from error
-            raise EngineError(f"ONNX Runtime failed: {_first_line(error)}; try --engine torch") from error
+            raise not_run("ONNX Runtime", error, "--engine torch") from error
         return np.asarray(features, dtype=np.float32)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

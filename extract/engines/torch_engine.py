@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from extract.engines.batches import out_of_memory, run_in_batches
+from extract.engines.batches import not_run, out_of_memory, run_in_batches
 from extract.errors import EngineError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 # On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU no copies.
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
+# What a CPU and MPS say, which have no exception for it.
+WANT_OF_MEMORY = ("can't allocate memory", "out of memory")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -71,7 +73,7 @@ class TorchEngine:
     def run(self, batch: Tensor) -> NDArray[np.float32]:
         """uint8 (B, 3, S, S) -> float32 (B, D), any B; rows are computed `batch_size` at a time.
 
-        Raises EngineError where the images are not of the backbone's size and type, OutOfMemory.
+        Raises EngineError where the images are not of the backbone's size and type or torch fails, OutOfMemory.
         """
         with self._lanes:
             return run_in_batches(batch, self.batch_size, self.side, self._run_whole)
@@ -82,10 +84,16 @@ class TorchEngine:
                 features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
                 vectors: NDArray[np.float32] = features.float().cpu().numpy()
             except RuntimeError as error:
-                if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                if isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in WANT_OF_MEMORY):
                     raise out_of_memory(self.batch_size) from error
-                raise
+                raise not_run(f"torch on {self.device}", error, self._instead()) from error
         return vectors
+
+    def _instead(self) -> str:
+        """What else there is to try where this engine fails."""
+        if self.device != "cpu":
+            return "--device cpu"
+        return "--engine onnxruntime" if self.precision == "fp32" else "--precision fp32"
 
     def _on_device(self, batch: Tensor) -> Tensor:
         """The images on the device; on CUDA through this thread's page-locked buffer, which lets the copy run aside.
@@ -111,7 +119,11 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """The precision asked for and no other; on CUDA the same sums in every run."""
+        """The precision asked for: fp32 as it is (`build_torch_engine` turns TF32 off), others by autocast.
+
+        On CUDA the sums are not promised to be the same bits in every run: cuDNN is asked for its deterministic
+        kernels, but cuBLAS promises that for one stream at a time only, and here are two.
+        """
         with contextlib.ExitStack() as stack:
             if self.precision != "fp32":
                 stack.enter_context(torch.autocast(self.device, dtype=DTYPES[self.precision]))

@@ -12,7 +12,7 @@ tsne.py         t-SNE as a process of its own, which can be stopped when its tim
 galleries.py    which images are worth a look
 audit.py        what `featurecache audit` left in the run folder
 thumbnails.py   image files as small pictures inside the page
-reproduce.py    the commands that make the same run again
+reproduce.py    the commands that make the same run again, and those that audit it
 page.html.jinja, page.css, page.js, map.js, gallery.js
 
 Figures are computed here as plain plotly values; the page draws them with plotly.js, which plotly brings along. Its pip

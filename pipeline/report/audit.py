@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from extract.manifest import printable
 from pipeline.errors import PipelineError
 from pipeline.report.galleries import MAX_CARDS, Card, Gallery
+from pipeline.report.reproduce import audit_commands
 from pipeline.report.wording import count, short
-from pipeline.rundir import read_json
+from pipeline.rundir import RESULTS_FILE, read_json, reading_run
 
 AUDIT_FILE = "audit.json"
 MEANINGS = {
@@ -42,10 +44,16 @@ class Audited:
 
 
 def read_audit(run_folder: Path) -> Audited:
-    """Read audit.json of a run folder; without one, or with a damaged one, a note says so."""
+    """Read audit.json of a run folder; without one, or with a damaged one, a note says so.
+
+    That of another split is shown, but what it says about test numbers is not about those of this run.
+    """
     path = run_folder / AUDIT_FILE
+    with reading_run(run_folder):
+        results = read_json(run_folder / RESULTS_FILE)
+        to_audit = printable("; ".join(audit_commands(results["config"], run_folder)))
     if not path.exists():
-        advice = "This run was not audited: 'featurecache audit IMAGES --out RUN' adds near-duplicates and outliers."
+        advice = f"This run was not audited. To add near-duplicates, doubtful labels and outliers: {to_audit}"
         return Audited(notes=[advice])
     try:
         values = read_json(path)
@@ -56,8 +64,16 @@ def read_audit(run_folder: Path) -> Audited:
         for key, value in values.items()
         if isinstance(value, list) and all(isinstance(each, dict) for each in value)
     }
-    untrue = [str(values.get("why"))] if values.get("untrue") else []
-    return Audited([_gallery(kind, findings) for kind, findings in lists.items()], untrue)
+    found = [_gallery(kind, findings) for kind, findings in lists.items()]
+    if not _is_of_same_split(values, results):
+        note = "The audit is of another split, so what it says about test numbers is left out. To audit this one:"
+        return Audited(found, notes=[f"{note} {to_audit}"])
+    return Audited(found, [str(values.get("why"))] if values.get("untrue") else [])
+
+
+def _is_of_same_split(audit: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    counts = {split: results["dataset"][f"n_{split}"] for split in ("train", "val", "test")}
+    return audit.get("seed") == results["config"].get("seed", 0) and audit.get("n_of_split") == counts
 
 
 def _gallery(kind: str, findings: list[dict[str, Any]]) -> Gallery:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.report.record import Record
 from pipeline.report.wording import count, percent
+from pipeline.rundir import reading_run
 
 SPLITS_FILE = "splits.csv"
 # Four rows on a wide page: what people look through.
@@ -34,11 +35,11 @@ class Listed:
 
 
 def read_splits(folder: Path) -> dict[str, Listed]:
-    """Every image of the run by its name; empty where splits.csv is gone."""
+    """Every image of the run by its name; empty where splits.csv is gone. Raises PipelineError where it is damaged."""
     path = folder / SPLITS_FILE
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with reading_run(folder), path.open(newline="", encoding="utf-8") as file:
         return {row["path"]: Listed(row["label"], row["split"], row["digest"]) for row in csv.DictReader(file)}
 
 

@@ -1,5 +1,6 @@
 "use strict";
-// Themes, figures and the choice of a head. Figures come as plotly values; a colour "var(--x)" is filled in here.
+// Themes, figures and the choice of a head. Figures come as plotly values; a colour "var(--x)" is filled in here, and
+// only below a key that says colour: a class may be named "var(--x)" too.
 
 const values = JSON.parse(document.getElementById("values").textContent);
 const root = document.documentElement;
@@ -7,11 +8,11 @@ const shown = { head: values.chosen };
 const listeners = [];
 const QUIET = { displayModeBar: false, responsive: true };
 
-function filledIn(value, style) {
-  if (typeof value === "string") return value.startsWith("var(--") ? style.getPropertyValue(value.slice(4, -1)).trim() : value;
-  if (Array.isArray(value)) return value.map((each) => filledIn(each, style));
+function filledIn(value, style, isColour = false) {
+  if (isColour && typeof value === "string") return value.startsWith("var(--") ? style.getPropertyValue(value.slice(4, -1)).trim() : value;
+  if (Array.isArray(value)) return value.map((each) => filledIn(each, style, isColour));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, filledIn(each, style)]));
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, filledIn(each, style, key.includes("color"))]));
 }
 
 function themed(figure) {

@@ -163,7 +163,7 @@ def _fill_template(page: Page) -> str:
     text = environment.get_template("page.html.jinja").render(
         title=data["name"],
         facts=_facts(data, record.results["created"]),
-        verdict=comparison.verdict(record),
+        verdict=" ".join([comparison.verdict(record), *record.results.get("transfer", [])]),
         warnings=[*(f"Not to be trusted: {reason}" for reason in page.untrue), *_warnings(record)],
         heads=record.heads,
         head_titles=record.titles,
@@ -218,9 +218,14 @@ def _facts(data: Mapping[str, Any], created: str) -> str:
 def _warnings(record: Record) -> list[str]:
     """What makes the numbers less than they seem."""
     n_test, n_classes = record.results["dataset"]["n_test"], len(record.classes)
+    found = list(record.results.get("warnings", []))
+    if record.results.get("interrupted"):
+        found.append("This run was interrupted: not all that was asked for is in it.")
     if n_test < 10 * n_classes:
-        return [f"There are {n_test:,} test images for {n_classes:,} classes: numbers on single classes mean little."]
-    return []
+        found.append(
+            f"There are {n_test:,} test images for {n_classes:,} classes: numbers on single classes mean little."
+        )
+    return found
 
 
 def _features(record: Record) -> Sequence[str]:

@@ -6,14 +6,16 @@ N test images, C classes; classes are codes 0..C-1 into `classes`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.request import FeatureRequest
 from pipeline.errors import PipelineError
 from pipeline.predict import choose_head
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json
+from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json, reading_run
 
 if TYPE_CHECKING:
     import pyarrow
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
 PREDICTIONS_FILE = "predictions.parquet"
 # Rows of probabilities that are in memory at a time: at 1,000 classes 32 MB.
 BATCH_ROWS = 8192
+# Keys that the page reads of the parts of results.json, and that every version has written.
+NEEDED = {
+    "results": ("created", "versions"),
+    "dataset": ("name", "n_train", "n_val", "n_test", "skipped"),
+    "config": ("images", "requests", "heads", "cache"),
+    "features": ("backbone", "dim", "weights", "key"),
+    "head": ("name", "backbone", "params", "tied_with_best"),
+    "val": ("accuracy", "log_loss"),
+    "test": ("accuracy", "accuracy_ci"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,10 @@ def read_record(folder: Path) -> Record:
     results = read_json(folder / RESULTS_FILE)
     if not results.get("heads"):
         raise PipelineError(f"'{folder / RESULTS_FILE}' names no head, so there is nothing to show. Classify again.")
-    config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else results["config"]
-    classes = [str(name) for name in results["dataset"]["classes"]]
+    with reading_run(folder):
+        config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else results["config"]
+        _check(results, config)
+        classes = [str(name) for name in results["dataset"]["classes"]]
     path = folder / PREDICTIONS_FILE
     if not path.exists():
         return Record(results, config, classes)
@@ -90,6 +104,18 @@ def read_record(folder: Path) -> Record:
         raise PipelineError(
             f"'{path}' is not what 'featurecache classify' writes: {error}. Delete it for a report without it."
         ) from error
+
+
+def _check(results: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError where something is missing that the page cannot do without."""
+    parts = [("results", results), ("dataset", results["dataset"]), ("config", config)]
+    parts += [("features", row) for row in results["features"]]
+    for head in results["heads"]:
+        parts += [("head", head), ("val", head["val"]), ("test", head["test"])]
+    for name, part in parts:
+        itemgetter(*NEEDED[name])(part)
+    for request in config["requests"]:
+        FeatureRequest(**request)
 
 
 def _with_predictions(path: Path, record: Record) -> Record:

@@ -1,4 +1,4 @@
-"""The commands that make the same run again."""
+"""The commands that make the same run again, and those that look through its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from extract.request import FeatureRequest
 from pipeline.cli import DEFAULT_CACHE, DEFAULT_LAYER
-from pipeline.join import extract_commands
+from pipeline.join import audit_command, extract_commands
 
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5}
@@ -19,8 +19,7 @@ DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, 
 def commands(config: Mapping[str, Any]) -> list[str]:
     """`featurecache extract` for every kind of features, then `featurecache classify`, from config.json."""
     requests = [FeatureRequest(**request) for request in config["requests"]]
-    root = Path(config["cache"])
-    cache = DEFAULT_CACHE if root == DEFAULT_CACHE.resolve() else root
+    cache = _cache(config)
     words = ["featurecache", "classify", config["images"], *_features_words(requests)]
     words += ["--heads", ",".join(config["heads"])]
     for name, default in DEFAULTS.items():
@@ -31,6 +30,18 @@ def commands(config: Mapping[str, Any]) -> list[str]:
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
     return [*extract_commands(config["images"], requests, cache), shlex.join(words)]
+
+
+def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
+    """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
+    request, out = FeatureRequest(**config["requests"][0]), shlex.quote(str(run_folder))
+    audit = audit_command(config["images"], request, _cache(config), config.get("seed", 0))
+    return [f"{audit} --out {out}", f"featurecache report {out}"]
+
+
+def _cache(config: Mapping[str, Any]) -> Path:
+    root = Path(config["cache"])
+    return DEFAULT_CACHE if root == DEFAULT_CACHE.resolve() else root
 
 
 def _features_words(requests: list[FeatureRequest]) -> list[str]:

@@ -20,7 +20,7 @@ METRICS = (
 )
 FOOT = (
     "Shaded: best, or tied with it. p: chance of a difference this large between equally good heads, corrected for the "
-    "number of heads. Log loss, ECE (the gap between confidence and accuracy) and Brier: smaller is better."
+    "number of pairs of heads. Log loss, ECE (the gap between confidence and accuracy) and Brier: smaller is better."
 )
 
 Head = Mapping[str, Any]

@@ -3,11 +3,12 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import NearestNeighbors
+from sklearn.naive_bayes import CategoricalNB, GaussianNB, MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.svm import NuSVC
 
 from classify.calibration import softmax
+from classify.errors import HeadFailed
 from classify.foreign import ForeignHead, fit_noting_convergence
 
 X = np.random.default_rng(0).normal(size=(60, 4)) + np.eye(4)[np.arange(60) % 3]
@@ -34,6 +35,31 @@ def test_a_classifier_with_nothing_but_predictions_is_certain_of_them():
 def test_the_estimator_that_was_given_stays_unfitted():
     head = ForeignHead(NuSVC(nu=0.3)).fit(X, Y)
     assert not hasattr(head.estimator, "support_")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "rows", "said"),
+    [
+        (KNeighborsClassifier(), X[:3], "KNeighborsClassifier cannot predict: Expected n_neighbors <= n_samples_fit"),
+        (MultinomialNB(), X, "MultinomialNB cannot be fitted: Negative values in data"),
+        (CategoricalNB(), np.zeros((3, 4)), "CategoricalNB cannot predict: index 2 is out of bounds"),
+    ],
+)
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_both"])
+def test_an_estimator_that_gives_up_is_named_with_what_it_said(estimator, rows, said, method):
+    with pytest.raises(HeadFailed) as failed:
+        getattr(ForeignHead(estimator).fit(rows, Y[: len(rows)]), method)(np.full((6, 4), 2.0))
+    assert str(failed.value).startswith(said)
+    assert str(failed.value).endswith(". Give more images, or leave this head out.")
+
+
+def test_scores_of_an_estimator_that_gives_up_are_named_too():
+    class Stubborn(RidgeClassifier):
+        def decision_function(self, X):
+            raise ValueError("not\n  today.")
+
+    with pytest.raises(HeadFailed, match="Stubborn cannot predict: not today"):
+        ForeignHead(Stubborn()).fit(X, Y).predict_proba(X)
 
 
 def test_warnings_other_than_convergence_pass_on():

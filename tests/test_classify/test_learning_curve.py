@@ -72,8 +72,30 @@ def test_three_points_foretell_nothing():
     assert forecast(N[:3], np.full((5, 3), 0.8), n_more=80) is None
 
 
-def test_the_interval_of_a_mean_over_draws_is_students():
+def test_the_interval_of_a_mean_over_draws_is_students_where_the_test_set_leaves_no_doubt():
     accuracy = np.array([0.7, 0.72, 0.69, 0.75, 0.71])
     expected = ttest_1samp(accuracy, 0).confidence_interval(0.95)
-    assert mean_interval(accuracy, 100) == pytest.approx((expected.low, expected.high))
-    assert mean_interval(np.array([0.7]), 100) == pytest.approx(proportion_confint(70, 100, method="wilson"))
+    assert mean_interval(accuracy, 10**9) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("accuracy", [[0.7], [0.7] * 5])
+def test_draws_that_do_not_differ_leave_the_doubt_of_the_test_set(accuracy):
+    assert mean_interval(np.array(accuracy), 100) == pytest.approx(proportion_confint(70, 100, method="wilson"))
+
+
+def test_no_mistake_on_a_small_test_set_is_no_certainty():
+    low, high = mean_interval(np.ones(5), 14)
+    assert (low, high) == pytest.approx(proportion_confint(14, 14, method="wilson"))
+    assert low < 0.8
+
+
+def test_the_interval_of_a_mean_over_draws_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    truth, n_test, covered = 0.8, 60, 0
+    for _ in range(2000):
+        # Each draw of the labels makes a head of another quality; all are tested on the same images, some of them hard.
+        quality = truth + rng.normal(scale=0.03, size=5)
+        hard = rng.uniform(size=n_test)
+        low, high = mean_interval((hard < quality[:, None]).mean(axis=1), n_test)
+        covered += low <= truth <= high
+    assert 0.93 < covered / 2000 < 0.995

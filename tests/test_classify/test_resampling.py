@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,18 @@ def test_heads_share_the_resamples_so_that_equal_heads_never_differ():
     counts = draw_counts(200, n_resamples=300)
     found = bootstrap(y, {"a": (proba, predicted), "b": (proba.copy(), predicted.copy())}, counts)
     assert all(np.array_equal(found["a"][name], found["b"][name]) for name in found["a"])
+
+
+def test_more_heads_need_no_more_memory_than_one():
+    y, proba, predicted = drawn(2000, 100)
+    counts = draw_counts(2000, n_resamples=20)
+    peaks = []
+    for n_heads in (1, 8):
+        tracemalloc.start()
+        bootstrap(y, {str(i): (proba, predicted) for i in range(n_heads)}, counts)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_of_one_class_there_is_no_auc():

@@ -106,6 +106,17 @@ def test_splits_that_cannot_be_used_are_refused(given, said):
     assert str(refused.value) == said
 
 
+def test_a_train_too_small_to_spare_an_image_for_test_is_refused():
+    with pytest.raises(BadSplit) as refused:
+        assign_splits(many(4), np.array([0, 1, 0, 1]), given=["train", "train", "val", "val"])
+    assert str(refused.value) == "No image could be put into test: add images, or a test folder."
+
+
+def test_a_train_too_small_to_spare_an_image_for_val_still_serves_folds():
+    splits = assign_splits(many(4), np.array([0, 1, 0, 1]), given=["train", "train", "test", "test"])
+    assert splits.tolist() == ["train", "train", "test", "test"]
+
+
 def test_one_class_is_refused_by_name():
     with pytest.raises(BadLabels) as refused:
         assign_splits(many(4), np.zeros(4, dtype=int), classes=["cat"])

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from extract.backbones import load_backbone
-from extract.engines import Source, build_engine, choice, export, source_of
+from extract.engines import Source, build_engine, choice, export, onnx_engine, source_of
+from extract.engines.batches import out_of_memory
 from extract.engines.graphs import GraphFolder, Verdict
 from extract.engines.onnx_engine import MAX_LANES, OnnxEngine, count_lanes
+from extract.engines.torch_engine import TorchEngine
 from extract.errors import EngineError, OutOfMemory
 
 SIDE, N_IMAGES = 32, 10
@@ -81,9 +83,9 @@ def test_lanes_that_run_at_once_do_not_disturb_each_other(images):
             assert np.array_equal(found, whole)
 
 
-@pytest.mark.parametrize(("cores", "lanes"), [(1, 1), (2, 2), (16, 16), (64, MAX_LANES), (None, 1)])
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 1), (2, 2), (16, 16), (64, MAX_LANES)])
 def test_every_core_is_a_lane_up_to_a_limit(monkeypatch, cores, lanes):
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(onnx_engine, "count_cores", lambda: cores)
     assert count_lanes() == lanes
 
 
@@ -153,6 +155,46 @@ def test_a_graph_that_gives_other_numbers_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(OnnxEngine, "run", lambda engine, batch: run(engine, batch) * 1.01)
     engine = build_engine(source(), device="cpu", graphs=GraphFolder(tmp_path))
     assert engine.reason == "torch on cpu in fp32: its ONNX graph is 1.0e-02 away, more than 0.0001"
+
+
+def running_out_of_memory(engine, batch):
+    raise out_of_memory(engine.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("short", "left", "name"), [(TorchEngine, "onnxruntime", "torch"), (OnnxEngine, "torch", "onnxruntime")]
+)
+def test_where_one_engine_runs_out_of_memory_the_other_runs(tmp_path, monkeypatch, short, left, name):
+    with monkeypatch.context() as patched:
+        patched.setattr(short, "run", running_out_of_memory)
+        engine = build_engine(source(), device="cpu", graphs=GraphFolder(tmp_path))
+    assert (engine.name, engine.reason) == (left, f"{left} on cpu in fp32: {name} needs more memory than there is")
+    # Another day there may be more of it.
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_runs_out_of_memory_only_while_it_is_timed_is_not_taken_either(monkeypatch):
+    run, n_runs = OnnxEngine.run, []
+
+    def once(engine, batch):
+        n_runs.append(len(batch))
+        return run(engine, batch) if len(n_runs) == 1 else running_out_of_memory(engine, batch)
+
+    monkeypatch.setattr(OnnxEngine, "run", once)
+    verdict, _ = choice.judge(source(), None)
+    assert (verdict.engine, verdict.reason) == ("torch", "onnxruntime needs more memory than there is")
+
+
+@pytest.mark.parametrize(("asked", "rows"), [(2, {2}), (None, {4, 16})])
+def test_both_engines_are_tried_with_the_batch_size_that_was_asked_for(monkeypatch, asked, rows):
+    seen = set()
+    for engine in (TorchEngine, OnnxEngine):
+        run_whole = engine._run_whole
+        monkeypatch.setattr(
+            engine, "_run_whole", lambda self, batch, run=run_whole: (seen.add(len(batch)), run(self, batch))[1]
+        )
+    choice.judge(source(), asked)
+    assert seen == rows
 
 
 def test_weights_beyond_what_onnx_holds_are_not_exported(monkeypatch):

@@ -179,6 +179,7 @@ def test_with_glibc_the_allocator_takes_the_setting():
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, other allocations: 9 GB, max allowed: 9 GB)"),
     ],
 )
 def test_want_of_memory_is_one_sentence_that_names_the_batch(engine, images, monkeypatch, error):
@@ -193,10 +194,21 @@ def test_want_of_memory_is_one_sentence_that_names_the_batch(engine, images, mon
     )
 
 
-def test_any_other_error_of_the_network_stays_what_it_is(engine, images, monkeypatch):
+def test_any_other_error_of_the_network_is_one_sentence_too(engine, images, monkeypatch):
     def wrong(_):
-        raise RuntimeError("shapes do not fit")
+        raise RuntimeError("shapes do not fit\nException raised from somewhere")
 
     monkeypatch.setattr(engine, "module", wrong)
-    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+    with pytest.raises(EngineError) as refused:
         engine.run(images)
+    assert str(refused.value) == "torch on cpu failed: shapes do not fit; try --engine onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "instead"),
+    [("cuda", "fp32", "--device cpu"), ("cpu", "bf16", "--precision fp32"), ("cpu", "fp32", "--engine onnxruntime")],
+)
+def test_what_to_try_instead_is_something_else(engine, monkeypatch, device, precision, instead):
+    monkeypatch.setattr(engine, "device", device)
+    monkeypatch.setattr(engine, "precision", precision)
+    assert engine._instead() == instead

@@ -142,6 +142,35 @@ def test_out_holds_the_json_and_a_table_for_every_list(sorted_images, cache, tmp
     assert "a\\nb.png" in text
 
 
+def test_a_place_that_cannot_be_a_folder_ends_it_before_the_work(images, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        command = ["audit", str(images), "--cache", str(tmp_path / "none"), "--out", str(out), "--quiet"]
+        assert run(command) == FAILED
+        assert capsys.readouterr().err == (
+            f"featurecache: The folder '{out}' cannot be written: '{tmp_path / 'file'}' is not a folder. "
+            "Choose another with --out.\n"
+        )
+
+
+def test_files_that_cannot_be_written_are_left_as_they_were_and_the_result_is_printed(
+    images, cache, tmp_path, capsys, monkeypatch
+):
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "audit.json").write_text("older")
+    monkeypatch.setattr("pipeline.audit.write_json", full)
+    assert run(["audit", str(images), "--cache", str(cache), "--out", str(out), "--quiet"]) == FAILED
+    printed = capsys.readouterr()
+    assert "90 images" in printed.out
+    assert printed.err == "featurecache: No space left on device\n"
+    assert [path.name for path in out.iterdir()] == ["audit.json"]
+    assert (out / "audit.json").read_text() == "older"
+
+
 def test_the_text_says_the_verdict_and_escapes_names(sorted_images, cache, capsys):
     shutil.copy(first_test_image(sorted_images), sorted_images / "train" / "1" / "a\x1b[31mb.png")
     assert run(["audit", str(sorted_images), "--cache", str(cache), "--quiet"]) == REFUSED

@@ -80,3 +80,9 @@ def test_each_tells_its_own_options(capsys, what):
     assert run(["bench", what, "--help"]) == 0
     assert f"featurecache bench {what}" in capsys.readouterr().out
     assert run(["bench", what, "--nonsense"]) == 2
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--count"])
+def test_no_round_and_no_image_are_nothing_to_measure(capsys, option):
+    assert run(["bench", "extract", option, "0"]) == 2
+    assert "0 is not a positive number" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
+from pipeline import commands
+from pipeline.cli import DONE, FAILED, FEATURES_KEPT, INTERRUPTED, REFUSED, USAGE, run
 
 QUICK_HEADS = "ridge,centroid"
 
@@ -227,6 +228,53 @@ def test_help_is_printed(argv, capsys):
 def test_a_wrong_flag_is_a_usage_error(capsys):
     assert run(["extract", "folder", "--colour", "red"]) == USAGE
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "seed"),
+    [
+        (["classify", "photos"], "-1"),
+        (["audit", "photos"], "4294967296"),
+        (["select", "photos", "--backbones", "pixels"], "99999999999"),
+        (["cache", "export", "photos", "out.h5"], "1.5"),
+    ],
+)
+def test_a_seed_that_no_generator_takes_is_a_usage_error(capsys, command, seed):
+    assert run([*command, "--seed", seed]) == USAGE
+    said = "is not a whole number" if "." in seed else "is no seed: give a whole number from 0 to 4294967295"
+    assert said in capsys.readouterr().err
+
+
+def test_the_largest_seed_is_one(digits_folder, filled_cache, tmp_path):
+    heads = "mlp,sklearn.ensemble.ExtraTreesClassifier"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", heads, "--seed", "4294967295"]
+    assert run([*command, "--out", str(tmp_path / "run"), "--quiet"]) == DONE
+
+
+def test_shots_that_name_no_number_are_a_usage_error(capsys):
+    assert run(["classify", "photos", "--shots", ","]) == USAGE
+    assert "',' names no number of labels: give some, such as 1,2,4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["report", "run"], "Stopped: no page was written."),
+        (["audit", "photos"], "Stopped before the audit was finished."),
+        (["compare", "run"], "Stopped."),
+        (
+            ["predict", "run", "photos"],
+            FEATURES_KEPT,
+        ),
+    ],
+)
+def test_ctrl_c_promises_only_what_is_true(monkeypatch, capsys, command, sentence):
+    def stop(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.COMMANDS, command[0], stop)
+    assert run(command) == INTERRUPTED
+    assert capsys.readouterr().err == f"\n{sentence}\n"
 
 
 def test_ctrl_c_says_how_to_go_on_and_keeps_what_was_extracted(images, tmp_path):

@@ -63,6 +63,20 @@ def test_more_shots_than_there_are_images_are_left_out_with_a_word(labelled):
     assert console.lines == ["No class has 500 training images: that number of shots, and any above it, is left out."]
 
 
+def test_a_head_that_cannot_learn_from_so_few_labels_is_left_out_with_a_word(labelled):
+    X = np.random.default_rng(1).normal(size=(240, 12)).astype(np.float32)
+    heads = [
+        {"name": name, "features": "net", "test": {"accuracy": 0.9, "accuracy_ci": [0.8, 0.95]}}
+        for name in ("sklearn.neighbors.KNeighborsClassifier", "centroid")
+    ]
+    console = Console(quiet=True)
+    features = [SimpleNamespace(name="net", X=X)]
+    found = few_shot(heads, features, labelled, shots=[1, 2], repeats=1, seed=0, console=console)
+    assert {row["head"] for row in found["shots"]} == {"centroid"}
+    (said,) = console.lines
+    assert said.startswith("sklearn.neighbors.KNeighborsClassifier has no curve of few labels: KNeighborsClassifier ")
+
+
 def test_a_line_for_each_head(found):
     text = few_shot_text(found)
     assert "1 a class" in text

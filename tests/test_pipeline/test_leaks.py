@@ -17,7 +17,7 @@ def warnings_of(folder, cache) -> list[str]:
     with Memo(cache) as memo:
         labelled = label_samples(read_images(folder), memo, seed=0)
         (features,) = look_up(labelled, [FeatureRequest()], images=str(folder), cache_root=cache, memo=memo)
-    return leak_warnings(labelled, features.X, images=str(folder))
+    return leak_warnings(labelled, features.X, audit=f"featurecache audit {folder}")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_copy_across_the_split_is_told_with_what_to_run(sorted_images, cache):
     shutil.copy(original, sorted_images / "train" / "1" / "copy.png")
     assert warnings_of(sorted_images, cache) == [
         "The test numbers are not true: 1 test images are in train or val too, as exact copies. "
-        f"'featurecache audit {sorted_images}' lists them."
+        f"To list them: featurecache audit {sorted_images}"
     ]
 
 
@@ -50,3 +50,13 @@ def test_a_copy_saved_anew_is_told(sorted_images, cache):
     assert run(["extract", str(sorted_images), "--cache", str(cache), "--quiet"]) == DONE
     (warning,) = warnings_of(sorted_images, cache)
     assert "test images looked at are nearly the same as one in train or val" in warning
+
+
+def test_a_run_with_a_leak_says_so_wherever_it_is_looked_at(sorted_images, cache, tmp_path, capsys):
+    shutil.copy(sorted((sorted_images / "test" / "1").iterdir())[0], sorted_images / "train" / "1" / "copy.png")
+    words = ["classify", str(sorted_images), "--cache", str(cache), "--heads", "centroid", "--seed", "3", "--quiet"]
+    assert run([*words, "--out", str(tmp_path / "run")]) == DONE
+    told = "The test numbers are not true: 1 test images are in train or val too, as exact copies."
+    command = f"featurecache audit {sorted_images} --cache {cache} --seed 3"
+    assert f"{told} To list them: {command}" in capsys.readouterr().out
+    assert f"{told} To list them: {command}" in (tmp_path / "run" / "report.html").read_text()

@@ -101,6 +101,33 @@ def test_ctrl_c_keeps_the_heads_that_are_finished(digits_folder, filled_cache, t
     assert said in (out / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("step", "said"), [("few_shot", "without the curves of few labels"), ("write_report", "whole but for its report")]
+)
+def test_ctrl_c_after_the_heads_keeps_them_all(digits_folder, filled_cache, tmp_path, monkeypatch, capsys, step, said):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(story, step, interrupted)
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge,lda", "--shots", "1,2"]
+    assert run([*command, "--out", str(out), "--repeats", "2"]) == INTERRUPTED
+    assert {head["name"] for head in json.loads((out / "results.json").read_text())["heads"]} == {"ridge", "lda"}
+    assert said in capsys.readouterr().err
+    assert (out / "report.html").exists() == (step == "few_shot")
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(story, "write_report", full)
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == DONE
+    assert (tmp_path / "run" / "results.json").exists()
+    assert "No report: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
 def test_ctrl_c_before_the_first_head_writes_no_run(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
     interrupting(monkeypatch, "ridge")
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]

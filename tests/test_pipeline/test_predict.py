@@ -146,6 +146,23 @@ def test_a_damaged_head_is_one_sentence(finished, digits_folder, tmp_path, capsy
     assert capsys.readouterr().err.startswith("featurecache: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("results.json", "{}", "KeyError: 'heads'"),
+        ("results.json", '{"heads": []}', "ValueError: "),
+        ("results.json", '{"heads": [{}]}', "KeyError: 'val'"),
+        ("config.json", "{}", "KeyError: 'cache'"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(finished, digits_folder, tmp_path, capsys, name, text, reason):
+    broken = shutil.copytree(finished, tmp_path / "run")
+    (broken / name).write_text(text)
+    assert run(["predict", str(broken), str(digits_folder), "--quiet"]) == FAILED
+    said = capsys.readouterr().err
+    assert said.startswith(f"featurecache: The run '{broken}' is not whole, or of an older version ({reason}")
+
+
 def test_the_default_head_is_the_best_on_val_not_on_test(finished):
     from pipeline.predict import choose_head
 

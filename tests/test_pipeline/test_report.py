@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,16 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from pipeline.cli import DONE, FAILED, USAGE, run
+from extract.request import FeatureRequest
+from pipeline.cli import DEFAULT_CACHE, DONE, FAILED, REFUSED, USAGE, run
+from pipeline.report.audit import read_audit
 from pipeline.report.page import write_report
+from pipeline.report.reproduce import audit_commands
 
 SCRIPT = "<script>alert(1)</script>"
 QUOTED = "a 'quoted' \"name\" & <b>bold</b>"
-CLASSES = {"0": "plain", "1": SCRIPT, "2": QUOTED}
+LIKE_A_COLOUR = "var(--paper)"
+CLASSES = {"0": LIKE_A_COLOUR, "1": SCRIPT, "2": QUOTED}
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 NO_CHROMIUM = not (CHROMIUM.exists() and DRIVER.exists())
 
@@ -69,6 +75,26 @@ def test_no_name_ends_a_script_or_becomes_an_element(text):
 def test_figures_escape_names_for_plotly_which_reads_markup(text):
     confusion = values_of(text)["heads"][0]["confusion"]["figure"]["data"][0]
     assert any(name.startswith("&lt;script") for name in confusion["x"])
+
+
+def keyed(value, key=""):
+    """Every string of a figure with the key it stands below."""
+    if isinstance(value, dict):
+        for inner, each in value.items():
+            yield from keyed(each, inner)
+    elif isinstance(value, list):
+        for each in value:
+            yield from keyed(each, key)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def test_colours_stand_below_keys_that_say_so_and_nothing_else_is_taken_for_one(text):
+    values = values_of(text)
+    found = list(keyed([values["figures"], *values["heads"]]))
+    named = {(key, said) for key, said in found if said.startswith("var(--")}
+    assert {said for key, said in named if "color" not in key} == {LIKE_A_COLOUR}
+    assert {said for key, said in named if "color" in key} >= {"var(--accent)", "var(--ink)"}
 
 
 def test_the_page_forbids_itself_every_request(text):
@@ -153,6 +179,14 @@ def test_a_learning_curve_is_drawn_where_the_run_has_one(finished):
     assert expected["error_y"]["arrayminus"] == pytest.approx([0, 5])
 
 
+def write_audit_json(finished: Path, **values: object) -> None:
+    """An audit of the run's own split that found test images in train, changed by `values`."""
+    data = json.loads((finished / "results.json").read_text())["dataset"]
+    n_of_split = {split: data[f"n_{split}"] for split in ("train", "val", "test")}
+    audit = {"format": 1, "seed": 0, "n_of_split": n_of_split, "untrue": True, "why": "2 of 9 test images leak."}
+    (finished / "audit.json").write_text(json.dumps(audit | values))
+
+
 def test_what_the_audit_found_is_shown(finished):
     names = pyarrow.parquet.read_table(finished / "predictions.parquet")["path"].to_pylist()
     pair = {
@@ -162,14 +196,45 @@ def test_what_the_audit_found_is_shown(finished):
         "splits": ["train", "test"],
         "labels": [SCRIPT] * 2,
     }
-    audit = {"format": 1, "untrue": True, "why": "2 of 9 test images leak.", "near_duplicates": [pair], "outliers": []}
-    (finished / "audit.json").write_text(json.dumps(audit))
+    write_audit_json(finished, near_duplicates=[pair], outliers=[])
     text = write_report(finished).read_text()
     assert "<h3>Audit: near duplicates</h3>" in text
     assert "train: &lt;script&gt;alert(1)&lt;/script&gt; = test: &lt;script&gt;" in text
     assert "cosine 0.99" in text
     assert "Not to be trusted: 2 of 9 test images leak." in text
     assert "Nothing was found." in text
+
+
+@pytest.mark.parametrize("values", [{"seed": 3}, {"n_of_split": {"train": 1, "val": 1, "test": 1}}])
+def test_an_audit_of_another_split_does_not_judge_this_one(finished, values):
+    write_audit_json(finished, outliers=[], **values)
+    audited = read_audit(finished)
+    assert (audited.untrue, [gallery["title"] for gallery in audited.galleries]) == ([], ["Audit: outliers"])
+    (note,) = audited.notes
+    assert note.startswith("The audit is of another split, so what it says about test numbers is left out.")
+    assert note.endswith(f"; featurecache report {finished}")
+
+
+def test_the_commands_that_add_an_audit_run_and_are_heard(finished, capsys):
+    (note,) = read_audit(finished).notes
+    assert note.startswith("This run was not audited. To add near-duplicates, doubtful labels and outliers: ")
+    for command in note.split(": ", 1)[1].split("; "):
+        assert run(shlex.split(command)[1:]) in (DONE, REFUSED)
+    assert (finished / "audit.json").exists()
+    assert read_audit(finished).notes == []
+    assert "<h3>Audit: outliers</h3>" in (finished / "report.html").read_text()
+
+
+def test_the_commands_of_an_audit_name_what_is_not_as_usual():
+    request = asdict(FeatureRequest("pixels", layer="x y", pooling="max"))
+    config = {"images": "my photos", "requests": [request], "cache": "/elsewhere", "seed": 3}
+    assert audit_commands(config, Path("a run")) == [
+        "featurecache audit 'my photos' --backbone pixels --layer 'x y' --pooling max --cache /elsewhere --seed 3 "
+        "--out 'a run'",
+        "featurecache report 'a run'",
+    ]
+    usual = {"images": "photos", "requests": [asdict(FeatureRequest())], "cache": str(DEFAULT_CACHE.resolve())}
+    assert audit_commands(usual, Path("run"))[0] == "featurecache audit photos --out run"
 
 
 def test_the_command_names_the_page_it_wrote(hostile, tmp_path, capsys):
@@ -187,6 +252,40 @@ def test_damaged_predictions_are_named(finished, capsys):
     (finished / "predictions.parquet").write_bytes(b"PAR1")
     assert run(["report", str(finished)]) == FAILED
     assert "predictions.parquet' is not what 'featurecache classify' writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda results: {"heads": [{}]}, "KeyError: 'dataset'"),
+        (lambda results: results | {"heads": [{}]}, "KeyError: 'val'"),
+        (lambda results: results | {"heads": [1]}, "TypeError: "),
+        (lambda results: results | {"features": [{"backbone": "x"}]}, "KeyError: 'dim'"),
+        (lambda results: {key: value for key, value in results.items() if key != "created"}, "KeyError: 'created'"),
+    ],
+)
+def test_damaged_results_are_one_sentence(finished, capsys, damage, reason):
+    results = json.loads((finished / "results.json").read_text())
+    (finished / "results.json").write_text(json.dumps(damage(results)))
+    assert run(["report", str(finished)]) == FAILED
+    said = capsys.readouterr().err
+    assert said.startswith(f"featurecache: The run '{finished}' is not whole, or of an older version ({reason}")
+
+
+def test_settings_of_features_that_nobody_knows_are_one_sentence(finished, capsys):
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps(config | {"requests": [{"colour": "red"}]}))
+    assert run(["report", str(finished)]) == FAILED
+    assert "is not whole, or of an older version (TypeError: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"path,label\n\xff,0\n", "UnicodeDecodeError: "), (b"file\na.png\n", "KeyError: 'path'")]
+)
+def test_a_damaged_list_of_splits_is_one_sentence(finished, capsys, content, reason):
+    (finished / "splits.csv").write_bytes(content)
+    assert run(["report", str(finished)]) == FAILED
+    assert f"is not whole, or of an older version ({reason}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +336,7 @@ def test_chromium_shows_the_script_class_as_text(opened):
     assert SCRIPT in opened.execute_script("return document.querySelector('#class-choice').textContent")
     ticks = opened.execute_script("return document.querySelector('[data-figure=classes]').textContent")
     assert "<script>" in ticks
+    assert LIKE_A_COLOUR in ticks
     assert opened.execute_script("return document.querySelectorAll('script').length") == 5
 
 

@@ -10,10 +10,12 @@ import pytest
 from extract.digests import Refusal
 from pipeline.errors import PipelineError, UsageError
 from pipeline.rundir import (
+    check_fillable,
     check_run_folder,
     check_writable,
     point_latest,
     read_json,
+    reading_run,
     reserving,
     write_errors,
     write_json,
@@ -87,6 +89,16 @@ def test_looking_whether_a_place_can_be_written_makes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_can_be_filled_where_it_is_or_can_be_made(tmp_path):
+    check_fillable(tmp_path)
+    check_fillable(tmp_path / "new" / "deeper")
+    (tmp_path / "file").write_text("in the way")
+    for place in ("file", "file/deeper"):
+        with pytest.raises(PipelineError, match=f"The folder '{tmp_path / place}' cannot be written"):
+            check_fillable(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_no_run_is_called_latest(tmp_path):
     with pytest.raises(UsageError, match="the link that leads to the newest run"):
         check_run_folder(tmp_path / "latest")
@@ -124,6 +136,28 @@ def test_damaged_json_is_one_sentence(tmp_path):
         read_json(tmp_path / "results.json")
     (tmp_path / "results.json").write_text("[1]")
     with pytest.raises(PipelineError, match="is not what"):
+        read_json(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (lambda: {}["heads"], "KeyError: 'heads'"),
+        (lambda: [][0], "IndexError: list index out of range"),
+        (lambda: None.get("x"), "AttributeError: 'NoneType' object has no attribute 'get'"),
+        (lambda: b"\xff".decode(), "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0"),
+    ],
+)
+def test_whatever_a_damaged_run_makes_a_reader_stumble_over_is_one_sentence(tmp_path, read, reason):
+    with pytest.raises(PipelineError) as damaged, reading_run(tmp_path):
+        read()
+    said = str(damaged.value)
+    assert said.startswith(f"The run '{tmp_path}' is not whole, or of an older version ({reason}")
+    assert said.endswith("): classify again.")
+
+
+def test_what_is_said_in_words_passes_a_reader_of_runs(tmp_path):
+    with pytest.raises(UsageError, match="is not a run"), reading_run(tmp_path):
         read_json(tmp_path / "results.json")
 
 

@@ -5,9 +5,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from extract.manifest import Manifest, Sample, read_images
+from pipeline import select as story
 from pipeline.cli import DONE, FAILED, USAGE, run
 from pipeline.errors import PipelineError
 from pipeline.select import Candidate, advise, subsample
@@ -69,6 +71,39 @@ def test_the_text_shows_a_row_for_each_and_the_advice(selected, digits_folder, c
     out = capsys.readouterr().out
     assert "measured on 45 of 90 images" in out
     assert "Pay for pixels: 90 images take" in out
+
+
+def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_path, monkeypatch, capsys):
+    extract = story.extract_features
+
+    def refusing(sample, requests, *rest, **named):
+        report = extract(sample, requests, *rest, **named)
+        if requests[0].backbone != "pixels":
+            return report
+        return replace(report, samples=report.samples[:7] + report.samples[8:], digests=np.delete(report.digests, 7, 0))
+
+    monkeypatch.setattr(story, "extract_features", refusing)
+    command = ["select", str(digits_folder), "--backbones", "pixels,efficientnet_lite0", "--sample", "45", "--json"]
+    assert run([*command, "--cache", str(tmp_path / "cache")]) == DONE
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert "1 images are left out: not every backbone has features of them." in told.err
+    assert found["n_sample"] == 44
+    shares = [each[measure] for each in found["candidates"] for measure in ("ridge", "knn")]
+    assert [44 * share for share in shares] == pytest.approx([round(44 * share) for share in shares])
+
+
+def test_where_backbones_have_too_few_images_in_common_nothing_is_ranked(digits_folder, tmp_path, monkeypatch, capsys):
+    extract = story.extract_features
+
+    def refusing(sample, requests, *rest, **named):
+        report = extract(sample, requests, *rest, **named)
+        return replace(report, samples=report.samples[:31], digests=report.digests[:31])
+
+    monkeypatch.setattr(story, "extract_features", refusing)
+    command = ["select", str(digits_folder), "--backbones", "pixels", "--sample", "90", "--quiet"]
+    assert run([*command, "--cache", str(tmp_path / "cache")]) == FAILED
+    assert "Of 90 images 59 are refused, and 1 classes of two images are left" in capsys.readouterr().err
 
 
 def of_classes(**sizes: int) -> Manifest:

@@ -1,0 +1,55 @@
+"""The cores that a process may use, which are not always those of the machine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from extract import cores
+from extract.cores import count_cores
+
+
+@pytest.fixture
+def eight_of_64(monkeypatch, tmp_path):
+    """A process that is bound to 8 of the 64 cores of its machine; returns the folder that tells of its container."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    (tmp_path / "cpu").mkdir()
+    return tmp_path
+
+
+def test_cores_are_those_that_the_process_is_bound_to(eight_of_64):
+    assert count_cores() == 8
+
+
+@pytest.mark.parametrize("n", [64, None])
+def test_where_nothing_is_bound_they_are_those_of_the_machine(eight_of_64, monkeypatch, n):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: n)
+    assert count_cores() == (n or 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "n"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("100001 100000", 2),
+        ("5000 100000", 1),
+        ("3200000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_a_container_that_may_spend_less_has_fewer(eight_of_64, told, n):
+    (eight_of_64 / "cpu.max").write_text(f"{told}\n")
+    assert count_cores() == n
+
+
+@pytest.mark.parametrize(("quota", "n"), [("-1", 8), ("300000", 3)])
+def test_an_older_kernel_tells_it_in_two_files(eight_of_64, quota, n):
+    (eight_of_64 / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (eight_of_64 / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert count_cores() == n
