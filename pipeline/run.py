@@ -121,7 +121,8 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
             results |= try_few_labels(results, features, labelled, plan, console)
         write_run(folder, results, tried, labelled, plan, console)
     point_latest(plan.out)
-    return results | {"interrupted": results["interrupted"] or not report_on(plan, console)}
+    reported = report_on(plan, console)
+    return results | {"interrupted": results["interrupted"] or not reported}
 
 
 def try_few_labels(

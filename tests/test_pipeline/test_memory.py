@@ -113,8 +113,9 @@ def test_ctrl_c_after_the_heads_keeps_them_all(digits_folder, filled_cache, tmp_
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge,lda", "--shots", "1,2"]
     assert run([*command, "--out", str(out), "--repeats", "2"]) == INTERRUPTED
     assert {head["name"] for head in json.loads((out / "results.json").read_text())["heads"]} == {"ridge", "lda"}
-    assert said in capsys.readouterr().err
-    assert (out / "report.html").exists() == (step == "few_shot")
+    told = capsys.readouterr().err
+    assert said in told
+    assert (out / "report.html").exists() == (step == "few_shot"), told
 
 
 def test_a_report_that_cannot_be_written_costs_nothing_else(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
