@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.manifest import printable
-from pipeline.errors import PipelineError, UsageError
-from pipeline.rundir import RESULTS_FILE, read_json
+from pipeline.errors import UsageError
+from pipeline.rundir import RESULTS_FILE, read_json, reading_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,13 +115,8 @@ def _by(runs: Iterable[Run], key: str) -> list[list[Run]]:
 def read_run(folder: Path, name: str) -> Run:
     """Read what `classify` wrote. Raises UsageError where it is no run, PipelineError where it is damaged."""
     results = read_json(folder / RESULTS_FILE)
-    try:
+    with reading_run(folder):
         return _read_run(folder, name, results)
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PipelineError(
-            f"The run '{printable(folder)}' is not whole, or of an older version ({printable(reason)}): classify again."
-        ) from error
 
 
 def _read_run(folder: Path, name: str, results: Row) -> Run:
