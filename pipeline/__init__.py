@@ -16,6 +16,7 @@ select.py, selection_text.py, transfer.py
 compare.py, compare_text.py, few_shot.py
                       several runs in one table; how far few labels go
 report/               one run as a page to look at
+finetune/             the network itself trained on, from a run's head and cached maps
 memory.py             features that are larger than memory
 bench_extract.py, bench_rivals.py, bench_heads.py
                       how fast both stages are, beside what is usual

@@ -242,7 +242,7 @@ def _extract_command(images: str, request: FeatureRequest, layers: list[str | No
         if option == "layer" and layers != [None]:
             words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
         elif value is not None and value != getattr(FeatureRequest(), option):
-            words += [f"--{option}", value]
+            words += [f"--{option}", str(value)]
     if str(cache_root) != "data/cache":
         words += ["--cache", str(cache_root)]
     return shlex.join(words)

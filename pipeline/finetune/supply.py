@@ -1,0 +1,105 @@
+"""The maps of a data set, kept by the cache where the disk has room for them, and made anew where it has not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract.manifest import Manifest, printable
+from extract.progress import readable_bytes
+from extract.request import FeatureRequest
+from extract.settings import Settings
+from pipeline.console import Console
+from pipeline.errors import PipelineError
+from pipeline.finetune.maps import KeptMaps, MadeMaps, Maps
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.join import Labelled
+from pipeline.memory import Shelf, default_budget
+
+if TYPE_CHECKING:
+    from extract.cache import FeatureCache
+    from extract.splitting import Split
+    from extract.transform import TransformSpec
+
+# Of the space that is free, maps may take this much unless told otherwise.
+DISK_SHARE = 0.5
+
+
+def supply_maps(
+    labelled: Labelled,
+    name: str,
+    plan: FinetunePlan,
+    asked: FeatureRequest,
+    split: Split,
+    transform: TransformSpec,
+    console: Console,
+) -> Maps:
+    """The maps of one split of the data: every view of train, val as it is."""
+    rows = labelled.rows(name)
+    samples, digests = [labelled.samples[i] for i in rows], labelled.digests[rows]
+    views = plan.view_list if name == "train" else [None]
+    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.dtype)
+    made = MadeMaps(samples, digests, views, transform, request.decode, None, plan.dtype)
+    if split.layer is None:
+        return made
+    requests = [replace(request, view=view.name if view else "") for view in views]
+    if _fits(len(labelled.rows("train")), len(labelled.rows("val")), plan, split):
+        caches = _keep_maps(samples, requests, plan, console)
+        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
+        return KeptMaps.load(caches, digests, shelf)
+    if name == "train":
+        console.say(_too_large(len(labelled.rows("train")), len(labelled.rows("val")), plan, split))
+    return replace(made, engine=_engine(request, plan))
+
+
+def _bytes_of_maps(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> int:
+    return (n_train * (1 + plan.n_views) + n_val) * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+
+
+def _budget(plan: FinetunePlan) -> float:
+    return DISK_SHARE * shutil.disk_usage(plan.cache_root).free if plan.disk is None else plan.disk
+
+
+def _fits(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> bool:
+    return _bytes_of_maps(n_train, n_val, plan, split) <= _budget(plan)
+
+
+def _too_large(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> str:
+    return (
+        f"The maps would take {readable_bytes(_bytes_of_maps(n_train, n_val, plan, split))} and may take "
+        f"{readable_bytes(_budget(plan))}: they are made anew in every epoch. More: --disk. Less: a split further "
+        "up (--unfreeze), fewer --views."
+    )
+
+
+def _keep_maps(
+    samples: Sequence[Any], requests: Sequence[FeatureRequest], plan: FinetunePlan, console: Console
+) -> list[FeatureCache]:
+    """Compute the maps that are missing. Raises PipelineError where an image has none."""
+    from extract.fill import extract_features
+
+    manifest = Manifest(Path(plan.images), tuple(samples))
+    report = extract_features(
+        manifest, requests, plan.cache_root, settings=Settings(device=plan.device), progress=console
+    )
+    if report.refusals:
+        raise PipelineError(
+            f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
+            f"{report.refusals[0].reason}."
+        )
+    return [filled.cache for filled in report.filled]
+
+
+def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:
+    from extract.engines import build_engine, source_of
+    from extract.engines.graphs import GraphFolder
+    from extract.request import resolve
+
+    backbone = request.load()
+    folder = plan.cache_root / resolve(request, backbone).spec.folder_name
+    return build_engine(source_of(backbone), device=plan.device, graphs=GraphFolder(folder))
