@@ -57,7 +57,7 @@ NOT_RESOLVING |= {
     "splitting",
     "thumbnails",
 }
-NOT_RESOLVING |= {"verify", "views"}
+NOT_RESOLVING |= {"thumbnails", "verify", "views"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ that it was made from, so whatever is trained is trained in the network, too.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class _Splitting:
         self.narrow = _narrow(self.nodes)
         stages = [path for path in places_of(network, self.traced, Wanted(STAGES))[:-1] if self._is_inside(path)]
         named = {path: self.traced.node(path) for path in [*stages, end_name]}
-        passed = {self._shortest_name(node): node for node in self.narrow if node.op != "placeholder"}
+        passed = {self._name(node): node for node in self.narrow if node.op != "placeholder"}
         graph = self.traced.graph_with({**passed, **named})
         outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
         self.outputs = {node: outputs[path] for path, node in {**passed, **named}.items()}
@@ -97,7 +98,7 @@ class _Splitting:
         shape = tuple(self.outputs[node].shape[1:])
         if is_channels_last(self.outputs[node]):
             shape = (shape[2], shape[0], shape[1])
-        return Split(self._shortest_name(node), shape, module.eval(), stages, feature_dim)
+        return Split(self._name(node), shape, module.eval(), stages, feature_dim)
 
     def names(self) -> tuple[list[str], list[str]]:
         """The stages by the modules that end them, and every other part that can be named."""
@@ -144,10 +145,12 @@ class _Splitting:
         except UnknownLayer:
             return False
 
-    def _shortest_name(self, node: fx.Node) -> str:
+    def _name(self, node: fx.Node) -> str:
+        """What to call a node: the stage that it ends, else the largest part."""
         parts = self.traced.paths[node].split(".")
         names = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-        return next(name for name in names if self.traced.node(name) is node)
+        own = [name for name in names if self.traced.node(name) is node]
+        return next((name for name in own if re.fullmatch(self.network.family.stages, name)), own[0])
 
     def _pool(self) -> Pooling:
         return Pooling(self.kind, channels_last=is_channels_last(self.outputs[self.end]))
