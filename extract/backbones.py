@@ -15,8 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from extract.architectures import LITE_SIZES, Network, build_network, check_name, network_names
-from extract.errors import BackboneError
-from extract.layers import Cut, CutNetwork, FeatureExtractor, Wanted, cut_network
+from extract.layers import Cut, FeatureExtractor, Wanted, cut_network
 from extract.memo import FileState
 from extract.pixels import PIXELS
 from extract.transform import TransformSpec, scaled_to
@@ -112,7 +111,7 @@ def load_layers(
     columns. Raises as `load_backbone` does.
     """
     network, found, state = load_network(name, weights=weights, size=size)
-    cut = _cut(name, network, found.transform, wanted)
+    cut = cut_network(name, network, found.transform, wanted)
     assert found.path is not None, "a network that is loaded was read from somewhere"
     backbone = Backbone(
         name=name,
@@ -146,17 +145,6 @@ def load_network(
     if size is not None:
         found = replace(found, transform=scaled_to(found.transform, size))
     return network, found, state
-
-
-def _cut(name: str, network: Network, transform: TransformSpec, wanted: Sequence[Wanted]) -> CutNetwork:
-    """Cut it. Raises BackboneError where the network takes no images of this size, beside what `cut_network` raises."""
-    try:
-        return cut_network(name, network, transform, wanted)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise BackboneError(
-            f"{name} does not take images of {transform.crop} x {transform.crop} pixels; choose another --size, "
-            f"or leave it out"
-        ) from error
 
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:

@@ -175,6 +175,9 @@ def _finetune_command(parser: argparse.ArgumentParser) -> None:
     maps.add_argument("--dtype", choices=("float32", "float16"), default="float16", help="of the kept maps")
     _training_options(parser.add_argument_group("training"))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where it runs")
+    parser.add_argument(
+        "--engine", choices=("auto", "onnxruntime", "torch"), default="auto", help="what runs the frozen part"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
     parser.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
     _common_options(parser)

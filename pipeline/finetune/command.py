@@ -70,6 +70,7 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
         disk=options.disk,
         memory=options.memory,
         device=options.device,
+        engine=options.engine,
         resume=options.resume,
     )
 

@@ -15,15 +15,21 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Trained(nn.Module):
-    """(B, D) or uint8 (B, 3 S S) as the cache keeps it -> scores (B, C)."""
+    """(B, D) or uint8 (B, 3 S S) as the cache keeps it -> scores (B, C).
 
-    def __init__(self, split: Split, last_layers: nn.Sequential) -> None:
+    lower: runs the frozen part anew, on images, instead of taking its maps: the usual way, to compare with.
+    """
+
+    def __init__(self, split: Split, last_layers: nn.Sequential, lower: nn.Module | None = None) -> None:
         super().__init__()
         self.shape, self.is_image = split.shape, split.layer is None
-        self.upper, self.last_layers = split.upper, last_layers
+        self.lower, self.upper, self.last_layers = lower, split.upper, last_layers
 
     def forward(self, maps: Tensor) -> Tensor:
         """Unflatten the maps, and go on from there."""
+        if self.lower is not None:
+            with torch.no_grad():
+                maps = self.lower(maps.contiguous(memory_format=torch.channels_last))
         maps = maps.reshape(-1, *self.shape)
         if maps.ndim == 4:
             maps = maps.contiguous(memory_format=torch.channels_last)
@@ -31,10 +37,12 @@ class Trained(nn.Module):
         return scores
 
 
-def prepare(split: Split, last_layers: nn.Sequential, *, batch_norm: str, device: str) -> Trained:
+def prepare(
+    split: Split, last_layers: nn.Sequential, *, batch_norm: str, device: str, lower: nn.Module | None = None
+) -> Trained:
     """Both together, ready to be trained: nothing is dropped out, and batch norms keep their statistics if "frozen"."""
-    network = Trained(split, last_layers).eval()
-    for module in network.modules():
+    network = Trained(split, last_layers, lower).eval()
+    for module in split.upper.modules():
         if batch_norm == "trained" and isinstance(module, NORMS):
             module.train()
     for stage in split.stages:

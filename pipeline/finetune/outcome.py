@@ -60,7 +60,7 @@ def write_outcome(
 def _extract(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, console: Console) -> Features:
     """The features of every image by the tuned weights, through the cache like any."""
     images = Manifest(Path(plan.images), labelled.samples)
-    extract_features(images, [request], plan.cache_root, settings=Settings(device=plan.device), progress=console)
+    extract_features(images, [request], plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console)
     with Memo(plan.cache_root, read_only=True) as memo:
         (features,) = look_up(labelled, [request], images=plan.images, cache_root=plan.cache_root, memo=memo)
     return features

@@ -37,6 +37,7 @@ class FinetunePlan:
     disk: float | None = None
     memory: float | None = None
     device: str = "auto"
+    engine: str = "auto"
     resume: bool = False
 
     @property

@@ -26,6 +26,7 @@ from pipeline.finetune.start import as_module, layers_of, random_layers, refit
 from pipeline.finetune.supply import supply_maps
 from pipeline.finetune.training import Part, Training
 from pipeline.join import Features, Labelled
+from pipeline.memory import Shelf, default_budget
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,10 +56,11 @@ def tune(labelled: Labelled, features: Features, plan: FinetunePlan, start: Begi
     keep_freed_memory()
     console.say(_outlook(split, plan, start, found.transform))
     layers = _first_layers(labelled, features, plan, start, split)
+    shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
     train, val = (
-        supply_maps(labelled, name, plan, request, split, found.transform, console) for name in ("train", "val")
+        supply_maps(labelled, name, plan, request, split, found.transform, shelf, console) for name in ("train", "val")
     )
-    training = _training(labelled, plan, split, layers, train, val, device)
+    training = build_training(labelled, plan, split, layers, train, val, device)
     checkpoint = _checkpoint(labelled, plan, start, features)
     _restore(training, checkpoint, plan, console)
     try:
@@ -90,13 +92,22 @@ def _first_layers(
     return as_module(layers_of(head, n_classes))
 
 
-def _training(
-    labelled: Labelled, plan: FinetunePlan, split: Split, layers: nn.Sequential, train: Maps, val: Maps, device: str
+def build_training(
+    labelled: Labelled,
+    plan: FinetunePlan,
+    split: Split,
+    layers: nn.Sequential,
+    train: Maps,
+    val: Maps,
+    device: str,
+    *,
+    lower: nn.Module | None = None,
 ) -> Training:
+    """A training of what is above the split, at its beginning; `lower` as in `Trained`."""
     recipe = plan.recipe
     y_train, y_val = (labelled.y[labelled.rows(name)] for name in ("train", "val"))
     return Training(
-        network=prepare(split, layers, batch_norm=recipe.batch_norm, device=device),
+        network=prepare(split, layers, batch_norm=recipe.batch_norm, device=device, lower=lower),
         split=split,
         recipe=recipe,
         train=Part(train, y_train, 1 + plan.n_views),

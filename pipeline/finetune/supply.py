@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.finetune.maps import KeptMaps, MadeMaps, Maps
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.join import Labelled
-from pipeline.memory import Shelf, default_budget
+from pipeline.memory import Shelf
 
 if TYPE_CHECKING:
     from extract.cache import FeatureCache
@@ -37,6 +37,7 @@ def supply_maps(
     asked: FeatureRequest,
     split: Split,
     transform: TransformSpec,
+    shelf: Shelf,
     console: Console,
 ) -> Maps:
     """The maps of one split of the data: every view of train, val as it is."""
@@ -50,7 +51,6 @@ def supply_maps(
     requests = [replace(request, view=view.name if view else "") for view in views]
     if _fits(len(labelled.rows("train")), len(labelled.rows("val")), plan, split):
         caches = _keep_maps(samples, requests, plan, console)
-        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
         return KeptMaps.load(caches, digests, shelf)
     if name == "train":
         console.say(_too_large(len(labelled.rows("train")), len(labelled.rows("val")), plan, split))
@@ -85,7 +85,7 @@ def _keep_maps(
 
     manifest = Manifest(Path(plan.images), tuple(samples))
     report = extract_features(
-        manifest, requests, plan.cache_root, settings=Settings(device=plan.device), progress=console
+        manifest, requests, plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console
     )
     if report.refusals:
         raise PipelineError(
@@ -102,4 +102,4 @@ def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:
 
     backbone = request.load()
     folder = plan.cache_root / resolve(request, backbone).spec.folder_name
-    return build_engine(source_of(backbone), device=plan.device, graphs=GraphFolder(folder))
+    return build_engine(source_of(backbone), engine=plan.engine, device=plan.device, graphs=GraphFolder(folder))

@@ -22,7 +22,7 @@ def filled(name: str) -> tuple[Network, TransformSpec]:
     tensors = {}
     for key, tensor in network.module.state_dict().items():
         value = torch.randn(tensor.shape, generator=drawn)
-        if key.endswith("running_var") or tensor.ndim == 1 and key.endswith("weight"):
+        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
             value = 1 + 0.2 * value.tanh()
         tensors[key] = value / max(1, value[0].numel() if value.ndim > 1 else 1) ** 0.5
     fill_network(network, tensors, backbone=name, file_name="random")

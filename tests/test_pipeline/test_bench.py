@@ -75,7 +75,7 @@ def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(phot
     assert pair["ratio"] == pytest.approx(pair["together"] / pair["apart"], rel=0.01)
 
 
-@pytest.mark.parametrize("what", ["extract", "heads"])
+@pytest.mark.parametrize("what", ["extract", "finetune", "heads"])
 def test_each_tells_its_own_options(capsys, what):
     assert run(["bench", what, "--help"]) == 0
     assert f"featurecache bench {what}" in capsys.readouterr().out
