@@ -31,12 +31,15 @@ from extract.pooling import Pooling
 from extract.transform import TransformSpec
 
 ALL = "all"
+# What is trained unless told otherwise: 3 stages of 8 (EfficientNet), 1 of 4 (ResNet). Maps are small there.
+USUAL_SHARE = 3 / 8
 
 
 @dataclass(frozen=True)
 class Split:
     """Where a network was split, and what stands above.
 
+    unfreeze: what was asked for, or what is usual.
     layer: the node whose output the upper part takes; None where that is the image.
     shape: of this output for one image, as `flatten` keeps it: (C, h, w), (T, D) or (D,); of the image (3, S, S).
     upper: (B, *shape) -> float32 (B, D); takes uint8 where `layer` is None.
@@ -44,6 +47,7 @@ class Split:
     feature_dim: D.
     """
 
+    unfreeze: str
     layer: str | None
     shape: tuple[int, ...]
     upper: nn.Module
@@ -52,11 +56,11 @@ class Split:
 
 
 def split_network(
-    name: str, network: Network, transform: TransformSpec, wanted: Wanted, *, unfreeze: str = ALL
+    name: str, network: Network, transform: TransformSpec, wanted: Wanted, *, unfreeze: str | None = None
 ) -> Split:
     """Split a filled network for training what `unfreeze` names and everything above it, up to what `wanted` names.
 
-    unfreeze: a number of stages from the end, a stage or block by its name, or "all".
+    unfreeze: a number of stages from the end, a stage or block by its name, or "all"; None for the USUAL_SHARE.
     Raises UnknownLayer, listing what there is, where no such part can be split off; BackboneError where `wanted` is
     several places at once or nothing above the split can be trained.
     """
@@ -85,7 +89,8 @@ class _Splitting:
         self.stages = ends_of_stages({path: outputs[path] for path in named})
         self.kind = kind_of(outputs[end_name], network.family, wanted)
 
-    def split(self, unfreeze: str) -> Split:
+    def split(self, unfreeze: str | None) -> Split:
+        unfreeze = str(max(1, int(USUAL_SHARE * len(self.stages)))) if unfreeze is None else unfreeze
         node = self._split_node(unfreeze)
         module, stages = self._upper(node)
         if not any(stages):
@@ -94,11 +99,12 @@ class _Splitting:
         feature_dim = int(pool(self.outputs[self.end]).shape[1])
         if node is None:
             side = self.transform.crop
-            return Split(None, (3, side, side), FeatureExtractor(module, self.transform).eval(), stages, feature_dim)
+            upper = FeatureExtractor(module, self.transform).eval()
+            return Split(unfreeze, None, (3, side, side), upper, stages, feature_dim)
         shape = tuple(self.outputs[node].shape[1:])
         if is_channels_last(self.outputs[node]):
             shape = (shape[2], shape[0], shape[1])
-        return Split(self._name(node), shape, module.eval(), stages, feature_dim)
+        return Split(unfreeze, self._name(node), shape, module.eval(), stages, feature_dim)
 
     def names(self) -> tuple[list[str], list[str]]:
         """The stages by the modules that end them, and every other part that can be named."""

@@ -154,8 +154,9 @@ def _finetune_command(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--backbone", metavar="NAME", help="which of the run's backbones, where it has several")
     start.add_argument("--size", metavar="S", type=_positive, help="side of the input in pixels (default: the run's)")
     start.add_argument(
-        "--unfreeze", metavar="N|PART|all", default="3",
-        help="what is trained: the last N stages, a stage or block and all above it, or all (default: 3)",
+        "--unfreeze", metavar="N|PART|all",
+        help="what is trained: the last N stages, a stage or block and all above it, or all (default: three eighths of "
+        "the stages)",
     )  # fmt: skip
     maps = parser.add_argument_group("maps")
     maps.add_argument(

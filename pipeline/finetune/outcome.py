@@ -84,7 +84,7 @@ def _params(tuned: Tuned, plan: FinetunePlan) -> dict[str, Any]:
     best = tuned.training.best_epoch
     return {
         "start": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
-        "unfreeze": plan.unfreeze,
+        "unfreeze": tuned.split.unfreeze,
         "augment": plan.augment,
         "learning_rate": plan.recipe.learning_rate,
         "epochs": best.number if best else 0,
@@ -109,7 +109,7 @@ def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any
     return {
         "from": str(plan.start.resolve()),
         "head": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
-        "unfreeze": plan.unfreeze,
+        "unfreeze": tuned.split.unfreeze,
         "split": tuned.split.layer,
         "size": tuned.transform.crop,
         "augment": plan.augment,

@@ -29,7 +29,7 @@ class FinetunePlan:
     recipe: Recipe = field(default_factory=Recipe)
     head: str | None = None
     backbone: str | None = None
-    unfreeze: str = "3"
+    unfreeze: str | None = None
     augment: str = NO_VIEWS
     views: int | None = None
     size: int | None = None

@@ -54,6 +54,7 @@ def tune(labelled: Labelled, features: Features, plan: FinetunePlan, start: Begi
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
     device = choose_device(plan.device)
     keep_freed_memory()
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     console.say(_outlook(split, plan, start, found.transform))
     layers = _first_layers(labelled, features, plan, start, split)
     shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
@@ -61,7 +62,7 @@ def tune(labelled: Labelled, features: Features, plan: FinetunePlan, start: Begi
         supply_maps(labelled, name, plan, request, split, found.transform, shelf, console) for name in ("train", "val")
     )
     training = build_training(labelled, plan, split, layers, train, val, device)
-    checkpoint = _checkpoint(labelled, plan, start, features)
+    checkpoint = _checkpoint(labelled, plan, start, features, training)
     _restore(training, checkpoint, plan, console)
     try:
         training.run(console.training, checkpoint.save)
@@ -124,7 +125,9 @@ def _class_weights(y: Any, n_classes: int, how: str) -> Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def _checkpoint(labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features) -> Checkpoint:
+def _checkpoint(
+    labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features, training: Training
+) -> Checkpoint:
     """Where the state is kept: named by everything that decides what comes out."""
     data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
     data.update("".join(map(str, labelled.splits)).encode())
@@ -133,7 +136,7 @@ def _checkpoint(labelled: Labelled, plan: FinetunePlan, start: Beginning, featur
         "features": features.resolved.spec.to_dict(),
         "size": start.request.size,
         "head": None if start.is_random else [start.row["name"], start.row["params"]],
-        "unfreeze": plan.unfreeze,
+        "unfreeze": training.split.unfreeze,
         "augment": [plan.augment, plan.n_views],
         "dtype": plan.dtype,
         "device": plan.device,

@@ -33,10 +33,10 @@ def filled(name: str) -> tuple[Network, TransformSpec]:
 @pytest.mark.parametrize(
     ("name", "unfreeze", "layer"),
     [
-        ("resnet18", "1", "layer3"),
+        ("resnet18", None, "layer3"),
         ("resnet18", "layer3.1", "layer3.0"),
         ("resnet18", "layer1", "maxpool"),
-        ("efficientnet_lite0", "3", "_blocks.10"),
+        ("efficientnet_lite0", None, "_blocks.10"),
         ("efficientnet_lite0", "_conv_head", "_blocks.15"),
         ("mobilenet_v3_small", "features.5", "features.4"),
         ("densenet121", "1", "features.denseblock3"),
