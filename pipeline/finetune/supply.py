@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.cache import SHARDS_FOLDER
 from extract.manifest import Manifest, printable
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest
 from extract.settings import Settings
+from extract.shards import SUFFIX
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.finetune.maps import KeptMaps, MadeMaps, Maps
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from extract.splitting import Split
     from extract.transform import TransformSpec
 
-# Of the space that is free, maps may take this much unless told otherwise.
+# Of the space that is free or the cache's already, maps may take this much unless told otherwise.
 DISK_SHARE = 0.5
 
 
@@ -49,30 +51,30 @@ def supply_maps(
     if split.layer is None:
         return made
     requests = [replace(request, view=view.name if view else "") for view in views]
-    if _fits(len(labelled.rows("train")), len(labelled.rows("val")), plan, split):
+    n_bytes = _bytes_of_maps(labelled, plan, split)
+    if n_bytes <= _budget(plan):
         caches = _keep_maps(samples, requests, plan, console)
         return KeptMaps.load(caches, digests, shelf)
     if name == "train":
-        console.say(_too_large(len(labelled.rows("train")), len(labelled.rows("val")), plan, split))
+        console.say(_too_large(n_bytes, plan))
     return replace(made, engine=_engine(request, plan))
 
 
-def _bytes_of_maps(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> int:
-    return (n_train * (1 + plan.n_views) + n_val) * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> int:
+    n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
+    return n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
 
 
 def _budget(plan: FinetunePlan) -> float:
-    return DISK_SHARE * shutil.disk_usage(plan.cache_root).free if plan.disk is None else plan.disk
+    if plan.disk is not None:
+        return plan.disk
+    kept = sum(path.stat().st_size for path in plan.cache_root.glob(f"*/{SHARDS_FOLDER}/*{SUFFIX}"))
+    return DISK_SHARE * (shutil.disk_usage(plan.cache_root).free + kept)
 
 
-def _fits(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> bool:
-    return _bytes_of_maps(n_train, n_val, plan, split) <= _budget(plan)
-
-
-def _too_large(n_train: int, n_val: int, plan: FinetunePlan, split: Split) -> str:
+def _too_large(n_bytes: int, plan: FinetunePlan) -> str:
     return (
-        f"The maps would take {readable_bytes(_bytes_of_maps(n_train, n_val, plan, split))} and may take "
-        f"{readable_bytes(_budget(plan))}: they are made anew in every epoch. More: --disk. Less: a split further "
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(_budget(plan))}: they are made anew in every epoch. More: --disk. Less: a split further "
         "up (--unfreeze), fewer --views."
     )
 
