@@ -74,8 +74,8 @@ def _budget(plan: FinetunePlan) -> float:
 
 def _too_large(n_bytes: int, plan: FinetunePlan) -> str:
     return (
-        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(_budget(plan))}: they are made anew "
-        "in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(_budget(plan))}: they are made "
+        "anew in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
     )
 
 
