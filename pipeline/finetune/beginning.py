@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from extract.fill import extract_features
 from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest
+from extract.settings import Settings
 from extract.spec import FeatureSpec
 from pipeline.console import Console
 from pipeline.errors import PipelineError, UsageError
@@ -66,9 +68,12 @@ def begin(plan: FinetunePlan) -> Beginning:
 def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Console) -> tuple[Labelled, Features]:
     """The labelled images in the splits of the run, and the features that its head was trained on.
 
-    Raises PipelineError where the classes are others, or features are missing.
+    Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
+    backbone at hand is not the run's.
     """
-    with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
+    settings = Settings(plan.engine, plan.device)
+    extract_features(manifest, [start.trained_request], plan.cache_root, settings=settings, progress=console)
+    with Memo(plan.cache_root) as memo:
         labelled = label_samples(
             manifest,
             memo,

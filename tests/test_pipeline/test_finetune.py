@@ -199,7 +199,7 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
         (["--head", "mlp"], USAGE, "The run has no head 'mlp'."),
         (["--backbone", "resnet18"], USAGE, "is a run on efficientnet_lite0, not on resnet18. Run first:"),
         (["--unfreeze", "layer4"], USAGE, "efficientnet_lite0 cannot be split below 'layer4'; --unfreeze takes a"),
-        (["--lr", "1e30"], FAILED, "The loss is no longer a number at step 2 of 4 (epoch 1): the steps are too long."),
+        (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
         (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
         (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
     ],
