@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.cache import SHARDS_FOLDER
+from extract.inventory import remember_use
 from extract.manifest import Manifest, printable
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest
@@ -94,6 +95,7 @@ def _keep_maps(
             f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
             f"{report.refusals[0].reason}."
         )
+    remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
     return [filled.cache for filled in report.filled]
 
 
