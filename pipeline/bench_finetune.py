@@ -40,7 +40,14 @@ class Line:
 
 
 def measure(
-    images: Path, cache_root: Path, *, backbone: str, unfreeze: str, size: int | None, epochs: int
+    images: Path,
+    cache_root: Path,
+    *,
+    backbone: str = "efficientnet_lite0",
+    unfreeze: str = "1",
+    size: int | None = None,
+    epochs: int = 2,
+    engine: str = "auto",
 ) -> list[Line]:
     """Both ways on the same images, the cache first. Raises PipelineError or ExtractError."""
     from extract.engines.torch_engine import keep_freed_memory
@@ -55,7 +62,9 @@ def measure(
     with Memo(cache_root) as memo:
         labelled = label_samples(read_images(images), memo, seed=0)
     recipe = Recipe(epochs=epochs, patience=epochs)
-    plan = FinetunePlan(str(images), images, cache_root, images, recipe, unfreeze=unfreeze, augment="none")
+    plan = FinetunePlan(
+        str(images), images, cache_root, images, recipe, unfreeze=unfreeze, augment="none", engine=engine
+    )
     request = FeatureRequest(backbone, size=size)
     return [_way(way, labelled, plan, request) for way in ("cache", "whole")]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from extract.manifest import scan_folder
+from pipeline import bench_finetune
 from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
 from pipeline.bench_inputs import write_photos
 from pipeline.cli import run
@@ -73,6 +75,14 @@ def test_the_smallest_cosine_is_that_of_the_rows_that_differ_most():
 def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(photos):
     pair = measure_together(photos, ("efficientnet_lite0", "efficientnet_lite1"), rounds=1)
     assert pair["ratio"] == pytest.approx(pair["together"] / pair["apart"], rel=0.01)
+
+
+def test_an_epoch_from_the_cache_ends_where_the_whole_network_does(digits_folder, tmp_path):
+    cache, whole = bench_finetune.measure(digits_folder, tmp_path, size=64, epochs=1, engine="torch")
+    assert (cache.way, whole.way) == ("cache", "whole")
+    assert cache.val_accuracy == whole.val_accuracy
+    ways = [replace(cache, epoch_seconds=2.0), replace(whole, epoch_seconds=14.0)]
+    assert bench_finetune.text_of(ways).endswith("an epoch from the cache is 7.0 times as fast")
 
 
 @pytest.mark.parametrize("what", ["extract", "finetune", "heads"])
