@@ -84,8 +84,8 @@ def _finetune(plan: FinetunePlan, console: Console) -> dict[str, Any]:
     start = begin(plan)
     manifest = read_images(plan.images)
     labelled, features = label(manifest, plan, start, console)
-    tuned = tune(labelled, features, plan, start, console)
-    results = write_outcome(tuned, labelled, plan, manifest, console, began=began)
+    tuned = tune(labelled, features, plan, start, console, began=began)
+    results = write_outcome(tuned, labelled, plan, manifest, console)
     tuned.checkpoint.forget()
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
     remember_use(plan.cache_root, used, plan.images)

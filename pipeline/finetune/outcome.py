@@ -35,13 +35,13 @@ HEAD = "finetuned"
 
 
 def write_outcome(
-    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, console: Console, *, began: float
+    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, console: Console
 ) -> dict[str, Any]:
-    """Write the run folder and return what its results.json says; `began`: `time.perf_counter()` at the beginning.
+    """Write the run folder and return what its results.json says.
 
     Raises PipelineError, ExtractError, and then leaves no folder behind.
     """
-    fit_seconds = time.perf_counter() - began
+    fit_seconds = tuned.training.elapsed
     final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
     asked = ClassifyPlan(
         plan.images, (final,), (HEAD,), plan.cache_root, plan.out, seed=tuned.beginning.results["config"]["seed"]

@@ -46,8 +46,13 @@ class Tuned:
     checkpoint: Checkpoint
 
 
-def tune(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, console: Console) -> Tuned:
-    """Train. Raises ExtractError for a split that is not there, PipelineError for a loss that is no number."""
+def tune(
+    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, console: Console, *, began: float
+) -> Tuned:
+    """Train; `began`: by `time.perf_counter`.
+
+    Raises ExtractError for a split that is not there, PipelineError for a loss that is no number.
+    """
     request = start.request
     network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
     wanted = Wanted(request.layer, request.pooling)
@@ -62,6 +67,7 @@ def tune(labelled: Labelled, features: Features, plan: FinetunePlan, start: Begi
         supply_maps(labelled, name, plan, request, split, found.transform, shelf, console) for name in ("train", "val")
     )
     training = build_training(labelled, plan, split, layers, train, val, device)
+    training.started = began
     checkpoint = _checkpoint(labelled, plan, start, features, training)
     _restore(training, checkpoint, plan, console)
     try:

@@ -71,7 +71,10 @@ class Epoch:
 
 @dataclass
 class Training:
-    """One network on its way; `weights` (C,) are those of the classes."""
+    """One network on its way; `weights` (C,) are those of the classes.
+
+    started: when this process began with it, by `time.perf_counter`; spent: seconds of the processes before.
+    """
 
     network: Trained
     split: Split
@@ -84,6 +87,8 @@ class Training:
     loss_sum: float = 0.0
     seconds: float = 0.0
     epochs: list[Epoch] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         self.optimiser = torch.optim.AdamW(groups(self.split, self.network, self.recipe), lr=0.0)
@@ -97,6 +102,11 @@ class Training:
     def best_epoch(self) -> Epoch | None:
         """The epoch that val likes best; of equals the first."""
         return min(self.epochs, key=lambda epoch: epoch.rank) if self.epochs else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds up to now, in all processes."""
+        return self.spent + time.perf_counter() - self.started
 
     @property
     def is_over(self) -> bool:
@@ -213,6 +223,7 @@ class Training:
             "step": self.step,
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
+            "elapsed": self.elapsed,
             "epochs": json.dumps([vars(epoch) for epoch in self.epochs]),
             "weights": {name: tensor.detach() for name, tensor in learned(self.network)},
             "mean": self.mean,
@@ -223,6 +234,7 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state as if nothing had happened."""
         self.step, self.loss_sum, self.seconds = state["step"], state["loss_sum"], state["seconds"]
+        self.spent = state["elapsed"]
         self.epochs = [Epoch(**values) for values in json.loads(state["epochs"])]
         self.take(state["weights"])
         for name in self.mean:
