@@ -72,11 +72,12 @@ def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePla
     X_val, y_val = features.X[labelled.place("val")], labelled.y[labelled.rows("val")]
     scores = as_head(last_layers, 1.0).predict_proba(X_val)
     head = as_head(last_layers, fit_tempering(scores, y_val))
-    val = score(y_val, head.predict_proba(X_val), head.predict(X_val))
+    on_val, proba_val = head.predict_both(X_val)
+    val = score(y_val, proba_val, on_val)
     result = SweepResult(head, _params(tuned, plan), _grid(tuned), val, fit_seconds, 1)
     X_test = features.X[labelled.place("test")]
     started = time.perf_counter()
-    predicted, proba = head.predict(X_test), head.predict_proba(X_test)
+    predicted, proba = head.predict_both(X_test)
     return Tried(features, HEAD, result, predicted, proba, None, round(time.perf_counter() - started, 4))
 
 
