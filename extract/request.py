@@ -46,18 +46,8 @@ NOT_RESOLVING = {
     "manifest",
     "memo",
 }
-NOT_RESOLVING |= {
-    "plan",
-    "progress",
-    "report",
-    "seals",
-    "settings",
-    "shards",
-    "source_classes",
-    "splitting",
-    "thumbnails",
-}
-NOT_RESOLVING |= {"thumbnails", "verify", "views"}
+NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes"}
+NOT_RESOLVING |= {"splitting", "thumbnails", "verify", "views", "ways"}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from extract.layers import (
 )
 from extract.pooling import Pooling
 from extract.transform import TransformSpec
+from extract.ways import between, narrow, needed, parameters_of
 
 ALL = "all"
 # What is trained unless told otherwise: 3 stages of 8 (EfficientNet), 1 of 4 (ResNet). Maps are small there.
@@ -77,9 +78,9 @@ class _Splitting:
         self.traced = Traced(name, network)
         (end_name,) = places_of(network, self.traced, wanted)
         self.end = self.traced.node(end_name)
-        self.nodes = _between(self.traced.graph, self.end)
+        self.nodes = between(self.traced.graph, self.end)
         self.index = {node: i for i, node in enumerate(self.nodes)}
-        self.narrow = _narrow(self.nodes)
+        self.narrow = narrow(self.nodes)
         stages = [path for path in places_of(network, self.traced, Wanted(STAGES))[:-1] if self._is_inside(path)]
         named = {path: self.traced.node(path) for path in [*stages, end_name]}
         passed = {self._name(node): node for node in self.narrow if node.op != "placeholder"}
@@ -172,9 +173,9 @@ class _Splitting:
         ends = {self.traced.node(path) for path in self.stages[:-1]}
         stages: list[list[nn.Parameter]] = [[]]
         seen: set[int] = set()
-        for node in _needed(self.traced.graph, self.end, first):
+        for node in needed(self.traced.graph, self.end, first):
             copies[node] = graph.node_copy(node, lambda old: copies[old])
-            for parameter in _parameters(self.traced.root, node):
+            for parameter in parameters_of(self.traced.root, node):
                 if id(parameter) not in seen:
                     stages[-1].append(parameter)
                     seen.add(id(parameter))
@@ -189,54 +190,5 @@ class _Splitting:
         return module, [stage for stage in stages if stage]
 
 
-def _between(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
-    """The nodes on some way from the image to `end`, in order, both included."""
-    after: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(source in after for source in node.all_input_nodes):
-            after.add(node)
-    before = _ancestors(end)
-    return [node for node in graph.nodes if node in after and node in before]
-
-
-def _ancestors(end: fx.Node, until: fx.Node | None = None) -> set[fx.Node]:
-    """`end` and what it is computed from; `until` and what is before it left out."""
-    found, todo = set(), [end]
-    while todo:
-        node = todo.pop()
-        if node not in found and node is not until:
-            found.add(node)
-            todo += node.all_input_nodes
-    return found
-
-
-def _needed(graph: fx.Graph, end: fx.Node, start: fx.Node) -> list[fx.Node]:
-    """What `end` needs besides `start`, in order; parameters that are read as such are among it."""
-    needed = _ancestors(end, until=start)
-    return [node for node in graph.nodes if node in needed]
-
-
-def _narrow(nodes: list[fx.Node]) -> set[fx.Node]:
-    """Those of the nodes, which stand in order, that every way from the first to the last passes through."""
-    index = {node: i for i, node in enumerate(nodes)}
-    found, furthest = set(), 0
-    for i, node in enumerate(nodes):
-        if furthest <= i:
-            found.add(node)
-        furthest = max([furthest, *(index[user] for user in node.users if user in index)])
-    return found
-
-
 def _is_in(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}.")
-
-
-def _parameters(root: nn.Module, node: fx.Node) -> list[nn.Parameter]:
-    """What a node would have trained."""
-    if node.op == "call_module":
-        return list(root.get_submodule(str(node.target)).parameters())
-    if node.op == "get_attr":
-        owner, _, name = str(node.target).rpartition(".")
-        value = getattr(root.get_submodule(owner), name)
-        return [value] if isinstance(value, nn.Parameter) else []
-    return []

@@ -9,9 +9,11 @@
 recipe.py      how it is trained: every number with its reason
 start.py       the head of a run as the last layers of a network, and back
 network.py     the part that is trained, with its parameters by depth
-maps.py        where the maps of a batch come from: the cache, or the images anew
+maps.py, supply.py
+               where the maps of a batch come from: the cache, or the images anew; which of them
 training.py    the loop
+epochs.py      what each pass came to, by val
 checkpoint.py  what survives a kill
-story.py       all of it, from a run folder to another
-outcome.py     the tuned network as a run like any other
+plan.py, command.py, beginning.py, story.py, outcome.py
+               what was asked for, and all of it from a run folder to another, which is like any other
 """

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import PipelineError
+from pipeline.finetune.epochs import Epoch, judge
 from pipeline.finetune.maps import Maps, in_order, shuffled
 from pipeline.finetune.network import Trained, groups, learned
 from pipeline.finetune.recipe import Recipe
@@ -51,22 +52,6 @@ class Part:
     def rows(self) -> NDArray[np.int64]:
         """All of them."""
         return np.arange(len(self.y))
-
-
-@dataclass
-class Epoch:
-    """What one pass came to; `val_accuracy` and `val_log_loss` are those of the running mean."""
-
-    number: int
-    train_loss: float
-    val_accuracy: float
-    val_log_loss: float
-    seconds: float
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Smaller is better."""
-        return -self.val_accuracy, self.val_log_loss
 
 
 @dataclass
@@ -142,7 +127,7 @@ class Training:
                 self.seconds = before + time.perf_counter() - started
                 yield
         scores = self.scores(self.val)
-        accuracy, loss = _judged(scores, self.val.y)
+        accuracy, loss = judge(scores, self.val.y)
         train_loss = self.loss_sum / len(self.train.y)
         self.epochs.append(Epoch(number + 1, train_loss, accuracy, loss, round(self.seconds, 3)))
         self.loss_sum = self.seconds = 0.0
@@ -241,12 +226,3 @@ class Training:
             self.mean[name].copy_(state["mean"][name])
             self.best[name].copy_(state["best"][name])
         self.optimiser.load_state_dict(state["optimiser"])
-
-
-def _judged(scores: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[float, float]:
-    """Accuracy and log loss, the latter at its best temperature: smoothed labels make scores too cautious."""
-    from classify.calibration import fit_temperature, softmax
-    from classify.metrics import log_loss
-
-    proba = softmax(scores.astype(np.float64) / fit_temperature(scores, y))
-    return float((scores.argmax(axis=1) == y).mean()), log_loss(y, proba)
