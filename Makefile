@@ -20,7 +20,7 @@ OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict report picture test lint torture bench clean
+.PHONY: all help install data features classify run predict finetune report picture test lint torture bench clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
@@ -54,6 +54,9 @@ run: features classify  ## features, then classify
 predict: $(STAMP)  ## label IMAGES with the best head of RUN
 	@$(COMMAND) predict "$(RUN)" "$(IMAGES)" $(GO_ON)
 
+finetune: $(STAMP)  ## train the network of RUN on, on IMAGES (ARGS="--unfreeze all --size 96")
+	@$(COMMAND) finetune "$(IMAGES)" --from "$(RUN)" --cache "$(CACHE)" $(OUT_OPTION) $(ARGS) $(GO_ON)
+
 report: $(STAMP)  ## write report.html of RUN and name it (ARGS=--open shows it)
 	@$(COMMAND) report "$(RUN)" $(ARGS)
 
@@ -75,6 +78,7 @@ survey: $(STAMP)  ## every network there is, once through --engine auto (about h
 bench: $(STAMP)  ## our extraction and our heads against what is usual, on this machine
 	@$(COMMAND) bench extract --backbone $(BACKBONE)
 	@$(COMMAND) bench heads
+	@$(COMMAND) bench finetune
 
 clean:  ## remove the environment, the made data sets and tool caches; features and runs stay
 	rm -rf $(VENV) data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,8 +4,11 @@
     manifest.py    folders and tables become samples
     decode.py      bytes become pixels
     transform.py   pixels become the backbone's input size, in uint8
+    views.py       how the same picture might also look: seeded, so that it can be cached
     architectures.py, pixels.py, weights.py, layers.py, backbones.py
                    a name becomes a frozen network with its transform, cut at one layer or several
+    splitting.py, ways.py
+                   a network as two: the lower part kept as it is, the upper part to be trained
     pooling.py     feature maps become vectors
     engines/       what runs the network on this machine
     spec.py        what features are a function of, and the key of that

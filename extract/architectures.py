@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from extract.errors import UnknownBackbone
+from extract.errors import BackboneError, UnknownBackbone
 from extract.pixels import PIXELS, Pixels
 from extract.transform import TransformSpec
 
@@ -185,10 +185,16 @@ class _ShapesOnly(TorchFunctionMode):
 def output_on_meta(module: nn.Module, side: int) -> Tensor | Any:
     """What `module` answers to two uint8 images of side S, on the meta device: shapes without arithmetic.
 
-    The module itself is left as it is. Returns a meta tensor, or whatever else the module returns.
+    The module itself is left as it is. Returns a meta tensor, or whatever else the module returns. Raises BackboneError
+    where it takes no images of this side: too small for its strides, or another than a transformer was made for.
     """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     images = torch.empty((PROBE_ROWS, 3, side, side), dtype=torch.uint8, device="meta")
-    with torch.inference_mode():
-        return torch.func.functional_call(module, shapes, (images,))
+    try:
+        with torch.inference_mode():
+            return torch.func.functional_call(module, shapes, (images,))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise BackboneError(
+            f"the network does not take images of {side} x {side} pixels; choose another --size, or leave it out"
+        ) from error

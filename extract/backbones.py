@@ -9,17 +9,18 @@ pooling behind every cut, and the whole is one module:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from extract.architectures import LITE_SIZES, build_network, check_name, network_names
+from extract.architectures import LITE_SIZES, Network, build_network, check_name, network_names
 from extract.layers import Cut, FeatureExtractor, Wanted, cut_network
 from extract.memo import FileState
 from extract.pixels import PIXELS
-from extract.transform import TransformSpec
+from extract.transform import TransformSpec, scaled_to
 from extract.weights import (
+    WeightsSource,
     fetch,
     fill_network,
     find_weights,
@@ -38,6 +39,7 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "load_layers",
+    "load_network",
     "network_names",
 ]
 
@@ -81,37 +83,41 @@ class BackboneInfo:
 
 
 def load_backbone(
-    name: str, *, weights: str | None = None, layer: str | None = None, pooling: str | None = None
+    name: str,
+    *,
+    weights: str | None = None,
+    layer: str | None = None,
+    pooling: str | None = None,
+    size: int | None = None,
 ) -> Backbone:
     """Load a backbone by name, frozen and in eval mode, with the transform that its weights expect.
 
     weights: a name from torchvision's enumeration, a .pth or .safetensors file, or None for the default.
     layer: any node of the network's graph, or `stages` for the end of every stage; None for the end of the network.
     pooling: avg, max, gem, flatten or cls; without a layer it applies to the last feature map.
+    size: side of the input in pixels; None for the one that the weights expect.
     Raises UnknownBackbone, UnknownLayer, WeightsMissing, WeightsMismatch, or BackboneError for a pooling that the layer
     does not allow.
     """
-    return load_layers(name, [Wanted(layer, pooling)], weights=weights)[0]
+    return load_layers(name, [Wanted(layer, pooling)], weights=weights, size=size)[0]
 
 
-def load_layers(name: str, wanted: Sequence[Wanted], *, weights: str | None = None) -> tuple[Backbone, tuple[Cut, ...]]:
+def load_layers(
+    name: str, wanted: Sequence[Wanted], *, weights: str | None = None, size: int | None = None
+) -> tuple[Backbone, tuple[Cut, ...]]:
     """Load a network once and cut it in several places: one forward pass gives the vectors of all of them.
 
     Returns a backbone whose vectors are those of each place side by side, and what each was resolved to, with its
     columns. Raises as `load_backbone` does.
     """
-    check_name(name)
-    found = find_weights(name, weights)
-    path = fetch(found)
-    state = settled_state(path)
-    network = build_network(name, found.meta)
-    fill_network(network, read_tensors(path), backbone=name, file_name=path.name)
+    network, found, state = load_network(name, weights=weights, size=size)
     cut = cut_network(name, network, found.transform, wanted)
+    assert found.path is not None, "a network that is loaded was read from somewhere"
     backbone = Backbone(
         name=name,
         source=_source(name),
         weights=found.name,
-        weights_path=path,
+        weights_path=found.path,
         weights_digest=weights_digest(network),
         weights_state=state,
         layer=", ".join(each.layer for each in cut.cuts),
@@ -121,6 +127,24 @@ def load_layers(name: str, wanted: Sequence[Wanted], *, weights: str | None = No
         module=cut.module,
     )
     return backbone, cut.cuts
+
+
+def load_network(
+    name: str, *, weights: str | None = None, size: int | None = None
+) -> tuple[Network, WeightsSource, FileState]:
+    """Load a network as it is, not yet cut: with its weights, what they are, and the state of their file.
+
+    Raises as `load_backbone` does.
+    """
+    check_name(name)
+    found = find_weights(name, weights)
+    path = fetch(found)
+    state = settled_state(path)
+    network = build_network(name, found.meta)
+    fill_network(network, read_tensors(path), backbone=name, file_name=path.name)
+    if size is not None:
+        found = replace(found, transform=scaled_to(found.transform, size))
+    return network, found, state
 
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:

@@ -116,6 +116,14 @@ class FeatureCache:
             )
         return out
 
+    def stored_order(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The positions 0..N-1 of these digests (N, 32) in the order in which their rows stand on the disk."""
+        place = self._find(digests)[0]
+        if not len(self._sorted):
+            return place
+        order: NDArray[np.int64] = np.lexsort((self._row_of[place], self._shard_of[place]))
+        return order
+
     def add(self, rows: shards.Rows, record: dict[str, Any]) -> None:
         """Publish rows as one more shard; they are seen after `refresh`. Raises CacheUnwritable."""
         self._write_spec()

@@ -30,6 +30,7 @@ from extract.manifest import Sample
 from extract.plan import Group
 from extract.spec import image_digest
 from extract.transform import TransformSpec
+from extract.views import apply_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +144,8 @@ def _fit(digest: bytes, data: bytes, groups: Sequence[Group], max_pixels: int) -
             pixels[group.at_least] = decode_image(data, max_pixels=max_pixels, at_least=group.at_least)
         if wanted not in fitted:
             fitted[wanted] = apply_transform(pixels[group.at_least], group.transform)
-        images.append((group, fitted[wanted]))
+        view = group.view
+        images.append((group, fitted[wanted] if view is None else apply_view(fitted[wanted], view, digest)))
     return images
 
 

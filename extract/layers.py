@@ -109,23 +109,25 @@ def cut_network(
 
     Raises UnknownLayer, or BackboneError where a node puts out nothing that its pooling takes.
     """
-    traced = _Traced(name, network)
-    places = [_places(network, traced, one) for one in wanted]
+    traced = Traced(name, network)
+    places = [places_of(network, traced, one) for one in wanted]
     graph = traced.graph_with({place: traced.node(place) for candidates in places for place in candidates})
     outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
     pools = _Pools(graph, traced)
     cuts = []
     for one, candidates in zip(wanted, places, strict=True):
-        chosen = _ends_of_stages({place: outputs[place] for place in candidates})
+        chosen = ends_of_stages({place: outputs[place] for place in candidates})
         start = pools.width
-        kinds = [pools.add(name, place, outputs[place], _kind(outputs[place], network.family, one)) for place in chosen]
+        kinds = [
+            pools.add(name, place, outputs[place], kind_of(outputs[place], network.family, one)) for place in chosen
+        ]
         layer = f"{STAGES}:{'+'.join(chosen)}" if one.layer == STAGES else chosen[0]
         cuts.append(Cut(layer, kinds[0], pools.width - start, start))
     module = FeatureExtractor(pools.side_by_side(), transform).eval().requires_grad_(False)
     return CutNetwork(module, tuple(cuts))
 
 
-def _places(network: Network, traced: _Traced, wanted: Wanted) -> list[str]:
+def places_of(network: Network, traced: Traced, wanted: Wanted) -> list[str]:
     """The node asked for; for `stages` whatever may end one, in the order in which they run, and at last the end."""
     family = network.family
     end = family.feature_map if wanted.pooling else family.layer or family.feature_map
@@ -141,7 +143,7 @@ def _places(network: Network, traced: _Traced, wanted: Wanted) -> list[str]:
     return [*sorted(before_the_end, key=traced.position), end]
 
 
-def _ends_of_stages(outputs: dict[str, Any]) -> list[str]:
+def ends_of_stages(outputs: dict[str, Any]) -> list[str]:
     """Those of these nodes, given in their order, that end a stage by the rules above; the last always does."""
     *blocks, end = outputs
     stages = [list(stage) for _, stage in groupby(blocks, key=lambda name: outputs[name].shape)]
@@ -150,7 +152,7 @@ def _ends_of_stages(outputs: dict[str, Any]) -> list[str]:
     return [*(stage[-1] for stage in stages), end]
 
 
-class _Traced:
+class Traced:
     """The operations that a network runs in eval mode, as a graph, and the paths by which they are named."""
 
     def __init__(self, name: str, network: Network) -> None:
@@ -194,7 +196,7 @@ class _Pools:
     Networks compute many activations in place, in the very memory of the map that another cut asks for.
     """
 
-    def __init__(self, module: fx.GraphModule, traced: _Traced) -> None:
+    def __init__(self, module: fx.GraphModule, traced: Traced) -> None:
         self.module, self.traced = module, traced
         self.width = 0
         self._done: dict[tuple[fx.Node, str], fx.Node] = {}
@@ -203,7 +205,7 @@ class _Pools:
     def add(self, name: str, place: str, output: Any, kind: str) -> str:
         """Pool the output of a node as the next columns; returns the kind. Raises BackboneError."""
         _check_output(name, place, output)
-        pool = Pooling(kind, channels_last=_is_channels_last(output))
+        pool = Pooling(kind, channels_last=is_channels_last(output))
         self.width += pool(output).shape[1]
         node = self.traced.node(place)
         if (node, kind) not in self._done:
@@ -260,7 +262,7 @@ def _check_output(name: str, node: str, output: Any) -> None:
         )
 
 
-def _kind(output: Any, family: Family, wanted: Wanted) -> str:
+def kind_of(output: Any, family: Family, wanted: Wanted) -> str:
     """The pooling asked for, or the usual one; for a vector always `flatten`, for nothing is left to choose."""
     n_dimensions = getattr(output, "ndim", 0)
     if n_dimensions == 2 and wanted.pooling != "cls":
@@ -268,6 +270,6 @@ def _kind(output: Any, family: Family, wanted: Wanted) -> str:
     return wanted.pooling or (family.pooling if n_dimensions == 3 else "avg")
 
 
-def _is_channels_last(output: Tensor) -> bool:
+def is_channels_last(output: Tensor) -> bool:
     """Whether a map is (B, h, w, D): the images are square, and so is every map of theirs."""
     return output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]

@@ -27,6 +27,7 @@ from extract.request import FeatureRequest, Loaded, Resolved
 from extract.settings import Settings
 from extract.spec import REDUCED, FeatureSpec
 from extract.transform import TransformSpec
+from extract.views import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,6 +79,12 @@ class Group:
         return replace(self.transform, mean=(), std=())
 
     @property
+    def view(self) -> View | None:
+        """Which view of its images it wants; None for the images themselves."""
+        name = next(iter(self.plans.values())).spec.view
+        return View.of(name) if name else None
+
+    @property
     def at_least(self) -> int | None:
         """The shortest side that decoding may reduce an image to, in pixels; None to decode all of it."""
         spec = next(iter(self.plans.values())).spec
@@ -115,11 +122,16 @@ class Group:
             device=settings.device,
             precision=spec.precision,
             batch_size=settings.batch_size,
-            graphs=GraphFolder(next(iter(self.plans.values())).cache.folder),
+            graphs=GraphFolder(self._graph_folder()),
             say=say,
         )
         self.loaded = None  # the engine has what it needs of it
         return self.engine
+
+    def _graph_folder(self) -> Path:
+        """Beside the vectors; those of all views share one, for their graph is the same."""
+        plan = next(iter(self.plans.values()))
+        return plan.cache.folder.with_name(replace(plan.spec, view="").folder_name)
 
     def _place_columns(self) -> list[list[str]]:
         """Say which columns of the output are whose, and return the cuts that give them: layer and pooling of each.
@@ -209,9 +221,10 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
 
 
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
-    groups: dict[tuple[str | None, ...], list[FeatureRequest]] = {}
+    groups: dict[tuple[object, ...], list[FeatureRequest]] = {}
     for request in dict.fromkeys(asked):
-        groups.setdefault((request.backbone, request.weights, request.precision, request.decode), []).append(request)
+        network = request.backbone, request.weights, request.precision, request.decode, request.size, request.view
+        groups.setdefault(network, []).append(request)
     return list(groups.values())
 
 

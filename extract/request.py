@@ -46,12 +46,16 @@ NOT_RESOLVING = {
     "manifest",
     "memo",
 }
-NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes", "thumbnails", "verify"}
+NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes"}
+NOT_RESOLVING |= {"splitting", "thumbnails", "verify", "views", "ways"}
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A backbone as users name it; None stands for the backbone's own default."""
+    """A backbone as users name it; None stands for the backbone's own default.
+
+    size: side of the input in pixels. view: name of a view (`views.py`), empty for the image itself.
+    """
 
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
@@ -60,12 +64,16 @@ class FeatureRequest:
     precision: str = "fp32"
     dtype: str = "float32"
     decode: str = FULL
+    size: int | None = None
+    view: str = ""
 
     def load(self) -> Backbone:
         """Load the backbone. Raises BackboneError."""
         from extract.backbones import load_backbone
 
-        return load_backbone(self.backbone, weights=self.weights, layer=self.layer, pooling=self.pooling)
+        return load_backbone(
+            self.backbone, weights=self.weights, layer=self.layer, pooling=self.pooling, size=self.size
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def load_together(requests: Sequence[FeatureRequest]) -> Loaded:
     if len(wanted) == 1:
         backbone = first.load()
         return Loaded(backbone, {wanted[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
-    backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights)
+    backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights, size=first.size)
     return Loaded(backbone, dict(zip(wanted, cuts, strict=True)))
 
 
@@ -119,6 +127,7 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
         precision=request.precision,
         dtype=request.dtype,
         decode=request.decode,
+        view=request.view,
     )
     return Resolved(spec, backbone.weights)
 

@@ -20,6 +20,8 @@ DTYPES = ("float32", "float16")
 PRECISIONS = ("fp32", "fp16", "bf16")
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
+# Left out of the text, and so of the key, where they have this value: keys from before there were such fields stay.
+USUAL = {"decode": FULL, "view": ""}
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,15 @@ class FeatureSpec:
     precision: str = "fp32"
     dtype: str = "float32"
     decode: str = FULL
+    view: str = ""
 
     def to_json(self) -> str:
         """The canonical text: keys sorted, no spaces, plain values only."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; `decode` only where it is not FULL, as in the keys from before there was it."""
-        values = self._values()
-        return values if self.decode != FULL else {name: values[name] for name in values if name != "decode"}
+        """Plain values, ready for JSON; what is USUAL is left out."""
+        return {name: value for name, value in self._values().items() if name not in USUAL or USUAL[name] != value}
 
     def _values(self) -> dict[str, Any]:
         return {**asdict(self), "transform": self.transform.to_dict()}
@@ -53,8 +55,8 @@ class FeatureSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureSpec:
         """The inverse of `to_dict`. Raises KeyError or TypeError on values that are no spec."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name != "decode"}
-        known["decode"] = values.get("decode", FULL)
+        whole = {**USUAL, **values}
+        known = {field.name: whole[field.name] for field in fields(cls)}
         return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
 
     @property

@@ -7,7 +7,7 @@ graph. So an image takes a quarter of the memory, and resizing uses the integer 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from extract.errors import ImageRefused
@@ -44,6 +44,11 @@ class TransformSpec:
     def from_dict(cls, values: dict[str, Any]) -> TransformSpec:
         """The inverse of `to_dict`."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:
+    """The same for inputs of another side: the image is resized in proportion, and the same part of it cut out."""
+    return replace(spec, resize=round(spec.resize * size / spec.crop), crop=size)
 
 
 def apply_transform(image: Tensor, spec: TransformSpec) -> Tensor:

@@ -4,6 +4,7 @@ find_weights -> WeightsSource      which file, which transform; nothing is read 
 fetch        -> Path               the file on this machine, downloaded where it is not
 read_tensors -> {name: Tensor}     without ever unpickling an object
 fill_network                       tensors into a network, or one sentence on what does not fit
+save_weights                       a network's tensors as a file of its own, with the transform they expect
 weights_digest                     the identity of the tensors, whatever file they were in
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import pickle
 import re
 import socket
@@ -26,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision import models
 
@@ -42,6 +44,7 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in th
 PATIENCE_S = 20.0  # a network that drops packets must not look like a hang
 WRAPPERS = ("state_dict", "model")  # what training scripts, torchvision's among them, put around a state dict
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+TRANSFORM = "transform"  # what it is called in the metadata of a .safetensors file
 COUNTERS = "num_batches_tracked"  # written while training, read by nothing afterwards, absent from old files
 
 # Names that torchvision itself translates when it reads its own older files.
@@ -88,7 +91,8 @@ def named_weights(backbone: str) -> list[WeightsSource]:
 def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
     """Resolve what `--weights` says: nothing, a name from the enumeration, or a file.
 
-    A file that is called like a published one gets that one's transform, any other the default's.
+    A file that says which transform it expects gets that one; one that is called like a published file that one's; any
+    other the default's.
     Raises WeightsMissing where it is neither a name nor a file.
     """
     named = named_weights(backbone)
@@ -104,7 +108,7 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
         known = ", ".join(source.name for source in named)
         raise WeightsMissing(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
     like = next((source for source in named if source.path and source.path.name == path.name), named[0])
-    return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
+    return WeightsSource(backbone, path.name, path, _recorded_transform(path) or like.transform, meta=like.meta)
 
 
 def fetch(source: WeightsSource) -> Path:
@@ -177,6 +181,26 @@ def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: s
     filled._metadata = network.module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
     network.module.load_state_dict(filled, strict=False, assign=True)
     network.module.requires_grad_(False)
+
+
+def save_weights(path: Path, network: Network, transform: TransformSpec) -> None:
+    """Write the tensors of a filled network as .safetensors, and in its metadata the transform that they expect."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.module.state_dict().items()}
+    save_file(tensors, path, metadata={TRANSFORM: json.dumps(transform.to_dict())})
+
+
+def _recorded_transform(path: Path) -> TransformSpec | None:
+    """What `save_weights` wrote down; None for files of others, and for those that `read_tensors` will refuse."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            recorded = (file.metadata() or {}).get(TRANSFORM)
+        return None if recorded is None else TransformSpec.from_dict(json.loads(recorded))
+    except (SafetensorError, OSError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsMismatch(f"{path.name} records a transform that cannot be read ({error})") from error
 
 
 def weights_digest(network: Network) -> str:

@@ -16,9 +16,10 @@ select.py, selection_text.py, transfer.py
 compare.py, compare_text.py, few_shot.py
                       several runs in one table; how far few labels go
 report/               one run as a page to look at
+finetune/             the network itself trained on, from a run's head and cached maps
 memory.py             features that are larger than memory
-bench_extract.py, bench_rivals.py, bench_heads.py
-                      how fast both stages are, beside what is usual
+bench_extract.py, bench_rivals.py, bench_heads.py, bench_finetune.py
+                      how fast both stages and fine-tuning are, beside what is usual
 doctor.py             what this machine offers
 errors.py             what the pipeline itself refuses
 """

@@ -93,7 +93,9 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
                      for each in candidates]  # fmt: skip
         return min(differing, key=len)
     there_is = {**spec.to_dict(), "decode": spec.decode, "layer": spec.layer.partition(":")[0]}
-    named = [(name, there_is[name], wanted[name]) for name in ("layer", "pooling", "precision", "dtype", "decode")]
+    there_is |= {"size": spec.transform.crop, "view": spec.view}
+    fields = ("layer", "pooling", "precision", "dtype", "decode", "size", "view")
+    named = [(name, there_is[name], wanted[name]) for name in fields]
     return [(name, there, want) for name, there, want in named if want is not None and there != want]
 
 

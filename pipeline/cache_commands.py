@@ -261,6 +261,7 @@ def _info_lines(each: CacheInfo) -> list[str]:
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
         lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
         lines[-1] += "" if spec.decode == FULL else f", {spec.decode} decoding"
+        lines[-1] += f", view {spec.view}" if spec.view else ""
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")

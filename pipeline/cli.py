@@ -24,6 +24,7 @@ INTERRUPTED_SENTENCES = {
     "classify": "Stopped before a head was finished: no run was written; the same command starts the heads again.",
     "report": "Stopped: no page was written.",
     "audit": "Stopped before the audit was finished.",
+    "finetune": "Stopped. Maps are kept, and the training up to the last half minute: the same command with --resume.",
 }
 
 EXAMPLES = """\
@@ -82,6 +83,14 @@ def build_parser() -> argparse.ArgumentParser:
     _extract_options(predict)
     _common_options(predict, cache_default=None)
 
+    _finetune_command(
+        commands.add_parser(
+            "finetune",
+            help="train the network itself on, from a run's head and cached maps",
+            description="The frozen part of the network runs once per image and view; epochs run only what is above.",
+        )
+    )
+
     report = commands.add_parser("report", help="one run as a page to look at", description="report.html of a run.")
     report.add_argument("run", metavar="RUN", type=Path, help="a run folder, such as data/runs/latest")
     report.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: report.html in the run)")
@@ -129,9 +138,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench", help="how fast extraction and heads are here, against what is usual",
-        description="Options of each: featurecache bench extract --help, featurecache bench heads --help.",
+        description="Options of each: featurecache bench extract --help, and so on.",
     )  # fmt: skip
-    bench.add_argument("what", choices=("extract", "heads"), help="stage one or stage two")
+    bench.add_argument(
+        "what", choices=("extract", "heads", "finetune"), help="stage one, stage two, or epochs from the cache"
+    )
     bench.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its options")
 
     backbones = commands.add_parser("backbones", help="list the backbones that can be named")
@@ -142,6 +153,71 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--cache", metavar="DIR", type=Path, default=DEFAULT_CACHE, help="the cache to look at")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _finetune_command(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
+    start = parser.add_argument_group("start")
+    start.add_argument("--from", metavar="RUN", dest="start", type=Path, required=True, help="a run on these images")
+    start.add_argument(
+        "--head", metavar="NAME",
+        help="a head of the run whose weights start the last layers, or 'random' (default: the best on val that can)",
+    )  # fmt: skip
+    start.add_argument("--backbone", metavar="NAME", help="which of the run's backbones, where it has several")
+    start.add_argument("--size", metavar="S", type=_positive, help="side of the input in pixels (default: the run's)")
+    start.add_argument(
+        "--unfreeze", metavar="N|PART|all",
+        help="what is trained: the last N stages, a stage or block and all above it, or all (default: three eighths of "
+        "the stages)",
+    )  # fmt: skip
+    maps = parser.add_argument_group("maps")
+    maps.add_argument(
+        "--augment", choices=("none", "flip", "light", "strong"), default="light",
+        help="views of each image: its mirror image; shifted, sized and toned; the same further, mirrored and erased "
+        "(default: light)",
+    )  # fmt: skip
+    maps.add_argument("--views", metavar="K", type=_positive, help="views beside the image itself (default: 4)")
+    maps.add_argument(
+        "--disk", metavar="GB", type=_gigabytes,
+        help="what maps may take in the cache; beyond it they are made anew in every epoch (default: half of what is "
+        "free)",
+    )  # fmt: skip
+    maps.add_argument(
+        "--memory", metavar="GB", type=_gigabytes, help="maps beyond this are read from a file (default: half of all)"
+    )
+    maps.add_argument("--dtype", choices=("float32", "float16"), default="float16", help="of the kept maps")
+    _training_options(parser.add_argument_group("training"))
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where it runs")
+    parser.add_argument(
+        "--engine", choices=("auto", "onnxruntime", "torch"), default="auto", help="what runs the frozen part"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
+    parser.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
+    _common_options(parser)
+
+
+def _training_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--epochs", metavar="N", type=_positive, default=10, help="passes over train (default: 10)")
+    group.add_argument(
+        "--lr", metavar="RATE", type=_rate, default=1e-3, help="of the last layers, lower further down (default: 0.001)"
+    )
+    group.add_argument("--batch-size", metavar="N", type=_positive, default=32, help="images a step (default: 32)")
+    group.add_argument(
+        "--parts", metavar="N", type=_positive, default=1,
+        help="passes that a step is cut into, adding up their gradients, to save memory (default: 1)",
+    )  # fmt: skip
+    group.add_argument("--patience", metavar="N", type=_positive, default=5, help="epochs without a better val")
+    group.add_argument("--smoothing", metavar="PART", type=_part, default=0.1, help="of labels (default: 0.1)")
+    group.add_argument(
+        "--class-weight", choices=("none", "balanced"), default="none", help="balanced: rare classes weigh as much"
+    )
+    group.add_argument(
+        "--batch-norm", choices=("frozen", "trained"), default="frozen", help="its statistics (default: frozen)"
+    )
+    group.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of products (default: bf16 on cuda)"
+    )
+    group.add_argument("--seed", metavar="N", type=_whole, default=0, help="of views, order and a random head")
 
 
 def _cache_commands(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +269,9 @@ def _backbone_options(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the network's arithmetic"
     )
     group.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the kept numbers")
+    group.add_argument(
+        "--size", metavar="S", type=_positive, help="side of the input in pixels (default: what the weights expect)"
+    )
     group.add_argument(
         "--decode", choices=("full", "reduced"), default="full",
         help="reduced: read a JPEG of more than twice the size that is needed at a half, a quarter or an eighth of it; "
@@ -262,6 +341,26 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no learning rate, which is above 0")
+    return value
+
+
+def _part(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a part: 0 or more, and less than 1")
+    return value
 
 
 def _positive(text: str) -> int:

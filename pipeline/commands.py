@@ -103,6 +103,13 @@ def _errors_place(out: Path | None, cache_root: Path) -> Path:
     return out.parent / ERRORS_FILE
 
 
+def finetune(options: argparse.Namespace) -> int:
+    """Train the network itself on, from a run's head and cached maps."""
+    from pipeline.finetune.command import finetune as tune
+
+    return tune(options)
+
+
 def backbones(options: argparse.Namespace) -> int:
     """What --backbone can name."""
     from extract.backbones import list_backbones
@@ -232,6 +239,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "classify": classify,
     "run": run,
     "predict": predict,
+    "finetune": finetune,
     "bench": bench,
     "compare": compare,
     "report": report,
@@ -255,6 +263,7 @@ def requests_of(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
             options.precision,
             options.dtype,
             options.decode,
+            options.size,
         )
         for name in _named("--backbone", options.backbone or [DEFAULT_BACKBONE])
         for layer in _named("--layer", options.layer or [DEFAULT_LAYER])

@@ -60,11 +60,15 @@ class Console:
         """So many settings of a head have been fitted."""
         self._show(head, "settings", done, total, text)
 
-    def _show(self, kind: str, unit: str, done: int, total: int, postfix: str = "") -> None:
+    def training(self, done: int, total: int, text: str) -> None:
+        """So many steps of a training are done, perhaps by an earlier process."""
+        self._show("fine-tuning", "steps", done, total, text, before=done - 1)
+
+    def _show(self, kind: str, unit: str, done: int, total: int, postfix: str = "", before: int = 0) -> None:
         if self._quiet:
             return
         if self._bar is None or self._kind != kind:
-            self._open(kind, unit, total)
+            self._open(kind, unit, total, before)
         assert self._bar is not None
         if postfix:
             self._bar.set_postfix_str(postfix, refresh=False)
@@ -72,14 +76,20 @@ class Console:
         if done >= total:
             self._close()
 
-    def _open(self, kind: str, unit: str, total: int) -> None:
+    def _open(self, kind: str, unit: str, total: int, before: int) -> None:
         from tqdm import tqdm
 
         self._close()
         interval = 0.2 if self._stream.isatty() else 10.0
         self._kind = kind
         self._bar = tqdm(
-            total=total, desc=kind, unit=f" {unit}", file=self._stream, mininterval=interval, maxinterval=60.0
+            total=total,
+            initial=before,
+            desc=kind,
+            unit=f" {unit}",
+            file=self._stream,
+            mininterval=interval,
+            maxinterval=60.0,
         )
 
     def _close(self) -> None:

@@ -248,7 +248,7 @@ def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | N
         if option == "layer" and layers != [None]:
             words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
         elif value is not None and value != getattr(FeatureRequest(), option):
-            words += [f"--{option}", value]
+            words += [f"--{option}", str(value)]
     if str(cache_root) != "data/cache":
         words += ["--cache", str(cache_root)]
     return words

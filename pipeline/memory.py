@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Heads take some memory besides the features, and so does everything else that runs.
 DEFAULT_SHARE = 0.5
-# Rows looked up at a time: 8192 x 1280 is 42 MB.
-BLOCK = 8192
+# Rows looked up at a time: 8192 x 1280 is 42 MB; fewer where they are longer, for maps are.
+BLOCK, BLOCK_NUMBERS = 8192, 8192 * 1280
 
 
 def default_budget() -> float:
@@ -42,22 +42,24 @@ class Shelf:
     def __init__(self, budget: float, folder: Path) -> None:
         self.left, self.folder = budget, folder
 
-    def load(self, cache: FeatureCache, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def load(self, cache: FeatureCache, digests: NDArray[np.uint8], *, dtype: str = "float32") -> NDArray[Any]:
         """Return the vectors (N, D) of digests (N, 32). Raises CacheError, PipelineError where the disk is full."""
-        X = self._empty((len(digests), cache.spec.feature_dim))
-        for start in range(0, len(digests), BLOCK):
-            X[start : start + BLOCK] = cache.lookup(digests[start : start + BLOCK])
+        X = self._empty((len(digests), cache.spec.feature_dim), np.dtype(dtype))
+        order, n_rows = cache.stored_order(digests), max(1, min(BLOCK, BLOCK_NUMBERS // cache.spec.feature_dim))
+        for start in range(0, len(digests), n_rows):
+            rows = order[start : start + n_rows]
+            X[rows] = cache.lookup(digests[rows])
         return X
 
-    def _empty(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        n_bytes = 4 * shape[0] * shape[1]
+    def _empty(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        n_bytes = dtype.itemsize * shape[0] * shape[1]
         if n_bytes <= self.left:
             self.left -= n_bytes
-            return np.empty(shape, dtype=np.float32)
+            return np.empty(shape, dtype=dtype)
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
-                return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+                return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
         except OSError as error:
             raise PipelineError(
                 f"Features of {n_bytes / 1e9:.2f} GB are beyond the memory budget and cannot be put into a file in "

@@ -16,7 +16,7 @@ from extract.request import FeatureRequest
 from extract.spec import FeatureSpec
 from pipeline.console import Console
 from pipeline.errors import UsageError
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json, reading_run
+from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,14 +70,15 @@ def predict(
     with reading_run(run):
         chosen = choose_head(read_json(run / RESULTS_FILE), head)
         loaded = load_head(run / chosen["saved"])
-        name = f"{chosen['name']} on {_features_of(chosen)}"
-        request, spec = FeatureRequest(**loaded.meta["request"]), FeatureSpec.from_dict(loaded.meta["spec"])
+        name = f"{chosen['name']} on {features_of(chosen)}"
+        request = with_own_weights(run, FeatureRequest(**loaded.meta["request"]))
+        spec = FeatureSpec.from_dict(loaded.meta["spec"])
         classes: list[str] = loaded.meta["classes"]
         root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
     manifest = merge(read_named(path, several=len(images) > 1) for path in images)
     report = extract_features(manifest, [request], root, settings=settings, progress=console)
     filled = report.filled[0]
-    _check_spec(spec, filled.resolved.spec)
+    check_spec(spec, filled.resolved.spec)
     codes: NDArray[np.int64] = np.empty(0, np.int64)
     proba: NDArray[np.floating[Any]] = np.empty((0, len(classes)))
     if report.samples:  # no head of scikit-learn takes no rows at all
@@ -85,6 +86,12 @@ def predict(
         codes, proba = loaded.head.predict_both(X)
         proba = temper(proba, loaded.meta.get("tempering") or 1.0)
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
+
+
+def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
+    """The request with the weights that a fine-tuned run carries, wherever its folder is now."""
+    own = run / WEIGHTS_FILE
+    return replace(request, weights=str(own)) if own.exists() else request
 
 
 def read_named(images: str, *, several: bool) -> Manifest:
@@ -111,22 +118,23 @@ def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
     heads: list[dict[str, Any]] = results["heads"]
     if name is None:
         return max(heads, key=lambda head: rank_on_val(head["val"]))
-    matching = [h for h in heads if name in (h["name"], f"{_features_of(h)}--{h['name']}")]
+    matching = [h for h in heads if name in (h["name"], f"{features_of(h)}--{h['name']}")]
     if len(matching) == 1:
         return matching[0]
-    several = len({_features_of(h) for h in heads}) > 1
-    names = [f"{_features_of(h)}--{h['name']}" if several else h["name"] for h in heads]
+    several = len({features_of(h) for h in heads}) > 1
+    names = [f"{features_of(h)}--{h['name']}" if several else h["name"] for h in heads]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
     problem = "has no head" if not matching else "has more than one head"
     raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
 
 
-def _features_of(head: dict[str, Any]) -> str:
+def features_of(head: dict[str, Any]) -> str:
     """The name of the features that a head takes; runs from before layers could be compared say the backbone only."""
     return str(head.get("features", head["backbone"]))
 
 
-def _check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
+def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
+    """Raises CacheError where a head would get other features than it was trained on."""
     if trained != found:
         fields = ", ".join(trained.differences(found))
         raise CacheError(

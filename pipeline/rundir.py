@@ -22,6 +22,7 @@ REPORT_FILE = "report.html"
 RESULTS_FILE = "results.json"
 ERRORS_FILE = "errors.csv"
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
 LATEST = "latest"
 RUNS_ROOT = Path("data/runs")
 

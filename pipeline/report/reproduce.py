@@ -53,5 +53,5 @@ def _features_words(requests: list[FeatureRequest]) -> list[str]:
         words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
     for option, value in asdict(requests[0]).items():
         if option not in ("backbone", "layer") and value != getattr(FeatureRequest(), option):
-            words += [f"--{option}", value]
+            words += [f"--{option}", str(value)]
     return words

@@ -76,6 +76,14 @@ def test_any_order_with_repeats_gets_row_i_for_digest_i(filled, order):
     np.testing.assert_array_equal(cache.lookup(rows.digests[order]), rows.features[order])
 
 
+def test_the_stored_order_is_that_of_the_shards_and_their_rows(filled):
+    cache, rows = filled
+    shuffled = np.random.default_rng(0).permutation(len(rows.digests))
+    order = shuffled[cache.stored_order(rows.digests[shuffled])]
+    stored = [digest for part in cache.served() for digest in part.digests.tolist()]
+    assert rows.digests[order].tolist() == stored
+
+
 def test_missing_tells_every_stranger_from_every_row(filled, make_rows):
     cache, rows = filled
     strangers = make_rows(12, seed=99).digests

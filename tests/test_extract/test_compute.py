@@ -52,6 +52,7 @@ class ToyGroup(Group):
         self.engine, self.missing, self.decode = engine, missing, decode
 
     transform = geometry = SPEC
+    view = None
 
     @property
     def at_least(self) -> int | None:

@@ -83,7 +83,7 @@ def counts(open_folder, monkeypatch) -> Counts:
     weights_path.write_bytes(b"weights")
     dims = {"toy": 6, "other": 9}
 
-    def load(name, *, weights=None, layer=None, pooling=None):
+    def load(name, *, weights=None, layer=None, pooling=None, size=None):
         counts.loaded.append(name)
         if name not in dims:
             raise BackboneError(f"no backbone {name}")

@@ -23,6 +23,8 @@ OTHER_VALUES = {
     "precision": "fp16",
     "dtype": "float16",
     "decode": "reduced",
+    "size": 96,
+    "view": "light-v1:0:1",
 }
 
 

@@ -24,6 +24,7 @@ OTHER_VALUES = {
     "precision": "fp16",
     "dtype": "float16",
     "decode": "reduced",
+    "view": "light-v1:0:1",
 }
 OTHER_TRANSFORM_VALUES = {
     "resize": 17,
@@ -57,6 +58,7 @@ SPECS = st.builds(
     precision=st.sampled_from(PRECISIONS),
     dtype=st.sampled_from(DTYPES),
     decode=st.sampled_from(DECODES),
+    view=st.sampled_from(["", "light-v1:0:1"]),
 )
 
 

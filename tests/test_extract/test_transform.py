@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from torchvision import models
 
 from extract.errors import ImageRefused
-from extract.transform import TransformSpec, apply_transform
+from extract.transform import TransformSpec, apply_transform, scaled_to
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BILINEAR = TransformSpec(256, 224, "bilinear", True, *IMAGENET)
@@ -75,6 +75,13 @@ def test_antialiasing_can_be_switched_off():
 
 def test_a_spec_survives_json():
     assert TransformSpec.from_dict(json.loads(json.dumps(BICUBIC.to_dict()))) == BICUBIC
+
+
+def test_another_size_cuts_out_the_same_part():
+    spec = TransformSpec(256, 224, "bilinear", True, (0.5,) * 3, (0.25,) * 3)
+    half = scaled_to(spec, 112)
+    assert (half.resize, half.crop) == (128, 112)
+    assert scaled_to(half, 224) == spec
 
 
 def test_an_image_that_would_fill_the_memory_is_refused():

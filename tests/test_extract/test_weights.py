@@ -13,7 +13,16 @@ from torchvision import models
 from extract.architectures import build_network, lite_transform
 from extract.backbones import load_backbone
 from extract.errors import WeightsMismatch, WeightsMissing
-from extract.weights import WeightsSource, fetch, fill_network, find_weights, read_tensors, weights_digest
+from extract.transform import scaled_to
+from extract.weights import (
+    WeightsSource,
+    fetch,
+    fill_network,
+    find_weights,
+    read_tensors,
+    save_weights,
+    weights_digest,
+)
 
 
 def random_state(name: str, **arguments) -> dict[str, torch.Tensor]:
@@ -241,6 +250,24 @@ def test_a_file_in_torchvisions_folder_is_used(hub, resnet_state):
     saved(resnet_state, hub / "resnet18-f37072fd.pth")
     backbone = load_backbone("resnet18")
     assert (backbone.weights, backbone.weights_path) == ("IMAGENET1K_V1", hub / "resnet18-f37072fd.pth")
+
+
+def test_saved_weights_are_the_same_and_bring_their_transform(tmp_path):
+    network = build_network("squeezenet1_1")
+    state = models.squeezenet1_1(weights=None).state_dict()
+    fill_network(network, state, backbone="squeezenet1_1", file_name="random")
+    transform = scaled_to(find_weights("squeezenet1_1").transform, 96)
+    save_weights(tmp_path / "tuned.safetensors", network, transform)
+    found = load_backbone("squeezenet1_1", weights=str(tmp_path / "tuned.safetensors"))
+    assert found.transform == transform
+    assert found.weights_digest == weights_digest(network)
+    assert load_backbone("squeezenet1_1", weights=str(tmp_path / "tuned.safetensors"), size=48).transform.crop == 48
+
+
+def test_a_recorded_transform_that_is_none_is_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"transform": "[]"})
+    with pytest.raises(WeightsMismatch, match=r"odd.safetensors records a transform that cannot be read"):
+        find_weights("squeezenet1_1", str(tmp_path / "odd.safetensors"))
 
 
 def test_a_file_called_like_published_weights_gets_their_transform(tmp_path):

@@ -34,6 +34,7 @@ OTHER_VALUES = {
     "precision": "bf16",
     "dtype": "float16",
     "decode": "reduced",
+    "view": "light-v1:0:1",
     "transform.resize": 300,
     "transform.crop": 200,
     "transform.interpolation": "bilinear",

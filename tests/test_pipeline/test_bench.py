@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from extract.manifest import scan_folder
+from pipeline import bench_finetune
 from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
 from pipeline.bench_inputs import write_photos
 from pipeline.cli import run
@@ -75,7 +77,15 @@ def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(phot
     assert pair["ratio"] == pytest.approx(pair["together"] / pair["apart"], rel=0.01)
 
 
-@pytest.mark.parametrize("what", ["extract", "heads"])
+def test_an_epoch_from_the_cache_ends_where_the_whole_network_does(digits_folder, tmp_path):
+    cache, whole = bench_finetune.measure(digits_folder, tmp_path, size=64, epochs=1, engine="torch")
+    assert (cache.way, whole.way) == ("cache", "whole")
+    assert cache.val_accuracy == whole.val_accuracy
+    ways = [replace(cache, epoch_seconds=2.0), replace(whole, epoch_seconds=14.0)]
+    assert bench_finetune.text_of(ways).endswith("an epoch from the cache is 7.0 times as fast")
+
+
+@pytest.mark.parametrize("what", ["extract", "finetune", "heads"])
 def test_each_tells_its_own_options(capsys, what):
     assert run(["bench", what, "--help"]) == 0
     assert f"featurecache bench {what}" in capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""Where a fine-tune begins: a head of a run, its images in the same splits, and the features that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from extract.fill import extract_features
+from extract.manifest import Manifest, printable
+from extract.memo import Memo
+from extract.request import FeatureRequest
+from extract.settings import Settings
+from extract.spec import FeatureSpec
+from pipeline.console import Console
+from pipeline.errors import PipelineError, UsageError
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.finetune.start import RANDOM, STARTERS, check_can_start
+from pipeline.join import Features, Labelled, label_samples, look_up
+from pipeline.predict import check_spec, choose_head, with_own_weights
+from pipeline.rundir import RESULTS_FILE, read_json, reading_run
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where it starts from: a head of a run, what the run calls its features, and the classes and splits of the run.
+
+    row: of the head in results.json; request: of its features, with the size that is now asked for.
+    """
+
+    row: dict[str, Any]
+    results: dict[str, Any]
+    request: FeatureRequest
+    trained_request: FeatureRequest
+    spec: FeatureSpec
+    is_random: bool
+
+
+def begin(plan: FinetunePlan) -> Beginning:
+    """Read the run. Raises UsageError for one that has no head to start from, or not the one that is named."""
+    with reading_run(plan.start):
+        results = read_json(plan.start / RESULTS_FILE)
+        return _chosen(results, plan)
+
+
+def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
+    from classify.saved import load_head
+
+    heads = results["heads"]
+    if plan.backbone is not None:
+        heads = [head for head in heads if head["backbone"] == plan.backbone]
+    if not heads:
+        found = ", ".join(dict.fromkeys(head["backbone"] for head in results["heads"]))
+        raise UsageError(
+            f"'{printable(plan.start)}' is a run on {found}, not on {plan.backbone}. "
+            f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
+        )
+    is_random = plan.head == RANDOM
+    if plan.head is None:
+        able = [head for head in heads if head["name"] in STARTERS]
+        if not able:
+            check_can_start(heads[0]["name"])
+        row = choose_head({"heads": able}, None)
+    else:
+        row = choose_head({"heads": heads}, None if is_random else plan.head)
+    if not is_random:
+        check_can_start(row["name"])
+    meta = load_head(plan.start / row["saved"]).meta
+    trained = with_own_weights(plan.start, FeatureRequest(**meta["request"]))
+    request = trained if plan.size is None else replace(trained, size=plan.size)
+    return Beginning(row, results, request, trained, FeatureSpec.from_dict(meta["spec"]), is_random)
+
+
+def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Console) -> tuple[Labelled, Features]:
+    """The labelled images in the splits of the run, and the features that its head was trained on.
+
+    Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
+    backbone at hand is not the run's.
+    """
+    settings = Settings(plan.engine, plan.device)
+    extract_features(manifest, [start.trained_request], plan.cache_root, settings=settings, progress=console)
+    with Memo(plan.cache_root) as memo:
+        labelled = label_samples(
+            manifest,
+            memo,
+            seed=start.results["config"]["seed"],
+            requests=[start.trained_request],
+            cache_root=plan.cache_root,
+            on_progress=console.digesting,
+        )
+        (features,) = look_up(
+            labelled, [start.trained_request], images=plan.images, cache_root=plan.cache_root, memo=memo
+        )
+    ours, theirs = [printable(name) for name in labelled.classes], start.results["dataset"]["classes"]
+    if ours != theirs:
+        raise PipelineError(
+            f"'{printable(plan.images)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
+            f"{len(theirs)} others ({', '.join(theirs[:3])}, ...): classify these images first, and name that run."
+        )
+    check_spec(start.spec, features.resolved.spec)
+    for note in (*manifest.notes, *labelled.notes):
+        console.say(note)
+    return labelled, features

@@ -1,0 +1,60 @@
+"""What survives a kill: the state of a training, written whole or not at all, and found again by what it is a state of.
+
+The file lies beside the run that it will become, under a name that is the hash of everything that decides the result.
+So there is nothing to check when it is found, and a state is never gone on with under other settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.manifest import printable
+from extract.shards import publish
+from pipeline.errors import PipelineError
+
+
+class Checkpoint:
+    """The place where the state of one training is kept."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True)
+        self.path = folder / f".finetune-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace what is kept. Raises PipelineError when the place cannot be written."""
+        temporary = self.path.with_name(f"{self.path.name}-{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, temporary)
+            publish(temporary, self.path)
+        except (OSError, RuntimeError) as error:
+            raise PipelineError(
+                f"The state of the training cannot be written to '{printable(self.path.parent)}': {error}. "
+                "Make room there, or choose another place with --out."
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """What was kept last; None where there is nothing. Raises PipelineError where it is damaged."""
+        if not self.path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise PipelineError(
+                f"'{printable(self.path)}' is damaged ({type(error).__name__}). Delete it and start without --resume."
+            ) from error
+        return state
+
+    def forget(self) -> None:
+        """Remove what was kept: it is finished, or leads nowhere."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""`featurecache finetune`: options to a plan, the story, and a table beside the heads it began from."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from extract.inventory import remember_use
+from extract.manifest import read_images
+from pipeline.cli import DONE
+from pipeline.console import Console
+from pipeline.errors import PipelineError
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.finetune.recipe import Recipe
+from pipeline.rundir import check_run_folder, check_writable, default_run_folder, reserving
+
+
+def finetune(options: argparse.Namespace) -> int:
+    """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError."""
+    if options.out is not None:
+        check_run_folder(options.out)
+    out = options.out or default_run_folder(Path(options.images))
+    check_writable(out)
+    with (
+        Console(quiet=options.quiet) as console,
+        contextlib.nullcontext(out) if options.out else reserving(out) as place,
+    ):
+        results = _finetune(plan_of(options, place), console)
+        console.say(f"run folder: {place}")
+    print(json.dumps(results, indent=2) if options.json else _table(options.start, place, results))
+    return DONE
+
+
+def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
+    """What the options ask for."""
+    from extract.engines.torch_engine import choose_device
+
+    precision = options.precision
+    if precision == "auto":
+        precision = "bf16" if choose_device(options.device) == "cuda" else "fp32"
+    recipe = Recipe(
+        epochs=options.epochs,
+        learning_rate=options.lr,
+        batch_size=options.batch_size,
+        parts=options.parts,
+        smoothing=options.smoothing,
+        patience=options.patience,
+        class_weight=options.class_weight,
+        batch_norm=options.batch_norm,
+        precision=precision,
+        seed=options.seed,
+    )
+    return FinetunePlan(
+        images=options.images,
+        start=options.start,
+        cache_root=options.cache,
+        out=out,
+        recipe=recipe,
+        head=options.head,
+        backbone=options.backbone,
+        unfreeze=options.unfreeze,
+        augment=options.augment,
+        views=options.views,
+        size=options.size,
+        dtype=options.dtype,
+        disk=options.disk,
+        memory=options.memory,
+        device=options.device,
+        engine=options.engine,
+        resume=options.resume,
+    )
+
+
+def _finetune(plan: FinetunePlan, console: Console) -> dict[str, Any]:
+    from pipeline.finetune.beginning import begin, label
+    from pipeline.finetune.outcome import write_outcome
+    from pipeline.finetune.story import tune
+
+    began = time.perf_counter()
+    start = begin(plan)
+    manifest = read_images(plan.images)
+    labelled, features = label(manifest, plan, start, console)
+    tuned = tune(labelled, features, plan, start, console, began=began)
+    results = write_outcome(tuned, labelled, plan, manifest, console)
+    tuned.checkpoint.forget()
+    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    remember_use(plan.cache_root, used, plan.images)
+    return results
+
+
+def _table(start: Path, out: Path, results: dict[str, Any]) -> str:
+    """The run's heads and the tuned network on the same test images."""
+    from pipeline.compare import compare
+    from pipeline.compare_text import render
+    from pipeline.tables import leaderboard_text
+
+    try:
+        return render(compare([start, out]), "text")
+    except PipelineError:
+        return leaderboard_text(results)

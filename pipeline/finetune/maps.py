@@ -1,0 +1,133 @@
+"""Where the maps of a batch come from: kept by the cache, or made from the images every time they are needed.
+
+Both give the same numbers, so which of them it is decides about time and disk only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extract.decode import decode_image
+from extract.loader import load_ahead
+from extract.spec import REDUCED
+from extract.transform import TransformSpec, apply_transform
+from extract.views import View, apply_view
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from extract.cache import FeatureCache
+    from extract.engines import Engine
+    from extract.manifest import Sample
+    from pipeline.memory import Shelf
+
+# Batches that are ready before they are needed: one is trained on, one waits.
+N_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images: rows (B,) into the data set, and the number of the view (B,) of each."""
+
+    rows: NDArray[np.int64]
+    views: NDArray[np.int64]
+
+
+class Maps(Protocol):
+    """The maps of a data set, for as many batches as one likes."""
+
+    def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
+        """The maps (B, D) of every batch, in order; float16 or float32, or uint8 pixels."""
+        ...
+
+
+class KeptMaps:
+    """Maps from the cache, an array (N, D) for each view, in memory or in a file."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.floating]]) -> None:
+        self.arrays = arrays
+
+    @classmethod
+    def load(cls, caches: Sequence[FeatureCache], digests: NDArray[np.uint8], shelf: Shelf) -> KeptMaps:
+        """Read all maps of images (N, 32) once, from the cache of each view."""
+        return cls([shelf.load(cache, digests, dtype=cache.spec.dtype) for cache in caches])
+
+    def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
+        """See `Maps`."""
+        with closing(load_ahead(order, self._read, n_threads=1, n_ahead=N_AHEAD)) as loaded:
+            yield from loaded
+
+    def _read(self, batch: Batch) -> Tensor:
+        maps = np.empty((len(batch.rows), self.arrays[0].shape[1]), dtype=self.arrays[0].dtype)
+        for view in np.unique(batch.views):
+            here = batch.views == view
+            maps[here] = self.arrays[view][batch.rows[here]]
+        return torch.from_numpy(maps)
+
+
+@dataclass(frozen=True)
+class MadeMaps:
+    """Maps from the images: read, decoded and fitted, and run through the lower part where there is one.
+
+    views: the view behind each number; the first is None, for the image itself. dtype: what the maps are rounded to.
+    """
+
+    samples: Sequence[Sample]
+    digests: NDArray[np.uint8]
+    views: Sequence[View | None]
+    transform: TransformSpec
+    decode: str
+    engine: Engine | None
+    dtype: str
+
+    def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
+        """See `Maps`. Raises ImageRefused or OSError where an image has gone since it was looked at."""
+        n_threads = os.cpu_count() or 1
+        with (
+            ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool,
+            closing(load_ahead(order, lambda b: self._pixels(b, pool), n_threads=1, n_ahead=N_AHEAD)) as loaded,
+        ):
+            for pixels in loaded:
+                if self.engine is None:
+                    yield pixels
+                else:
+                    yield torch.from_numpy(self.engine.run(pixels).astype(self.dtype, copy=False))
+
+    def _pixels(self, batch: Batch, pool: ThreadPoolExecutor) -> Tensor:
+        return torch.stack(list(pool.map(self._one, batch.rows.tolist(), batch.views.tolist())))
+
+    def _one(self, row: int, number: int) -> Tensor:
+        at_least = self.transform.resize if self.decode == REDUCED else None
+        image = decode_image(Path(self.samples[row].path).read_bytes(), at_least=at_least)
+        image, view = apply_transform(image, self.transform), self.views[number]
+        return image if view is None else apply_view(image, view, bytes(self.digests[row]))
+
+
+def in_order(rows: NDArray[np.int64], size: int) -> list[Batch]:
+    """Batches of these rows as they stand, without augmentation."""
+    return [Batch(part, np.zeros(len(part), dtype=np.int64)) for part in _cut(rows, size)]
+
+
+def shuffled(rows: NDArray[np.int64], n_views: int, size: int, *, seed: int, epoch: int) -> list[Batch]:
+    """The batches of one epoch: the rows in an order of their own, each in its next view.
+
+    Which view an image begins with is drawn once, and the others follow: in `n_views` epochs it is seen in each.
+    """
+    first = np.random.default_rng([seed, 0]).integers(0, n_views, len(rows))
+    order = np.random.default_rng([seed, 1, epoch]).permutation(len(rows))
+    views = (first + epoch) % n_views
+    return [Batch(rows[part], views[part]) for part in _cut(order, size)]
+
+
+def _cut(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

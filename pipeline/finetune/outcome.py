@@ -1,0 +1,131 @@
+"""A tuned network as a run like any other: weights with their transform, features, a head, predictions and their tests.
+
+The numbers are those of the file that is written: its weights go through `extract` like anybody's, and the last layers,
+as a head, see the vectors that come out. So `predict`, `compare`, `report` and `classify` take it from there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from classify.calibration import fit_tempering
+from classify.metrics import score
+from classify.sweep import SweepResult
+from extract.fill import extract_features
+from extract.manifest import Manifest
+from extract.memo import Memo
+from extract.progress import Silent
+from extract.request import FeatureRequest
+from extract.settings import Settings
+from extract.weights import save_weights
+from pipeline.console import Console
+from pipeline.errors import PipelineError
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.finetune.start import as_head
+from pipeline.finetune.story import Tuned
+from pipeline.join import Features, Labelled, look_up
+from pipeline.report.page import write_report
+from pipeline.run import ClassifyPlan, Tried, summarise, write_run
+from pipeline.rundir import WEIGHTS_FILE, point_latest, writing_run
+
+HEAD = "finetuned"
+
+
+def write_outcome(
+    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, console: Console
+) -> dict[str, Any]:
+    """Write the run folder and return what its results.json says.
+
+    Raises PipelineError, ExtractError, and then leaves no folder behind.
+    """
+    fit_seconds = tuned.training.elapsed
+    final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
+    asked = ClassifyPlan(
+        plan.images, (final,), (HEAD,), plan.cache_root, plan.out, seed=tuned.beginning.results["config"]["seed"]
+    )
+    with writing_run(plan.out) as folder:
+        save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
+        features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), labelled, plan, console)
+        tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
+        results = summarise([tried], [tried.features], labelled, asked, manifest)
+        results |= {"warnings": [], "finetune": _told(tuned, plan, fit_seconds)}
+        write_run(folder, results, [tried], labelled, asked, console)
+    _finish(final, labelled, plan, console)
+    return results
+
+
+def _extract(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, console: Console) -> Features:
+    """The features of every image by the tuned weights, through the cache like any."""
+    images = Manifest(Path(plan.images), labelled.samples)
+    extract_features(images, [request], plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console)
+    with Memo(plan.cache_root, read_only=True) as memo:
+        (features,) = look_up(labelled, [request], images=plan.images, cache_root=plan.cache_root, memo=memo)
+    return features
+
+
+def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePlan, fit_seconds: float) -> Tried:
+    """The last layers on the tuned features, with the temperature that suits val, tested once."""
+    last_layers = tuned.training.network.last_layers
+    X_val, y_val = features.X[labelled.place("val")], labelled.y[labelled.rows("val")]
+    scores = as_head(last_layers, 1.0).predict_proba(X_val)
+    head = as_head(last_layers, fit_tempering(scores, y_val))
+    on_val, proba_val = head.predict_both(X_val)
+    val = score(y_val, proba_val, on_val)
+    result = SweepResult(head, _params(tuned, plan), _grid(tuned), val, fit_seconds, 1)
+    X_test = features.X[labelled.place("test")]
+    started = time.perf_counter()
+    predicted, proba = head.predict_both(X_test)
+    return Tried(features, HEAD, result, predicted, proba, None, round(time.perf_counter() - started, 4))
+
+
+def _params(tuned: Tuned, plan: FinetunePlan) -> dict[str, Any]:
+    best = tuned.training.best_epoch
+    return {
+        "start": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "unfreeze": tuned.split.unfreeze,
+        "augment": plan.augment,
+        "learning_rate": plan.recipe.learning_rate,
+        "epochs": best.number if best else 0,
+    }
+
+
+def _grid(tuned: Tuned) -> list[dict[str, Any]]:
+    """An epoch a row, as the settings of a sweep are told."""
+    return [
+        {
+            "params": {"epochs": epoch.number},
+            "val_accuracy": epoch.val_accuracy,
+            "val_log_loss": epoch.val_log_loss,
+            "converged": True,
+            "seconds": epoch.seconds,
+        }
+        for epoch in tuned.training.epochs
+    ]
+
+
+def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any]:
+    return {
+        "from": str(plan.start.resolve()),
+        "head": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "unfreeze": tuned.split.unfreeze,
+        "split": tuned.split.layer,
+        "size": tuned.transform.crop,
+        "augment": plan.augment,
+        "views": plan.n_views,
+        "recipe": asdict(plan.recipe),
+        "epochs": [vars(epoch) for epoch in tuned.training.epochs],
+        "seconds": round(fit_seconds, 1),
+    }
+
+
+def _finish(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, console: Console) -> None:
+    """Let the cache know the weights under their final name, and write the page that shows the run."""
+    extract_features(Manifest(Path(plan.images), labelled.samples), [request], plan.cache_root, progress=Silent())
+    try:
+        write_report(plan.out, images=plan.images, cache_root=plan.cache_root)
+    except PipelineError as error:
+        console.say(f"No report: {error}")
+    point_latest(plan.out)

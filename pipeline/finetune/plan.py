@@ -1,0 +1,55 @@
+"""What `finetune` was asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from extract.views import KINDS, View
+from pipeline.finetune.recipe import Recipe
+
+NO_VIEWS = "none"
+# Cached views cost time and disk once.
+CACHED_VIEWS = 4
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """What `finetune` was asked to do.
+
+    start: the run. head: one of its heads, "random", or None for the best on val that can start a network.
+    size: another side of the input; None for the run's. views: how many beside the image itself; None for the usual.
+    disk: bytes that maps may take; None for half of what is free. memory: bytes of maps held in memory.
+    """
+
+    images: str
+    start: Path
+    cache_root: Path
+    out: Path
+    recipe: Recipe = field(default_factory=Recipe)
+    head: str | None = None
+    backbone: str | None = None
+    unfreeze: str | None = None
+    augment: str = NO_VIEWS
+    views: int | None = None
+    size: int | None = None
+    dtype: str = "float16"
+    disk: float | None = None
+    memory: float | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    resume: bool = False
+
+    @property
+    def n_views(self) -> int:
+        """Views beside the image itself."""
+        if self.augment == NO_VIEWS:
+            return 0
+        if self.augment == KINDS[0]:
+            return 1
+        return CACHED_VIEWS if self.views is None else self.views
+
+    @property
+    def view_list(self) -> list[View | None]:
+        """The image itself and its views, by number."""
+        return [None, *(View(self.augment, self.recipe.seed, number + 1) for number in range(self.n_views))]

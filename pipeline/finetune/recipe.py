@@ -1,0 +1,51 @@
+"""How a network is fine-tuned: what a user may choose, and the numbers that nobody has to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# Of all steps, these go by before the rate is what it says: AdamW's averages are noise before.
+WARM_UP = 0.05
+# The rate at the last step, as a part of the first.
+FINAL_RATE = 0.01
+# The running mean of the weights reaches back over this part of all steps.
+AVERAGED = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way of training.
+
+    learning_rate: that of the last layers; every stage below has `decay` times the one above it.
+    batch_size: images a step. parts: into how many passes a step is cut, to save memory and nothing else.
+    smoothing: part of the label that is spread over all classes (Szegedy et al. 2016).
+    patience: epochs without a better val after which it ends.
+    class_weight: "none" or "balanced". batch_norm: whether its statistics stay "frozen" or are "trained" on.
+    precision: "fp32", or "bf16" for products in half precision with weights in full.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    parts: int = 1
+    decay: float = 0.8
+    weight_decay: float = 0.05
+    smoothing: float = 0.1
+    patience: int = 5
+    class_weight: str = "none"
+    batch_norm: str = "frozen"
+    precision: str = "fp32"
+    seed: int = 0
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """What the learning rates are multiplied by at a step: a linear warm-up, then half a cosine (SGDR, 2017)."""
+        warm = max(1, round(WARM_UP * n_steps))
+        if step < warm:
+            return (step + 1) / warm
+        way = (step - warm) / max(1, n_steps - warm)
+        return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * way))
+
+    def remembered(self, step: int, n_steps: int) -> float:
+        """How much of the mean of the weights stays at a step; less at first, when the mean is mostly the start."""
+        return min(1 - 1 / max(2.0, AVERAGED * n_steps), (1 + step) / (10 + step))

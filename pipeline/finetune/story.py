@@ -1,0 +1,167 @@
+"""Fine-tuning as one story: the head of a run, the split, the maps, the loop."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from extract.backbones import load_network
+from extract.engines.torch_engine import choose_device, keep_freed_memory
+from extract.layers import Wanted
+from extract.manifest import printable
+from extract.splitting import Split, split_network
+from extract.transform import TransformSpec
+from pipeline.console import Console
+from pipeline.errors import PipelineError, UsageError
+from pipeline.finetune.beginning import Beginning
+from pipeline.finetune.checkpoint import Checkpoint
+from pipeline.finetune.maps import Maps
+from pipeline.finetune.network import prepare
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.finetune.start import as_module, layers_of, random_layers, refit
+from pipeline.finetune.supply import supply_maps
+from pipeline.finetune.training import Part, Training
+from pipeline.join import Features, Labelled
+from pipeline.memory import Shelf, default_budget
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from extract.architectures import Network
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came out: the network with its tuned weights in place, what it expects of images, and how it went."""
+
+    network: Network
+    transform: TransformSpec
+    training: Training
+    split: Split
+    beginning: Beginning
+    checkpoint: Checkpoint
+
+
+def tune(
+    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, console: Console, *, began: float
+) -> Tuned:
+    """Train; `began`: by `time.perf_counter`.
+
+    Raises ExtractError for a split that is not there, PipelineError for a loss that is no number.
+    """
+    request = start.request
+    network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
+    wanted = Wanted(request.layer, request.pooling)
+    split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
+    device = choose_device(plan.device)
+    keep_freed_memory()
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    console.say(_outlook(split, plan, start, found.transform))
+    layers = _first_layers(labelled, features, plan, start, split)
+    shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
+    train, val = (
+        supply_maps(labelled, name, plan, request, split, found.transform, shelf, console) for name in ("train", "val")
+    )
+    training = build_training(labelled, plan, split, layers, train, val, device)
+    training.started = began
+    checkpoint = _checkpoint(labelled, plan, start, features, training)
+    _restore(training, checkpoint, plan, console)
+    try:
+        training.run(console.training, checkpoint.save)
+    except PipelineError:
+        checkpoint.forget()
+        raise
+    return Tuned(network, found.transform, training, split, start, checkpoint)
+
+
+def _outlook(split: Split, plan: FinetunePlan, start: Beginning, transform: TransformSpec) -> str:
+    n_trained = sum(parameter.numel() for stage in split.stages for parameter in stage)
+    head = "random last layer" if start.is_random else f"the run's {start.row['name']}"
+    where = f"above {split.layer}" if split.layer else "from the image on"
+    text = f"{start.request.backbone} at {transform.crop} px: training {n_trained:,} weights {where}, from {head}"
+    if not start.is_random and start.spec.transform.crop != transform.crop:
+        text += f" (fitted to features at {start.spec.transform.crop} px: a start that is worth less)"
+    return text
+
+
+def _first_layers(
+    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, split: Split
+) -> nn.Sequential:
+    n_classes = len(labelled.classes)
+    if start.is_random:
+        return as_module(random_layers(split.feature_dim, n_classes, seed=plan.recipe.seed))
+    train = labelled.rows("train")
+    head = refit(start.row, features.X[train], labelled.y[train], seed=start.results["config"]["seed"])
+    return as_module(layers_of(head, n_classes))
+
+
+def build_training(
+    labelled: Labelled,
+    plan: FinetunePlan,
+    split: Split,
+    layers: nn.Sequential,
+    train: Maps,
+    val: Maps,
+    device: str,
+    *,
+    lower: nn.Module | None = None,
+) -> Training:
+    """A training of what is above the split, at its beginning; `lower` as in `Trained`."""
+    recipe = plan.recipe
+    y_train, y_val = (labelled.y[labelled.rows(name)] for name in ("train", "val"))
+    return Training(
+        network=prepare(split, layers, batch_norm=recipe.batch_norm, device=device, lower=lower),
+        split=split,
+        recipe=recipe,
+        train=Part(train, y_train, 1 + plan.n_views),
+        val=Part(val, y_val),
+        weights=_class_weights(y_train, len(labelled.classes), recipe.class_weight),
+        device=device,
+    )
+
+
+def _class_weights(y: Any, n_classes: int, how: str) -> Tensor:
+    """Weights (C,) with mean 1 over the rows: all 1, or such that all classes weigh the same."""
+    counts = np.bincount(y, minlength=n_classes)
+    weights = len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1)) if how == "balanced" else np.ones(n_classes)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def _checkpoint(
+    labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features, training: Training
+) -> Checkpoint:
+    """Where the state is kept: named by everything that decides what comes out."""
+    data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
+    data.update("".join(map(str, labelled.splits)).encode())
+    identity = {
+        "recipe": asdict(plan.recipe),
+        "features": features.resolved.spec.to_dict(),
+        "size": start.request.size,
+        "head": None if start.is_random else [start.row["name"], start.row["params"]],
+        "unfreeze": training.split.unfreeze,
+        "augment": [plan.augment, plan.n_views],
+        "dtype": plan.dtype,
+        "device": plan.device,
+        "data": data.hexdigest(),
+        "torch": torch.__version__,
+    }
+    return Checkpoint(plan.out.absolute().parent, identity)
+
+
+def _restore(training: Training, checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> None:
+    if not plan.resume:
+        if checkpoint.path.exists():
+            console.say("A fine-tune with these very settings was stopped here; --resume would go on from there.")
+        return
+    state = checkpoint.load()
+    if state is None:
+        raise UsageError(
+            f"No fine-tune with these very settings was stopped in '{printable(checkpoint.path.parent)}': give the "
+            "options that it was started with, --out too, or leave out --resume."
+        )
+    training.restore(state)
+    console.say(f"Going on behind step {training.step:,} of {training.n_steps:,}")

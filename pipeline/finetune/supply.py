@@ -1,0 +1,109 @@
+"""The maps of a data set, kept by the cache where the disk has room for them, and made anew where it has not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract.cache import SHARDS_FOLDER
+from extract.inventory import remember_use
+from extract.manifest import Manifest, printable
+from extract.progress import readable_bytes
+from extract.request import FeatureRequest
+from extract.settings import Settings
+from extract.shards import SUFFIX
+from pipeline.console import Console
+from pipeline.errors import PipelineError
+from pipeline.finetune.maps import KeptMaps, MadeMaps, Maps
+from pipeline.finetune.plan import FinetunePlan
+from pipeline.join import Labelled
+from pipeline.memory import Shelf
+
+if TYPE_CHECKING:
+    from extract.cache import FeatureCache
+    from extract.splitting import Split
+    from extract.transform import TransformSpec
+
+# Of the space that is free or the cache's already, maps may take this much unless told otherwise.
+DISK_SHARE = 0.5
+
+
+def supply_maps(
+    labelled: Labelled,
+    name: str,
+    plan: FinetunePlan,
+    asked: FeatureRequest,
+    split: Split,
+    transform: TransformSpec,
+    shelf: Shelf,
+    console: Console,
+) -> Maps:
+    """The maps of one split of the data: every view of train, val as it is."""
+    rows = labelled.rows(name)
+    samples, digests = [labelled.samples[i] for i in rows], labelled.digests[rows]
+    views = plan.view_list if name == "train" else [None]
+    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.dtype)
+    made = MadeMaps(samples, digests, views, transform, request.decode, None, plan.dtype)
+    if split.layer is None:
+        return made
+    requests = [replace(request, view=view.name if view else "") for view in views]
+    n_bytes = _bytes_of_maps(labelled, plan, split)
+    if n_bytes <= _budget(plan):
+        caches = _keep_maps(samples, requests, plan, console)
+        return KeptMaps.load(caches, digests, shelf)
+    if name == "train":
+        console.say(_too_large(n_bytes, plan))
+    return replace(made, engine=_engine(request, plan))
+
+
+def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> int:
+    n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
+    return n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+
+
+def _budget(plan: FinetunePlan) -> float:
+    if plan.disk is not None:
+        return plan.disk
+    kept = sum(path.stat().st_size for path in plan.cache_root.glob(f"*/{SHARDS_FOLDER}/*{SUFFIX}"))
+    return DISK_SHARE * (shutil.disk_usage(plan.cache_root).free + kept)
+
+
+def _too_large(n_bytes: int, plan: FinetunePlan) -> str:
+    return (
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(_budget(plan))}: they are made "
+        "anew in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
+    )
+
+
+def _keep_maps(
+    samples: Sequence[Any], requests: Sequence[FeatureRequest], plan: FinetunePlan, console: Console
+) -> list[FeatureCache]:
+    """Compute the maps that are missing. Raises PipelineError where an image has none."""
+    from extract.fill import extract_features
+
+    manifest = Manifest(Path(plan.images), tuple(samples))
+    report = extract_features(
+        manifest, requests, plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console
+    )
+    if report.refusals:
+        raise PipelineError(
+            f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
+            f"{report.refusals[0].reason}."
+        )
+    remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
+    return [filled.cache for filled in report.filled]
+
+
+def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:
+    from extract.engines import build_engine, source_of
+    from extract.engines.graphs import GraphFolder
+    from extract.request import resolve
+
+    backbone = request.load()
+    folder = plan.cache_root / resolve(request, backbone).spec.folder_name
+    return build_engine(source_of(backbone), engine=plan.engine, device=plan.device, graphs=GraphFolder(folder))

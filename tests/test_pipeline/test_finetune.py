@@ -1,0 +1,223 @@
+"""A network is trained on from a run's head, survives kills, and leaves a run whose weights are a backbone like any."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+from extract.cache import read_spec
+from pipeline.cli import DONE, FAILED, USAGE, run
+
+SMALL = ["--size", "64", "--engine", "torch", "--quiet"]
+QUICK = [*SMALL, "--unfreeze", "1", "--epochs", "2", "--augment", "none"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, digits_folder) -> Path:
+    """A folder with a cache at 64 pixels and the run `base` on it."""
+    folder = tmp_path_factory.mktemp("finetune")
+    command = ["run", str(digits_folder), "--cache", str(folder / "cache"), "--heads", "logistic,ridge,knn"]
+    assert run([*command, "--out", str(folder / "base"), *SMALL]) == DONE
+    return folder
+
+
+def command_of(place: Path, digits_folder: Path, out: str, *more: str) -> list[str]:
+    words = ["finetune", str(digits_folder), "--from", str(place / "base"), "--cache", str(place / "cache")]
+    return [*words, "--out", str(place / out), *more]
+
+
+@pytest.fixture(scope="module")
+def tuned(place, digits_folder) -> Path:
+    command = command_of(place, digits_folder, "tuned", *SMALL, "--unfreeze", "2", "--epochs", "4", "--views", "1")
+    assert run(command) == DONE
+    return place / "tuned"
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def sentence(capsys) -> str:
+    err = capsys.readouterr().err
+    assert err.count("featurecache: ") == 1
+    assert "Traceback" not in err
+    return err[err.index("featurecache: ") + len("featurecache: ") :].strip()
+
+
+def test_the_run_is_one_like_any_other_and_says_how_it_came_about(tuned):
+    results = results_of(tuned)
+    (head,) = results["heads"]
+    assert (head["name"], head["backbone"], head["saved"]) == (
+        "finetuned", "efficientnet_lite0", "heads/efficientnet_lite0--finetuned",
+    )  # fmt: skip
+    assert set(head["test"]) >= {"accuracy", "accuracy_ci", "log_loss", "ece"}
+    told = results["finetune"]
+    assert (told["split"], told["views"], told["size"], told["augment"]) == ("_blocks.14", 1, 64, "light") or told
+    assert [epoch["number"] for epoch in told["epochs"]] == [1, 2, 3, 4]
+    names = {path.name for path in tuned.iterdir()}
+    assert names >= {"weights.safetensors", "results.json", "splits.csv", "predictions.parquet", "report.html"}
+    assert not list(tuned.parent.glob(".*"))
+
+
+def test_predict_repeats_the_run_also_from_another_folder(tuned, digits_folder, tmp_path, place):
+    moved = tmp_path / "moved"
+    moved.symlink_to(tuned)
+    rows = pyarrow.parquet.read_table(tuned / "predictions.parquet").to_pylist()
+    images = [str(digits_folder / row["path"]) for row in rows]
+    out = tmp_path / "said.json"
+    command = ["predict", str(moved), *images, "--out", str(out), "--cache", str(place / "cache"), "--quiet"]
+    assert run([*command, "--engine", "torch"]) == DONE
+    said = json.loads(out.read_text())["images"]
+    assert [row["label"] for row in said] == [row["predicted"] for row in rows]
+    for ours, theirs in zip(said, rows, strict=True):
+        assert list(ours["probabilities"].values()) == pytest.approx(theirs["probabilities"], rel=1e-5, abs=1e-8)
+
+
+def test_the_tuned_network_stands_in_one_table_with_the_heads_it_came_from(tuned, place, capsys):
+    assert run(["compare", str(place / "base"), str(tuned), "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert {row["head"] for row in found["heads"]} == {"logistic", "ridge", "knn", "finetuned"}
+    assert {row["test_set"] for row in found["heads"]} == {1}
+    assert len(found["pairs"]) == 6
+
+
+def test_the_tuned_weights_go_through_extract_and_classify_again(tuned, digits_folder, place, tmp_path, capsys):
+    """Their transform comes with them, so no size is asked for; the features are those that the run made already."""
+    weights = ["--weights", str(tuned / "weights.safetensors"), "--cache", str(place / "cache"), "--quiet"]
+    capsys.readouterr()
+    assert run(["extract", str(digits_folder), *weights, "--engine", "torch", "--json"]) == DONE
+    (cache,) = json.loads(capsys.readouterr().out)["caches"]
+    assert (cache["n_present"], cache["n_extracted"]) == (90, 0)
+    assert read_spec(Path(cache["folder"])).transform.crop == 64
+    out = tmp_path / "again"
+    assert run(["classify", str(digits_folder), *weights, "--heads", "logistic", "--out", str(out)]) == DONE
+    results = results_of(out)
+    assert results["features"][0]["key"] == results_of(tuned)["features"][0]["key"]
+    assert results["heads"][0]["test"]["accuracy"] > 0.8
+
+
+def test_the_lower_part_is_left_as_it_was(tuned):
+    from safetensors.torch import load_file
+
+    from extract.weights import fetch, find_weights, read_tensors
+
+    before = read_tensors(fetch(find_weights("efficientnet_lite0")))
+    after = load_file(tuned / "weights.safetensors")
+    same = {name: bool(tensor.equal(before[name])) for name, tensor in after.items()}
+    assert all(same[name] for name in same if name.startswith(("_conv_stem", "_blocks.0.", "_blocks.10.")))
+    assert not same["_conv_head.weight"]
+    assert all(same[name] for name in same if "running" in name)
+
+
+def weights_after(place: Path, digits_folder: Path, out: str, *more: str) -> bytes:
+    assert run(command_of(place, digits_folder, out, *QUICK, *more)) == DONE
+    return (place / out / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def quick(place, digits_folder) -> bytes:
+    return weights_after(place, digits_folder, "quick")
+
+
+def test_the_same_command_gives_the_same_weights_and_another_seed_others(place, digits_folder, quick):
+    assert weights_after(place, digits_folder, "again") == quick
+    assert weights_after(place, digits_folder, "seeded", "--seed", "1") != quick
+
+
+def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, digits_folder, quick, capsys):
+    command = command_of(place, digits_folder, "made", *[word for word in QUICK if word != "--quiet"], "--disk", "0")
+    assert run(command) == DONE
+    assert "they are made anew in every epoch" in capsys.readouterr().err
+    assert (place / "made" / "weights.safetensors").read_bytes() == quick
+
+
+PROGRAM = """
+import os, signal, sys
+from pipeline.cli import run
+from pipeline.finetune import checkpoint, training
+training.SAVE_SECONDS = 0.0
+left = int(sys.argv[1])
+def deadly(function):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        return result
+    return call
+training.Training._step = deadly(training.Training._step)
+checkpoint.publish = deadly(checkpoint.publish)
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_and_resumed_it_comes_to_the_same_weights(place, digits_folder, quick, n_kills):
+    """Small steps, so that there are many of them; killed before a step, or when the state is about to be renamed."""
+    steps = ["--batch-size", "4"]
+    whole = weights_after(place, digits_folder, f"whole{n_kills}", *steps)
+    command = command_of(place, digits_folder, f"killed{n_kills}", *QUICK, *steps)
+    random = np.random.default_rng(0)
+    for kill in range(n_kills):
+        resume = ["--resume"] if list(place.glob(".finetune-*.pt")) else []
+        after = str(int(random.integers(1, 60 // n_kills)) + 2)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run([sys.executable, "-c", PROGRAM, after, *command, *resume], env=environment)
+        assert ended.returncode == -signal.SIGKILL, kill
+        assert not (place / f"killed{n_kills}").exists()
+    assert run([*command, "--resume"]) == DONE
+    assert (place / f"killed{n_kills}" / "weights.safetensors").read_bytes() == whole
+
+
+def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
+    assert weights_after(place, digits_folder, "random", "--head", "random") != quick
+    assert results_of(place / "random")["finetune"]["head"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--head", "knn"], USAGE, "The head 'knn' cannot start a network: it is no layer with weights. --head takes"),
+        (["--head", "mlp"], USAGE, "The run has no head 'mlp'."),
+        (["--backbone", "resnet18"], USAGE, "is a run on efficientnet_lite0, not on resnet18. Run first:"),
+        (["--unfreeze", "layer4"], USAGE, "efficientnet_lite0 cannot be split below 'layer4'; --unfreeze takes a"),
+        (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
+        (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
+        (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_leaves_nothing(place, digits_folder, capsys, more, code, says):
+    assert run(command_of(place, digits_folder, "wrong", *QUICK, *more)) == code
+    assert says in sentence(capsys)
+    assert not (place / "wrong").exists()
+    assert not list(place.glob(".finetune-*"))
+
+
+def test_a_folder_that_is_no_run_is_no_start(digits_folder, tmp_path, capsys):
+    assert run(["finetune", str(digits_folder), "--from", str(tmp_path), "--quiet"]) == USAGE
+    assert "is not a run: it has no results.json" in sentence(capsys)
+
+
+def test_images_of_other_classes_are_refused(place, images, tmp_path, capsys):
+    (images / "2").rename(images / "two")
+    command = ["finetune", str(images), "--from", str(place / "base"), "--cache", str(place / "cache"), *QUICK]
+    assert run([*command, "--out", str(tmp_path / "run")]) == FAILED
+    assert "3 classes (0, 1, two, ...) and the run has 3 others (0, 1, 2, ...)" in sentence(capsys)

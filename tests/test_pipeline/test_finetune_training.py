@@ -1,0 +1,254 @@
+"""The loop above the split is that of the whole network, step by step, and does what else it is told."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from extract.architectures import build_network
+from extract.layers import Wanted, cut_network
+from extract.splitting import split_network
+from extract.transform import scaled_to
+from extract.weights import fill_network, find_weights
+from pipeline.errors import PipelineError
+from pipeline.finetune.maps import Batch, KeptMaps, in_order, shuffled
+from pipeline.finetune.network import prepare
+from pipeline.finetune.recipe import Recipe
+from pipeline.finetune.start import as_head, as_module, layers_of, random_layers
+from pipeline.finetune.training import Part, Training
+
+NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3
+RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """So little work is not worth a second thread, and where cores are busy it is waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """shufflenet_v2_x0_5 with random weights that leave its activations in range."""
+    drawn, built = torch.Generator().manual_seed(0), build_network(NAME)
+    tensors = {}
+    for name, tensor in built.module.state_dict().items():
+        value = torch.randn(tensor.shape, generator=drawn)
+        is_scale = name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight"))
+        tensors[name] = 1 + 0.2 * value.tanh() if is_scale else value / max(1, value.shape[1:].numel()) ** 0.5
+    fill_network(built, tensors, backbone=NAME, file_name="random")
+    return built
+
+
+@pytest.fixture(scope="module")
+def data():
+    drawn = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8, generator=drawn)
+    return images, np.arange(N) % C
+
+
+TRANSFORM = scaled_to(find_weights(NAME).transform, SIDE)
+
+
+def training(network, data, recipe: Recipe = RECIPE, *, unfreeze: str = "2", weights=None, y_val=None) -> Training:
+    """From maps kept in float32, with a random last layer; train and val are the same images."""
+    images, y = data
+    own = copy.deepcopy(network)
+    split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze=unfreeze)
+    maps = images.flatten(1)
+    if split.layer is not None:
+        maps = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(split.layer, "flatten")]).module(images)
+    kept = KeptMaps([maps.numpy()])
+    train, val = Part(kept, y), Part(kept, y if y_val is None else y_val)
+    last_layers = as_module(random_layers(split.feature_dim, C, seed=0))
+    trained = prepare(split, last_layers, batch_norm=recipe.batch_norm, device="cpu")
+    return Training(trained, split, recipe, train, val, torch.ones(C) if weights is None else weights)
+
+
+def run(each: Training) -> Training:
+    each.run(lambda *_: None, lambda _: None)
+    return each
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    one, other = one.detach(), other.detach()
+    return float((one - other).norm() / other.norm())
+
+
+class Whole(nn.Module):
+    """The plain way: everything from the pixels on, every time, the lower part merely without gradients."""
+
+    def __init__(self, network) -> None:
+        super().__init__()
+        self.body = cut_network(NAME, copy.deepcopy(network), TRANSFORM).module.eval()
+        self.last = as_module(random_layers(1024, C, seed=0))
+        for name, parameter in self.body.named_parameters():
+            parameter.requires_grad_("stage4" in name or "conv5" in name)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.last(self.body(images))
+
+
+def test_an_epoch_from_cached_maps_is_an_epoch_of_the_whole_network(network, data):
+    images, y = data
+    whole, ours = Whole(network), training(network, data)
+    parts = [(whole.last, 0.01), (whole.body.network.conv5, 0.008), (whole.body.network.stage4, 0.0064)]
+    groups = []
+    for part, rate in parts:
+        groups.append({"params": [p for p in part.parameters() if p.ndim > 1], "lr": rate, "weight_decay": 0.05})
+        groups.append({"params": [p for p in part.parameters() if p.ndim == 1], "lr": rate, "weight_decay": 0.0})
+    optimiser = torch.optim.AdamW(groups)
+    peaks = [group["lr"] for group in groups]
+    for step, batch in enumerate(shuffled(np.arange(N), 1, 8, seed=0, epoch=0)):
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * RECIPE.rate(step, 3)
+        codes = torch.from_numpy(y[batch.rows])
+        optimiser.zero_grad()
+        loss = F.cross_entropy(whole(images[batch.rows]), codes, label_smoothing=0.1)
+        loss.backward()
+        (maps,) = ours.train.maps.batches([batch])
+        assert float(ours.loss(maps, codes).detach()) / len(codes) == pytest.approx(float(loss.detach()), rel=1e-5)
+        before = ours.loss_sum
+        ours._step(maps, codes)
+        assert (ours.loss_sum - before) / len(codes) == pytest.approx(float(loss.detach()), rel=1e-5)
+        gradients = {name: parameter.grad for name, parameter in whole.body.network.named_parameters()}
+        for name, parameter in ours.network.upper.named_parameters():
+            assert relative(parameter.grad, gradients[name]) < 1e-5
+        optimiser.step()
+    expected = dict(whole.body.network.named_parameters())
+    for name, parameter in ours.network.upper.named_parameters():
+        assert relative(parameter, expected[name]) < 1e-5
+    assert relative(ours.network.last_layers[0].weight, whole.last[0].weight) < 1e-5
+
+
+def test_training_lowers_the_loss(network, data):
+    done = run(training(network, data, replace(RECIPE, epochs=12, patience=12)))
+    assert done.epochs[-1].train_loss < 0.6 * done.epochs[0].train_loss
+
+
+def test_a_state_goes_on_to_the_same_bits(network, data):
+    recipe = replace(RECIPE, epochs=3)
+    straight = run(training(network, data, recipe))
+    states = []
+    stopped = training(network, data, recipe)
+    for _ in range(2):
+        for _ in stopped._epoch():
+            states.append(copy.deepcopy(stopped.state()))
+    assert [state["step"] for state in states] == [1, 2, 3, 4, 5, 6]
+    for state in (states[0], states[4]):
+        resumed = training(network, data, recipe)
+        resumed.restore(state)
+        run(resumed)
+        for name, tensor in resumed.network.state_dict().items():
+            assert tensor.equal(straight.network.state_dict()[name])
+        assert [e.val_log_loss for e in resumed.epochs] == [e.val_log_loss for e in straight.epochs]
+
+
+def test_a_step_in_parts_is_the_same_step(network, data):
+    whole, parts = (run(training(network, data, replace(RECIPE, parts=n))) for n in (1, 3))
+    for name, tensor in whole.mean.items():
+        assert relative(parts.mean[name], tensor) < 1e-4
+
+
+def test_class_weights_scale_the_loss_of_each_class(network, data):
+    y = data[1]
+    plain, weighted = training(network, data), training(network, data, weights=torch.tensor([0.5, 1.0, 2.0]))
+    (maps,) = plain.train.maps.batches(in_order(np.arange(N), N))
+    for label, weight in enumerate((0.5, 1.0, 2.0)):
+        rows = torch.from_numpy(np.flatnonzero(y == label))
+        codes = torch.full((len(rows),), label)
+        assert weighted.loss(maps[rows], codes).item() == pytest.approx(weight * plain.loss(maps[rows], codes).item())
+
+
+def test_batch_norms_keep_their_statistics_unless_they_are_trained(network, data):
+    frozen, trained = (run(training(network, data, replace(RECIPE, batch_norm=how))) for how in ("frozen", "trained"))
+    before, name = network.module.conv5[1].running_mean, "conv5.1"
+    assert frozen.network.upper.get_submodule(name).running_mean.equal(before)
+    assert not trained.network.upper.get_submodule(name).running_mean.equal(before)
+    assert all(epoch.val_log_loss > 0 for epoch in trained.epochs)
+
+
+def test_all_of_the_network_is_trained_from_the_images(network, data):
+    done = run(training(network, data, unfreeze="all"))
+    first = "conv1.0"
+    assert not done.network.upper.network.get_submodule(first).weight.equal(network.module.conv1[0].weight)
+
+
+def test_it_ends_early_when_val_gets_no_better_and_keeps_the_best(network, data):
+    other = (data[1] + 1) % C
+    each = run(training(network, data, replace(RECIPE, epochs=20, patience=2), y_val=other))
+    assert len(each.epochs) < 20
+    assert len(each.epochs) == each.best_epoch.number + 2
+    for name, parameter in each.network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.equal(each.best[name])
+
+
+def test_a_loss_that_is_no_number_stops_and_says_what_to_lower(network, data):
+    with pytest.raises(PipelineError) as refused:
+        run(training(network, data, replace(RECIPE, learning_rate=1e30, epochs=2)))
+    assert str(refused.value) == (
+        "The loss is no longer a number at step 2 of 6 (epoch 1): the steps are too long. Lower --lr, which was 1e+30, "
+        "to 1e+29 and start again."
+    )
+
+
+def test_the_rate_warms_up_and_falls_to_a_hundredth():
+    rates = [RECIPE.rate(step, 100) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert max(rates) == 1.0
+    assert rates[99] == pytest.approx(0.01, abs=1e-3)
+    assert all(a > b for a, b in pairwise(rates[5:]))
+
+
+def test_every_epoch_has_every_row_once_and_over_all_epochs_every_view():
+    rows, seen = np.arange(10), []
+    for epoch in range(3):
+        batches = shuffled(rows, 3, 4, seed=1, epoch=epoch)
+        assert [len(batch.rows) for batch in batches] == [4, 4, 2]
+        assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(10))
+        seen += [pair for batch in batches for pair in zip(batch.rows.tolist(), batch.views.tolist(), strict=True)]
+    assert len(set(seen)) == 30
+
+
+def test_a_batch_takes_each_row_from_its_own_view():
+    maps = KeptMaps([np.full((4, 2), view, dtype=np.float16) for view in range(3)])
+    (batch,) = maps.batches([Batch(np.array([3, 0, 1]), np.array([2, 0, 1]))])
+    assert batch[:, 0].tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["logistic", "linear_svm", "ridge", "lda", "mlp"])
+def test_a_head_as_layers_says_what_the_head_says(name):
+    from classify.heads import build_head
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 8)).astype(np.float32) * np.arange(1, 9, dtype=np.float32) + 5
+    y = (X[:, 0] > 5).astype(int) + (X[:, 7] > 8)
+    head = build_head(name, seed=0)
+    if "temperature" in head.get_params():
+        head.set_params(temperature=0.5)
+    head.fit(X, y)
+    layers = as_module(layers_of(head, 3))
+    proba = torch.softmax(layers(torch.from_numpy(X)), 1).detach().numpy()
+    assert proba == pytest.approx(head.predict_proba(X), abs=1e-5)
+    assert as_head(layers, 1.0).predict_proba(X) == pytest.approx(proba, abs=1e-5)
+    assert (as_head(layers, 3.0).predict(X) == head.predict(X)).all()
+
+
+def test_a_class_that_the_head_has_never_seen_is_not_chosen():
+    from classify.heads import build_head
+
+    X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    head = build_head("ridge", alpha=1.0).fit(X, np.where(X[:, 0] > 0, 0, 2))
+    scores = as_module(layers_of(head, 3))(torch.from_numpy(X))
+    assert set(scores.argmax(1).tolist()) == {0, 2}
