@@ -93,11 +93,15 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tables = round_neighbours(X, rounds, max(head.k for head in heads), metrics, origin)
         for number, (held_out, table) in enumerate(zip(rounds, tables, strict=True)):
             trained = np.where(held_out, 0.0, counts)
-            _, variance = centre(X, trained)
+            variance = centre(X, trained)[1] if any(head._needs_variance for head in heads) else 1.0
             for setting, head in enumerate(heads):
                 head.variance_ = variance
                 proba = head._proba(table[head.metric], codes, trained)
                 yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
+
+    @property
+    def _needs_variance(self) -> bool:
+        return self.metric == "euclidean" and self.sharpness is not None
 
     def _check(self) -> None:
         if self.metric not in METRICS:
@@ -131,5 +135,5 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fitting = np.minimum(counts, np.maximum(self.k - (np.cumsum(counts, axis=1) - counts), 0.0))
         if self.sharpness is None:
             return np.asarray(fitting)
-        unit = 1.0 if self.metric == "cosine" else max(self.variance_, np.finfo(np.float64).tiny)
+        unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
         return np.asarray(fitting * np.exp((similarity - similarity[:, :1]) / (self.sharpness * unit)))

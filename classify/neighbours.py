@@ -49,7 +49,7 @@ class Points:
 
 
 class Table:
-    """The k best of what M rows have met so far, for each metric that is asked for."""
+    """The k best of what M rows have met so far, in no order, for each metric that is asked for."""
 
     def __init__(self, n_rows: int, k: int, metrics: Sequence[str], dtype: np.dtype[np.floating]) -> None:
         self.k = k
@@ -61,15 +61,17 @@ class Table:
         """Let the rows at positions `at` (B,) of the table meet rows numbered `other` (n,): e (B, n) and |x|^2 / 2."""
         for metric in self.best:
             near = product if metric == "euclidean" else cosines(product, half, other_half)
-            found, column = near.topk(min(self.k, near.shape[1]), dim=1)
+            found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
             both = torch.cat([self.best[metric][at], found], dim=1)
             rows = torch.cat([self.rows[metric][at], other[column]], dim=1)
-            self.best[metric][at], kept = both.topk(self.k, dim=1)
+            self.best[metric][at], kept = both.topk(self.k, dim=1, sorted=False)
             self.rows[metric][at] = rows.gather(1, kept)
 
     def neighbours(self, metric: str, at: IntArray) -> Neighbours:
         """Return what the rows at positions `at` (M,) have found."""
-        return Neighbours(self.rows[metric].numpy()[at], self.best[metric].numpy()[at])
+        at_these = torch.from_numpy(at)
+        best, order = self.best[metric][at_these].sort(dim=1, descending=True, stable=True)
+        return Neighbours(self.rows[metric][at_these].gather(1, order).numpy(), best.numpy())
 
 
 def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
