@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.option_types import positive
 from pipeline.tables import table
 
 if TYPE_CHECKING:
@@ -120,12 +121,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--images", metavar="DIR", type=Path, help=f"labelled images (default: {DATASET})")
     parser.add_argument("--backbone", metavar="NAME", default="efficientnet_lite0", help="the network")
     parser.add_argument("--unfreeze", metavar="N|PART|all", default="1", help="what is trained (default: 1)")
-    parser.add_argument("--size", metavar="S", type=int, help="side of the input in pixels")
-    parser.add_argument("--epochs", metavar="N", type=int, default=2, help="each way (default: 2)")
+    parser.add_argument("--size", metavar="S", type=positive, help="side of the input in pixels")
+    parser.add_argument("--epochs", metavar="N", type=positive, default=2, help="each way (default: 2)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
-        images = options.images or _write_images(Path(folder))
+        images = options.images or write_images(Path(folder))
         how = {"backbone": options.backbone, "unfreeze": options.unfreeze, "size": options.size}
         lines = measure(images, Path(folder) / "cache", **how, epochs=options.epochs)
     print(text_of(lines))
@@ -134,7 +135,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_images(folder: Path) -> Path:
+def write_images(folder: Path) -> Path:
+    """The data set that is used unless another is named."""
     from pipeline.datasets import write_dataset
 
     write_dataset(DATASET, folder / DATASET)

@@ -16,9 +16,10 @@ from extract.leftovers import sweep_leftovers
 from extract.manifest import Manifest, printable, read_images
 from extract.request import FeatureRequest
 from pipeline import tables
-from pipeline.cli import DEFAULT_LAYER, DONE, INTERRUPTED, REFUSED
+from pipeline.cli import DONE, INTERRUPTED, REFUSED
 from pipeline.console import Console
 from pipeline.errors import UsageError
+from pipeline.options import DEFAULT_LAYER
 from pipeline.rundir import (
     ERRORS_FILE,
     REPORT_FILE,

@@ -17,9 +17,9 @@ from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest, Resolved, recall
 from pipeline.alternatives import say_alternative
-from pipeline.cli import DEFAULT_LAYER
 from pipeline.errors import PipelineError
 from pipeline.memory import Shelf
+from pipeline.options import DEFAULT_LAYER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,7 +53,7 @@ def test_every_command_in_the_readme_is_one_that_exists(line):
         variables = [word.split("=")[0] for word in words[1:] if "=" in word]
         assert all(re.search(rf"^{name} +\?=", makefile, re.M) for name in variables)
     else:
-        from pipeline.cli import build_parser
+        from pipeline.grammar import build_parser
 
         build_parser().parse_args(words[1:])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.inventory import remember_use
-from extract.manifest import read_images
+from extract.manifest import Manifest, read_images
 from pipeline.cli import DONE
 from pipeline.console import Console
 from pipeline.errors import PipelineError
@@ -29,7 +29,7 @@ def finetune(options: argparse.Namespace) -> int:
         Console(quiet=options.quiet) as console,
         contextlib.nullcontext(out) if options.out else reserving(out) as place,
     ):
-        results = _finetune(plan_of(options, place), console)
+        results = tune_images(read_images(options.images), plan_of(options, place), console)
         console.say(f"run folder: {place}")
     print(json.dumps(results, indent=2) if options.json else _table(options.start, place, results))
     return DONE
@@ -75,14 +75,14 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
     )
 
 
-def _finetune(plan: FinetunePlan, console: Console) -> dict[str, Any]:
+def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dict[str, Any]:
+    """Train and write the run; returns what its results.json says. Raises PipelineError or ExtractError."""
     from pipeline.finetune.beginning import begin, label
     from pipeline.finetune.outcome import write_outcome
     from pipeline.finetune.story import tune
 
     began = time.perf_counter()
     start = begin(plan)
-    manifest = read_images(plan.images)
     labelled, features = label(manifest, plan, start, console)
     tuned = tune(labelled, features, plan, start, console, began=began)
     results = write_outcome(tuned, labelled, plan, manifest, console)

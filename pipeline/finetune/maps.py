@@ -5,7 +5,6 @@ Both give the same numbers, so which of them it is decides about time and disk o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extract.cores import count_cores
 from extract.decode import decode_image
 from extract.loader import load_ahead
 from extract.spec import REDUCED
@@ -92,9 +92,8 @@ class MadeMaps:
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
         """See `Maps`. Raises ImageRefused or OSError where an image has gone since it was looked at."""
-        n_threads = os.cpu_count() or 1
         with (
-            ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool,
+            ThreadPoolExecutor(count_cores(), thread_name_prefix="decode") as pool,
             closing(load_ahead(order, lambda b: self._pixels(b, pool), n_threads=1, n_ahead=N_AHEAD)) as loaded,
         ):
             for pixels in loaded:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.request import FeatureRequest
-from pipeline.cli import DEFAULT_CACHE, DEFAULT_LAYER
 from pipeline.join import audit_command, extract_commands
+from pipeline.options import DEFAULT_CACHE, DEFAULT_LAYER
 
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5}

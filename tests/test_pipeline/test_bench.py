@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from extract.manifest import scan_folder
-from pipeline import bench_finetune
+from extract.request import FeatureRequest
+from pipeline import bench_finetune, bench_starts
 from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
 from pipeline.bench_inputs import write_photos
 from pipeline.cli import run
+from pipeline.errors import PipelineError
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,22 @@ def test_an_epoch_from_the_cache_ends_where_the_whole_network_does(digits_folder
     assert bench_finetune.text_of(ways).endswith("an epoch from the cache is 7.0 times as fast")
 
 
-@pytest.mark.parametrize("what", ["extract", "finetune", "heads"])
+def test_both_starts_are_tried_on_the_same_draws_and_their_difference_told(digits_folder, tmp_path):
+    contest = bench_starts.Contest(FeatureRequest(size=64), "logistic", n_train=40, epochs=1, engine="torch")
+    starts = bench_starts.measure(digits_folder, tmp_path, contest, n_seeds=2)
+    assert {way: len(found) for way, found in starts.accuracies.items()} == {"frozen": 2, "head": 2, "random": 2}
+    assert starts.n_val == 16
+    shown = replace(starts, accuracies={"frozen": [0.5, 0.5], "head": [0.9, 0.8], "random": [0.7, 0.7]})
+    # Two differences, 0.2 and 0.1: their mean plus and minus 12.706 times 0.05.
+    assert bench_starts.text_of(shown).endswith("head minus random: +15.00 points, 95 % interval -48.53 to +78.53")
+
+
+def test_more_images_than_there_are_cannot_be_drawn(digits_folder, tmp_path):
+    with pytest.raises(PipelineError, match="give fewer with --train"):
+        bench_starts.measure(digits_folder, tmp_path, bench_starts.Contest(FeatureRequest(), "logistic", n_train=10**6))
+
+
+@pytest.mark.parametrize("what", ["extract", "finetune", "heads", "starts"])
 def test_each_tells_its_own_options(capsys, what):
     assert run(["bench", what, "--help"]) == 0
     assert f"featurecache bench {what}" in capsys.readouterr().out

@@ -12,8 +12,8 @@ import pytest
 from extract.manifest import read_images
 from extract.memo import Memo
 from extract.request import FeatureRequest
-from pipeline.cli import build_parser
 from pipeline.errors import PipelineError
+from pipeline.grammar import build_parser
 from pipeline.join import extract_command, label_samples, look_up
 
 

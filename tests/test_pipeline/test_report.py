@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from extract.request import FeatureRequest
-from pipeline.cli import DEFAULT_CACHE, DONE, FAILED, REFUSED, USAGE, run
+from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
+from pipeline.options import DEFAULT_CACHE
 from pipeline.report.audit import read_audit
 from pipeline.report.page import write_report
 from pipeline.report.reproduce import audit_commands
