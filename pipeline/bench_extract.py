@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--backbone", metavar="A,B", default="efficientnet_lite0", help="networks, with commas between")
     parser.add_argument("--rounds", metavar="N", type=_positive, default=3, help="passes of each way (default: 3)")
-    parser.add_argument("--count", metavar="N", type=_positive, help="images (default: a pass of ours takes about 5 s)")
+    parser.add_argument("--count", metavar="N", type=_positive, help="images (default: about 10 s a pass of ours)")
     parser.add_argument("--together", action="store_true", help="the first two backbones in one call, too")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers as well")
     options = parser.parse_args(argv)

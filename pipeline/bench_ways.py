@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from extract.backbones import Backbone
 
 # Slow networks see fewer of the images, so many that one pass of ours takes about this long.
-PASS_SECONDS, LEAST_IMAGES = 5.0, 64
+PASS_SECONDS, LEAST_IMAGES = 10.0, 64
 
 Go = Callable[[], "NDArray[np.float32] | None"]
 

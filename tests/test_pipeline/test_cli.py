@@ -237,6 +237,7 @@ def test_a_wrong_flag_is_a_usage_error(capsys):
         (["audit", "photos"], "4294967296"),
         (["select", "photos", "--backbones", "pixels"], "99999999999"),
         (["cache", "export", "photos", "out.h5"], "1.5"),
+        (["finetune", "photos", "--from", "run"], "-1"),
     ],
 )
 def test_a_seed_that_no_generator_takes_is_a_usage_error(capsys, command, seed):

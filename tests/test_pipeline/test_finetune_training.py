@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from extract.splitting import split_network
 from extract.transform import scaled_to
 from extract.weights import fill_network, find_weights
 from pipeline.errors import PipelineError
+from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Batch, KeptMaps, in_order, shuffled
 from pipeline.finetune.network import prepare
 from pipeline.finetune.recipe import Recipe
@@ -252,3 +255,31 @@ def test_a_class_that_the_head_has_never_seen_is_not_chosen():
     head = build_head("ridge", alpha=1.0).fit(X, np.where(X[:, 0] > 0, 0, 2))
     scores = as_module(layers_of(head, 3))(torch.from_numpy(X))
     assert set(scores.argmax(1).tolist()) == {0, 2}
+
+
+class Hostile:
+    """What runs a command when it is unpickled by somebody who trusts it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_damaged_or_hostile_state_is_one_sentence_and_runs_nothing(tmp_path):
+    checkpoint = Checkpoint(tmp_path, {"seed": 0})
+    checkpoint.save({"step": 3, "weights": torch.randn(5)})
+    whole = checkpoint.path.read_bytes()
+    assert checkpoint.load()["step"] == 3
+    hostile = pickle.dumps(Hostile(tmp_path / "ran"), protocol=2)
+    for content in (b"", b"no state at all", whole[:40], whole[: len(whole) // 2], hostile):
+        checkpoint.path.write_bytes(content)
+        with pytest.raises(PipelineError, match="Delete it and start without --resume"):
+            checkpoint.load()
+    torch.save(Hostile(tmp_path / "ran"), checkpoint.path)
+    with pytest.raises(PipelineError, match="is damaged"):
+        checkpoint.load()
+    assert not (tmp_path / "ran").exists()
+    checkpoint.forget()
+    assert checkpoint.load() is None
