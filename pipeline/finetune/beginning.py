@@ -17,7 +17,7 @@ from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import RANDOM, STARTERS, check_can_start
 from pipeline.join import Features, Labelled, label_samples, look_up
 from pipeline.predict import check_spec, choose_head, with_own_weights
-from pipeline.rundir import RESULTS_FILE, read_json, reading_run
+from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,45 @@ def begin(plan: FinetunePlan) -> Beginning:
 def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
     from classify.saved import load_head
 
-    heads = results["heads"]
-    if plan.backbone is not None:
-        heads = [head for head in heads if head["backbone"] == plan.backbone]
-    if not heads:
-        found = ", ".join(dict.fromkeys(head["backbone"] for head in results["heads"]))
-        raise UsageError(
-            f"'{printable(plan.start)}' is a run on {found}, not on {plan.backbone}. "
-            f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
-        )
     is_random = plan.head == RANDOM
-    if plan.head is None:
-        able = [head for head in heads if head["name"] in STARTERS]
-        if not able:
-            check_can_start(heads[0]["name"])
-        row = choose_head({"heads": able}, None)
-    else:
-        row = choose_head({"heads": heads}, None if is_random else plan.head)
+    row = _row(_heads_on_backbone(results, plan), plan.head)
     if not is_random:
+        _check_untuned(results, plan)
         check_can_start(row["name"])
     meta = load_head(plan.start / row["saved"]).meta
     trained = with_own_weights(plan.start, FeatureRequest(**meta["request"]))
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return Beginning(row, results, request, trained, FeatureSpec.from_dict(meta["spec"]), is_random)
+
+
+def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict[str, Any]]:
+    heads: list[dict[str, Any]] = results["heads"]
+    if plan.backbone is None:
+        return heads
+    found = list(dict.fromkeys(head["backbone"] for head in heads))
+    if plan.backbone not in found:
+        raise UsageError(
+            f"'{printable(plan.start)}' is a run on {', '.join(found)}, not on {plan.backbone}. "
+            f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
+        )
+    return [head for head in heads if head["backbone"] == plan.backbone]
+
+
+def _row(heads: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
+    """The head that is named; without a name the best on val that can start a network, if any can."""
+    able = [head for head in heads if head["name"] in STARTERS]
+    if name is None:
+        return choose_head({"heads": able or heads}, None)
+    return choose_head({"heads": heads}, None if name == RANDOM else name)
+
+
+def _check_untuned(results: dict[str, Any], plan: FinetunePlan) -> None:
+    if "finetune" in results:
+        raise UsageError(
+            f"'{printable(plan.start)}' is fine-tuned already. Start again from the run that it came from, "
+            f"'{printable(results['finetune']['from'])}', or classify with --weights {printable(plan.start)}/"
+            f"{WEIGHTS_FILE} and start from that run."
+        )
 
 
 def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Console) -> tuple[Labelled, Features]:

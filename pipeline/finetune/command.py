@@ -29,9 +29,10 @@ def finetune(options: argparse.Namespace) -> int:
         Console(quiet=options.quiet) as console,
         contextlib.nullcontext(out) if options.out else reserving(out) as place,
     ):
-        results = tune_images(read_images(options.images), plan_of(options, place), console)
+        plan = plan_of(options, place)
+        results = tune_images(read_images(options.images), plan, console)
         console.say(f"run folder: {place}")
-    print(json.dumps(results, indent=2) if options.json else _table(options.start, place, results))
+    print(json.dumps(results, indent=2) if options.json else _table(plan.start, place, results))
     return DONE
 
 
@@ -56,7 +57,7 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
     )
     return FinetunePlan(
         images=options.images,
-        start=options.start,
+        start=options.start.resolve(),  # `latest` will lead to the run that this becomes
         cache_root=options.cache,
         out=out,
         recipe=recipe,

@@ -211,6 +211,25 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(place, digits_folder, caps
     assert not list(place.glob(".finetune-*"))
 
 
+def test_a_run_that_is_tuned_already_names_the_one_it_came_from(place, tuned, digits_folder, capsys):
+    command = ["finetune", str(digits_folder), "--from", str(tuned), "--cache", str(place / "cache"), *QUICK]
+    assert run([*command, "--out", str(place / "wrong")]) == USAGE
+    assert f"is fine-tuned already. Start again from the run that it came from, '{place / 'base'}'" in sentence(capsys)
+
+
+def test_latest_is_the_run_to_start_from_and_then_the_tuned_one_beside_it(place, digits_folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "base").symlink_to(place / "base")
+    (runs / "latest").symlink_to("base")
+    command = ["finetune", str(digits_folder), "--from", str(runs / "latest"), "--cache", str(place / "cache"), *QUICK]
+    assert run([*command, "--out", str(runs / "tuned")]) == DONE
+    told = capsys.readouterr().out
+    assert (runs / "latest").resolve() == runs / "tuned"
+    assert "finetuned" in told
+    assert "logistic" in told
+
+
 def test_a_folder_that_is_no_run_is_no_start(digits_folder, tmp_path, capsys):
     assert run(["finetune", str(digits_folder), "--from", str(tmp_path), "--quiet"]) == USAGE
     assert "is not a run: it has no results.json" in sentence(capsys)
