@@ -1,6 +1,7 @@
 """The table of heads: what can be named, what it is, which settings a sweep tries."""
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -143,8 +144,6 @@ def build_head(name: str, *, seed: int = 0, **params: Any) -> Any:
 
 
 def _instantiate(head_class: Any, name: str, seed: int, params: dict[str, Any]) -> Any:
-    import inspect
-
     allowed = [parameter for parameter in inspect.signature(head_class).parameters if parameter != "random_state"]
     for key in params:
         if key not in allowed:
@@ -181,5 +180,12 @@ def _foreign_class(path: str) -> Any:
     if not (isinstance(found, type) and issubclass(found, ClassifierMixin)):
         raise UnknownHead(
             f"'{path}' is not a scikit-learn classifier: name one such as sklearn.naive_bayes.GaussianNB."
+        )
+    parameters = inspect.signature(found).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
+    if needed:
+        raise UnknownHead(
+            f"'{path}' is not a head by its name alone, for it has to be given {' and '.join(needed)}: "
+            "name one that is complete, such as sklearn.ensemble.ExtraTreesClassifier."
         )
     return found
