@@ -23,8 +23,12 @@ def fold_rounds(fold: IntArray) -> list[BoolArray]:
     return [np.asarray(fold == number) for number in np.unique(fold)]
 
 
-def check_rounds(rounds: Sequence[BoolArray], n_rows: int) -> None:
-    """Raise BadSplit unless every round is a bool for each row and leaves rows on both sides."""
+def check_rounds(rounds: Sequence[BoolArray], codes: IntArray) -> None:
+    """Raise BadSplit unless every round is a bool for each row of codes (N,), and leaves some of two classes or more.
+
+    Both val and what is trained on must have rows.
+    """
+    n_rows = len(codes)
     if not rounds:
         raise BadSplit("No round was given: hold out val, or each fold in turn.")
     for held_out in rounds:
@@ -32,3 +36,8 @@ def check_rounds(rounds: Sequence[BoolArray], n_rows: int) -> None:
             raise BadSplit(f"A round of {len(held_out)} rows was given for {n_rows} rows: give a bool for each.")
         if not held_out.any() or held_out.all():
             raise BadSplit("A round holds out no row or all of them: train and val must both have some.")
+        if len(np.unique(codes[~held_out])) < 2:
+            raise BadSplit(
+                "Without the images that it holds out, a round has one class left to train on, and a head needs two: "
+                "give more images of each class, or fewer folds."
+            )

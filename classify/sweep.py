@@ -67,7 +67,7 @@ def sweep(
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
-    check_rounds(rounds, len(codes))
+    check_rounds(rounds, codes)
     grid = head_grid(name)
     tally = Tally(grid, rounds, classes, codes)
     outcomes = _try_all(name, grid, X, y, tally, seed, sample_weight, progress)

@@ -124,7 +124,8 @@ class _Splitting:
             return None
         if unfreeze.isdecimal() and int(unfreeze) > 0:
             n = int(unfreeze)
-            return self.traced.node(self.stages[-n - 1]) if n < len(self.stages) else None
+            if n <= len(self.stages):
+                return self.traced.node(self.stages[-n - 1]) if n < len(self.stages) else None
         before = self._before(unfreeze)
         if before is None:
             stages, parts = self.names()

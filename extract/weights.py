@@ -29,7 +29,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 from torchvision import models
 
@@ -108,7 +109,12 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
         known = ", ".join(source.name for source in named)
         raise WeightsMissing(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
     like = next((source for source in named if source.path and source.path.name == path.name), named[0])
-    return WeightsSource(backbone, path.name, path, _recorded_transform(path) or like.transform, meta=like.meta)
+    recorded = _recorded_transform(path)
+    if recorded is None:
+        return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
+    # The size decides about the positions of a vision transformer.
+    meta = {**like.meta, "min_size": (recorded.crop, recorded.crop)}
+    return WeightsSource(backbone, path.name, path, recorded, meta=meta)
 
 
 def fetch(source: WeightsSource) -> Path:
@@ -186,7 +192,7 @@ def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: s
 def save_weights(path: Path, network: Network, transform: TransformSpec) -> None:
     """Write the tensors of a filled network as .safetensors, and in its metadata the transform that they expect."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.module.state_dict().items()}
-    save_file(tensors, path, metadata={TRANSFORM: json.dumps(transform.to_dict())})
+    path.write_bytes(as_bytes(tensors, metadata={TRANSFORM: json.dumps(transform.to_dict())}))
 
 
 def _recorded_transform(path: Path) -> TransformSpec | None:

@@ -95,8 +95,8 @@ def _measure(
     n = count or images_per_pass(first(whole, LEAST_IMAGES), name, scratch)
     manifest = first(whole, min(n, len(whole)))
     backbone = FeatureRequest(name).load()
-    ways, warm = own_ways(manifest, name, backbone, scratch), ours(first(manifest, LEAST_IMAGES), name, scratch)
-    rates, vectors = _alternate(ways, warm, manifest, name, rounds=rounds, say=say)
+    ways = own_ways(manifest, name, backbone, scratch)
+    rates, vectors = _alternate(ways, manifest, name, rounds=rounds, say=say)
     bound = 1.0 / (1.0 / rates["model only"] + 1.0 / rates["decode only"])
     return Measured(
         backbone=name,
@@ -112,11 +112,11 @@ def _measure(
 
 
 def _alternate(
-    ways: dict[str, Go], warm: Go, manifest: Manifest, name: str, *, rounds: int, say: Callable[[str], None]
+    ways: dict[str, Go], manifest: Manifest, name: str, *, rounds: int, say: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float32] | None]]:
     """Median images/s of every way, ours and others', and the vectors of the last round.
 
-    warm: a few images, before ours in each round, for what the system took from this process while others ran.
+    Each round begins with a pass of ours that does not count: while others ran, this process stood still for minutes.
     """
     import torch
 
@@ -125,7 +125,7 @@ def _alternate(
     vectors: dict[str, NDArray[np.float32] | None] = {}
     with elsewhere() as process:
         for number in range(1, rounds + 1):
-            warm()
+            ways["ours"]()
             for way in (*ways, *ways_of_others(name)):
                 say(f"{name}: round {number} of {rounds}, {len(manifest)} images, {way}")
                 spent, vectors[way] = (

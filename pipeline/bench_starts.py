@@ -1,6 +1,6 @@
 """What it is worth to begin a fine-tune with the head that won, beside beginning with a random one, on few images.
 
-    frozen    the head alone, on the features of the frozen network
+    frozen    the head alone, on the features of the frozen network; fitted to train and val, as `classify` leaves it
     head      linear probe, then fine-tune: from that head (LP-FT, Kumar et al. 2022)
     random    the classic way: from a last layer of random numbers
 

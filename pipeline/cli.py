@@ -22,7 +22,7 @@ INTERRUPTED_SENTENCES = {
     "classify": "Stopped before a head was finished: no run was written; the same command starts the heads again.",
     "report": "Stopped: no page was written.",
     "audit": "Stopped before the audit was finished.",
-    "finetune": "Stopped. Maps are kept, and the training up to the last half minute: the same command with --resume.",
+    "finetune": "Stopped. Maps are kept, and of the training all but half a minute: --resume goes on from there.",
 }
 
 

@@ -114,8 +114,9 @@ def _finetune_command(commands: Commands) -> None:
     finetune.add_argument(
         "--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)"
     )
+    finetune.add_argument("--max-pixels", metavar="N", type=positive, help="refuse larger images, as in extract")
     finetune.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
-    common_options(finetune)
+    common_options(finetune, cache_default=None)
 
 
 def _report_command(commands: Commands) -> None:

@@ -121,7 +121,7 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
             results |= try_few_labels(results, features, labelled, plan, console)
         write_run(folder, results, tried, labelled, plan, console)
     point_latest(plan.out)
-    reported = report_on(plan, console)
+    reported = report_on(plan.out, plan.images, plan.cache_root, console)
     return results | {"interrupted": results["interrupted"] or not reported}
 
 
@@ -137,14 +137,14 @@ def try_few_labels(
         return {"interrupted": True}
 
 
-def report_on(plan: ClassifyPlan, console: Console) -> bool:
+def report_on(run: Path, images: str, cache_root: Path, console: Console) -> bool:
     """Write report.html into the finished run, or say why not; False when the user interrupts."""
     try:
-        write_report(plan.out, images=plan.images, cache_root=plan.cache_root)
+        write_report(run, images=images, cache_root=cache_root)
     except (PipelineError, OSError) as error:
         console.say(f"No report: {error}")
     except KeyboardInterrupt:
-        console.say(f"Stopped: the run is whole but for its report; 'featurecache report {plan.out}' writes it.")
+        console.say(f"Stopped: the run is whole but for its report; 'featurecache report {run}' writes it.")
         return False
     return True
 

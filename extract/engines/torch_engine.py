@@ -48,6 +48,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the process then keeps of them
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is torch's word for memory that is not there."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in WANT_OF_MEMORY)
+
+
 class TorchEngine:
     """A backbone on one device, at one precision; see `extract.engines.Engine`.
 
@@ -84,7 +89,7 @@ class TorchEngine:
                 features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
                 vectors: NDArray[np.float32] = features.float().cpu().numpy()
             except RuntimeError as error:
-                if isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in WANT_OF_MEMORY):
+                if is_out_of_memory(error):
                     raise out_of_memory(self.batch_size) from error
                 raise not_run(f"torch on {self.device}", error, self._instead()) from error
         return vectors

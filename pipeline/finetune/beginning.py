@@ -9,7 +9,6 @@ from extract.fill import extract_features
 from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest
-from extract.settings import Settings
 from extract.spec import FeatureSpec
 from pipeline.console import Console
 from pipeline.errors import PipelineError, UsageError
@@ -92,8 +91,7 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Con
     Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
     backbone at hand is not the run's.
     """
-    settings = Settings(plan.engine, plan.device)
-    extract_features(manifest, [start.trained_request], plan.cache_root, settings=settings, progress=console)
+    extract_features(manifest, [start.trained_request], plan.cache_root, settings=plan.settings, progress=console)
     with Memo(plan.cache_root) as memo:
         labelled = label_samples(
             manifest,
@@ -111,6 +109,11 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Con
         raise PipelineError(
             f"'{printable(plan.images)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
             f"{len(theirs)} others ({', '.join(theirs[:3])}, ...): classify these images first, and name that run."
+        )
+    if not len(labelled.rows("val")):
+        raise PipelineError(
+            f"'{printable(plan.images)}' has no val images to judge epochs by: give it a val/ folder or a few more "
+            "images a class."
         )
     check_spec(start.spec, features.resolved.spec)
     for note in (*manifest.notes, *labelled.notes):

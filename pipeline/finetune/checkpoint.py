@@ -12,13 +12,16 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extract.manifest import printable
 from extract.shards import publish
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.finetune.training import Training
 
 
 class Checkpoint:
@@ -44,18 +47,16 @@ class Checkpoint:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def load(self) -> dict[str, Any] | None:
-        """What was kept last; None where there is nothing. Raises PipelineError where it is damaged."""
-        if not self.path.exists():
-            return None
+    def restore(self, training: Training) -> None:
+        """Put what was kept last into a training. Raises PipelineError where it is damaged or gone."""
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
+            training.restore(torch.load(self.path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise PipelineError(
                 f"'{printable(self.path)}' is damaged ({type(error).__name__}). Delete it and start without --resume."
             ) from error
-        return state
 
     def forget(self) -> None:
-        """Remove what was kept: it is finished, or leads nowhere."""
-        self.path.unlink(missing_ok=True)
+        """Remove what was kept, and what a kill has left half written: it is finished, or leads nowhere."""
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            path.unlink(missing_ok=True)

@@ -9,20 +9,33 @@ import time
 from pathlib import Path
 from typing import Any
 
+from extract.decode import MAX_PIXELS
 from extract.inventory import remember_use
-from extract.manifest import Manifest, read_images
+from extract.manifest import Manifest, printable, read_images
 from pipeline.cli import DONE
 from pipeline.console import Console
-from pipeline.errors import PipelineError
-from pipeline.finetune.plan import FinetunePlan
+from pipeline.errors import PipelineError, UsageError
+from pipeline.finetune.plan import ONE_WAY, FinetunePlan
 from pipeline.finetune.recipe import Recipe
-from pipeline.rundir import check_run_folder, check_writable, default_run_folder, reserving
+from pipeline.rundir import (
+    RESULTS_FILE,
+    check_run_folder,
+    check_writable,
+    default_run_folder,
+    read_json,
+    reading_run,
+    reserving,
+)
 
 
 def finetune(options: argparse.Namespace) -> int:
     """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError."""
     if options.out is not None:
         check_run_folder(options.out)
+        if options.out.resolve() == options.start.resolve():
+            raise UsageError(f"'{printable(options.out)}' is the run to start from. Choose another folder with --out.")
+    if options.views is not None and options.augment in ONE_WAY:
+        raise UsageError(f"--views says how many views are drawn, and --augment {options.augment} draws none.")
     out = options.out or default_run_folder(Path(options.images))
     check_writable(out)
     with (
@@ -58,7 +71,7 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
     return FinetunePlan(
         images=options.images,
         start=options.start.resolve(),  # `latest` will lead to the run that this becomes
-        cache_root=options.cache,
+        cache_root=options.cache or _cache_of(options.start),
         out=out,
         recipe=recipe,
         head=options.head,
@@ -72,24 +85,35 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
         memory=options.memory,
         device=options.device,
         engine=options.engine,
+        max_pixels=options.max_pixels or MAX_PIXELS,
         resume=options.resume,
     )
+
+
+def _cache_of(run: Path) -> Path:
+    """Where the run had its features."""
+    with reading_run(run):
+        return Path(read_json(run / RESULTS_FILE)["config"]["cache"])
 
 
 def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dict[str, Any]:
     """Train and write the run; returns what its results.json says. Raises PipelineError or ExtractError."""
     from pipeline.finetune.beginning import begin, label
-    from pipeline.finetune.outcome import write_outcome
+    from pipeline.finetune.outcome import finish, leak_warnings_of, write_outcome
     from pipeline.finetune.story import tune
 
     began = time.perf_counter()
     start = begin(plan)
     labelled, features = label(manifest, plan, start, console)
     tuned = tune(labelled, features, plan, start, console, began=began)
-    results = write_outcome(tuned, labelled, plan, manifest, console)
+    warnings = leak_warnings_of(labelled, features, plan, start)
+    for warning in warnings:
+        console.say(warning)
+    results = write_outcome(tuned, labelled, plan, manifest, warnings, console)
     tuned.checkpoint.forget()
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
     remember_use(plan.cache_root, used, plan.images)
+    finish(plan, console)
     return results
 
 

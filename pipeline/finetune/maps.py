@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from extract.cores import count_cores
-from extract.decode import decode_image
+from extract.decode import MAX_PIXELS, decode_image
+from extract.errors import ImageRefused
 from extract.loader import load_ahead
-from extract.spec import REDUCED
+from extract.manifest import printable
+from extract.spec import REDUCED, image_digest
 from extract.transform import TransformSpec, apply_transform
 from extract.views import View, apply_view
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,9 +92,10 @@ class MadeMaps:
     decode: str
     engine: Engine | None
     dtype: str
+    max_pixels: int = MAX_PIXELS
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
-        """See `Maps`. Raises ImageRefused or OSError where an image has gone since it was looked at."""
+        """See `Maps`. Raises PipelineError where an image has changed or gone since it was looked at."""
         with (
             ThreadPoolExecutor(count_cores(), thread_name_prefix="decode") as pool,
             closing(load_ahead(order, lambda b: self._pixels(b, pool), n_threads=1, n_ahead=N_AHEAD)) as loaded,
@@ -100,16 +104,34 @@ class MadeMaps:
                 if self.engine is None:
                     yield pixels
                 else:
-                    yield torch.from_numpy(self.engine.run(pixels).astype(self.dtype, copy=False))
+                    yield torch.from_numpy(self._rounded(self.engine.run(pixels)))
 
     def _pixels(self, batch: Batch, pool: ThreadPoolExecutor) -> Tensor:
         return torch.stack(list(pool.map(self._one, batch.rows.tolist(), batch.views.tolist())))
 
+    def _rounded(self, maps: NDArray[np.float32]) -> NDArray[np.floating]:
+        with np.errstate(over="ignore"):
+            rounded = maps.astype(self.dtype, copy=False)
+        if not np.isfinite(rounded).all():
+            raise PipelineError(f"The maps of some images overflow {self.dtype}: use --dtype float32.")
+        return rounded
+
     def _one(self, row: int, number: int) -> Tensor:
+        sample, digest, view = self.samples[row], bytes(self.digests[row]), self.views[number]
         at_least = self.transform.resize if self.decode == REDUCED else None
-        image = decode_image(Path(self.samples[row].path).read_bytes(), at_least=at_least)
-        image, view = apply_transform(image, self.transform), self.views[number]
-        return image if view is None else apply_view(image, view, bytes(self.digests[row]))
+        try:
+            data = Path(sample.path).read_bytes()
+            if image_digest(data) != digest:
+                raise ImageRefused("it changed while the training went on")
+            image = decode_image(data, max_pixels=self.max_pixels, at_least=at_least)
+        except (OSError, ImageRefused) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PipelineError(
+                f"'{printable(sample.name)}' cannot be trained on any more: {reason}. Put it back, and give the same "
+                "command with --resume."
+            ) from error
+        image = apply_transform(image, self.transform)
+        return image if view is None else apply_view(image, view, digest)
 
 
 def in_order(rows: NDArray[np.int64], size: int) -> list[Batch]:

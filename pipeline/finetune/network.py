@@ -54,14 +54,15 @@ def prepare(
 def groups(split: Split, network: Trained, recipe: Recipe) -> list[dict[str, Any]]:
     """What the optimiser takes: the last layers at the full rate, every stage below at `decay` times the one above.
 
-    Biases and the scales of norms are not decayed.
+    Weights of layers are decayed; biases, norms, positions and the scales of layers are not.
     """
+    matrices = {id(p) for name, p in network.named_parameters() if name.endswith("weight") and p.ndim > 1}
     depths = [list(network.last_layers.parameters()), *reversed(split.stages)]
     found = []
     for depth, parameters in enumerate(depths):
         rate = recipe.learning_rate * recipe.decay**depth
         for is_matrix in (True, False):
-            some = [parameter for parameter in parameters if (parameter.ndim > 1) == is_matrix]
+            some = [parameter for parameter in parameters if (id(parameter) in matrices) == is_matrix]
             if some:
                 decay = recipe.weight_decay if is_matrix else 0.0
                 found.append({"params": some, "lr": rate, "peak": rate, "weight_decay": decay})

@@ -15,29 +15,30 @@ from classify.calibration import fit_tempering
 from classify.metrics import score
 from classify.sweep import SweepResult
 from extract.fill import extract_features
-from extract.manifest import Manifest
+from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.progress import Silent
+from extract.report import ExtractReport
 from extract.request import FeatureRequest
-from extract.settings import Settings
 from extract.weights import save_weights
 from pipeline.console import Console
 from pipeline.errors import PipelineError
+from pipeline.finetune.beginning import Beginning
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import as_head
 from pipeline.finetune.story import Tuned
-from pipeline.join import Features, Labelled, look_up
-from pipeline.report.page import write_report
-from pipeline.run import ClassifyPlan, Tried, summarise, write_run
+from pipeline.join import Features, Labelled, audit_command, look_up
+from pipeline.leaks import leak_warnings
+from pipeline.run import ClassifyPlan, Tried, report_on, summarise, write_run
 from pipeline.rundir import WEIGHTS_FILE, point_latest, writing_run
 
 HEAD = "finetuned"
 
 
 def write_outcome(
-    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, console: Console
+    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, warnings: list[str], console: Console
 ) -> dict[str, Any]:
-    """Write the run folder and return what its results.json says.
+    """Write the run folder and return what its results.json says; warnings: why its test numbers would not be true.
 
     Raises PipelineError, ExtractError, and then leaves no folder behind.
     """
@@ -51,19 +52,45 @@ def write_outcome(
         features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), labelled, plan, console)
         tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
         results = summarise([tried], [tried.features], labelled, asked, manifest)
-        results |= {"warnings": [], "finetune": _told(tuned, plan, fit_seconds)}
+        results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
         write_run(folder, results, [tried], labelled, asked, console)
-    _finish(final, labelled, plan, console)
+    # Let the cache know the weights under their final name.
+    extract_features(Manifest(Path(plan.images), labelled.samples), [final], plan.cache_root, progress=Silent())
     return results
+
+
+def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> list[str]:
+    """What `classify` would say about these splits, by the features that the run began with."""
+    seed = start.results["config"]["seed"]
+    audit = audit_command(plan.images, start.trained_request, plan.cache_root, seed)
+    return leak_warnings(labelled, features.X, audit=audit, seed=seed)
+
+
+def finish(plan: FinetunePlan, console: Console) -> None:
+    """Let `latest` lead to the run, and write the page that shows it."""
+    point_latest(plan.out)
+    report_on(plan.out, plan.images, plan.cache_root, console)
 
 
 def _extract(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, console: Console) -> Features:
     """The features of every image by the tuned weights, through the cache like any."""
     images = Manifest(Path(plan.images), labelled.samples)
-    extract_features(images, [request], plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console)
+    report = extract_features(images, [request], plan.cache_root, settings=plan.settings, progress=console)
+    _check_unchanged(labelled, report)
     with Memo(plan.cache_root, read_only=True) as memo:
         (features,) = look_up(labelled, [request], images=plan.images, cache_root=plan.cache_root, memo=memo)
     return features
+
+
+def _check_unchanged(labelled: Labelled, report: ExtractReport) -> None:
+    """Raises PipelineError where an image is no longer the one that was trained on."""
+    now = {sample.name: bytes(row) for sample, row in zip(report.samples, report.digests, strict=True)}
+    for sample, digest in zip(labelled.samples, labelled.digests, strict=True):
+        if now.get(sample.name) != bytes(digest):
+            raise PipelineError(
+                f"'{printable(sample.name)}' changed or went away while the training went on. Put it back, and give "
+                "the same command with --resume: the training is kept."
+            )
 
 
 def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePlan, fit_seconds: float) -> Tried:
@@ -119,13 +146,3 @@ def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any
         "epochs": [vars(epoch) for epoch in tuned.training.epochs],
         "seconds": round(fit_seconds, 1),
     }
-
-
-def _finish(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, console: Console) -> None:
-    """Let the cache know the weights under their final name, and write the page that shows the run."""
-    extract_features(Manifest(Path(plan.images), labelled.samples), [request], plan.cache_root, progress=Silent())
-    try:
-        write_report(plan.out, images=plan.images, cache_root=plan.cache_root)
-    except PipelineError as error:
-        console.say(f"No report: {error}")
-    point_latest(plan.out)

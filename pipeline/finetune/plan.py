@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from extract.decode import MAX_PIXELS
+from extract.settings import Settings
 from extract.views import KINDS, View
 from pipeline.finetune.recipe import Recipe
 
 NO_VIEWS = "none"
+# Here there is nothing to draw: no view, or one.
+ONE_WAY = (NO_VIEWS, KINDS[0])
 # Cached views cost time and disk once.
 CACHED_VIEWS = 4
 
@@ -38,7 +42,13 @@ class FinetunePlan:
     memory: float | None = None
     device: str = "auto"
     engine: str = "auto"
+    max_pixels: int = MAX_PIXELS
     resume: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """How the frozen part is run."""
+        return Settings(self.engine, self.device, max_pixels=self.max_pixels)
 
     @property
     def n_views(self) -> int:
@@ -52,4 +62,5 @@ class FinetunePlan:
     @property
     def view_list(self) -> list[View | None]:
         """The image itself and its views, by number."""
-        return [None, *(View(self.augment, self.recipe.seed, number + 1) for number in range(self.n_views))]
+        seed = 0 if self.augment == KINDS[0] else self.recipe.seed  # a mirror image is the same whatever the seed
+        return [None, *(View(self.augment, seed, number + 1) for number in range(self.n_views))]

@@ -45,13 +45,9 @@ def refit(row: dict[str, Any], X: NDArray[np.float32], y: NDArray[np.int64], *, 
     return build_head(row["name"], seed=seed, **row["params"]).fit(X, y)
 
 
-def layers_of(head: Any, n_classes: int) -> list[Layer]:
-    """Weights and biases, (H, D) and (H,), then (C, H) and (C,); a class that the head does not know is not chosen."""
-    known = np.asarray(head.classes_)
-    last = np.asarray(head.coef_, dtype=np.float64), np.asarray(head.intercept_, dtype=np.float64)
-    weight = np.zeros((n_classes, last[0].shape[1]))
-    bias = np.full(n_classes, last[1].min())
-    weight[known], bias[known] = last
+def layers_of(head: Any) -> list[Layer]:
+    """Weights and biases, (H, D) and (H,), then (C, H) and (C,)."""
+    weight, bias = (np.asarray(each, dtype=np.float64) for each in (head.coef_, head.intercept_))
     temperature = float(getattr(head, "temperature", 1.0))
     layers: list[Layer] = [(weight / temperature, bias / temperature)]
     return [(head.hidden_coef_, head.hidden_intercept_), *layers] if hasattr(head, "hidden_coef_") else layers

@@ -13,10 +13,11 @@ from extract.backbones import load_network
 from extract.engines.torch_engine import choose_device, keep_freed_memory
 from extract.layers import Wanted
 from extract.manifest import printable
+from extract.request import installed_version
 from extract.splitting import Split, split_network
 from extract.transform import TransformSpec
 from pipeline.console import Console
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import Diverged, UsageError
 from pipeline.finetune.beginning import Beginning
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Maps
@@ -60,6 +61,9 @@ def tune(
     device = choose_device(plan.device)
     keep_freed_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    checkpoint = _checkpoint(labelled, plan, start, features, split, device)
+    _check_resumable(checkpoint, plan, console)
     console.say(_outlook(split, plan, start, found.transform))
     layers = _first_layers(labelled, features, plan, start, split)
     shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
@@ -68,11 +72,12 @@ def tune(
     )
     training = build_training(labelled, plan, split, layers, train, val, device)
     training.started = began
-    checkpoint = _checkpoint(labelled, plan, start, features, training)
-    _restore(training, checkpoint, plan, console)
+    if plan.resume:
+        checkpoint.restore(training)
+        console.say(f"Going on behind step {training.step:,} of {training.n_steps:,}")
     try:
         training.run(console.training, checkpoint.save)
-    except PipelineError:
+    except Diverged:
         checkpoint.forget()
         raise
     return Tuned(network, found.transform, training, split, start, checkpoint)
@@ -91,12 +96,11 @@ def _outlook(split: Split, plan: FinetunePlan, start: Beginning, transform: Tran
 def _first_layers(
     labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, split: Split
 ) -> nn.Sequential:
-    n_classes = len(labelled.classes)
     if start.is_random:
-        return as_module(random_layers(split.feature_dim, n_classes, seed=plan.recipe.seed))
+        return as_module(random_layers(split.feature_dim, len(labelled.classes), seed=plan.recipe.seed))
     train = labelled.rows("train")
     head = refit(start.row, features.X[train], labelled.y[train], seed=start.results["config"]["seed"])
-    return as_module(layers_of(head, n_classes))
+    return as_module(layers_of(head))
 
 
 def build_training(
@@ -132,7 +136,7 @@ def _class_weights(y: Any, n_classes: int, how: str) -> Tensor:
 
 
 def _checkpoint(
-    labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features, training: Training
+    labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features, split: Split, device: str
 ) -> Checkpoint:
     """Where the state is kept: named by everything that decides what comes out."""
     data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
@@ -142,26 +146,24 @@ def _checkpoint(
         "features": features.resolved.spec.to_dict(),
         "size": start.request.size,
         "head": None if start.is_random else [start.row["name"], start.row["params"]],
-        "unfreeze": training.split.unfreeze,
-        "augment": [plan.augment, plan.n_views],
+        "run_seed": start.results["config"]["seed"],
+        "unfreeze": split.unfreeze,
+        "views": [view.name for view in plan.view_list if view is not None],
         "dtype": plan.dtype,
-        "device": plan.device,
+        "device": device,
+        "engine": plan.engine,
         "data": data.hexdigest(),
-        "torch": torch.__version__,
+        "versions": [installed_version(name) for name in ("featurecache", "torch")],
     }
     return Checkpoint(plan.out.absolute().parent, identity)
 
 
-def _restore(training: Training, checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> None:
-    if not plan.resume:
-        if checkpoint.path.exists():
-            console.say("A fine-tune with these very settings was stopped here; --resume would go on from there.")
-        return
-    state = checkpoint.load()
-    if state is None:
+def _check_resumable(checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> None:
+    """Raises UsageError where --resume has nothing to go on from; says so where it would have, and is not given."""
+    if plan.resume and not checkpoint.path.exists():
         raise UsageError(
             f"No fine-tune with these very settings was stopped in '{printable(checkpoint.path.parent)}': give the "
             "options that it was started with, --out too, or leave out --resume."
         )
-    training.restore(state)
-    console.say(f"Going on behind step {training.step:,} of {training.n_steps:,}")
+    if not plan.resume and checkpoint.path.exists():
+        console.say("A fine-tune with these very settings was stopped here; --resume would go on from there.")

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER
+from extract.cache import SHARDS_FOLDER, SPEC_FILE, read_spec
+from extract.errors import CacheDamaged
 from extract.inventory import remember_use
 from extract.manifest import Manifest, printable
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest
-from extract.settings import Settings
 from extract.shards import SUFFIX
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.finetune.maps import KeptMaps, MadeMaps, Maps
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.join import Labelled
-from pipeline.memory import Shelf
+from pipeline.memory import Shelf, default_budget
 
 if TYPE_CHECKING:
     from extract.cache import FeatureCache
@@ -48,34 +48,47 @@ def supply_maps(
     samples, digests = [labelled.samples[i] for i in rows], labelled.digests[rows]
     views = plan.view_list if name == "train" else [None]
     request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.dtype)
-    made = MadeMaps(samples, digests, views, transform, request.decode, None, plan.dtype)
+    made = MadeMaps(samples, digests, views, transform, request.decode, None, plan.dtype, plan.max_pixels)
     if split.layer is None:
         return made
     requests = [replace(request, view=view.name if view else "") for view in views]
-    n_bytes = _bytes_of_maps(labelled, plan, split)
-    if n_bytes <= _budget(plan):
+    n_bytes, budget = _bytes_of_maps(labelled, plan, split), _budget(plan, split)
+    if n_bytes <= budget:
         caches = _keep_maps(samples, requests, plan, console)
         return KeptMaps.load(caches, digests, shelf)
     if name == "train":
-        console.say(_too_large(n_bytes, plan))
+        console.say(_too_large(n_bytes, budget))
     return replace(made, engine=_engine(request, plan))
 
 
-def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> int:
+def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> float:
+    """What the maps take in the cache, and once more where they are too many for memory."""
     n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
-    return n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+    in_memory = default_budget() if plan.memory is None else plan.memory
+    return n_bytes if n_bytes <= in_memory else 2 * n_bytes - in_memory
 
 
-def _budget(plan: FinetunePlan) -> float:
+def _budget(plan: FinetunePlan, split: Split) -> float:
+    """What maps may take. Those of this split that are there already take no more."""
     if plan.disk is not None:
         return plan.disk
-    kept = sum(path.stat().st_size for path in plan.cache_root.glob(f"*/{SHARDS_FOLDER}/*{SUFFIX}"))
+    folders = [path.parent for path in plan.cache_root.glob(f"*/{SPEC_FILE}") if _is_of(split, path.parent)]
+    kept = sum(path.stat().st_size for folder in folders for path in (folder / SHARDS_FOLDER).glob(f"*{SUFFIX}"))
     return DISK_SHARE * (shutil.disk_usage(plan.cache_root).free + kept)
 
 
-def _too_large(n_bytes: int, plan: FinetunePlan) -> str:
+def _is_of(split: Split, folder: Path) -> bool:
+    try:
+        spec = read_spec(folder)
+    except CacheDamaged:
+        return False
+    return spec is not None and spec.layer == split.layer
+
+
+def _too_large(n_bytes: float, budget: float) -> str:
     return (
-        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(_budget(plan))}: they are made "
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(budget)}: they are made "
         "anew in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
     )
 
@@ -87,13 +100,11 @@ def _keep_maps(
     from extract.fill import extract_features
 
     manifest = Manifest(Path(plan.images), tuple(samples))
-    report = extract_features(
-        manifest, requests, plan.cache_root, settings=Settings(plan.engine, plan.device), progress=console
-    )
+    report = extract_features(manifest, requests, plan.cache_root, settings=plan.settings, progress=console)
     if report.refusals:
         raise PipelineError(
             f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
-            f"{report.refusals[0].reason}."
+            f"{printable(report.refusals[0].reason)}."
         )
     remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
     return [filled.cache for filled in report.filled]
@@ -106,4 +117,10 @@ def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:
 
     backbone = request.load()
     folder = plan.cache_root / resolve(request, backbone).spec.folder_name
-    return build_engine(source_of(backbone), engine=plan.engine, device=plan.device, graphs=GraphFolder(folder))
+    return build_engine(
+        source_of(backbone),
+        engine=plan.engine,
+        device=plan.device,
+        precision=request.precision,
+        graphs=GraphFolder(folder),
+    )

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.errors import PipelineError
+from extract.engines.torch_engine import is_out_of_memory
+from pipeline.errors import Diverged, PipelineError
 from pipeline.finetune.epochs import Epoch, judge
 from pipeline.finetune.maps import Maps, in_order, shuffled
 from pipeline.finetune.network import Trained, groups, learned
@@ -102,7 +103,10 @@ class Training:
         )
 
     def run(self, progress: Progress, save: Save) -> None:
-        """Train to the end and put the best weights into the network. Raises PipelineError for a loss that is NaN."""
+        """Train to the end and put the best weights into the network.
+
+        Raises Diverged for a loss that is no number, PipelineError where memory is short.
+        """
         saved = time.perf_counter()
         while not self.is_over:
             for _ in self._epoch():
@@ -128,6 +132,7 @@ class Training:
                 yield
         scores = self.scores(self.val)
         accuracy, loss = judge(scores, self.val.y)
+        self._check(loss)
         train_loss = self.loss_sum / len(self.train.y)
         self.epochs.append(Epoch(number + 1, train_loss, accuracy, loss, round(self.seconds, 3)))
         self.loss_sum = self.seconds = 0.0
@@ -142,9 +147,7 @@ class Training:
         total = 0.0
         size = math.ceil(len(y) / self.recipe.parts)
         for some, codes in zip(torch.split(maps, size), torch.split(y, size), strict=True):
-            loss = self.loss(some, codes) / len(y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+            total += self._add_gradients(some, codes, len(y))
         self._check(total)
         self.optimiser.step()
         kept = self.recipe.remembered(self.step, self.n_steps)
@@ -153,6 +156,20 @@ class Training:
                 self.mean[name].lerp_(tensor, 1 - kept)
         self.loss_sum += total * len(y)
         self.step += 1
+
+    def _add_gradients(self, maps: Tensor, y: Tensor, n: int) -> float:
+        """Add the gradients of some of the n images of a step to those there are; returns their part of the loss."""
+        try:
+            loss = self.loss(maps, y) / n
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise PipelineError(
+                f"A pass of {len(y)} images needs more memory than there is: cut each step into more passes with "
+                f"--parts {2 * self.recipe.parts}, and start again."
+            ) from error
+        return float(loss.detach())
 
     def loss(self, maps: Tensor, y: Tensor) -> Tensor:
         """The loss summed over maps (B, D) with codes y (B,)."""
@@ -183,7 +200,7 @@ class Training:
     def _check(self, loss: float) -> None:
         if math.isfinite(loss):
             return
-        raise PipelineError(
+        raise Diverged(
             f"The loss is no longer a number at step {self.step + 1} of {self.n_steps} (epoch "
             f"{self.step // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
             f"{self.recipe.learning_rate:g}, to {self.recipe.learning_rate / 10:g} and start again."

@@ -177,7 +177,7 @@ def _fill_template(page: Page) -> str:
         map=page.map,
         map_caption=page.map_caption,
         galleries=page.galleries,
-        commands=reproduce.commands(record.config),
+        commands=reproduce.commands(record.config, record.results.get("finetune")),
         versions="Made with " + ", ".join(f"{name} {v}" for name, v in record.results["versions"].items()) + ".",
         features=_features(record),
         notes=page.notes,

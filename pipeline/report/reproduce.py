@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from extract.request import FeatureRequest
+from pipeline.finetune.plan import ONE_WAY
+from pipeline.finetune.recipe import Recipe
 from pipeline.join import audit_command, extract_commands
 from pipeline.options import DEFAULT_CACHE, DEFAULT_LAYER
 
+# Of finetune: what is not called like the field of its recipe.
+OPTIONS = {"learning_rate": "lr"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5}
 
 
-def commands(config: Mapping[str, Any]) -> list[str]:
-    """`featurecache extract` for every kind of features, then `featurecache classify`, from config.json."""
+def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) -> list[str]:
+    """`featurecache extract` for every kind of features, then `featurecache classify`, from config.json.
+
+    tuned: how a network was fine-tuned, from results.json: then it is `featurecache finetune` alone.
+    """
+    if tuned is not None:
+        return [_finetune_command(config, tuned)]
     requests = [FeatureRequest(**request) for request in config["requests"]]
     cache = _cache(config)
     words = ["featurecache", "classify", config["images"], *_features_words(requests)]
@@ -30,6 +39,17 @@ def commands(config: Mapping[str, Any]) -> list[str]:
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
     return [*extract_commands(config["images"], requests, cache), shlex.join(words)]
+
+
+def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
+    words = ["featurecache", "finetune", config["images"], "--from", tuned["from"], "--head", tuned["head"]]
+    words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
+    if tuned["augment"] not in ONE_WAY:
+        words += ["--views", str(tuned["views"])]
+    for name, value in tuned["recipe"].items():
+        if value != getattr(Recipe(), name):
+            words += [f"--{OPTIONS.get(name, name.replace('_', '-'))}", str(value)]
+    return shlex.join([*words, "--cache", str(_cache(config))])
 
 
 def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:

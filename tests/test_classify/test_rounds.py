@@ -28,8 +28,9 @@ def test_an_empty_side_is_refused(n_train):
         ([np.ones(4, dtype=bool)], "A round of 4 rows was given for 5 rows"),
         ([np.ones(5, dtype=bool)], "holds out no row or all of them"),
         ([np.zeros(5, dtype=bool)], "holds out no row or all of them"),
+        ([np.arange(5) % 2 == 0], "a round has one class left to train on"),
     ],
 )
 def test_rounds_that_leave_nothing_to_do_are_refused(rounds, said):
     with pytest.raises(BadSplit, match=said):
-        check_rounds(rounds, 5)
+        check_rounds(rounds, np.array([0, 1, 0, 1, 2]))

@@ -264,6 +264,15 @@ def test_saved_weights_are_the_same_and_bring_their_transform(tmp_path):
     assert load_backbone("squeezenet1_1", weights=str(tmp_path / "tuned.safetensors"), size=48).transform.crop == 48
 
 
+def test_a_vision_transformer_is_built_for_the_size_that_its_file_records(tmp_path):
+    transform = scaled_to(find_weights("vit_b_16").transform, 384)
+    save_file(
+        {"a": torch.zeros(1)}, tmp_path / "tuned.safetensors", metadata={"transform": json.dumps(transform.to_dict())}
+    )
+    found = find_weights("vit_b_16", str(tmp_path / "tuned.safetensors"))
+    assert build_network("vit_b_16", found.meta).module.encoder.pos_embedding.shape[1] == 1 + (384 // 16) ** 2
+
+
 def test_a_recorded_transform_that_is_none_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"transform": "[]"})
     with pytest.raises(WeightsMismatch, match=r"odd.safetensors records a transform that cannot be read"):

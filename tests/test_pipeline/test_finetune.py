@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +19,8 @@ import torch
 
 from extract.cache import read_spec
 from pipeline.cli import DONE, FAILED, USAGE, run
+from pipeline.grammar import build_parser
+from pipeline.report import reproduce
 
 SMALL = ["--size", "64", "--engine", "torch", "--quiet"]
 QUICK = [*SMALL, "--unfreeze", "1", "--epochs", "2", "--augment", "none"]
@@ -69,7 +74,7 @@ def test_the_run_is_one_like_any_other_and_says_how_it_came_about(tuned):
     )  # fmt: skip
     assert set(head["test"]) >= {"accuracy", "accuracy_ci", "log_loss", "ece"}
     told = results["finetune"]
-    assert (told["split"], told["views"], told["size"], told["augment"]) == ("_blocks.14", 1, 64, "light") or told
+    assert (told["split"], told["views"], told["size"], told["augment"]) == ("_blocks.14", 1, 64, "light")
     assert [epoch["number"] for epoch in told["epochs"]] == [1, 2, 3, 4]
     names = {path.name for path in tuned.iterdir()}
     assert names >= {"weights.safetensors", "results.json", "splits.csv", "predictions.parquet", "report.html"}
@@ -77,9 +82,17 @@ def test_the_run_is_one_like_any_other_and_says_how_it_came_about(tuned):
 
 
 def test_predict_repeats_the_run_also_from_another_folder(tuned, digits_folder, tmp_path, place):
-    moved = tmp_path / "moved"
-    moved.symlink_to(tuned)
-    rows = pyarrow.parquet.read_table(tuned / "predictions.parquet").to_pylist()
+    moved, hidden = tmp_path / "moved", tmp_path / "hidden"
+    shutil.copytree(tuned, moved)
+    tuned.rename(hidden)
+    try:
+        predict_again(moved, digits_folder, tmp_path, place)
+    finally:
+        hidden.rename(tuned)
+
+
+def predict_again(moved, digits_folder, tmp_path, place):
+    rows = pyarrow.parquet.read_table(moved / "predictions.parquet").to_pylist()
     images = [str(digits_folder / row["path"]) for row in rows]
     out = tmp_path / "said.json"
     command = ["predict", str(moved), *images, "--out", str(out), "--cache", str(place / "cache"), "--quiet"]
@@ -199,6 +212,8 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
         (["--head", "mlp"], USAGE, "The run has no head 'mlp'."),
         (["--backbone", "resnet18"], USAGE, "is a run on efficientnet_lite0, not on resnet18. Run first:"),
         (["--unfreeze", "layer4"], USAGE, "efficientnet_lite0 cannot be split below 'layer4'; --unfreeze takes a"),
+        (["--unfreeze", "99"], USAGE, "cannot be split below '99'; --unfreeze takes a number of stages up to"),
+        (["--augment", "flip", "--views", "3"], USAGE, "--views says how many views are drawn, and --augment flip"),
         (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
         (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
         (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
@@ -228,6 +243,81 @@ def test_latest_is_the_run_to_start_from_and_then_the_tuned_one_beside_it(place,
     assert (runs / "latest").resolve() == runs / "tuned"
     assert "finetuned" in told
     assert "logistic" in told
+
+
+def test_the_run_to_start_from_is_not_the_place_to_write_to(place, digits_folder, capsys):
+    assert run(command_of(place, digits_folder, "base", *QUICK)) == USAGE
+    assert "is the run to start from. Choose another folder with --out." in sentence(capsys)
+    assert (place / "base" / "results.json").exists()
+
+
+def test_the_page_names_the_command_that_tunes_the_same_again(tuned, place, digits_folder):
+    results = results_of(tuned)
+    (line,) = reproduce.commands(results["config"], results["finetune"])
+    asked, given = (
+        vars(build_parser().parse_args(words))
+        for words in (shlex.split(line)[1:], command_of(place, digits_folder, "tuned", "--unfreeze", "2"))
+    )
+    expected = {"epochs": 4, "views": 1, "size": 64, "augment": "light", "unfreeze": "2", "head": "logistic"}
+    assert {name: asked[name] for name in expected} == expected
+    assert asked["start"] == given["start"]
+    assert asked["images"] == given["images"]
+    assert line.removeprefix("featurecache ") in html.unescape((tuned / "report.html").read_text())
+
+
+def test_without_val_there_is_nothing_to_judge_epochs_by(place, images, tmp_path, capsys):
+    for folder in sorted(images.iterdir()):
+        for extra in sorted(folder.iterdir())[2:]:
+            extra.unlink()
+    words = [str(images), "--cache", str(place / "cache"), *SMALL]
+    assert run(["run", *words, "--heads", "logistic", "--folds", "3", "--out", str(tmp_path / "base")]) == DONE
+    capsys.readouterr()
+    assert run(["finetune", *words, "--from", str(tmp_path / "base"), "--out", str(tmp_path / "run")]) == FAILED
+    assert "has no val images to judge epochs by" in sentence(capsys)
+
+
+def test_a_full_disk_keeps_the_state_there_is(place, digits_folder, quick, capsys, monkeypatch):
+    from pipeline.finetune import checkpoint
+
+    calls, publish = [], checkpoint.publish
+
+    def full(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        publish(*paths)
+
+    command = command_of(place, digits_folder, "full", *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "publish", full)
+        assert run(command) == FAILED
+    assert "cannot be written" in sentence(capsys)
+    assert run([*command, "--resume"]) == DONE
+    assert (place / "full" / "weights.safetensors").read_bytes() == quick
+
+
+def test_an_image_that_changes_before_the_end_is_named_and_the_training_kept(
+    place, images, tmp_path, capsys, monkeypatch
+):
+    from pipeline.finetune import outcome
+
+    words = [str(images), "--cache", str(place / "cache"), *SMALL]
+    assert run(["run", *words, "--heads", "logistic", "--out", str(tmp_path / "base")]) == DONE
+    victim, save = sorted(images.rglob("*.png"))[0], outcome.save_weights
+    before = victim.read_bytes()
+
+    def save_and_change(*arguments):
+        save(*arguments)
+        victim.write_bytes(before + b"more")
+
+    command = ["finetune", *words, "--from", str(tmp_path / "base"), "--out", str(tmp_path / "run"), *QUICK]
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(outcome, "save_weights", save_and_change)
+        assert run(command) == FAILED
+    assert "changed or went away while the training went on" in sentence(capsys)
+    victim.write_bytes(before)
+    assert run([*command, "--resume"]) == DONE
 
 
 def test_a_folder_that_is_no_run_is_no_start(digits_folder, tmp_path, capsys):

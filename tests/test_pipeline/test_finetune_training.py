@@ -7,21 +7,25 @@ import pickle
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from extract.architectures import build_network
 from extract.layers import Wanted, cut_network
+from extract.manifest import Sample
+from extract.spec import image_digest
 from extract.splitting import split_network
 from extract.transform import scaled_to
 from extract.weights import fill_network, find_weights
 from pipeline.errors import PipelineError
 from pipeline.finetune.checkpoint import Checkpoint
-from pipeline.finetune.maps import Batch, KeptMaps, in_order, shuffled
+from pipeline.finetune.maps import Batch, KeptMaps, MadeMaps, in_order, shuffled
 from pipeline.finetune.network import prepare
 from pipeline.finetune.recipe import Recipe
 from pipeline.finetune.start import as_head, as_module, layers_of, random_layers
@@ -241,20 +245,11 @@ def test_a_head_as_layers_says_what_the_head_says(name):
     if "temperature" in head.get_params():
         head.set_params(temperature=0.5)
     head.fit(X, y)
-    layers = as_module(layers_of(head, 3))
+    layers = as_module(layers_of(head))
     proba = torch.softmax(layers(torch.from_numpy(X)), 1).detach().numpy()
     assert proba == pytest.approx(head.predict_proba(X), abs=1e-5)
     assert as_head(layers, 1.0).predict_proba(X) == pytest.approx(proba, abs=1e-5)
     assert (as_head(layers, 3.0).predict(X) == head.predict(X)).all()
-
-
-def test_a_class_that_the_head_has_never_seen_is_not_chosen():
-    from classify.heads import build_head
-
-    X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    head = build_head("ridge", alpha=1.0).fit(X, np.where(X[:, 0] > 0, 0, 2))
-    scores = as_module(layers_of(head, 3))(torch.from_numpy(X))
-    assert set(scores.argmax(1).tolist()) == {0, 2}
 
 
 class Hostile:
@@ -270,16 +265,72 @@ class Hostile:
 def test_a_damaged_or_hostile_state_is_one_sentence_and_runs_nothing(tmp_path):
     checkpoint = Checkpoint(tmp_path, {"seed": 0})
     checkpoint.save({"step": 3, "weights": torch.randn(5)})
-    whole = checkpoint.path.read_bytes()
-    assert checkpoint.load()["step"] == 3
+    whole, taker = checkpoint.path.read_bytes(), Mock()
+    checkpoint.restore(taker)
+    assert taker.restore.call_args.args[0]["step"] == 3
     hostile = pickle.dumps(Hostile(tmp_path / "ran"), protocol=2)
     for content in (b"", b"no state at all", whole[:40], whole[: len(whole) // 2], hostile):
         checkpoint.path.write_bytes(content)
         with pytest.raises(PipelineError, match="Delete it and start without --resume"):
-            checkpoint.load()
+            checkpoint.restore(taker)
     torch.save(Hostile(tmp_path / "ran"), checkpoint.path)
     with pytest.raises(PipelineError, match="is damaged"):
-        checkpoint.load()
+        checkpoint.restore(taker)
+    assert taker.restore.call_count == 1
     assert not (tmp_path / "ran").exists()
+    checkpoint.path.with_name(f"{checkpoint.path.name}-123").touch()  # of a process that was killed while it wrote
     checkpoint.forget()
-    assert checkpoint.load() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_another_layout_is_damaged_as_well(network, data, tmp_path):
+    checkpoint = Checkpoint(tmp_path, {"seed": 0})
+    checkpoint.save({"steps": 3})
+    with pytest.raises(PipelineError, match="is damaged"):
+        checkpoint.restore(training(network, data))
+
+
+def made_maps(tmp_path, dtype="float32", engine=None):
+    path = tmp_path / "one.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    digests = np.frombuffer(image_digest(path.read_bytes()), dtype=np.uint8).reshape(1, 32)
+    return MadeMaps([Sample(str(path), "one.png")], digests, [None], TRANSFORM, "full", engine, dtype)
+
+
+def test_an_image_that_changed_or_went_is_named_and_not_trained_on(tmp_path):
+    maps, path = made_maps(tmp_path), tmp_path / "one.png"
+    (pixels,) = maps.batches(in_order(np.arange(1), 1))
+    assert pixels.shape == (1, 3, SIDE, SIDE)
+    path.write_bytes(path.read_bytes() + b"more")
+    for _ in range(2):
+        with pytest.raises(PipelineError, match="cannot be trained on any more: "):
+            list(maps.batches(in_order(np.arange(1), 1)))
+        path.unlink(missing_ok=True)
+
+
+def test_maps_that_half_precision_cannot_hold_are_named_as_that(tmp_path):
+    engine = Mock()
+    engine.run.return_value = np.full((1, 4), 1e5, dtype=np.float32)
+    with pytest.raises(PipelineError, match="overflow float16: use --dtype float32"):
+        list(made_maps(tmp_path, "float16", engine).batches(in_order(np.arange(1), 1)))
+    (maps,) = made_maps(tmp_path, "float32", engine).batches(in_order(np.arange(1), 1))
+    assert maps.max() == 1e5
+
+
+def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data):
+    ours = training(network, data)
+    ours.loss = Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(PipelineError, match="more passes with --parts 2"):
+        run(ours)
+    ours.loss = Mock(side_effect=RuntimeError("another matter"))
+    with pytest.raises(RuntimeError, match="another matter"):
+        run(ours)
+
+
+def test_only_weights_of_layers_are_decayed(network, data):
+    ours = training(network, data)
+    names = {id(parameter): name for name, parameter in ours.network.named_parameters()}
+    for group in ours.optimiser.param_groups:
+        for parameter in group["params"]:
+            is_layer = names[id(parameter)].endswith("weight") and parameter.ndim > 1
+            assert group["weight_decay"] == (ours.recipe.weight_decay if is_layer else 0.0)
