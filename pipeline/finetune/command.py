@@ -30,12 +30,7 @@ from pipeline.rundir import (
 
 def finetune(options: argparse.Namespace) -> int:
     """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError."""
-    if options.out is not None:
-        check_run_folder(options.out)
-        if options.out.resolve() == options.start.resolve():
-            raise UsageError(f"'{printable(options.out)}' is the run to start from. Choose another folder with --out.")
-    if options.views is not None and options.augment in ONE_WAY:
-        raise UsageError(f"--views says how many views are drawn, and --augment {options.augment} draws none.")
+    _check(options)
     out = options.out or default_run_folder(Path(options.images))
     check_writable(out)
     with (
@@ -47,6 +42,18 @@ def finetune(options: argparse.Namespace) -> int:
         console.say(f"run folder: {place}")
     print(json.dumps(results, indent=2) if options.json else _table(plan.start, place, results))
     return DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises UsageError for options that contradict each other."""
+    if options.out is not None:
+        check_run_folder(options.out)
+        if options.out.resolve() == options.start.resolve():
+            raise UsageError(f"'{printable(options.out)}' is the run to start from. Choose another folder with --out.")
+    if options.batch_norm == "trained" and (options.parts > 1 or options.batch_size == 1):
+        raise UsageError("--batch-norm trained needs the statistics of whole steps: no --parts, and no --batch-size 1.")
+    if options.views is not None and options.augment in ONE_WAY:
+        raise UsageError(f"--views says how many views are drawn, and --augment {options.augment} draws none.")
 
 
 def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:

@@ -151,4 +151,8 @@ def shuffled(rows: NDArray[np.int64], n_views: int, size: int, *, seed: int, epo
 
 
 def _cut(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+    """Parts of `size` rows; a single one that is left joins the part before, for one image has no batch statistics."""
+    starts = list(range(0, len(rows), size))
+    if len(rows) % size == 1 and len(starts) > 1:
+        starts.pop()
+    return np.split(rows, starts[1:])

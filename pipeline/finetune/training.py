@@ -81,7 +81,7 @@ class Training:
         self.weights = self.weights.to(self.device)
         self.mean = {name: tensor.detach().clone() for name, tensor in learned(self.network)}
         self.best = {name: tensor.clone() for name, tensor in self.mean.items()}
-        self.n_batches = math.ceil(len(self.train.y) / self.recipe.batch_size)
+        self.n_batches = len(in_order(self.train.rows, self.recipe.batch_size))
         self.n_steps = self.n_batches * self.recipe.epochs
 
     @property

@@ -214,6 +214,11 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
         (["--unfreeze", "layer4"], USAGE, "efficientnet_lite0 cannot be split below 'layer4'; --unfreeze takes a"),
         (["--unfreeze", "99"], USAGE, "cannot be split below '99'; --unfreeze takes a number of stages up to"),
         (["--augment", "flip", "--views", "3"], USAGE, "--views says how many views are drawn, and --augment flip"),
+        (
+            ["--batch-norm", "trained", "--parts", "2"],
+            USAGE,
+            "--batch-norm trained needs the statistics of whole steps",
+        ),
         (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
         (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
         (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),

@@ -228,6 +228,11 @@ def test_every_epoch_has_every_row_once_and_over_all_epochs_every_view():
     assert len(set(seen)) == 30
 
 
+@pytest.mark.parametrize(("n", "size", "lengths"), [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])])
+def test_one_image_that_is_left_joins_the_batch_before(n, size, lengths):
+    assert [len(batch.rows) for batch in in_order(np.arange(n), size)] == lengths
+
+
 def test_a_batch_takes_each_row_from_its_own_view():
     maps = KeptMaps([np.full((4, 2), view, dtype=np.float16) for view in range(3)])
     (batch,) = maps.batches([Batch(np.array([3, 0, 1]), np.array([2, 0, 1]))])
