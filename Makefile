@@ -25,7 +25,7 @@ GO_ON    := || [ $$? -eq 3 ]
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
 help:  ## this list
-	@echo 'make [TARGET] [IMAGES=folder] [BACKBONE=name] [HEADS=a,b] [CACHE=folder] [OUT=folder] [DATASET=name] [ARGS=...]'
+	@echo 'make [TARGET] [IMAGES=folder] [BACKBONE=name] [HEADS=a,b] [CACHE=folder] [OUT=folder] [RUN=folder] [DATASET=name] [ARGS=...]'
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 

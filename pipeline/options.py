@@ -151,7 +151,9 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         "--parts", metavar="N", type=positive, default=1,
         help="passes that a step is cut into, adding up their gradients, to save memory (default: 1)",
     )  # fmt: skip
-    group.add_argument("--patience", metavar="N", type=positive, default=5, help="epochs without a better val")
+    group.add_argument(
+        "--patience", metavar="N", type=positive, default=5, help="epochs no better than before (default: 5)"
+    )
     group.add_argument("--smoothing", metavar="PART", type=part, default=0.1, help="of labels (default: 0.1)")
     group.add_argument(
         "--class-weight", choices=("none", "balanced"), default="none", help="balanced: rare classes weigh as much"

@@ -34,7 +34,7 @@ def default_run_folder(images: Path) -> Path:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raises UsageError when `folder` is `latest`, or holds what is no run and would be replaced by one."""
+    """Raises UsageError when `folder` is `latest`, or holds what would be lost: no run, or a tuned network."""
     if folder.name == LATEST:
         raise UsageError(
             f"'{printable(folder)}' is the link that leads to the newest run. Choose another name with --out."
@@ -43,6 +43,11 @@ def check_run_folder(folder: Path) -> None:
         raise UsageError(f"'{printable(folder)}' is not empty and not a run. Choose another folder with --out.")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{printable(folder)}' is a file. Choose a folder with --out.")
+    if (folder / WEIGHTS_FILE).exists():
+        raise UsageError(
+            f"'{printable(folder)}' holds a tuned network, and other runs may stand on its weights. Choose another "
+            "folder with --out, or delete that one."
+        )
 
 
 def check_writable(folder: Path) -> None:

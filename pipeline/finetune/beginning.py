@@ -116,6 +116,15 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Con
             "images a class."
         )
     check_spec(start.spec, features.resolved.spec)
-    for note in (*manifest.notes, *labelled.notes):
+    for note in (*manifest.notes, *labelled.notes, *_others(labelled, start)):
         console.say(note)
     return labelled, features
+
+
+def _others(labelled: Labelled, start: Beginning) -> list[str]:
+    """A sentence where these are other images than those of the run."""
+    theirs = {split: start.results["dataset"][f"n_{split}"] for split in ("train", "val", "test")}
+    if all(len(labelled.rows(split)) == n for split, n in theirs.items()):
+        return []
+    counts = ", ".join(f"{n:,} {split}" for split, n in theirs.items())
+    return [f"The run had other images than these ({counts}): its heads and the tuned network cannot be compared."]

@@ -125,12 +125,12 @@ def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dic
 
 
 def _table(start: Path, out: Path, results: dict[str, Any]) -> str:
-    """The run's heads and the tuned network on the same test images."""
+    """What was tuned, by val, too; then the heads that it began from and itself on the same test images."""
     from pipeline.compare import compare
     from pipeline.compare_text import render
     from pipeline.tables import leaderboard_text
 
     try:
-        return render(compare([start, out]), "text")
+        return f"{leaderboard_text(results)}\n\n{render(compare([start, out]), 'text')}"
     except PipelineError:
         return leaderboard_text(results)

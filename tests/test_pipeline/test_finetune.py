@@ -246,14 +246,30 @@ def test_latest_is_the_run_to_start_from_and_then_the_tuned_one_beside_it(place,
     assert run([*command, "--out", str(runs / "tuned")]) == DONE
     told = capsys.readouterr().out
     assert (runs / "latest").resolve() == runs / "tuned"
-    assert "finetuned" in told
-    assert "logistic" in told
+    assert "val %" in told
+    assert {"finetuned", "logistic"} <= set(told.split())
 
 
 def test_the_run_to_start_from_is_not_the_place_to_write_to(place, digits_folder, capsys):
     assert run(command_of(place, digits_folder, "base", *QUICK)) == USAGE
     assert "is the run to start from. Choose another folder with --out." in sentence(capsys)
     assert (place / "base" / "results.json").exists()
+
+
+def test_a_tuned_network_is_not_replaced(tuned, place, digits_folder, capsys):
+    assert run(command_of(place, digits_folder, "tuned", *QUICK)) == USAGE
+    assert "holds a tuned network, and other runs may stand on its weights." in sentence(capsys)
+    words = ["classify", str(digits_folder), "--cache", str(place / "cache"), "--out", str(tuned), "--size", "64"]
+    assert run([*words, "--heads", "ridge"]) == USAGE
+    assert (tuned / "weights.safetensors").exists()
+
+
+def test_other_images_than_those_of_the_run_are_told(place, images, tmp_path, capsys):
+    sorted(images.rglob("*.png"))[0].unlink()
+    command = ["finetune", str(images), "--from", str(place / "base"), "--cache", str(place / "cache")]
+    loud = [word for word in QUICK if word != "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "run"), *loud]) == DONE
+    assert "The run had other images than these (" in capsys.readouterr().err
 
 
 def test_the_page_names_the_command_that_tunes_the_same_again(tuned, place, digits_folder):
