@@ -51,6 +51,7 @@ from pipeline.bench_ways import (
     own_ways,
     peak_mb,
 )
+from pipeline.option_types import positive
 from pipeline.tables import table
 
 if TYPE_CHECKING:
@@ -204,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", metavar="DIR", type=Path, help=f"class folders (default: {N_PHOTOS:,} photos made here)"
     )
     parser.add_argument("--backbone", metavar="A,B", default="efficientnet_lite0", help="networks, with commas between")
-    parser.add_argument("--rounds", metavar="N", type=_positive, default=3, help="passes of each way (default: 3)")
-    parser.add_argument("--count", metavar="N", type=_positive, help="images (default: about 10 s a pass of ours)")
+    parser.add_argument("--rounds", metavar="N", type=positive, default=3, help="passes of each way (default: 3)")
+    parser.add_argument("--count", metavar="N", type=positive, help="images (default: about 10 s a pass of ours)")
     parser.add_argument("--together", action="store_true", help="the first two backbones in one call, too")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers as well")
     options = parser.parse_args(argv)
@@ -229,13 +230,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = {"machine": machine(), "backbones": [asdict(each) for each in measured], "together": pair}
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
 
 
 def _say(text: str) -> None:

@@ -17,10 +17,7 @@ def whole(text: str) -> int:
 
 def rate(text: str) -> float:
     """A learning rate: above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no learning rate, which is above 0")
     return value
@@ -28,10 +25,7 @@ def rate(text: str) -> float:
 
 def part(text: str) -> float:
     """A part of one: 0 or more, and less than 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    value = _number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a part: 0 or more, and less than 1")
     return value
@@ -71,10 +65,14 @@ def folds(text: str) -> int:
 
 def gigabytes(text: str) -> float:
     """GB, as bytes."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of GB") from None
+    value = _number(text, "a number of GB")
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} GB is no amount of memory, 0 is the least")
     return value * 1e9
+
+
+def _number(text: str, what: str = "a number") -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
