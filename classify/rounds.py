@@ -38,6 +38,6 @@ def check_rounds(rounds: Sequence[BoolArray], codes: IntArray) -> None:
             raise BadSplit("A round holds out no row or all of them: train and val must both have some.")
         if len(np.unique(codes[~held_out])) < 2:
             raise BadSplit(
-                "Without the images that it holds out, a round has one class left to train on, and a head needs two: "
-                "give more images of each class, or fewer folds."
+                "Without the rows that it holds out, a round has one class left to train on, and a head needs two: "
+                "give more rows of each class, or other folds."
             )
