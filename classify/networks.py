@@ -4,7 +4,8 @@
 
 with m the dropout mask, zero with probability p (Srivastava et al. 2014), and AdamW (Kingma and Ba 2015; Loshchilov and
 Hutter 2019). A batch is gathered once for all networks; each in turn writes its gradient, without autograd, and takes
-its step at once, while its weights are in the processor's cache. Networks that are done leave.
+its step at once, while its weights are in the processor's cache. Networks that are done leave. The two large products
+of a step are those of `classify.products`, whose factors may be rounded.
 
 What is looked at and kept is not the last step but a running mean of all steps, the later ones weighing more (Polyak
 and Juditsky 1992; polynomial decay of Shamir and Zhang 2013, section 4):
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 import torch
 
 from classify.arrays import FloatArray
+from classify.products import product_for
 
 Tensor = torch.Tensor
 Layers = list[Tensor]
@@ -134,7 +136,8 @@ class Networks:
             # Fresh memory for every batch would be cleared by the system, page by page.
             self.activity, self.by_activity = (rows.new_empty((widest, len(rows))) for _ in range(2))
         for layers, recipe in zip(self.layers, self.recipes, strict=True):
-            hidden = self._hidden(rows, layers, recipe, draws)
+            multiply = product_for(rows.numel() * recipe.hidden, self.dtype, self.device)
+            hidden = self._hidden(multiply(layers[0], rows.T, self.activity[: recipe.hidden]), layers, recipe, draws)
             by_scores = torch.softmax(torch.addmm(layers[3][:, None], layers[2], hidden), dim=0)
             by_scores[codes, columns] -= 1.0
             by_scores.mul_(weights)
@@ -145,13 +148,15 @@ class Networks:
             torch.ops.aten.threshold_backward.grad_input(by_hidden, hidden, 0.0, grad_input=by_hidden)
             if recipe.dropout > 0.0:
                 by_hidden.div_(1.0 - recipe.dropout)
-            torch.mm(by_hidden, rows, out=layers[0].grad)
+            by_weights = layers[0].grad
+            assert by_weights is not None  # `_share_gradients` gave it its memory
+            multiply(by_hidden, rows, by_weights)
             torch.sum(by_hidden, dim=1, out=layers[1].grad)
             yield layers
 
-    def _hidden(self, rows: Tensor, layers: Layers, recipe: Recipe, draws: Mapping[int, Tensor]) -> Tensor:
-        """Return relu(W1 x + b1) (H, B) of a network for rows (B, D), with dropout by its draw from 0 to 1 (H, B)."""
-        hidden = torch.addmm(layers[1][:, None], layers[0], rows.T, out=self.activity[: recipe.hidden]).relu_()
+    def _hidden(self, product: Tensor, layers: Layers, recipe: Recipe, draws: Mapping[int, Tensor]) -> Tensor:
+        """Make of W1 x (H, B), in place, relu(W1 x + b1), with dropout by its draw from 0 to 1 (H, B)."""
+        hidden = product.add_(layers[1][:, None]).relu_()
         if recipe.dropout == 0.0:
             return hidden
         kept = 1.0 - recipe.dropout

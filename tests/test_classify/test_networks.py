@@ -3,7 +3,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+import classify.networks
 from classify.networks import MEAN_EVERY, Networks, Recipe
+from classify.products import exact_product, rounded_product
 
 RECIPES = [Recipe(8, 1e-2, 0.0, 0.01), Recipe(5, 1e-3, 0.0, 0.0), Recipe(8, 1e-2, 0.5, 0.01)]
 
@@ -29,6 +31,21 @@ def test_the_gradient_is_that_of_autograd():
             loss = functional.cross_entropy(scores, batch[1], reduction="none") @ batch[2] / len(batch[0])
             for layer, expected in zip(layers, torch.autograd.grad(loss, own), strict=True):
                 assert layer.grad.numpy() == pytest.approx(expected.numpy(), abs=1e-12)
+
+
+def test_with_rounded_factors_the_gradient_keeps_its_direction(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, codes, weights = rng.normal(size=(64, 40)), rng.integers(0, 3, 64), np.full(64, 1 / 64)
+    found = []
+    for product in (exact_product, rounded_product):
+        monkeypatch.setattr(classify.networks, "product_for", lambda *_, product=product: product)
+        ours = Networks([Recipe(32, 1e-2, 0.0, 0.01)], 40, 3, seed=0)
+        batch = [torch.from_numpy(each) for each in (rows.astype(np.float32), codes, weights.astype(np.float32))]
+        found += [layer.grad.clone() for layers in ours._gradients(*batch) for layer in layers]
+    for exact, rounded in zip(found[:4], found[4:], strict=True):
+        # A unit that is at the edge of relu may fall on its other side.
+        assert 1e-6 < float((rounded - exact).norm() / exact.norm()) < 0.1
+        assert float((rounded * exact).sum() / rounded.norm() / exact.norm()) > 0.99
 
 
 def test_a_network_is_the_same_whoever_is_trained_beside_it():
