@@ -44,6 +44,14 @@ class Found:
     n_passes: IntArray
     converged: BoolArray
 
+    def part(self, place: int, n_parts: int) -> "Found":
+        """Return the members of one of so many equal parts."""
+        size = len(self.slope) // n_parts
+        here = slice(place * size, (place + 1) * size)
+        return Found(
+            self.theta[here], self.objective[here], self.slope[here], self.n_passes[here], self.converged[here]
+        )
+
     def replace(self, index: IntArray, other: "Found", places: Any) -> None:
         """Put the further descent of some members, at `index` (or as an array of theta's kind, `places`), in place."""
         self.theta[places] = other.theta

@@ -15,7 +15,7 @@ from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weigh
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
-from classify.race import Runner, race, say_who_left
+from classify.race import Runner, follow, race, say_who_left
 from classify.scaling import Scaling
 from classify.trials import Trial
 
@@ -120,7 +120,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         first: list[Runner] = []
         for number, held_out in enumerate(rounds):
             ended: list[Runner] = []
-            for runner in Training(heads, X, codes, weights, held_out).race(follow=first):
+            for runner in Training(heads, X, codes, weights, held_out).race(first):
                 ended.append(runner)
                 note = "" if first or len(ended) < len(heads) else say_who_left(ended)
                 yield runner.setting, number, _trial(heads[runner.setting], runner, codes[held_out], note)
@@ -166,16 +166,15 @@ class Training:
         with threads_for(self.size * n_columns * width):
             self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
 
-    def look(self) -> list[FloatArray]:
-        """Return the scores (M, C) of each network that is left on the held-out rows."""
-        return self.networks.scores(self.looked_at.blocks())
+    def look(self, places: Sequence[int]) -> list[FloatArray]:
+        """Return the scores (M, C) of some of the networks that are left on the held-out rows."""
+        return self.networks.scores(self.looked_at.blocks(), places)
 
-    def race(self, follow: Sequence[Runner]) -> Iterator[Runner]:
-        """Train until all have left; those of another round to follow say how long each is trained."""
+    def race(self, others: Sequence[Runner]) -> Iterator[Runner]:
+        """Train until all have left; where there was another round, just as long as each did best there."""
         codes = self.looked_at.codes[self.looked_at.rows]
-        if follow:
-            epochs = [runner.epoch for runner in follow]
-            return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=max(epochs), rungs={})
+        if others:
+            return follow(self.networks, self.epoch, self.look, codes, epochs=[runner.epoch for runner in others])
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
         return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=patience)
 

@@ -84,9 +84,11 @@ class Networks:
             if self.n_steps % MEAN_EVERY == 0:
                 self._take_in(self.n_steps / MEAN_EVERY)
 
-    def scores(self, blocks: Iterable[Tensor]) -> list[FloatArray]:
-        """Return the scores (M, C) of each network, by its mean weights, for M rows that come in blocks (B, D)."""
-        found = [[mean_scores(rows, layers) for layers in self.means] for rows in blocks]
+    def scores(self, blocks: Iterable[Tensor], places: Sequence[int]) -> list[FloatArray]:
+        """Return the scores (M, C) of some networks, by their mean weights, for M rows that come in blocks (B, D)."""
+        if not places:
+            return []
+        found = [[mean_scores(rows, self.means[place]) for place in places] for rows in blocks]
         return [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
 
     def keep(self, staying: Sequence[int]) -> None:

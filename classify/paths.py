@@ -6,7 +6,8 @@ The strengths are climbed on a ladder, weakly fitted (small C) to strongly fitte
     eigendecomposition of the covariance.
 2.  From there up the rungs stand at most a decade apart. A rung starts on the line through the last two, in log C;
     there the curvature of every class is measured (`BlockCurvature`), by each round for itself: rows that one round
-    holds out decide in another. Shared by five folds it took six times the passes.
+    holds out decide in another. Shared by five folds it took six times the passes. So rounds climb one after the other:
+    the curvature of one is kept from rung to rung, and those of all would not fit.
 3.  The strengths between two rungs start on the parabola through the last three rungs, in log C, and are one batch with
     the same curvature. They are a few passes away: where the loss is nearly gone, W grows like log C.
 
@@ -55,52 +56,55 @@ class Optimum:
 
 
 def solve_path(objective: Objective, strengths: Sequence[float], *, tol: float, max_passes: int) -> Iterator[Optimum]:
-    """Yield the optimum for every strength in every round; all rounds of a strength come one after the other."""
+    """Yield the optimum for every strength in every round; above the easy strengths one round after the other."""
     wanted = np.array(strengths, dtype=np.float64)
-    for strength, found in _ladder(objective, np.unique(wanted).tolist(), tol, max_passes):
+    for strength, rounds, found in _ladder(objective, np.unique(wanted).tolist(), tol, max_passes):
         for setting in np.flatnonzero(wanted == strength):
-            for number in range(objective.n_rounds):
-                yield _optimum(int(setting), number, strength, found, objective.n_parts // objective.n_rounds)
+            for place, number in enumerate(rounds):
+                yield _optimum(int(setting), number, strength, found.part(place, len(rounds)))
 
 
-def _ladder(objective: Objective, strengths: list[float], tol: float, max_passes: int) -> Iterator[tuple[float, Found]]:
-    """Yield strength and optimum of all parts for ascending strengths, and for rungs besides."""
+def _ladder(
+    objective: Objective, strengths: list[float], tol: float, max_passes: int
+) -> Iterator[tuple[float, range, Found]]:
+    """Yield strength, rounds and their optima for ascending strengths, and for rungs besides."""
     spectral = SpectralCurvature(objective)
-    together = _Climb(objective, np.arange(objective.n_parts), spectral, tol, max_passes)
+    together = _Climb(objective, range(objective.n_rounds), spectral, tol, max_passes)
     easy = EASY / spectral.factor
     low = [c for c in strengths if c <= easy] or [min(easy, strengths[0])]
-    solved = together.start(low)
-    yield from solved
-    climbs = together.apart() if together.blocked else [together]
-    for below, above in pairwise(rungs_above(low[-1], [c for c in strengths if c > low[-1]])):
-        between = [c for c in strengths if below < c < above]
-        reached = [climb.step(above, between, keep=len(climbs) == 1) for climb in climbs]
-        for place, strength in enumerate([above, *between]):
-            yield strength, join([climb[place] for climb in reached], objective.rows.xp)
+    for strength, found in together.start(low):
+        yield strength, together.rounds, found
+    rungs = rungs_above(low[-1], [c for c in strengths if c > low[-1]])
+    for climb in together.apart() if together.blocked else [together]:
+        for below, above in pairwise(rungs):
+            between = [c for c in strengths if below < c < above]
+            for strength, found in zip([above, *between], climb.step(above, between), strict=True):
+                yield strength, climb.rounds, found
 
 
-def _optimum(setting: int, number: int, strength: float, found: Found, per_round: int) -> Optimum:
-    """Return the optimum in one round, of the parts (R per_round,) of one strength."""
-    here = slice(number * per_round, (number + 1) * per_round)
-    theta = to_numpy(found.theta[here]).astype(np.float64).reshape(-1, found.theta.shape[2])
-    n_passes, slope = int(found.n_passes[here].max()), float(found.slope[here].max())
-    note = "" if found.converged[here].all() else f"C={strength:g}: stopped after {n_passes} passes, slope {slope:.1e}."
+def _optimum(setting: int, number: int, strength: float, found: Found) -> Optimum:
+    """Return the optimum in one round, of its parts (P,) at one strength."""
+    theta = to_numpy(found.theta).astype(np.float64).reshape(-1, found.theta.shape[2])
+    n_passes, slope = int(found.n_passes.max()), float(found.slope.max())
+    note = "" if found.converged.all() else f"C={strength:g}: stopped after {n_passes} passes, slope {slope:.1e}."
     return Optimum(setting, number, theta[:, :-1], theta[:, -1], n_passes, slope, note)
 
 
 class _Climb:
-    """Some parts (P,) of an objective on the ladder; a rung is a strength and theta (P, K, D + 1), their optimum."""
+    """Some rounds of an objective on the ladder; a rung is a strength and theta (P, K, D + 1), their parts' optimum."""
 
     def __init__(
-        self, objective: Objective, parts: IntArray, spectral: SpectralCurvature, tol: float, max_passes: int
+        self, objective: Objective, rounds: range, spectral: SpectralCurvature, tol: float, max_passes: int
     ) -> None:
-        self.objective, self.parts, self.spectral, self.tol, self.max_passes = (
+        self.objective, self.rounds, self.spectral, self.tol, self.max_passes = (
             objective,
-            parts,
+            rounds,
             spectral,
             tol,
             max_passes,
         )
+        per_round = objective.n_parts // objective.n_rounds
+        self.parts = np.arange(rounds.start * per_round, rounds.stop * per_round)
         self.blocked = blocks_fit(objective)
         self.rungs: list[tuple[float, Any]] = []
         self.curvature: Curvature | None = None
@@ -112,28 +116,23 @@ class _Climb:
         self.rungs = [(strength, found.theta) for strength, found in solved[-2:]]
         return solved
 
-    def apart(self) -> list["_Climb"]:
-        """Return one climb a round, from where all stand: each has rows, and so a curvature, of its own."""
-        per_round, climbs = self.objective.n_parts // self.objective.n_rounds, []
-        for first in range(0, len(self.parts), per_round):
-            here = slice(first, first + per_round)
-            own = _Climb(self.objective, self.parts[here], self.spectral, self.tol, self.max_passes)
-            own.rungs = [(strength, theta[here]) for strength, theta in self.rungs]
-            climbs.append(own)
-        return climbs
+    def apart(self) -> Iterator["_Climb"]:
+        """Yield one climb a round, from where all stand: each has rows, and so a curvature, of its own."""
+        per_round = len(self.parts) // len(self.rounds)
+        for place, number in enumerate(self.rounds):
+            own = _Climb(self.objective, range(number, number + 1), self.spectral, self.tol, self.max_passes)
+            own.rungs = [(c, theta[place * per_round : (place + 1) * per_round]) for c, theta in self.rungs]
+            yield own
 
-    def step(self, above: float, between: list[float], *, keep: bool) -> list[Found]:
-        """Climb to the rung above; return its optimum and those of the strengths between.
-
-        keep: hold on to the curvature where the rung was reached quickly; it is too large to do so for many climbs.
-        """
+    def step(self, above: float, between: list[float]) -> list[Found]:
+        """Climb to the rung above; return its optimum and those of the strengths between."""
         start = self._predict(above)
         curvature = self.curvature or self._measure(start, np.full(len(self.parts), above), self.parts)
         (top,) = self._descend([above], start, curvature)
         self.rungs = [*self.rungs, (above, top.theta)][-3:]
         starts = [self._interpolate(strength) for strength in between]
         found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0), curvature) if between else []
-        self.curvature = curvature if keep and int(top.n_passes.max()) <= QUICK else None
+        self.curvature = curvature if int(top.n_passes.max()) <= QUICK else None
         return [top, *found]
 
     def _zeros(self, n_strengths: int) -> Any:
@@ -178,7 +177,7 @@ class _Climb:
         for first in range(0, len(strengths), at_once):
             some = strengths[first : first + at_once]
             found = self._converge(np.array(some), start[first * n : (first + len(some)) * n], curvature)
-            solved += [_members(found, i * n, n) for i in range(len(some))]
+            solved += [found.part(place, len(some)) for place in range(len(some))]
         return solved
 
     def _converge(self, strengths: FloatArray, start: Any, curvature: Curvature) -> Found:
@@ -195,26 +194,6 @@ class _Climb:
             more = descend(self.objective, theta, own[left], parts[left], curvature, tol=tol, max_passes=limit)
             found.replace(left, more, array(left, xp.int64))
         return found
-
-
-def _members(found: Found, first: int, n: int) -> Found:
-    here = slice(first, first + n)
-    return Found(
-        found.theta[here], found.objective[here], found.slope[here], found.n_passes[here], found.converged[here]
-    )
-
-
-def join(founds: list[Found], xp: Any) -> Found:
-    """Return where the descents of several batches of members ended as one."""
-    if len(founds) == 1:
-        return founds[0]
-    return Found(
-        xp.concat([found.theta for found in founds], axis=0),
-        np.concatenate([found.objective for found in founds]),
-        np.concatenate([found.slope for found in founds]),
-        np.concatenate([found.n_passes for found in founds]),
-        np.concatenate([found.converged for found in founds]),
-    )
 
 
 def rungs_above(low: float, strengths: Sequence[float]) -> list[float]:

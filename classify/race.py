@@ -17,6 +17,7 @@ from classify.networks import Networks
 # After this many epochs this share of all settings goes on. To halve sooner would send away dropout, which learns more
 # slowly at first.
 RUNGS: Mapping[int, float] = {1: 1 / 2, 2: 1 / 4, 4: 1 / 6}
+Look = Callable[[Sequence[int]], Sequence[FloatArray]]
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class Runner:
         self.n_epochs += 1
         finite = bool(np.isfinite(scores).all())
         rank = (float(np.mean(scores.argmax(axis=1) == codes)), -log_loss(scores, codes)) if finite else (-1.0, -np.inf)
-        if self.n_epochs == 1 or rank > self.rank:
+        if not self.epoch or rank > self.rank:
             self.rank, self.epoch = rank, self.n_epochs
             self.scores = scores if finite else np.zeros_like(scores)
 
@@ -51,7 +52,7 @@ def log_loss(scores: FloatArray, codes: IntArray) -> float:
 def race(
     networks: Networks,
     train: Callable[[], None],
-    look: Callable[[], Sequence[FloatArray]],
+    look: Look,
     codes: IntArray,
     *,
     epochs: Sequence[int],
@@ -60,13 +61,13 @@ def race(
 ) -> Iterator[Runner]:
     """Train the networks, each for at most its number of `epochs`, and yield what became of each as soon as it ends.
 
-    train(): one epoch of all networks that are left. look(): their scores (M, C) on the held-out rows, whose class
-    codes are (M,).
+    train(): one epoch of all networks that are left. look(places): the scores (M, C) of some of them on the held-out
+    rows, whose class codes are (M,).
     """
     running = [Runner(setting) for setting in range(len(epochs))]
     while running:
         train()
-        for runner, scores in zip(running, look(), strict=True):
+        for runner, scores in zip(running, look(range(len(running))), strict=True):
             runner.look(scores, codes)
         going = [
             runner
@@ -81,6 +82,25 @@ def race(
             networks.keep([position for position, runner in enumerate(running) if runner in going])
         yield from (runner for runner in running if runner not in going)
         running = going
+
+
+def follow(
+    networks: Networks, train: Callable[[], None], look: Look, codes: IntArray, *, epochs: Sequence[int]
+) -> Iterator[Runner]:
+    """Train each network for just its number of `epochs`, which another round decided on, and look at it once, then."""
+    running, n_epochs = [Runner(setting) for setting in range(len(epochs))], 0
+    while running:
+        train()
+        n_epochs += 1
+        ending = [place for place, runner in enumerate(running) if epochs[runner.setting] == n_epochs]
+        staying = [place for place in range(len(running)) if place not in ending]
+        for place, scores in zip(ending, look(ending), strict=True):
+            running[place].n_epochs = n_epochs - 1
+            running[place].look(scores, codes)
+            yield running[place]
+        if ending and staying:
+            networks.keep(staying)
+        running = [running[place] for place in staying]
 
 
 def say_who_left(runners: Sequence[Runner]) -> str:

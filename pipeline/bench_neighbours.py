@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.bench_clock import timed
+from pipeline.bench_clock import alternating, timed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,10 +41,12 @@ def compare_knn(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_que
 
     n_train, k = len(X) - n_queries, max(NEIGHBOURS)
     heads = [KNNHead(k=each) for each in NEIGHBOURS]
-    ours = timed(lambda: list(KNNHead.try_grid(heads, X, y, val_round(n_train, len(X)))))
     theirs = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(X[:n_train])
     found: list[Any] = []
-    seconds = timed(lambda: found.append(theirs.kneighbors(X[n_train:], return_distance=False)))
+    ours, seconds = alternating(
+        lambda: list(KNNHead.try_grid(heads, X, y, val_round(n_train, len(X)))),
+        lambda: found.append(theirs.kneighbors(X[n_train:], return_distance=False)),
+    )
     rows = find_neighbours(X[n_train:], X[:n_train], k, "cosine", X[:n_train].mean(axis=0, dtype=np.float64)).rows
     same = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(rows, found[0], strict=True)])
     return Compared(len(NEIGHBOURS), ours, seconds, None, f"against one query; {same:.3%} of the neighbours shared")
@@ -82,7 +84,10 @@ def compare_mlp(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_tes
     ]
     seconds = timed(lambda: [each.fit(Z[~held_out], y[~held_out]) for each in theirs])
     test = Batches(X, np.flatnonzero(held_out), y, np.ones(len(y)), trained[0].scaling)
-    own = [np.mean(scores.argmax(axis=1) == y[held_out]) for scores in trained[0].networks.scores(test.blocks())]
+    own = [
+        np.mean(scores.argmax(axis=1) == y[held_out])
+        for scores in trained[0].networks.scores(test.blocks(), range(len(heads)))
+    ]
     other = [each.score(Z[held_out], y[held_out]) for each in theirs]
     told = f"{EPOCHS} epochs; the best of them {max(own):.2%} against {max(other):.2%}"
     return Compared(len(heads), ours, seconds, float(np.mean(own) - np.mean(other)), told)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from classify.race import race, say_who_left
+from classify.race import follow, race, say_who_left
 
 CODES = np.arange(100) % 2
 
@@ -9,13 +9,14 @@ class Plan:
     """Networks that do as planned: the accuracy of each setting after each epoch."""
 
     def __init__(self, accuracy):
-        self.accuracy, self.epoch, self.left = accuracy, 0, list(range(len(accuracy)))
+        self.accuracy, self.epoch, self.looks, self.left = accuracy, 0, 0, list(range(len(accuracy)))
 
     def train(self):
         self.epoch += 1
 
-    def look(self):
-        return [self.scores(self.accuracy[setting][self.epoch - 1]) for setting in self.left]
+    def look(self, places):
+        self.looks += len(places)
+        return [self.scores(self.accuracy[self.left[place]][self.epoch - 1]) for place in places]
 
     def keep(self, staying):
         self.left = [self.left[position] for position in staying]
@@ -67,3 +68,19 @@ def test_scores_that_are_not_numbers_are_last_and_do_not_stop_the_rest():
     assert found[1].rank == (-1.0, -np.inf)
     assert (found[1].scores == 0.0).all()
     assert found[0].rank[0] == 0.6
+
+
+def test_to_follow_is_to_be_trained_as_long_as_told_and_looked_at_once():
+    plan = Plan([[0.9, 0.5, 0.6], [0.7], [0.8, 0.6]])
+    found = list(follow(plan, plan.train, plan.look, CODES, epochs=[3, 1, 2]))
+    assert [(runner.setting, runner.epoch, runner.n_epochs) for runner in found] == [(1, 1, 1), (2, 2, 2), (0, 3, 3)]
+    assert [runner.rank[0] for runner in found] == [0.7, 0.6, 0.6]
+    assert (plan.looks, plan.epoch) == (3, 3)
+
+
+def test_who_follows_and_diverges_is_last():
+    plan = Plan([[0.5, 0.5]])
+    plan.scores = lambda accuracy: Plan.scores(accuracy) * np.nan
+    (found,) = follow(plan, plan.train, plan.look, CODES, epochs=[2])
+    assert (found.epoch, found.rank) == (2, (-1.0, -np.inf))
+    assert (found.scores == 0.0).all()
