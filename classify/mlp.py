@@ -40,7 +40,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     twelve settings six go on after 1 epoch, three after 2 and two after 4, and by stopping each after `patience`
     epochs without a better accuracy on val, then log loss (`classify.race`). The best epoch becomes `epochs` of the
     refit, and val gives the temperature of softmax(scores / temperature). With folds the first one decides on epochs,
-    and the others follow it: each setting is trained for its best number of epochs there.
+    and the others follow it: each setting is trained for its best number of epochs there, or for one if it was sent
+    away.
 
     Learned: hidden_coef_ (H, D) and hidden_intercept_ (H,) on raw features, coef_ (C, H) and intercept_ (C,).
     Prediction needs numpy only.
@@ -171,10 +172,14 @@ class Training:
         return self.networks.scores(self.looked_at.blocks(), places)
 
     def race(self, others: Sequence[Runner]) -> Iterator[Runner]:
-        """Train until all have left; where there was another round, just as long as each did best there."""
+        """Train until all have left; where there was another round, just as long as each did best there.
+
+        Those that were sent away there are out of the running: one epoch will do to tell how far behind they are.
+        """
         codes = self.looked_at.codes[self.looked_at.rows]
         if others:
-            return follow(self.networks, self.epoch, self.look, codes, epochs=[runner.epoch for runner in others])
+            told = [1 if runner.left else runner.epoch for runner in others]
+            return follow(self.networks, self.epoch, self.look, codes, epochs=told)
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
         return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=patience)
 

@@ -24,8 +24,9 @@ from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
 from classify.paths import EASY, Optimum, rungs_above
 from classify.rows import Rows, rows_within, to_numpy
 
-# All matrices H may take this many bytes; the classes of all rounds are cut into batches accordingly.
-CURVATURE_BYTES = 192 * 2**20
+# All matrices H may take this many bytes; the classes of all rounds are cut into batches accordingly. Five folds of ten
+# classes, 10,000 x 1280, took 60 s with room for 25 of them at once, 76 with room for 14 and 54 with room for all.
+CURVATURE_BYTES = 336 * 2**20
 # Scores, and their change along a step, of a batch, in bytes.
 SCORES_BYTES = 64 * 2**20
 # A block of rows, in bytes.
