@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,6 +187,7 @@ def _versions() -> dict[str, str | None]:
     return {name: installed_version(name) for name in RESOLVING_LIBRARIES}
 
 
+@cache
 def installed_version(distribution: str) -> str | None:
     """The version of an installed distribution, without importing it; None where it is not installed."""
     try:
