@@ -1,6 +1,7 @@
 """k nearest neighbours: no training at all, and one table of neighbours for every setting and fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,27 @@ from classify.kernels import centre
 from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
 from classify.plain import plain, working, working_dtype
 from classify.trials import Trial
+
+
+@dataclass(frozen=True)
+class Voters:
+    """The neighbours of M rows as those who vote, nearest first, (M, k) each."""
+
+    cells: IntArray
+    """Where a vote is counted: the class code, plus C for every row before."""
+    similarity: FloatArray
+    counts: FloatArray
+    """How often each counts."""
+    before: FloatArray
+    """The sum of the counts of those nearer."""
+
+
+def find_voters(found: Neighbours, codes: IntArray, counts: FloatArray, n_classes: int) -> Voters:
+    """Return who votes; codes and counts (N,) are those of the rows that `found` numbers."""
+    # What was met without a weight, or never (k above N), counts as nothing.
+    own = np.where(np.isfinite(found.similarity), counts[found.rows], 0.0)
+    cells = codes[found.rows] + n_classes * np.arange(len(found.rows))[:, None]
+    return Voters(cells, found.similarity, own, np.cumsum(own, axis=1) - own)
 
 
 class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -62,7 +84,8 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities (M, C) of X (M, D)."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
         found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
-        return self._proba(found, self.codes_, self.counts_)
+        voters = find_voters(found, self.codes_, self.counts_, len(self.classes_))
+        return self._proba(voters, self._prior(self.codes_, self.counts_))
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -94,9 +117,10 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for number, (held_out, table) in enumerate(zip(rounds, tables, strict=True)):
             trained = np.where(held_out, 0.0, counts)
             variance = centre(X, trained)[1] if any(head._needs_variance for head in heads) else 1.0
+            voters = {metric: find_voters(table[metric], codes, trained, len(heads[0].classes_)) for metric in metrics}
             for setting, head in enumerate(heads):
                 head.variance_ = variance
-                proba = head._proba(table[head.metric], codes, trained)
+                proba = head._proba(voters[head.metric], head._prior(codes, trained))
                 yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
 
     @property
@@ -118,22 +142,25 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         factors[codes[counts > 0]] = (weighted / np.where(counts > 0, counts, once))[counts > 0]
         return counts, factors
 
-    def _proba(self, found: Neighbours, codes: IntArray, counts: FloatArray) -> FloatArray:
-        """Return the probabilities (M, C); codes and counts (N,) are those of the rows that `found` numbers."""
-        n_classes, rows = len(self.classes_), found.rows[:, : self.k]
-        votes = self._votes(found.similarity[:, : self.k], counts[rows]) * self.factors_[codes[rows]]
-        prior = np.bincount(codes, counts, minlength=n_classes) * self.factors_
-        cell = codes[rows] + n_classes * np.arange(len(rows))[:, None]
-        of_class = np.bincount(cell.ravel(), votes.ravel(), minlength=len(rows) * n_classes)
-        total = of_class.reshape(-1, n_classes) + prior / prior.sum()
+    def _prior(self, codes: IntArray, counts: FloatArray) -> FloatArray:
+        """Return one vote (C,), shared out as the classes of the rows are, whose codes and counts (N,) are given."""
+        prior = np.bincount(codes, counts, minlength=len(self.classes_)) * self.factors_
+        return np.asarray(prior / prior.sum())
+
+    def _proba(self, voters: Voters, prior: FloatArray) -> FloatArray:
+        """Return the probabilities (M, C)."""
+        n_rows, n_classes = len(voters.cells), len(self.classes_)
+        cells, votes = voters.cells[:, : self.k], self._votes(voters)
+        of_class = np.bincount(cells.ravel(), votes.ravel(), minlength=n_rows * n_classes)
+        total = of_class.reshape(-1, n_classes) * self.factors_ + prior
         return np.asarray(total / total.sum(axis=1, keepdims=True))
 
-    def _votes(self, similarity: FloatArray, counts: FloatArray) -> FloatArray:
+    def _votes(self, voters: Voters) -> FloatArray:
         """Return the vote (M, k) of each neighbour: its count, as far as it fits into k, times its nearness."""
-        # What was met without a weight, or never (k above N), counts as nothing.
-        counts = np.where(np.isfinite(similarity), counts, 0.0)
-        fitting = np.minimum(counts, np.maximum(self.k - (np.cumsum(counts, axis=1) - counts), 0.0))
+        counts, before = voters.counts[:, : self.k], voters.before[:, : self.k]
+        fitting = np.minimum(counts, np.maximum(self.k - before, 0.0))
         if self.sharpness is None:
             return np.asarray(fitting)
         unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
+        similarity = voters.similarity[:, : self.k]
         return np.asarray(fitting * np.exp((similarity - similarity[:, :1]) / (self.sharpness * unit)))

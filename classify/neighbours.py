@@ -10,7 +10,7 @@ shape where torch's makes 115 (two AMD cores), the best of a block are found by 
 topk took 43 ms, numpy's argpartition 270.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -25,6 +25,8 @@ METRICS = ("cosine", "euclidean")
 # Rows of a block where both sides look, 4096 x 4096 float32, 67 MB; and where one does, which is faster per row.
 SQUARE = (4096, 4096)
 FLAT = (1024, 16384)
+# Neighbours that a table holds beyond twice what is asked for: 2^24 are 134 MB.
+ROOM = 2**24
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,49 @@ class Points:
 
 
 class Table:
-    """The k best of what M rows have met so far, in no order, for each metric that is asked for."""
+    """The best of what M rows have met so far, for each metric that is asked for: the k best of each block.
 
-    def __init__(self, n_rows: int, k: int, metrics: Sequence[str], dtype: np.dtype[np.floating]) -> None:
+    What several blocks gave lies side by side, `width` columns, and is sorted out only when there is no more room. Rows
+    that were met go by their places in an order, (N,), which the reader of the table turns into their numbers.
+    """
+
+    def __init__(
+        self, n_rows: int, k: int, metrics: Sequence[str], dtype: np.dtype[np.floating], n_blocks: int
+    ) -> None:
         self.k = k
-        empty = torch.full((n_rows, k), -torch.inf, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+        self.width = k * max(2, min(n_blocks, ROOM // max(n_rows * k * len(metrics), 1)))
+        empty = torch.full((n_rows, self.width), -torch.inf, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
         self.best = {metric: empty.clone() for metric in metrics}
-        self.rows = {metric: torch.zeros((n_rows, k), dtype=torch.int32) for metric in metrics}
+        self.places = {metric: torch.zeros((n_rows, self.width), dtype=torch.int32) for metric in metrics}
+        self.filled = np.zeros(n_rows, dtype=np.int64)
 
-    def meet(self, at: Tensor, other: Tensor, product: Tensor, half: Tensor, other_half: Tensor) -> None:
-        """Let the rows at positions `at` (B,) of the table meet rows numbered `other` (n,): e (B, n) and |x|^2 / 2."""
-        for metric in self.best:
-            near = product if metric == "euclidean" else cosines(product, half, other_half)
-            found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
-            both = torch.cat([self.best[metric][at], found], dim=1)
-            rows = torch.cat([self.rows[metric][at], other[column]], dim=1)
-            self.best[metric][at], kept = both.topk(self.k, dim=1, sorted=False)
-            self.rows[metric][at] = rows.gather(1, kept)
+    def meet(self, here: slice, first: int, near: Mapping[str, Tensor]) -> None:
+        """Let the rows `here` (B,) of the table meet n rows, at places from `first` on: near (B, n) by each metric."""
+        n_best = min(self.k, next(iter(near.values())).shape[1])
+        if int(self.filled[here].max()) + n_best > self.width:
+            self._sort_out(here)
+        start = int(self.filled[here].max())
+        columns = slice(start, start + n_best)
+        for metric, nearness in near.items():
+            found, place = nearness.topk(n_best, dim=1, sorted=False)
+            self.best[metric][here, columns] = found
+            self.places[metric][here, columns] = place.add_(first)
+        self.filled[here] = columns.stop
 
-    def neighbours(self, metric: str, at: IntArray) -> Neighbours:
-        """Return what the rows at positions `at` (M,) have found."""
-        at_these = torch.from_numpy(at)
-        best, order = self.best[metric][at_these].sort(dim=1, descending=True, stable=True)
-        return Neighbours(self.rows[metric][at_these].gather(1, order).numpy(), best.numpy())
+    def _sort_out(self, here: slice) -> None:
+        """Keep the k best of the rows `here`."""
+        for metric, best in self.best.items():
+            kept, column = best[here].topk(self.k, dim=1, sorted=False)
+            places = self.places[metric][here]
+            places[:, : self.k] = places.gather(1, column)
+            best[here, : self.k] = kept
+            best[here, self.k :] = -torch.inf
+        self.filled[here] = self.k
+
+    def neighbours(self, metric: str, here: slice, order: IntArray) -> Neighbours:
+        """Return what the rows `here` (M,) have found, as numbers of rows."""
+        best, column = self.best[metric][here].topk(self.k, dim=1, sorted=True)
+        return Neighbours(order[self.places[metric][here].gather(1, column).numpy()], best.numpy())
 
 
 def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
@@ -88,10 +110,11 @@ def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
 
 def find_neighbours(queries: FloatArray, X: FloatArray, k: int, metric: str, origin: FloatArray) -> Neighbours:
     """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D)."""
-    table = Table(len(queries), min(k, len(X)), [metric], working_dtype(X))
-    every = np.arange(len(queries)), np.arange(len(X))
-    _meet(table, Points(queries, origin), Points(X, origin), *every, *every, both=False)
-    return table.neighbours(metric, every[0])
+    k = min(k, len(X))
+    table = Table(len(queries), k, [metric], working_dtype(X), -(-len(X) // FLAT[1]))
+    every = np.arange(len(X))
+    _meet(table, Points(queries, origin), Points(X, origin), np.arange(len(queries)), every, 0, 0, both=False)
+    return table.neighbours(metric, slice(None), every)
 
 
 def round_neighbours(
@@ -108,16 +131,18 @@ def round_neighbours(
         for each in rounds:
             yield from round_neighbours(X, [each], k, metrics, origin)
         return
-    number = np.zeros(len(X), dtype=np.int64)
-    number[np.concatenate(held_out)] = np.arange(sum(map(len, held_out)))
-    table = Table(int(sum(map(len, held_out))), k, metrics, working_dtype(X))
     never = np.flatnonzero(~np.logical_or.reduce(list(rounds)))
-    for one, other in combinations(held_out, 2):
-        _meet(table, points, points, one, other, number[one], number[other], both=True)
-    for rows in held_out:
-        _meet(table, points, points, rows, never, number[rows], number[never], both=False)
-    for rows in held_out:
-        yield {metric: table.neighbours(metric, number[rows]) for metric in metrics}
+    # Held-out rows have the same places in the table and in the order of all rows, where those never held out are last.
+    order = np.concatenate([*held_out, never])
+    starts = np.cumsum([0, *map(len, held_out)]).tolist()
+    n_blocks = sum(-(-len(rows) // SQUARE[1]) for rows in held_out[1:]) + -(-len(never) // FLAT[1])
+    table = Table(starts[-1], k, metrics, working_dtype(X), n_blocks)
+    for (at, one), (other_at, other) in combinations(zip(starts, held_out, strict=False), 2):
+        _meet(table, points, points, one, other, at, other_at, both=True)
+    for at, rows in zip(starts, held_out, strict=False):
+        _meet(table, points, points, rows, never, at, starts[-1], both=False)
+    for at, rows in zip(starts, held_out, strict=False):
+        yield {metric: table.neighbours(metric, slice(at, at + len(rows)), order) for metric in metrics}
 
 
 def _meet(
@@ -126,26 +151,31 @@ def _meet(
     other: Points,
     rows: IntArray,
     other_rows: IntArray,
-    at: IntArray,
-    other_at: IntArray,
+    at: int,
+    other_at: int,
     *,
     both: bool,
 ) -> None:
-    """Let `rows` of one meet `other_rows` of the other, block by block; with `both`, the others look as well."""
+    """Let `rows` of one meet `other_rows` of the other, block by block; with `both`, the others look as well.
+
+    at, other_at: the places of their first.
+    """
     size, other_size = SQUARE if both else FLAT
     # Fresh memory for every block would be cleared by the system, page by page.
     memory = np.empty(min(size, len(rows)) * min(other_size, len(other_rows)), dtype=working_dtype(one.X))
     for start in range(0, len(other_rows), other_size):
-        there = slice(start, start + other_size)
-        across, across_half, across_raw = other.block(other_rows[there])
+        across, across_half, across_raw = other.block(other_rows[start : start + other_size])
+        there = slice(other_at + start, other_at + start + len(across))
         for begin in range(0, len(rows), size):
-            here = slice(begin, begin + size)
-            centred, half, raw = one.block(rows[here])
+            centred, half, raw = one.block(rows[begin : begin + size])
+            here = slice(at + begin, at + begin + len(centred))
             product = torch.from_numpy(_product(centred, across, memory)).sub_(half[:, None]).sub_(across_half)
-            ours, theirs = (torch.from_numpy(each).int() for each in (rows[here], other_rows[there]))
-            table.meet(torch.from_numpy(at[here]), theirs, product, raw, across_raw)
+            near = {
+                metric: product if metric == "euclidean" else cosines(product, raw, across_raw) for metric in table.best
+            }
+            table.meet(here, there.start, near)
             if both:
-                table.meet(torch.from_numpy(other_at[there]), ours, product.T.contiguous(), across_raw, raw)
+                table.meet(there, here.start, {metric: each.T.contiguous() for metric, each in near.items()})
 
 
 def _product(left: FloatArray, right: FloatArray, memory: FloatArray) -> FloatArray:
