@@ -75,9 +75,9 @@ torture: $(STAMP)  ## kill extractions at 100 random instants, then let four at 
 survey: $(STAMP)  ## every network there is, once through --engine auto (about half an hour)
 	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py
 
-bench: $(STAMP)  ## our extraction and our heads against what is usual, on this machine
-	@$(COMMAND) bench extract --backbone $(BACKBONE)
-	@$(COMMAND) bench heads
+bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
+	@$(COMMAND) bench extract --backbone $(BACKBONE) --json data/bench-extract.json
+	@$(COMMAND) bench heads --json data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
 
 clean:  ## remove the environment, the made data sets and tool caches; features and runs stay

@@ -8,6 +8,9 @@ On a CPU nothing is gained by decoding ahead: it takes the same cores. A lane do
 is nothing to budget between decoding and network, no thread more than cores, and no core waits for another. An engine
 with fewer lanes than cores has all of them decode a chunk first, and then all of them run it.
 
+A core that runs a lane runs one thread: torch, which would start a team of threads in every lane to stack a few images,
+and keep them spinning afterwards, is held to the lane's share of the cores.
+
 Memory is bounded by the chunks under way, not by the number of images.
 """
 
@@ -16,8 +19,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -93,19 +97,44 @@ def compute_vectors(
 def _in_lanes(
     items: Iterable[Item], decode: Callable[[Item], Decoded], *, size: int, n_lanes: int, n_decoders: int
 ) -> Generator[Computed, None, None]:
-    with ThreadPoolExecutor(n_decoders, thread_name_prefix="decode") as pool:
+    share = max(1, count_cores() // n_lanes)
+    with torch_threads(share), ThreadPoolExecutor(n_decoders, "decode", use_threads, (1,)) as pool:
 
         def work(chunk: list[Item]) -> Computed:
             return forward(list(map(decode, chunk) if n_decoders == 1 else pool.map(decode, chunk)))
 
-        yield from load_ahead(_chunks(items, size), work, n_threads=n_lanes, n_ahead=2 * n_lanes)
+        yield from load_ahead(
+            _chunks(items, size), work, n_threads=n_lanes, n_ahead=2 * n_lanes, begin=partial(use_threads, share)
+        )
 
 
 def _behind_decoders(
     items: Iterable[Item], decode: Callable[[Item], Decoded], *, size: int, n_lanes: int, n_decoders: int
 ) -> Generator[Computed, None, None]:
-    with closing(load_ahead(items, decode, n_threads=n_decoders, n_ahead=2 * size)) as decoded:
+    decoded = load_ahead(items, decode, n_threads=n_decoders, n_ahead=2 * size)
+    with torch_threads(1), closing(decoded):
         yield from load_ahead(_chunks(decoded, size), forward, n_threads=n_lanes, n_ahead=n_lanes)
+
+
+@contextmanager
+def torch_threads(n_threads: int) -> Iterator[None]:
+    """Let operators of torch have so many threads in this thread and in new ones, and as many as before after."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_threads(n_threads: int) -> None:
+    """Let operators of torch have so many threads inside when they are called from this thread."""
+    import torch
+
+    torch.get_num_threads()  # asked for the first time in a thread, it takes over what any thread set last
+    torch.set_num_threads(n_threads)
 
 
 def decode_item(item: Item, groups: Sequence[Group], max_pixels: int) -> Decoded:

@@ -13,14 +13,21 @@ Result = TypeVar("Result")
 
 
 def load_ahead(
-    items: Iterable[Item], work: Callable[[Item], Result], *, n_threads: int, n_ahead: int
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    *,
+    n_threads: int,
+    n_ahead: int,
+    begin: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
     """Yield `work(item)` for every item, in order, while up to `n_ahead` later ones are being worked on.
+
+    begin: called once in every thread, before its first item.
 
     An exception raised by `work` is raised where its result would have come. Closing the generator cancels the rest.
     """
     todo = iter(items)
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(n_threads, "ahead", begin)
     try:
         running: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(todo, n_ahead))
         while running:

@@ -2,7 +2,7 @@
 
     ours                 featurecache's own extraction into an empty cache, from reading files to shards on the disk
     plain loop           ImageFolder + DataLoader (2 workers, batch 64) + weights.transforms() on Pillow images + the
-                         eager network in inference mode, vectors kept in memory
+                         eager network in inference mode on the same device, vectors kept in memory
     plain channels_last  the same with network and batches in channels_last
     img2vec              img2vec-pytorch, where it is installed and has the network, in lists of 64 images
     model only           our engine on pixels that are ready, all lanes
@@ -121,7 +121,9 @@ def _alternate(
     """
     import torch
 
-    job = Job(name, str(manifest.root), len(manifest), torch.hub.get_dir())
+    from extract.engines.torch_engine import choose_device
+
+    job = Job(name, str(manifest.root), len(manifest), torch.hub.get_dir(), choose_device("auto"))
     seconds: dict[str, list[float]] = {}
     vectors: dict[str, NDArray[np.float32] | None] = {}
     with elsewhere() as process:

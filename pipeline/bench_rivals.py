@@ -24,12 +24,13 @@ IMG2VEC_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 
 @dataclass(frozen=True)
 class Job:
-    """The first n images of a folder of class folders, and the network whose weights are in `hub`."""
+    """The first n images of a folder of class folders, the network whose weights are in `hub`, and where it runs."""
 
     backbone: str
     root: str
     n: int
     hub: str
+    device: str
 
 
 def elsewhere() -> ProcessPoolExecutor:
@@ -73,13 +74,21 @@ def _plain_loop(job: Job, channels_last: bool) -> Callable[[], NDArray[np.float3
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # The module takes uint8 and normalises; the loop's network takes what the transform gives.
     network: Any = backbone.module.network
-    network = network.to(memory_format=layout)
+    network = network.to(job.device).to(memory_format=layout)
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        vectors: torch.Tensor = network(batch.to(job.device, memory_format=layout)).cpu()
+        return vectors
+
+    # What is prepared for this shape of batch, once, is no part of the rate.
+    with torch.inference_mode():
+        run(torch.zeros(BATCH, 3, spec.crop, spec.crop))
 
     def go() -> NDArray[np.float32]:
         folder = Subset(ImageFolder(job.root, transform), range(job.n))
         loader = DataLoader(folder, batch_size=BATCH, num_workers=WORKERS)
         with torch.inference_mode():
-            vectors = [network(batch.to(memory_format=layout)) for batch, _ in loader]
+            vectors = [run(batch) for batch, _ in loader]
         found: NDArray[np.float32] = torch.cat(vectors).numpy()
         return found
 
@@ -95,7 +104,9 @@ def _img2vec(job: Job) -> Callable[[], None]:
     from extract.manifest import scan_folder
 
     torch.hub.set_dir(job.hub)
-    tool = Img2Vec(cuda=False, model=job.backbone, layer_output_size=Img2Vec.RESNET_OUTPUT_SIZES[job.backbone])
+    tool = Img2Vec(
+        cuda=job.device == "cuda", model=job.backbone, layer_output_size=Img2Vec.RESNET_OUTPUT_SIZES[job.backbone]
+    )
     paths = [sample.path for sample in scan_folder(job.root).samples[: job.n]]
 
     def go() -> None:

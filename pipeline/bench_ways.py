@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from extract.backbones import Backbone
 
-# Slow networks see fewer of the images, so many that one pass of ours takes about this long.
+# Slow networks see fewer of the images, so many that one pass of ours takes about this long, in whole batches.
 PASS_SECONDS, LEAST_IMAGES = 10.0, 64
 
 Go = Callable[[], "NDArray[np.float32] | None"]
@@ -78,6 +78,7 @@ def model_only(count: int, backbone: Backbone, scratch: Path) -> Go:
 
 def decode_only(manifest: Manifest, backbone: Backbone) -> Go:
     """Reading, decoding and the transform alone, on all cores."""
+    from extract.compute import torch_threads
     from extract.decode import decode_image
     from extract.transform import apply_transform
 
@@ -85,7 +86,7 @@ def decode_only(manifest: Manifest, backbone: Backbone) -> Go:
         apply_transform(decode_image(path.read_bytes()), backbone.transform)
 
     def go() -> None:
-        with ThreadPoolExecutor(count_cores()) as pool:
+        with torch_threads(1), ThreadPoolExecutor(count_cores()) as pool:
             list(pool.map(decode, [Path(sample.path) for sample in manifest.samples]))
 
     return go
@@ -100,7 +101,8 @@ def images_per_pass(few: Manifest, name: str, scratch: Path) -> int:
     """How many images make a pass of a good length, by a try with few."""
     started = time.perf_counter()
     ours(few, name, scratch)()
-    return max(LEAST_IMAGES, int(PASS_SECONDS * len(few) / (time.perf_counter() - started)))
+    n = PASS_SECONDS * len(few) / (time.perf_counter() - started)
+    return LEAST_IMAGES * max(1, round(n / LEAST_IMAGES))
 
 
 # Run by a process of its own. The kernel's own count of a process (ru_maxrss) begins with that of its parent.

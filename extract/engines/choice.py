@@ -37,7 +37,10 @@ CLEARLY_FASTER = 1.1
 # Each engine runs this long at least once, in turn, up to this many times; so two seconds in all, and one batch of each
 # for networks that need longer.
 ROUNDS, SECONDS_PER_ROUND = 3, 0.3
-LIBRARIES = ("torch", "torchvision", "onnxruntime", "onnx", "onnxscript")
+LIBRARIES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnxruntime", "onnx", "onnxscript")
+
+# Beside the engines' own, what makes a network into the one that is exported.
+NETWORK_MODULES = ("architectures", "layers", "pooling")
 
 
 def choose_cpu_engine(
@@ -52,7 +55,7 @@ def choose_cpu_engine(
     if kept is None or (engine == "onnxruntime" and kept[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
         kept = judge(source, batch_size)
-        if graphs is not None and not _for_want_of_memory(kept):
+        if graphs is not None and kept[0].is_lasting:
             graphs.keep(identity, *kept)
     verdict, graph = kept
     if engine == "onnxruntime":
@@ -84,9 +87,12 @@ def judge(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None
         rates = _rates(ours, theirs, images) if error <= TOLERANCE else {}
     except EngineError as failure:
         return Verdict("torch", 1, f"it does not export ({failure})", {}, None), None
+    except OutOfMemory:
+        return Verdict("torch", 1, "its export needs more memory than there is", {}, None, is_lasting=False), None
     except _TooLarge as too_large:
         other = ours if str(too_large) == theirs.name else theirs
-        return Verdict(other.name, other.n_lanes, f"{too_large} needs more memory than there is", {}, None), graph
+        reason = f"{too_large} needs more memory than there is"
+        return Verdict(other.name, other.n_lanes, reason, {}, None, is_lasting=False), graph
     if not rates:
         reason = f"its ONNX graph is {error:.1e} away, more than {TOLERANCE:g}"
         return Verdict("torch", 1, reason, {}, error), None
@@ -102,12 +108,6 @@ def _vectors(engine: Engine, images: Tensor) -> np.ndarray:
         raise _TooLarge(engine.name) from error
 
 
-def _for_want_of_memory(judged: tuple[Verdict, bytes | None]) -> bool:
-    """Whether the engines could not be compared: the next run may find more memory, so it asks again."""
-    verdict, graph = judged
-    return graph is not None and verdict.error is None
-
-
 def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
     """max_i |v_i - r_i| / |r_i| over the rows; not a number counts as infinitely far."""
     with np.errstate(all="ignore"):
@@ -117,11 +117,13 @@ def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
 
 def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
     """What a graph and the verdict on it depend on."""
+    import torch
+
     return {
         **source.identity,
         "batch_size": batch_size,
         "versions": {name: installed_version(name) for name in LIBRARIES},
-        "machine": [platform.machine(), platform.processor(), count_cores()],
+        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability(), count_cores()],
         "code": _code_digest(),
     }
 
@@ -129,7 +131,7 @@ def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
 @cache
 def _code_digest() -> str:
     here = Path(__file__).parent
-    modules = [*sorted(here.glob("*.py")), here.parent / "layers.py", here.parent / "pooling.py"]
+    modules = [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in NETWORK_MODULES)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
 
 

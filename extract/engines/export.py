@@ -8,6 +8,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+from extract.engines.batches import out_of_memory
 from extract.errors import EngineError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MAX_BYTES = (2 << 30) - (16 << 20)
 def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
     """Export an eval-mode module, uint8 (batch_size, 3, side, side) -> float32 (batch_size, D), as ONNX.
 
-    Raises EngineError with the reason where it cannot be exported.
+    Raises EngineError with the reason where it cannot be exported, OutOfMemory where that is the reason.
     """
     import torch
 
@@ -36,7 +37,11 @@ def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
             assert program is not None
             content: bytes = program.model_proto.SerializeToString()
     except Exception as error:
-        raise EngineError(_cause(error)) from error
+        cause = _first_cause(error)
+        if isinstance(cause, MemoryError) or "allocate memory" in str(cause):
+            raise out_of_memory(batch_size) from error
+        text = " ".join(str(cause).split())
+        raise EngineError(f"{type(cause).__name__}: {text[:160]}") from error
     return content
 
 
@@ -53,9 +58,8 @@ def _in_silence():  # type: ignore[no-untyped-def]
         logging.disable(level)
 
 
-def _cause(error: BaseException) -> str:
-    """The first cause in one line: the exporter wraps it in several layers of advice."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What the exporter wraps in several layers of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+    return error

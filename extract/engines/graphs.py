@@ -31,6 +31,7 @@ class Verdict:
     engine: "onnxruntime" or "torch". n_lanes: how many batches run at once, each on its share of the cores.
     reason: why, for people to read. rates: images/s of every way that was tried, by its name.
     error: largest relative difference of a vector between the engines; None where there was no graph to compare.
+    is_lasting: whether it would be the same tomorrow; where memory was short it might not, and it is not kept.
     """
 
     engine: str
@@ -38,6 +39,7 @@ class Verdict:
     reason: str
     rates: dict[str, float]
     error: float | None
+    is_lasting: bool = True
 
 
 class GraphFolder:

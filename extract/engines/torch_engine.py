@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from extract.engines.batches import not_run, out_of_memory, run_in_batches
-from extract.errors import EngineError
+from extract.errors import EngineError, OutOfMemory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,7 @@ WANT_OF_MEMORY = ("can't allocate memory", "out of memory")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+LARGEST_OLD_THRESHOLD = 32 << 20
 KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the process then keeps of them
 
 
@@ -57,18 +58,25 @@ class TorchEngine:
     """A backbone on one device, at one precision; see `extract.engines.Engine`.
 
     module: on a CPU what an exporter starts from: batch norms folded, memory as on `device`.
+    halving: whether a batch that does not fit is tried again in halves, from then on for good.
+    Raises EngineError or OutOfMemory where the device does not take the network.
     """
 
     name = "torch"
 
-    def __init__(self, source: Source, *, device: str, precision: str, batch_size: int, reason: str) -> None:
+    def __init__(
+        self, source: Source, *, device: str, precision: str, batch_size: int, halving: bool, reason: str
+    ) -> None:
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
+        self.halving = halving
         self.reason = reason
         self.side = source.side
         self.n_lanes = LANES[device]
-        self.module = fold_batch_norms(source.load()).to(device).to(memory_format=torch.channels_last)
+        folded = fold_batch_norms(source.load())
+        with self._in_words():
+            self.module = folded.to(device).to(memory_format=torch.channels_last)
         self._own = threading.local()
         # Called by more threads than it has lanes, beside engines that have more: one batch at a time all the same.
         self._lanes = threading.Semaphore(self.n_lanes)
@@ -81,18 +89,33 @@ class TorchEngine:
         Raises EngineError where the images are not of the backbone's size and type or torch fails, OutOfMemory.
         """
         with self._lanes:
-            return run_in_batches(batch, self.batch_size, self.side, self._run_whole)
+            size = self.batch_size
+            try:
+                return run_in_batches(batch, size, self.side, self._run_whole)
+            except OutOfMemory:
+                if size == 1 or not self.halving:
+                    raise
+            # Another lane may have halved it meanwhile.
+            self.batch_size = min(self.batch_size, size // 2)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return self.run(batch)
 
     def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode(), self._numerics(), self._own_stream():
-            try:
-                features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
-                vectors: NDArray[np.float32] = features.float().cpu().numpy()
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise out_of_memory(self.batch_size) from error
-                raise not_run(f"torch on {self.device}", error, self._instead()) from error
+        with torch.inference_mode(), self._numerics(), self._in_words(), self._own_stream():
+            features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
+            vectors: NDArray[np.float32] = features.float().cpu().numpy()
         return vectors
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Raise what torch says as an error of ours."""
+        try:
+            yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(self.batch_size) from error
+            raise not_run(f"torch on {self.device}", error, self._instead()) from error
 
     def _instead(self) -> str:
         """What else there is to try where this engine fails."""
@@ -107,7 +130,7 @@ class TorchEngine:
         """
         if self.device != "cuda":
             return batch.to(self.device)
-        if not hasattr(self._own, "pinned"):
+        if not hasattr(self._own, "pinned") or len(self._own.pinned) != len(batch):
             self._own.pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
         return self._own.pinned.copy_(batch).to(self.device, non_blocking=True)  # type: ignore[no-any-return]
 
@@ -119,6 +142,8 @@ class TorchEngine:
             return
         if not hasattr(self._own, "stream"):
             self._own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            # The weights came by the default stream, and other streams do not wait for it by themselves.
+            self._own.stream.wait_stream(torch.cuda.default_stream())
         with torch.cuda.stream(self._own.stream):
             yield
 
@@ -153,6 +178,7 @@ def build_torch_engine(source: Source, *, device: str, precision: str, batch_siz
         device=device,
         precision=precision,
         batch_size=batch_size or BATCH_SIZES[device],
+        halving=batch_size is None,
         reason=f"torch on {device} in {precision}: {why}",
     )
 
@@ -227,4 +253,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all(mallopt(setting, KEPT_BYTES) == 1 for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+    taken = [mallopt(setting, KEPT_BYTES) == 1 for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
+    # Some versions refuse so large a threshold; the largest that they take is half of a thread's heap.
+    taken[0] = taken[0] or mallopt(M_MMAP_THRESHOLD, LARGEST_OLD_THRESHOLD) == 1
+    return all(taken)

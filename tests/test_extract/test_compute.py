@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from extract import compute
 from extract.compute import compute_vectors
 from extract.manifest import Sample
 from extract.plan import Group
@@ -144,3 +145,34 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused(items):
     assert chunk.decoded[0].refusal == "it changed while the run was going on; run extract again"
     assert not chunk.decoded[0].is_lasting
     assert chunk.vectors == []
+
+
+@pytest.mark.parametrize(("n_lanes", "inside"), [(2, {1}), (1, {2})])
+def test_lanes_share_the_cores_and_torch_starts_no_more_threads_than_that(items, monkeypatch, n_lanes, inside):
+    monkeypatch.setattr(compute, "count_cores", lambda: 2)
+    seen: set[int] = set()
+
+    class Noting(MeanEngine):
+        def run(self, batch: torch.Tensor) -> np.ndarray:
+            seen.add(torch.get_num_threads())
+            return super().run(batch)
+
+    before = torch.get_num_threads()
+    group = ToyGroup(Noting("cpu", n_lanes, 4), every(items))
+    list(compute_vectors(items, [group], max_pixels=10**6))
+    assert seen == inside
+    assert torch.get_num_threads() == before
+
+
+def test_decoders_have_one_thread_each(items, monkeypatch):
+    monkeypatch.setattr(compute, "count_cores", lambda: 2)
+    decode_item, seen = compute.decode_item, set()
+
+    def noting(*told):
+        seen.add(torch.get_num_threads())
+        return decode_item(*told)
+
+    monkeypatch.setattr(compute, "decode_item", noting)
+    for device in ("cpu", "toy"):
+        list(compute_vectors(items, [ToyGroup(MeanEngine(device, 1, 4), every(items))], max_pixels=10**6))
+    assert seen == {1}

@@ -309,3 +309,14 @@ def test_a_folder_that_cannot_be_written_keeps_nothing_and_hinders_nobody(tmp_pa
 def test_nothing_half_written_is_left(kept):
     folder, *_ = kept
     assert len(list(folder.root.iterdir())) == 2
+
+
+def test_want_of_memory_while_exporting_is_not_taken_for_a_verdict(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("advice") from MemoryError()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.onnx, "export", full)
+        engine = build_engine(source(), device="cpu", graphs=GraphFolder(tmp_path))
+    assert engine.reason == "torch on cpu in fp32: its export needs more memory than there is"
+    assert list(tmp_path.iterdir()) == []

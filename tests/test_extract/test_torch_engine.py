@@ -10,7 +10,14 @@ from torchvision import models
 
 from extract.backbones import load_backbone
 from extract.engines import build_engine, source_of
-from extract.engines.torch_engine import fold_batch_norms, keep_freed_memory
+from extract.engines.torch_engine import (
+    KEPT_BYTES,
+    LARGEST_OLD_THRESHOLD,
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    fold_batch_norms,
+    keep_freed_memory,
+)
 from extract.errors import EngineError, OutOfMemory
 
 N_IMAGES = 11
@@ -212,3 +219,57 @@ def test_what_to_try_instead_is_something_else(engine, monkeypatch, device, prec
     monkeypatch.setattr(engine, "device", device)
     monkeypatch.setattr(engine, "precision", precision)
     assert engine._instead() == instead
+
+
+def short_of_memory(run, most: int):
+    """A network that takes no more than so many images at once."""
+
+    def forward(images):
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return run(images)
+
+    return forward
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(backbone, images, vectors, monkeypatch):
+    engine = build_engine(source_of(backbone), engine="torch", device="cpu")
+    assert engine.batch_size == 16
+    monkeypatch.setattr(engine, "module", short_of_memory(engine.module, 5))
+    assert relative_error(engine.run(images), vectors) < 1e-6
+    assert engine.batch_size == 4
+
+
+def test_one_image_that_does_not_fit_is_said(backbone, images, monkeypatch):
+    engine = build_engine(source_of(backbone), engine="torch", device="cpu")
+    monkeypatch.setattr(engine, "module", short_of_memory(engine.module, 0))
+    with pytest.raises(OutOfMemory, match=r"^A batch of 1 images needs more memory than there is; "):
+        engine.run(images)
+
+
+def test_a_device_that_does_not_take_the_network_is_one_sentence(backbone, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(nn.Module, "to", full)
+    with pytest.raises(OutOfMemory, match="needs more memory than there is"):
+        build_engine(source_of(backbone), engine="torch", device="cpu")
+
+
+def test_an_older_glibc_takes_the_largest_threshold_that_it_knows(monkeypatch):
+    asked = []
+
+    class Glibc:
+        def __init__(self, _: None) -> None: ...
+
+        def mallopt(self, setting: int, value: int) -> int:
+            asked.append((setting, value))
+            return int(setting != M_MMAP_THRESHOLD or value <= LARGEST_OLD_THRESHOLD)
+
+    monkeypatch.setattr(ctypes, "CDLL", Glibc)
+    assert keep_freed_memory() is True
+    assert asked == [
+        (M_MMAP_THRESHOLD, KEPT_BYTES),
+        (M_TRIM_THRESHOLD, KEPT_BYTES),
+        (M_MMAP_THRESHOLD, LARGEST_OLD_THRESHOLD),
+    ]
