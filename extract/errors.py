@@ -10,6 +10,7 @@
     │   ├── WeightsMissing     the file is not on this machine and could not be fetched
     │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
     ├── EngineError            a device or precision that this machine does not offer
+    │   └── EngineFailed       a batch that an engine did not get through
     ├── OutOfMemory            a batch that does not fit
     └── CacheError
         ├── CacheUnwritable    no permission, or no space left
@@ -57,6 +58,10 @@ class WeightsMismatch(BackboneError):
 
 class EngineError(ExtractError):
     """A device or precision that this machine does not offer."""
+
+
+class EngineFailed(EngineError):
+    """An engine that was there, and failed."""
 
 
 class OutOfMemory(ExtractError):

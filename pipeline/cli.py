@@ -46,12 +46,14 @@ def run(argv: Sequence[str]) -> int:
 
 def _guarded(options: argparse.Namespace) -> int:
     from classify.errors import ClassifyError, UnknownHead
-    from extract.errors import EngineError, ExtractError, NoSuchImages, UnknownBackbone, UnknownLayer
+    from extract.errors import EngineError, EngineFailed, ExtractError, NoSuchImages, UnknownBackbone, UnknownLayer
     from pipeline import commands
     from pipeline.errors import PipelineError, UsageError
 
     try:
         return commands.COMMANDS[options.command](options)
+    except EngineFailed as error:
+        return _say_error(error, FAILED)
     except (UsageError, NoSuchImages, UnknownBackbone, UnknownLayer, UnknownHead, EngineError) as error:
         return _say_error(error, USAGE)
     except (PipelineError, ExtractError, ClassifyError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.errors import EngineError, OutOfMemory
+from extract.errors import EngineError, EngineFailed, OutOfMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +47,9 @@ def out_of_memory(batch_size: int) -> OutOfMemory:
     )
 
 
-def not_run(engine: str, error: Exception, instead: str) -> EngineError:
+def not_run(engine: str, error: Exception, instead: str) -> EngineFailed:
     """The sentence for a batch that fails for another reason."""
-    return EngineError(f"{engine} failed: {first_line(error)}; try {instead}")
+    return EngineFailed(f"{engine} failed: {first_line(error)}; try {instead}")
 
 
 def first_line(error: Exception) -> str:

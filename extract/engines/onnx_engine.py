@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # As fast as 16 on all networks tried, with a quarter of the memory and of the padding at the end.
 BATCH_SIZE = 4
-# Every lane holds the activations of one batch; beyond this many, lanes have several threads instead.
+# Every lane holds the activations of one batch; cores beyond this many help whichever lane has work for them.
 MAX_LANES = 16
 ERRORS_ONLY = 3
 
@@ -60,7 +60,8 @@ class OnnxEngine:
         self.reason = reason
         self.n_lanes = count_lanes()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = max(1, count_cores() // self.n_lanes)
+        # All lanes share the pool of the session, which has one thread less than it says: the one that calls.
+        options.intra_op_num_threads = count_cores() - self.n_lanes + 1
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
         try:

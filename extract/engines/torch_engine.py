@@ -7,8 +7,9 @@ all cores.
 
 On CUDA two threads may call `run` at once, each with a stream and page-locked memory of its own: while the network
 works on the images of one, those of the other are copied. Images are decoded on the CPU: the GPU's own JPEG decoder
-gives other pixels, and so other vectors than the key says. Graphs of the whole network are not captured: at 256 images
-a batch, launching its kernels takes a small part of the time that they run.
+gives other pixels, and so other vectors than the key says. The network is neither compiled nor captured as a graph:
+with 256 images in a batch, launching kernels should be a small part of the time that they run. No GPU could be had to
+measure what either would bring.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -87,6 +88,21 @@ def test_lanes_that_run_at_once_do_not_disturb_each_other(images):
 def test_every_core_is_a_lane_up_to_a_limit(monkeypatch, cores, lanes):
     monkeypatch.setattr(onnx_engine, "count_cores", lambda: cores)
     assert count_lanes() == lanes
+
+
+@pytest.mark.parametrize("cores", [2, 24])
+def test_lanes_and_the_pool_that_they_share_are_as_many_threads_as_cores(monkeypatch, cores):
+    told = []
+    monkeypatch.setattr(onnx_engine, "count_cores", lambda: cores)
+
+    class Noting(onnxruntime.InferenceSession):
+        def __init__(self, graph: bytes, options: onnxruntime.SessionOptions, **more: object) -> None:
+            told.append(options.intra_op_num_threads)
+            super().__init__(graph, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Noting)
+    engine = build_engine(source(), engine="onnxruntime")
+    assert engine.n_lanes + told[-1] - 1 == cores
 
 
 # The choice

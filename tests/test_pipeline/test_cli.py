@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from extract.engines.batches import not_run
+from extract.engines.torch_engine import TorchEngine
 from pipeline import commands
 from pipeline.cli import DONE, FAILED, FEATURES_KEPT, INTERRUPTED, REFUSED, USAGE, run
 
@@ -311,3 +313,12 @@ def _png(grey: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (8, 8), grey).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_an_engine_that_fails_on_the_way_is_a_failed_run_and_no_wrong_use(images, tmp_path, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise not_run("torch on cpu", RuntimeError("shapes do not fit"), "--engine onnxruntime")
+
+    monkeypatch.setattr(TorchEngine, "_run_whole", fail)
+    assert run(["extract", str(images), "--cache", str(tmp_path / "c"), "--engine", "torch", "--quiet"]) == FAILED
+    assert only_sentence(capsys) == ("featurecache: torch on cpu failed: shapes do not fit; try --engine onnxruntime\n")
