@@ -131,8 +131,8 @@ class Training:
                 self.seconds = before + time.perf_counter() - started
                 yield
         scores = self.scores(self.val)
+        self._check(bool(np.isfinite(scores).all()), self.step)
         accuracy, loss = judge(scores, self.val.y)
-        self._check(loss)
         train_loss = self.loss_sum / len(self.train.y)
         self.epochs.append(Epoch(number + 1, train_loss, accuracy, loss, round(self.seconds, 3)))
         self.loss_sum = self.seconds = 0.0
@@ -148,7 +148,7 @@ class Training:
         size = math.ceil(len(y) / self.recipe.parts)
         for some, codes in zip(torch.split(maps, size), torch.split(y, size), strict=True):
             total += self._add_gradients(some, codes, len(y))
-        self._check(total)
+        self._check(math.isfinite(total), self.step + 1)
         self.optimiser.step()
         kept = self.recipe.remembered(self.step, self.n_steps)
         with torch.no_grad():
@@ -197,12 +197,13 @@ class Training:
     def _numerics(self) -> torch.autocast:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
-    def _check(self, loss: float) -> None:
-        if math.isfinite(loss):
+    def _check(self, is_finite: bool, step: int) -> None:
+        """Raises Diverged, naming the step, counted from 1, that gave what is no number."""
+        if is_finite:
             return
         raise Diverged(
-            f"The loss is no longer a number at step {self.step + 1} of {self.n_steps} (epoch "
-            f"{self.step // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
+            f"The loss is no longer a number at step {step} of {self.n_steps} (epoch "
+            f"{(step - 1) // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
             f"{self.recipe.learning_rate:g}, to {self.recipe.learning_rate / 10:g} and start again."
         )
 

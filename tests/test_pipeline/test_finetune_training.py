@@ -23,7 +23,7 @@ from extract.spec import image_digest
 from extract.splitting import split_network
 from extract.transform import scaled_to
 from extract.weights import fill_network, find_weights
-from pipeline.errors import PipelineError
+from pipeline.errors import Diverged, PipelineError
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Batch, KeptMaps, MadeMaps, in_order, shuffled
 from pipeline.finetune.network import prepare
@@ -208,6 +208,12 @@ def test_a_loss_that_is_no_number_stops_and_says_what_to_lower(network, data):
         "The loss is no longer a number at step 2 of 6 (epoch 1): the steps are too long. Lower --lr, which was 1e+30, "
         "to 1e+29 and start again."
     )
+
+
+def test_scores_that_are_no_numbers_name_the_last_step_that_was_done(network, data):
+    """The loss before the only step of the epoch is a number; what that step leaves behind gives none."""
+    with pytest.raises(Diverged, match=r"^The loss is no longer a number at step 1 of 2 \(epoch 1\): "):
+        run(training(network, data, replace(RECIPE, learning_rate=1e30, batch_size=N, epochs=2)))
 
 
 def test_the_rate_warms_up_and_falls_to_a_hundredth():
