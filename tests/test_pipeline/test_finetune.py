@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet
@@ -200,6 +201,40 @@ def test_killed_and_resumed_it_comes_to_the_same_weights(place, digits_folder, q
     assert (place / f"killed{n_kills}" / "weights.safetensors").read_bytes() == whole
 
 
+def test_where_nothing_was_saved_resume_begins_anew_and_says_so(place, digits_folder, quick, capsys):
+    command = command_of(place, digits_folder, "anew", *[word for word in QUICK if word != "--quiet"], "--resume")
+    assert run(command) == DONE
+    said = f"Nothing was saved of a fine-tune with these very settings in '{place}': it begins anew."
+    assert said in capsys.readouterr().err.splitlines()
+    assert (place / "anew" / "weights.safetensors").read_bytes() == quick
+
+
+class Killed(BaseException):
+    """Like a kill nothing catches it."""
+
+
+@pytest.mark.parametrize("last", ["outcome.report_on", "checkpoint.Checkpoint.forget", "command.point_latest"])
+def test_a_kill_behind_the_last_step_leaves_a_run_that_resume_finishes(
+    place, digits_folder, tmp_path, capsys, monkeypatch, last
+):
+    out = tmp_path / "run"
+    command = [*command_of(place, digits_folder, "never", *QUICK, "--epochs", "1"), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pipeline.finetune.{last}", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            run(command)
+    before = (out / "weights.safetensors").stat().st_ino
+    capsys.readouterr()
+    assert run(command) == USAGE
+    assert "holds a tuned network" in sentence(capsys)
+    assert run([*command, "--resume"]) == DONE
+    assert "finetuned" in capsys.readouterr().out
+    assert (out / "weights.safetensors").stat().st_ino == before
+    assert (out / "report.html").exists()
+    assert (tmp_path / "latest").resolve() == out
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
     assert weights_after(place, digits_folder, "random", "--head", "random") != quick
     assert results_of(place / "random")["finetune"]["head"] == "random"
@@ -220,7 +255,6 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
             "--batch-norm trained needs the statistics of whole steps",
         ),
         (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
-        (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
         (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
     ],
 )
@@ -259,6 +293,8 @@ def test_the_run_to_start_from_is_not_the_place_to_write_to(place, digits_folder
 def test_a_tuned_network_is_not_replaced(tuned, place, digits_folder, capsys):
     assert run(command_of(place, digits_folder, "tuned", *QUICK)) == USAGE
     assert "holds a tuned network, and other runs may stand on its weights." in sentence(capsys)
+    assert run(command_of(place, digits_folder, "tuned", *QUICK, "--resume")) == USAGE
+    assert "holds a tuned network" in sentence(capsys)
     words = ["classify", str(digits_folder), "--cache", str(place / "cache"), "--out", str(tuned), "--size", "64"]
     assert run([*words, "--heads", "ridge"]) == USAGE
     assert (tuned / "weights.safetensors").exists()
