@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -162,43 +163,50 @@ def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, d
     assert (place / "made" / "weights.safetensors").read_bytes() == quick
 
 
+# Saves after every step: a kill is to hit that, too.
 PROGRAM = """
-import os, signal, sys
+import sys
 from pipeline.cli import run
-from pipeline.finetune import checkpoint, training
+from pipeline.finetune import training
 training.SAVE_SECONDS = 0.0
-left = int(sys.argv[1])
-def deadly(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        return result
-    return call
-training.Training._step = deadly(training.Training._step)
-checkpoint.publish = deadly(checkpoint.publish)
-sys.exit(run(sys.argv[2:]))
+sys.exit(run(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_it_comes_to_the_same_weights(place, digits_folder, quick, n_kills):
-    """Small steps, so that there are many of them; killed before a step, or when the state is about to be renamed."""
-    steps = ["--batch-size", "4"]
-    whole = weights_after(place, digits_folder, f"whole{n_kills}", *steps)
-    command = command_of(place, digits_folder, f"killed{n_kills}", *QUICK, *steps)
-    random = np.random.default_rng(0)
-    for kill in range(n_kills):
-        resume = ["--resume"] if list(place.glob(".finetune-*.pt")) else []
-        after = str(int(random.integers(1, 60 // n_kills)) + 2)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run([sys.executable, "-c", PROGRAM, after, *command, *resume], env=environment)
-        assert ended.returncode == -signal.SIGKILL, kill
-        assert not (place / f"killed{n_kills}").exists()
-    assert run([*command, "--resume"]) == DONE
-    assert (place / f"killed{n_kills}" / "weights.safetensors").read_bytes() == whole
+def started(place: Path, digits_folder: Path, folder: Path) -> subprocess.Popen:
+    """A process that tunes into `folder`, with a cache of its own there: small steps, so that there are many of them."""
+    words = command_of(place, digits_folder, "run", *QUICK, "--batch-size", "4", "--resume")
+    own = ["--cache", str(folder / "cache"), "--out", str(folder / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *words, *own], env=environment, stdout=subprocess.DEVNULL)
+
+
+def code_of(process: subprocess.Popen, seconds: float) -> int:
+    """How a process ends that is killed from outside after so many seconds."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_instant_and_resumed_it_comes_to_the_same_weights(place, digits_folder, tmp_path, n_kills):
+    """Killed anywhere between start and end: in imports, features, maps, steps, saves, val or the run folder."""
+    whole, killed, weights = tmp_path / "whole", tmp_path / "killed", "run/weights.safetensors"
+    began = time.perf_counter()
+    assert started(place, digits_folder, whole).wait() == DONE
+    seconds = time.perf_counter() - began
+    random, codes = np.random.default_rng(0), []
+    while codes.count(-signal.SIGKILL) < n_kills:
+        codes.append(code_of(started(place, digits_folder, killed), random.uniform(0, seconds)))
+        assert codes[-1] in (DONE, -signal.SIGKILL), codes
+        if codes[-1] == DONE:  # before its kill came: the next one begins from nothing
+            assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+            shutil.rmtree(killed)
+    assert started(place, digits_folder, killed).wait() == DONE
+    assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+    assert not list(killed.glob(".finetune-*"))
 
 
 def test_where_nothing_was_saved_resume_begins_anew_and_says_so(place, digits_folder, quick, capsys):
