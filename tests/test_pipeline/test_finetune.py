@@ -21,6 +21,8 @@ import torch
 
 from extract.cache import read_spec
 from pipeline.cli import DONE, FAILED, USAGE, run
+from pipeline.finetune.beginning import begin
+from pipeline.finetune.plan import FinetunePlan
 from pipeline.grammar import build_parser
 from pipeline.report import reproduce
 
@@ -277,6 +279,36 @@ def test_a_run_that_is_tuned_already_names_the_one_it_came_from(place, tuned, di
     command = ["finetune", str(digits_folder), "--from", str(tuned), "--cache", str(place / "cache"), *QUICK]
     assert run([*command, "--out", str(place / "wrong")]) == USAGE
     assert f"is fine-tuned already. Start again from the run that it came from, '{place / 'base'}'" in sentence(capsys)
+
+
+@pytest.fixture(scope="module")
+def staged(place, digits_folder) -> Path:
+    """A run on the last layer and on the ends of all stages, by val far better on the latter, and one on these alone."""
+    words = [str(digits_folder), "--cache", str(place / "cache"), "--heads", "logistic", "--size", "64", "--quiet"]
+    for name, layers in (("both", ["default", "stages"]), ("stages", ["stages"])):
+        more = [word for layer in layers for word in ("--layer", layer)]
+        command = ["run", *words, *more, "--engine", "torch", "--out", str(place / "staged" / name)]
+        assert run(command) == DONE
+    results = results_of(place / "staged" / "both")
+    for head in results["heads"]:
+        head["val"]["accuracy"] = 1.0 if head["features"].endswith("stages") else 0.5
+    (place / "staged" / "both" / "results.json").write_text(json.dumps(results))
+    return place / "staged"
+
+
+@pytest.mark.parametrize("head", [None, "random", "logistic"])
+def test_a_head_on_the_ends_of_all_stages_is_left_out(staged, digits_folder, place, head):
+    plan = FinetunePlan(str(digits_folder), staged / "both", place / "cache", place / "never", head=head)
+    assert begin(plan).request.layer is None
+
+
+def test_a_run_on_the_ends_of_all_stages_says_what_to_run_instead(staged, digits_folder, place, capsys):
+    words = ["finetune", str(digits_folder), "--from", str(staged / "stages"), "--cache", str(place / "cache")]
+    assert run([*words, "--out", str(place / "never"), *QUICK]) == USAGE
+    assert sentence(capsys) == (
+        f"All heads of '{staged / 'stages'}' take the ends of all stages, and a network ends in one place. "
+        "Run classify without --layer stages, and start from that run."
+    )
 
 
 def test_latest_is_the_run_to_start_from_and_then_the_tuned_one_beside_it(place, digits_folder, tmp_path, capsys):
