@@ -328,14 +328,39 @@ def test_maps_that_half_precision_cannot_hold_are_named_as_that(tmp_path):
     assert maps.max() == 1e5
 
 
-def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data):
+NO_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("where", ["loss", "scores", "step"])
+def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data, monkeypatch, where):
     ours = training(network, data)
-    ours.loss = Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-    with pytest.raises(PipelineError, match="more passes with --parts 2"):
+    owner = ours.optimiser if where == "step" else ours
+    monkeypatch.setattr(owner, where, Mock(side_effect=NO_MEMORY))
+    says = "A pass of 8 images needs more memory than there is: cut each step into more passes with --parts 2, and start"
+    with pytest.raises(PipelineError, match=f"^{says} again.$"):
         run(ours)
+
+
+def test_where_steps_must_be_whole_the_way_out_is_a_smaller_step(network, data):
+    ours = training(network, data, replace(RECIPE, batch_norm="trained"))
+    ours.loss = Mock(side_effect=NO_MEMORY)
+    with pytest.raises(PipelineError, match="than there is: lower --batch-size, which was 8, and start again"):
+        run(ours)
+
+
+def test_another_failure_is_not_taken_for_want_of_memory(network, data):
+    ours = training(network, data)
     ours.loss = Mock(side_effect=RuntimeError("another matter"))
     with pytest.raises(RuntimeError, match="another matter"):
         run(ours)
+
+
+def test_val_runs_in_passes_of_the_same_size(network, data):
+    ours, seen = training(network, data, replace(RECIPE, parts=3)), []
+    ours.network.register_forward_hook(lambda _, arguments, __: seen.append(len(arguments[0])))
+    run(ours)
+    assert max(seen) == 3
+    assert sum(seen) == 2 * N
 
 
 def test_only_weights_of_layers_are_decayed(network, data):
