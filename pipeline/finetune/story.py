@@ -88,10 +88,7 @@ def tune(
     console.say(_outlook(split, start, ready.transform))
     layers = _first_layers(labelled, features, plan, start, split)
     shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
-    train, val = (
-        supply_maps(labelled, name, plan, start.request, split, ready.transform, shelf, console)
-        for name in ("train", "val")
-    )
+    train, val = supply_maps(labelled, plan, start.request, split, ready.transform, shelf, console)
     training = build_training(labelled, plan, split, layers, train, val, ready.device)
     training.started = began
     if plan.resume and is_kept:

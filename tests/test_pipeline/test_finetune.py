@@ -158,6 +158,14 @@ def test_the_same_command_gives_the_same_weights_and_another_seed_others(place, 
     assert weights_after(place, digits_folder, "seeded", "--seed", "1") != quick
 
 
+def test_whether_maps_are_kept_is_decided_once_for_train_and_val(place, digits_folder, quick, monkeypatch):
+    """Room that train has taken in between does not make val another matter."""
+    budget = Mock(side_effect=[1e9, 0.0])
+    monkeypatch.setattr("pipeline.finetune.supply._budget", budget)
+    assert weights_after(place, digits_folder, "once") == quick
+    assert budget.call_count == 1
+
+
 def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, digits_folder, quick, capsys):
     command = command_of(place, digits_folder, "made", *[word for word in QUICK if word != "--quiet"], "--disk", "0")
     assert run(command) == DONE
@@ -176,7 +184,7 @@ sys.exit(run(sys.argv[1:]))
 
 
 def started(place: Path, digits_folder: Path, folder: Path) -> subprocess.Popen:
-    """A process that tunes into `folder`, with a cache of its own there: small steps, so that there are many of them."""
+    """A process that tunes into `folder`, with a cache of its own there, in small steps, so that there are many."""
     words = command_of(place, digits_folder, "run", *QUICK, "--batch-size", "4", "--resume")
     own = ["--cache", str(folder / "cache"), "--out", str(folder / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -283,7 +291,7 @@ def test_a_run_that_is_tuned_already_names_the_one_it_came_from(place, tuned, di
 
 @pytest.fixture(scope="module")
 def staged(place, digits_folder) -> Path:
-    """A run on the last layer and on the ends of all stages, by val far better on the latter, and one on these alone."""
+    """A run on the last layer and on the ends of all stages, by val far better on these, and one on these alone."""
     words = [str(digits_folder), "--cache", str(place / "cache"), "--heads", "logistic", "--size", "64", "--quiet"]
     for name, layers in (("both", ["default", "stages"]), ("stages", ["stages"])):
         more = [word for layer in layers for word in ("--layer", layer)]

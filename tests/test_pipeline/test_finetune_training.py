@@ -336,7 +336,9 @@ def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data, mo
     ours = training(network, data)
     owner = ours.optimiser if where == "step" else ours
     monkeypatch.setattr(owner, where, Mock(side_effect=NO_MEMORY))
-    says = "A pass of 8 images needs more memory than there is: cut each step into more passes with --parts 2, and start"
+    says = (
+        "A pass of 8 images needs more memory than there is: cut each step into more passes with --parts 2, and start"
+    )
     with pytest.raises(PipelineError, match=f"^{says} again.$"):
         run(ours)
 
