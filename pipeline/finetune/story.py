@@ -17,11 +17,11 @@ from extract.request import installed_version
 from extract.splitting import Split, split_network
 from extract.transform import TransformSpec
 from pipeline.console import Console
-from pipeline.errors import Diverged
+from pipeline.errors import Diverged, UsageError
 from pipeline.finetune.beginning import Beginning
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Maps
-from pipeline.finetune.network import prepare
+from pipeline.finetune.network import has_norms, prepare
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import as_module, layers_of, random_layers, refit
 from pipeline.finetune.supply import supply_maps
@@ -59,14 +59,31 @@ class Tuned:
 
 
 def make_ready(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> Ready:
-    """Load the network and split it. Raises ExtractError for a split that is not there."""
+    """Load the network and split it.
+
+    Raises ExtractError for a split that is not there, UsageError for an option that would do nothing here.
+    """
     request = start.request
     network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
     wanted = Wanted(request.layer, request.pooling)
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
+    _check_heard(plan, split, request.backbone)
     device = choose_device(plan.device)
     checkpoint = _checkpoint(labelled, plan, start, features, split, device)
     return Ready(network, found.transform, split, device, checkpoint)
+
+
+def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:
+    """Raises UsageError for an option that would do nothing with this split."""
+    if split.layer is None and plan.map_options:
+        raise UsageError(
+            f"--unfreeze {split.unfreeze} trains from the images on, so there are no maps: leave out "
+            f"{', '.join(plan.map_options)}."
+        )
+    if plan.recipe.batch_norm == "trained" and not has_norms(split):
+        raise UsageError(
+            f"--batch-norm trained has nothing to train: {backbone} has no batch norm above the split. Leave it out."
+        )
 
 
 def tune(
@@ -168,7 +185,7 @@ def _checkpoint(
         "run_seed": start.results["config"]["seed"],
         "unfreeze": split.unfreeze,
         "views": [view.name for view in plan.view_list if view is not None],
-        "dtype": plan.dtype,
+        "dtype": plan.map_dtype,
         "device": device,
         "engine": plan.engine,
         "data": data.hexdigest(),

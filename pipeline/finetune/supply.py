@@ -44,7 +44,7 @@ def supply_maps(
 
     Whether they are kept is decided once for both, since those of train take of the room that is free before.
     """
-    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.dtype)
+    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.map_dtype)
     train, val = (_made(labelled, name, plan, request, transform) for name in ("train", "val"))
     if split.layer is None:
         return train, val
@@ -70,7 +70,7 @@ def _made(
 def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> float:
     """What the maps take in the cache, and once more where they are too many for memory."""
     n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
-    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.map_dtype).itemsize
     in_memory = default_budget() if plan.memory is None else plan.memory
     return n_bytes if n_bytes <= in_memory else 2 * n_bytes - in_memory
 

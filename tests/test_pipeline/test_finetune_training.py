@@ -23,12 +23,14 @@ from extract.spec import image_digest
 from extract.splitting import split_network
 from extract.transform import scaled_to
 from extract.weights import fill_network, find_weights
-from pipeline.errors import Diverged, PipelineError
+from pipeline.errors import Diverged, PipelineError, UsageError
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Batch, KeptMaps, MadeMaps, in_order, shuffled
 from pipeline.finetune.network import prepare
+from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.recipe import Recipe
 from pipeline.finetune.start import as_head, as_module, layers_of, random_layers
+from pipeline.finetune.story import _check_heard
 from pipeline.finetune.training import Part, Training
 
 NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3
@@ -183,6 +185,14 @@ def test_batch_norms_keep_their_statistics_unless_they_are_trained(network, data
     assert frozen.network.upper.get_submodule(name).running_mean.equal(before)
     assert not trained.network.upper.get_submodule(name).running_mean.equal(before)
     assert all(epoch.val_log_loss > 0 for epoch in trained.epochs)
+
+
+def test_a_network_without_batch_norms_says_so_where_they_were_to_be_trained():
+    name = "squeezenet1_1"
+    split = split_network(name, build_network(name), find_weights(name).transform, Wanted(), unfreeze="1")
+    plan = FinetunePlan("images", Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
+    with pytest.raises(UsageError, match="nothing to train: squeezenet1_1 has no batch norm above the split"):
+        _check_heard(plan, split, name)
 
 
 def test_all_of_the_network_is_trained_from_the_images(network, data):
