@@ -158,6 +158,7 @@ def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any
         "size": tuned.transform.crop,
         "augment": plan.augment,
         "views": plan.n_views,
+        "dtype": plan.map_dtype if tuned.split.layer else None,
         "recipe": asdict(plan.recipe),
         "epochs": [vars(epoch) for epoch in tuned.training.epochs],
         "seconds": round(fit_seconds, 1),

@@ -370,10 +370,18 @@ def test_the_page_names_the_command_that_tunes_the_same_again(tuned, place, digi
         for words in (shlex.split(line)[1:], command_of(place, digits_folder, "tuned", "--unfreeze", "2"))
     )
     expected = {"epochs": 4, "views": 1, "size": 64, "augment": "light", "unfreeze": "2", "head": "logistic"}
+    expected |= {"backbone": "efficientnet_lite0", "dtype": "float16"}
     assert {name: asked[name] for name in expected} == expected
     assert asked["start"] == given["start"]
     assert asked["images"] == given["images"]
     assert line.removeprefix("featurecache ") in html.unescape((tuned / "report.html").read_text())
+
+
+def test_the_command_of_a_run_without_maps_names_no_dtype(tuned):
+    results = results_of(tuned)
+    (line,) = reproduce.commands(results["config"], results["finetune"] | {"unfreeze": "all", "dtype": None})
+    asked = build_parser().parse_args(shlex.split(line)[1:])
+    assert (asked.unfreeze, asked.dtype) == ("all", None)
 
 
 def test_without_val_there_is_nothing_to_judge_epochs_by(place, images, tmp_path, capsys):
