@@ -253,6 +253,17 @@ def test_a_kill_behind_the_last_step_leaves_a_run_that_resume_finishes(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_same_seed_gives_the_same_losses(place, digits_folder):
+    losses = []
+    for out in ("cuda1", "cuda2"):
+        assert run(command_of(place, digits_folder, out, *QUICK, "--device", "cuda")) == DONE
+        losses.append([epoch["train_loss"] for epoch in results_of(place / out)["finetune"]["epochs"]])
+        assert (place / out / "weights.safetensors").exists()
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0][1] < losses[0][0]
+
+
 def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
     assert weights_after(place, digits_folder, "random", "--head", "random") != quick
     assert results_of(place / "random")["finetune"]["head"] == "random"
