@@ -69,8 +69,9 @@ test: $(STAMP)  ## all tests
 lint: $(STAMP)  ## style, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
-torture: $(STAMP)  ## kill extractions at 100 random instants, then let four at once into one cache
+torture: $(STAMP)  ## kill extractions at 100 random instants, let four at once into one cache, kill a fine-tune 20 times
 	@$(BIN)/python tests/torture.py 100 2000
+	@$(BIN)/python -m pytest -m slow tests/test_pipeline/test_finetune.py
 
 survey: $(STAMP)  ## every network there is, once through --engine auto (about half an hour)
 	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py

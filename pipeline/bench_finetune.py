@@ -99,10 +99,7 @@ def _training(labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole:
         source = replace(split, layer=None)
     shelf = Shelf(default_budget(), plan.cache_root)
     with Console(quiet=True) as console:
-        train, val = (
-            supply_maps(labelled, name, plan, request, source, found.transform, shelf, console)
-            for name in ("train", "val")
-        )
+        train, val = supply_maps(labelled, plan, request, source, found.transform, shelf, console)
     return build_training(labelled, plan, split, layers, train, val, "cpu", lower=lower)
 
 

@@ -115,7 +115,10 @@ def _finetune_command(commands: Commands) -> None:
         "--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)"
     )
     finetune.add_argument("--max-pixels", metavar="N", type=positive, help="refuse larger images, as in extract")
-    finetune.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
+    finetune.add_argument(
+        "--resume", action="store_true",
+        help="go on where the same command was stopped, at any instant; where nothing was saved it begins anew",
+    )  # fmt: skip
     common_options(finetune, cache_default=None)
 
 

@@ -136,7 +136,9 @@ def map_options(parser: argparse.ArgumentParser) -> None:
     maps.add_argument(
         "--memory", metavar="GB", type=gigabytes, help="maps beyond this are read from a file (default: half of all)"
     )
-    maps.add_argument("--dtype", choices=("float32", "float16"), default="float16", help="of the kept maps")
+    maps.add_argument(
+        "--dtype", choices=("float32", "float16"), help="of the maps, kept or made anew (default: float16)"
+    )
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ def default_run_folder(images: Path) -> Path:
     return RUNS_ROOT / f"{printable(name) or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def check_run_folder(folder: Path) -> None:
+def check_run_folder(folder: Path, *, may_be_tuned: bool = False) -> None:
     """Raises UsageError when `folder` is `latest`, or holds what would be lost: no run, or a tuned network."""
     if folder.name == LATEST:
         raise UsageError(
@@ -43,7 +43,7 @@ def check_run_folder(folder: Path) -> None:
         raise UsageError(f"'{printable(folder)}' is not empty and not a run. Choose another folder with --out.")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{printable(folder)}' is a file. Choose a folder with --out.")
-    if (folder / WEIGHTS_FILE).exists():
+    if not may_be_tuned and (folder / WEIGHTS_FILE).exists():
         raise UsageError(
             f"'{printable(folder)}' holds a tuned network, and other runs may stand on its weights. Choose another "
             "folder with --out, or delete that one."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from extract.fill import extract_features
+from extract.layers import STAGES
 from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest
@@ -15,7 +16,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import RANDOM, STARTERS, check_can_start
 from pipeline.join import Features, Labelled, label_samples, look_up
-from pipeline.predict import check_spec, choose_head, with_own_weights
+from pipeline.predict import check_spec, choose_head, features_of, with_own_weights
 from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
 
 
@@ -45,7 +46,7 @@ def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
     from classify.saved import load_head
 
     is_random = plan.head == RANDOM
-    row = _row(_heads_on_backbone(results, plan), plan.head)
+    row = _row(_heads_at_one_place(results, _heads_on_backbone(results, plan), plan), plan.head)
     if not is_random:
         _check_untuned(results, plan)
         check_can_start(row["name"])
@@ -66,6 +67,20 @@ def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict
             f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
         )
     return [head for head in heads if head["backbone"] == plan.backbone]
+
+
+def _heads_at_one_place(
+    results: dict[str, Any], heads: list[dict[str, Any]], plan: FinetunePlan
+) -> list[dict[str, Any]]:
+    """Those that a network can go on to: its ends of stages are several places, and it is trained towards one."""
+    ends = {each["name"] for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
+    found = [head for head in heads if features_of(head) not in ends]
+    if not found:
+        raise UsageError(
+            f"All heads of '{printable(plan.start)}' take the ends of all stages, and a network ends in one place. "
+            "Run classify without --layer stages, and start from that run."
+        )
+    return found
 
 
 def _row(heads: list[dict[str, Any]], name: str | None) -> dict[str, Any]:

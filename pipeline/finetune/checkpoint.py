@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """The place where the state of one training is kept."""
+    """The place where the state of one training is kept; `identity`: the hash of everything that decides the result."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        text = json.dumps(identity, sort_keys=True)
-        self.path = folder / f".finetune-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+    def __init__(self, folder: Path, decisive: dict[str, Any]) -> None:
+        text = json.dumps(decisive, sort_keys=True)
+        self.identity = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.path = folder / f".finetune-{self.identity}.pt"
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace what is kept. Raises PipelineError when the place cannot be written."""

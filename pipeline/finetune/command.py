@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from extract.decode import MAX_PIXELS
-from extract.inventory import remember_use
 from extract.manifest import Manifest, printable, read_images
 from pipeline.cli import DONE
 from pipeline.console import Console
@@ -22,6 +21,7 @@ from pipeline.rundir import (
     check_run_folder,
     check_writable,
     default_run_folder,
+    point_latest,
     read_json,
     reading_run,
     reserving,
@@ -47,7 +47,7 @@ def finetune(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Raises UsageError for options that contradict each other."""
     if options.out is not None:
-        check_run_folder(options.out)
+        check_run_folder(options.out, may_be_tuned=options.resume)  # by this very command, before it was killed
         if options.out.resolve() == options.start.resolve():
             raise UsageError(f"'{printable(options.out)}' is the run to start from. Choose another folder with --out.")
     if options.batch_norm == "trained" and (options.parts > 1 or options.batch_size == 1):
@@ -104,23 +104,31 @@ def _cache_of(run: Path) -> Path:
 
 
 def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dict[str, Any]:
-    """Train and write the run; returns what its results.json says. Raises PipelineError or ExtractError."""
+    """Train and write the run; returns what its results.json says. Raises PipelineError or ExtractError.
+
+    Killed at any instant it goes on from there: the state is forgotten when nothing is left to do but to move `latest`,
+    which comes last because it may be what the run to start from is named by.
+    """
     from pipeline.finetune.beginning import begin, label
-    from pipeline.finetune.outcome import finish, leak_warnings_of, write_outcome
-    from pipeline.finetune.story import tune
+    from pipeline.finetune.outcome import finish, is_outcome_of, leak_warnings_of, write_outcome
+    from pipeline.finetune.story import make_ready, tune
 
     began = time.perf_counter()
     start = begin(plan)
     labelled, features = label(manifest, plan, start, console)
-    tuned = tune(labelled, features, plan, start, console, began=began)
-    warnings = leak_warnings_of(labelled, features, plan, start)
-    for warning in warnings:
-        console.say(warning)
-    results = write_outcome(tuned, labelled, plan, manifest, warnings, console)
-    tuned.checkpoint.forget()
-    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
-    remember_use(plan.cache_root, used, plan.images)
-    finish(plan, console)
+    ready = make_ready(labelled, features, plan, start)
+    if plan.resume and is_outcome_of(ready.checkpoint, plan.out):
+        results = read_json(plan.out / RESULTS_FILE)
+    else:
+        check_run_folder(plan.out)
+        tuned = tune(ready, labelled, features, plan, start, console, began=began)
+        warnings = leak_warnings_of(labelled, features, plan, start)
+        for warning in warnings:
+            console.say(warning)
+        results = write_outcome(tuned, labelled, plan, manifest, warnings, console)
+    finish(results, labelled, plan, console)
+    ready.checkpoint.forget()
+    point_latest(plan.out)
     return results
 
 

@@ -37,6 +37,11 @@ class Trained(nn.Module):
         return scores
 
 
+def has_norms(split: Split) -> bool:
+    """Whether there are statistics of batches above the split."""
+    return any(isinstance(module, NORMS) for module in split.upper.modules())
+
+
 def prepare(
     split: Split, last_layers: nn.Sequential, *, batch_norm: str, device: str, lower: nn.Module | None = None
 ) -> Trained:

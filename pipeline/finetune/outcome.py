@@ -15,6 +15,7 @@ from classify.calibration import fit_tempering
 from classify.metrics import score
 from classify.sweep import SweepResult
 from extract.fill import extract_features
+from extract.inventory import remember_use
 from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.progress import Silent
@@ -24,13 +25,14 @@ from extract.weights import save_weights
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.finetune.beginning import Beginning
+from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import as_head
 from pipeline.finetune.story import Tuned
 from pipeline.join import Features, Labelled, audit_command, look_up
 from pipeline.leaks import leak_warnings
 from pipeline.run import ClassifyPlan, Tried, report_on, summarise, write_run
-from pipeline.rundir import WEIGHTS_FILE, point_latest, writing_run
+from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, writing_run
 
 HEAD = "finetuned"
 
@@ -54,8 +56,6 @@ def write_outcome(
         results = summarise([tried], [tried.features], labelled, asked, manifest)
         results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
         write_run(folder, results, [tried], labelled, asked, console)
-    # Let the cache know the weights under their final name.
-    extract_features(Manifest(Path(plan.images), labelled.samples), [final], plan.cache_root, progress=Silent())
     return results
 
 
@@ -66,9 +66,24 @@ def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan,
     return leak_warnings(labelled, features.X, audit=audit, seed=seed)
 
 
-def finish(plan: FinetunePlan, console: Console) -> None:
-    """Let `latest` lead to the run, and write the page that shows it."""
-    point_latest(plan.out)
+def is_outcome_of(checkpoint: Checkpoint, folder: Path) -> bool:
+    """Whether a run folder is what the training of this state came to."""
+    if not (folder / RESULTS_FILE).exists():
+        return False
+    told = read_json(folder / RESULTS_FILE).get("finetune", {})
+    return bool(told.get("identity") == checkpoint.identity)
+
+
+def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, console: Console) -> None:
+    """What a run that has its final name still lacks; done twice, it is the same.
+
+    The cache gets to know the weights under that name, and the page that shows the run is written.
+    """
+    requests = [FeatureRequest(**request) for request in results["config"]["requests"]]
+    images = Manifest(Path(plan.images), labelled.samples)
+    extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
+    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    remember_use(plan.cache_root, used, plan.images)
     report_on(plan.out, plan.images, plan.cache_root, console)
 
 
@@ -135,6 +150,7 @@ def _grid(tuned: Tuned) -> list[dict[str, Any]]:
 
 def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any]:
     return {
+        "identity": tuned.checkpoint.identity,
         "from": str(plan.start.resolve()),
         "head": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
         "unfreeze": tuned.split.unfreeze,
@@ -142,6 +158,7 @@ def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any
         "size": tuned.transform.crop,
         "augment": plan.augment,
         "views": plan.n_views,
+        "dtype": plan.map_dtype if tuned.split.layer else None,
         "recipe": asdict(plan.recipe),
         "epochs": [vars(epoch) for epoch in tuned.training.epochs],
         "seconds": round(fit_seconds, 1),

@@ -15,6 +15,8 @@ NO_VIEWS = "none"
 ONE_WAY = (NO_VIEWS, KINDS[0])
 # Cached views cost time and disk once.
 CACHED_VIEWS = 4
+# Half the disk of float32.
+MAP_DTYPE = "float16"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class FinetunePlan:
 
     start: the run. head: one of its heads, "random", or None for the best on val that can start a network.
     size: another side of the input; None for the run's. views: how many beside the image itself; None for the usual.
-    disk: bytes that maps may take; None for half of what is free. memory: bytes of maps held in memory.
+    dtype: of the maps; None for the usual. disk: bytes that they may take; None for half of what is free.
+    memory: bytes of maps held in memory; None for half of it.
     """
 
     images: str
@@ -37,7 +40,7 @@ class FinetunePlan:
     augment: str = NO_VIEWS
     views: int | None = None
     size: int | None = None
-    dtype: str = "float16"
+    dtype: str | None = None
     disk: float | None = None
     memory: float | None = None
     device: str = "auto"
@@ -49,6 +52,16 @@ class FinetunePlan:
     def settings(self) -> Settings:
         """How the frozen part is run."""
         return Settings(self.engine, self.device, max_pixels=self.max_pixels)
+
+    @property
+    def map_dtype(self) -> str:
+        """Of the maps."""
+        return self.dtype or MAP_DTYPE
+
+    @property
+    def map_options(self) -> list[str]:
+        """What was asked for that is about maps only."""
+        return [f"--{name}" for name in ("disk", "memory", "dtype") if getattr(self, name) is not None]
 
     @property
     def n_views(self) -> int:

@@ -21,7 +21,7 @@ from pipeline.errors import Diverged, UsageError
 from pipeline.finetune.beginning import Beginning
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Maps
-from pipeline.finetune.network import prepare
+from pipeline.finetune.network import has_norms, prepare
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import as_module, layers_of, random_layers, refit
 from pipeline.finetune.supply import supply_maps
@@ -36,6 +36,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A network before it is trained: where it is split, what it expects of images, and where its state is kept."""
+
+    network: Network
+    transform: TransformSpec
+    split: Split
+    device: str
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
 class Tuned:
     """What came out: the network with its tuned weights in place, what it expects of images, and how it went."""
 
@@ -47,32 +58,57 @@ class Tuned:
     checkpoint: Checkpoint
 
 
-def tune(
-    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, console: Console, *, began: float
-) -> Tuned:
-    """Train; `began`: by `time.perf_counter`.
+def make_ready(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> Ready:
+    """Load the network and split it.
 
-    Raises ExtractError for a split that is not there, PipelineError for a loss that is no number.
+    Raises ExtractError for a split that is not there, UsageError for an option that would do nothing here.
     """
     request = start.request
     network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
     wanted = Wanted(request.layer, request.pooling)
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
+    _check_heard(plan, split, request.backbone)
     device = choose_device(plan.device)
+    checkpoint = _checkpoint(labelled, plan, start, features, split, device)
+    return Ready(network, found.transform, split, device, checkpoint)
+
+
+def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:
+    """Raises UsageError for an option that would do nothing with this split."""
+    if split.layer is None and plan.map_options:
+        raise UsageError(
+            f"--unfreeze {split.unfreeze} trains from the images on, so there are no maps: leave out "
+            f"{', '.join(plan.map_options)}."
+        )
+    if plan.recipe.batch_norm == "trained" and not has_norms(split):
+        raise UsageError(
+            f"--batch-norm trained has nothing to train: {backbone} has no batch norm above the split. Leave it out."
+        )
+
+
+def tune(
+    ready: Ready,
+    labelled: Labelled,
+    features: Features,
+    plan: FinetunePlan,
+    start: Beginning,
+    console: Console,
+    *,
+    began: float,
+) -> Tuned:
+    """Train; `began`: by `time.perf_counter`. Raises ExtractError, PipelineError for a loss that is no number."""
+    split, checkpoint = ready.split, ready.checkpoint
     keep_freed_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    checkpoint = _checkpoint(labelled, plan, start, features, split, device)
-    _check_resumable(checkpoint, plan, console)
-    console.say(_outlook(split, plan, start, found.transform))
+    is_kept = _is_kept(checkpoint, plan, console)
+    console.say(_outlook(split, start, ready.transform))
     layers = _first_layers(labelled, features, plan, start, split)
     shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
-    train, val = (
-        supply_maps(labelled, name, plan, request, split, found.transform, shelf, console) for name in ("train", "val")
-    )
-    training = build_training(labelled, plan, split, layers, train, val, device)
+    train, val = supply_maps(labelled, plan, start.request, split, ready.transform, shelf, console)
+    training = build_training(labelled, plan, split, layers, train, val, ready.device)
     training.started = began
-    if plan.resume:
+    if plan.resume and is_kept:
         checkpoint.restore(training)
         console.say(f"Going on behind step {training.step:,} of {training.n_steps:,}")
     try:
@@ -80,10 +116,10 @@ def tune(
     except Diverged:
         checkpoint.forget()
         raise
-    return Tuned(network, found.transform, training, split, start, checkpoint)
+    return Tuned(ready.network, ready.transform, training, split, start, checkpoint)
 
 
-def _outlook(split: Split, plan: FinetunePlan, start: Beginning, transform: TransformSpec) -> str:
+def _outlook(split: Split, start: Beginning, transform: TransformSpec) -> str:
     n_trained = sum(parameter.numel() for stage in split.stages for parameter in stage)
     head = "random last layer" if start.is_random else f"the run's {start.row['name']}"
     where = f"above {split.layer}" if split.layer else "from the image on"
@@ -141,7 +177,7 @@ def _checkpoint(
     """Where the state is kept: named by everything that decides what comes out."""
     data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
     data.update("".join(map(str, labelled.splits)).encode())
-    identity = {
+    decisive = {
         "recipe": asdict(plan.recipe),
         "features": features.resolved.spec.to_dict(),
         "size": start.request.size,
@@ -149,21 +185,23 @@ def _checkpoint(
         "run_seed": start.results["config"]["seed"],
         "unfreeze": split.unfreeze,
         "views": [view.name for view in plan.view_list if view is not None],
-        "dtype": plan.dtype,
+        "dtype": plan.map_dtype,
         "device": device,
         "engine": plan.engine,
         "data": data.hexdigest(),
         "versions": [installed_version(name) for name in ("featurecache", "torch")],
     }
-    return Checkpoint(plan.out.absolute().parent, identity)
+    return Checkpoint(plan.out.absolute().parent, decisive)
 
 
-def _check_resumable(checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> None:
-    """Raises UsageError where --resume has nothing to go on from; says so where it would have, and is not given."""
-    if plan.resume and not checkpoint.path.exists():
-        raise UsageError(
-            f"No fine-tune with these very settings was stopped in '{printable(checkpoint.path.parent)}': give the "
-            "options that it was started with, --out too, or leave out --resume."
+def _is_kept(checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> bool:
+    """Whether there is a state; says so where that is not what --resume, or its absence, lets one expect."""
+    is_kept = checkpoint.path.exists()
+    if plan.resume and not is_kept:  # a kill may have come before anything was saved
+        console.say(
+            f"Nothing was saved of a fine-tune with these very settings in '{printable(checkpoint.path.parent)}': "
+            "it begins anew."
         )
-    if not plan.resume and checkpoint.path.exists():
+    if not plan.resume and is_kept:
         console.say("A fine-tune with these very settings was stopped here; --resume would go on from there.")
+    return is_kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from pipeline.join import Labelled
 from pipeline.memory import Shelf, default_budget
 
 if TYPE_CHECKING:
-    from extract.cache import FeatureCache
     from extract.splitting import Split
     from extract.transform import TransformSpec
 
@@ -35,36 +33,44 @@ DISK_SHARE = 0.5
 
 def supply_maps(
     labelled: Labelled,
-    name: str,
     plan: FinetunePlan,
     asked: FeatureRequest,
     split: Split,
     transform: TransformSpec,
     shelf: Shelf,
     console: Console,
-) -> Maps:
-    """The maps of one split of the data: every view of train, val as it is."""
-    rows = labelled.rows(name)
-    samples, digests = [labelled.samples[i] for i in rows], labelled.digests[rows]
-    views = plan.view_list if name == "train" else [None]
-    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.dtype)
-    made = MadeMaps(samples, digests, views, transform, request.decode, None, plan.dtype, plan.max_pixels)
+) -> tuple[Maps, Maps]:
+    """The maps of train in every view, and of val as it is.
+
+    Whether they are kept is decided once for both, since those of train take of the room that is free before.
+    """
+    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.map_dtype)
+    train, val = (_made(labelled, name, plan, request, transform) for name in ("train", "val"))
     if split.layer is None:
-        return made
-    requests = [replace(request, view=view.name if view else "") for view in views]
+        return train, val
     n_bytes, budget = _bytes_of_maps(labelled, plan, split), _budget(plan, split)
     if n_bytes <= budget:
-        caches = _keep_maps(samples, requests, plan, console)
-        return KeptMaps.load(caches, digests, shelf)
-    if name == "train":
-        console.say(_too_large(n_bytes, budget))
-    return replace(made, engine=_engine(request, plan))
+        return _kept(train, request, plan, shelf, console), _kept(val, request, plan, shelf, console)
+    console.say(_too_large(n_bytes, budget))
+    engine = _engine(request, plan)
+    return replace(train, engine=engine), replace(val, engine=engine)
+
+
+def _made(
+    labelled: Labelled, name: str, plan: FinetunePlan, request: FeatureRequest, transform: TransformSpec
+) -> MadeMaps:
+    rows = labelled.rows(name)
+    samples = [labelled.samples[i] for i in rows]
+    views = plan.view_list if name == "train" else [None]
+    return MadeMaps(
+        samples, labelled.digests[rows], views, transform, request.decode, None, request.dtype, plan.max_pixels
+    )
 
 
 def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> float:
     """What the maps take in the cache, and once more where they are too many for memory."""
     n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
-    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.dtype).itemsize
+    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.map_dtype).itemsize
     in_memory = default_budget() if plan.memory is None else plan.memory
     return n_bytes if n_bytes <= in_memory else 2 * n_bytes - in_memory
 
@@ -93,13 +99,12 @@ def _too_large(n_bytes: float, budget: float) -> str:
     )
 
 
-def _keep_maps(
-    samples: Sequence[Any], requests: Sequence[FeatureRequest], plan: FinetunePlan, console: Console
-) -> list[FeatureCache]:
-    """Compute the maps that are missing. Raises PipelineError where an image has none."""
+def _kept(made: MadeMaps, request: FeatureRequest, plan: FinetunePlan, shelf: Shelf, console: Console) -> KeptMaps:
+    """The same from the cache, where those that are missing are put. Raises PipelineError where an image has none."""
     from extract.fill import extract_features
 
-    manifest = Manifest(Path(plan.images), tuple(samples))
+    manifest = Manifest(Path(plan.images), tuple(made.samples))
+    requests = [replace(request, view=view.name if view else "") for view in made.views]
     report = extract_features(manifest, requests, plan.cache_root, settings=plan.settings, progress=console)
     if report.refusals:
         raise PipelineError(
@@ -107,7 +112,7 @@ def _keep_maps(
             f"{printable(report.refusals[0].reason)}."
         )
     remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
-    return [filled.cache for filled in report.filled]
+    return KeptMaps.load([filled.cache for filled in report.filled], made.digests, shelf)
 
 
 def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:

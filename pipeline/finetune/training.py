@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +109,12 @@ class Training:
         """
         saved = time.perf_counter()
         while not self.is_over:
-            for _ in self._epoch():
-                progress(self.step, self.n_steps, self._told())
-                if time.perf_counter() - saved > SAVE_SECONDS and self.step % self.n_batches:
-                    save(self.state())
-                    saved = time.perf_counter()
+            with self._telling_of_memory():
+                for _ in self._epoch():
+                    progress(self.step, self.n_steps, self._told())
+                    if time.perf_counter() - saved > SAVE_SECONDS and self.step % self.n_batches:
+                        save(self.state())
+                        saved = time.perf_counter()
             save(self.state())
             saved = time.perf_counter()
         self.take(self.best)
@@ -131,8 +132,8 @@ class Training:
                 self.seconds = before + time.perf_counter() - started
                 yield
         scores = self.scores(self.val)
+        self._check(bool(np.isfinite(scores).all()), self.step)
         accuracy, loss = judge(scores, self.val.y)
-        self._check(loss)
         train_loss = self.loss_sum / len(self.train.y)
         self.epochs.append(Epoch(number + 1, train_loss, accuracy, loss, round(self.seconds, 3)))
         self.loss_sum = self.seconds = 0.0
@@ -147,8 +148,10 @@ class Training:
         total = 0.0
         size = math.ceil(len(y) / self.recipe.parts)
         for some, codes in zip(torch.split(maps, size), torch.split(y, size), strict=True):
-            total += self._add_gradients(some, codes, len(y))
-        self._check(total)
+            loss = self.loss(some, codes) / len(y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        self._check(math.isfinite(total), self.step + 1)
         self.optimiser.step()
         kept = self.recipe.remembered(self.step, self.n_steps)
         with torch.no_grad():
@@ -157,19 +160,27 @@ class Training:
         self.loss_sum += total * len(y)
         self.step += 1
 
-    def _add_gradients(self, maps: Tensor, y: Tensor, n: int) -> float:
-        """Add the gradients of some of the n images of a step to those there are; returns their part of the loss."""
+    @property
+    def _pass_size(self) -> int:
+        """Images that run through the network at once."""
+        return math.ceil(self.recipe.batch_size / self.recipe.parts)
+
+    @contextmanager
+    def _telling_of_memory(self) -> Iterator[None]:
+        """Raises PipelineError with a way out where the block needs more memory than there is."""
         try:
-            loss = self.loss(maps, y) / n
-            loss.backward()  # type: ignore[no-untyped-call]
+            yield
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            way_out = (
+                f"lower --batch-size, which was {self.recipe.batch_size}"
+                if self.recipe.batch_norm == "trained"
+                else f"cut each step into more passes with --parts {2 * self.recipe.parts}"
+            )
             raise PipelineError(
-                f"A pass of {len(y)} images needs more memory than there is: cut each step into more passes with "
-                f"--parts {2 * self.recipe.parts}, and start again."
+                f"A pass of {self._pass_size} images needs more memory than there is: {way_out}, and start again."
             ) from error
-        return float(loss.detach())
 
     def loss(self, maps: Tensor, y: Tensor) -> Tensor:
         """The loss summed over maps (B, D) with codes y (B,)."""
@@ -192,17 +203,18 @@ class Training:
         return np.concatenate(found)
 
     def _looked_at(self, part: Part) -> Any:
-        return part.maps.batches(in_order(part.rows, self.recipe.batch_size))
+        return part.maps.batches(in_order(part.rows, self._pass_size))
 
     def _numerics(self) -> torch.autocast:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
-    def _check(self, loss: float) -> None:
-        if math.isfinite(loss):
+    def _check(self, is_finite: bool, step: int) -> None:
+        """Raises Diverged, naming the step, counted from 1, that gave what is no number."""
+        if is_finite:
             return
         raise Diverged(
-            f"The loss is no longer a number at step {self.step + 1} of {self.n_steps} (epoch "
-            f"{self.step // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
+            f"The loss is no longer a number at step {step} of {self.n_steps} (epoch "
+            f"{(step - 1) // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
             f"{self.recipe.learning_rate:g}, to {self.recipe.learning_rate / 10:g} and start again."
         )
 

@@ -43,9 +43,12 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
 
 def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
     words = ["featurecache", "finetune", config["images"], "--from", tuned["from"], "--head", tuned["head"]]
+    words += ["--backbone", config["requests"][0]["backbone"]]
     words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
     if tuned["augment"] not in ONE_WAY:
         words += ["--views", str(tuned["views"])]
+    if tuned.get("dtype"):  # none without maps, nor in runs from before it was told
+        words += ["--dtype", tuned["dtype"]]
     for name, value in tuned["recipe"].items():
         if value != getattr(Recipe(), name):
             words += [f"--{OPTIONS.get(name, name.replace('_', '-'))}", str(value)]

@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet
@@ -19,6 +21,8 @@ import torch
 
 from extract.cache import read_spec
 from pipeline.cli import DONE, FAILED, USAGE, run
+from pipeline.finetune.beginning import begin
+from pipeline.finetune.plan import FinetunePlan
 from pipeline.grammar import build_parser
 from pipeline.report import reproduce
 
@@ -154,6 +158,14 @@ def test_the_same_command_gives_the_same_weights_and_another_seed_others(place, 
     assert weights_after(place, digits_folder, "seeded", "--seed", "1") != quick
 
 
+def test_whether_maps_are_kept_is_decided_once_for_train_and_val(place, digits_folder, quick, monkeypatch):
+    """Room that train has taken in between does not make val another matter."""
+    budget = Mock(side_effect=[1e9, 0.0])
+    monkeypatch.setattr("pipeline.finetune.supply._budget", budget)
+    assert weights_after(place, digits_folder, "once") == quick
+    assert budget.call_count == 1
+
+
 def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, digits_folder, quick, capsys):
     command = command_of(place, digits_folder, "made", *[word for word in QUICK if word != "--quiet"], "--disk", "0")
     assert run(command) == DONE
@@ -161,43 +173,95 @@ def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, d
     assert (place / "made" / "weights.safetensors").read_bytes() == quick
 
 
+# Saves after every step: a kill is to hit that, too.
 PROGRAM = """
-import os, signal, sys
+import sys
 from pipeline.cli import run
-from pipeline.finetune import checkpoint, training
+from pipeline.finetune import training
 training.SAVE_SECONDS = 0.0
-left = int(sys.argv[1])
-def deadly(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        return result
-    return call
-training.Training._step = deadly(training.Training._step)
-checkpoint.publish = deadly(checkpoint.publish)
-sys.exit(run(sys.argv[2:]))
+sys.exit(run(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_it_comes_to_the_same_weights(place, digits_folder, quick, n_kills):
-    """Small steps, so that there are many of them; killed before a step, or when the state is about to be renamed."""
-    steps = ["--batch-size", "4"]
-    whole = weights_after(place, digits_folder, f"whole{n_kills}", *steps)
-    command = command_of(place, digits_folder, f"killed{n_kills}", *QUICK, *steps)
-    random = np.random.default_rng(0)
-    for kill in range(n_kills):
-        resume = ["--resume"] if list(place.glob(".finetune-*.pt")) else []
-        after = str(int(random.integers(1, 60 // n_kills)) + 2)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run([sys.executable, "-c", PROGRAM, after, *command, *resume], env=environment)
-        assert ended.returncode == -signal.SIGKILL, kill
-        assert not (place / f"killed{n_kills}").exists()
+def started(place: Path, digits_folder: Path, folder: Path) -> subprocess.Popen:
+    """A process that tunes into `folder`, with a cache of its own there, in small steps, so that there are many."""
+    words = command_of(place, digits_folder, "run", *QUICK, "--batch-size", "4", "--resume")
+    own = ["--cache", str(folder / "cache"), "--out", str(folder / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *words, *own], env=environment, stdout=subprocess.DEVNULL)
+
+
+def code_of(process: subprocess.Popen, seconds: float) -> int:
+    """How a process ends that is killed from outside after so many seconds."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_instant_and_resumed_it_comes_to_the_same_weights(place, digits_folder, tmp_path, n_kills):
+    """Killed anywhere between start and end: in imports, features, maps, steps, saves, val or the run folder."""
+    whole, killed, weights = tmp_path / "whole", tmp_path / "killed", "run/weights.safetensors"
+    began = time.perf_counter()
+    assert started(place, digits_folder, whole).wait() == DONE
+    seconds = time.perf_counter() - began
+    random, codes = np.random.default_rng(0), []
+    while codes.count(-signal.SIGKILL) < n_kills:
+        codes.append(code_of(started(place, digits_folder, killed), random.uniform(0, seconds)))
+        assert codes[-1] in (DONE, -signal.SIGKILL), codes
+        if codes[-1] == DONE:  # before its kill came: the next one begins from nothing
+            assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+            shutil.rmtree(killed)
+    assert started(place, digits_folder, killed).wait() == DONE
+    assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+    assert not list(killed.glob(".finetune-*"))
+
+
+def test_where_nothing_was_saved_resume_begins_anew_and_says_so(place, digits_folder, quick, capsys):
+    command = command_of(place, digits_folder, "anew", *[word for word in QUICK if word != "--quiet"], "--resume")
+    assert run(command) == DONE
+    said = f"Nothing was saved of a fine-tune with these very settings in '{place}': it begins anew."
+    assert said in capsys.readouterr().err.splitlines()
+    assert (place / "anew" / "weights.safetensors").read_bytes() == quick
+
+
+class Killed(BaseException):
+    """Like a kill nothing catches it."""
+
+
+@pytest.mark.parametrize("last", ["outcome.report_on", "checkpoint.Checkpoint.forget", "command.point_latest"])
+def test_a_kill_behind_the_last_step_leaves_a_run_that_resume_finishes(
+    place, digits_folder, tmp_path, capsys, monkeypatch, last
+):
+    out = tmp_path / "run"
+    command = [*command_of(place, digits_folder, "never", *QUICK, "--epochs", "1"), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pipeline.finetune.{last}", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            run(command)
+    before = (out / "weights.safetensors").stat().st_ino
+    capsys.readouterr()
+    assert run(command) == USAGE
+    assert "holds a tuned network" in sentence(capsys)
     assert run([*command, "--resume"]) == DONE
-    assert (place / f"killed{n_kills}" / "weights.safetensors").read_bytes() == whole
+    assert "finetuned" in capsys.readouterr().out
+    assert (out / "weights.safetensors").stat().st_ino == before
+    assert (out / "report.html").exists()
+    assert (tmp_path / "latest").resolve() == out
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_same_seed_gives_the_same_losses(place, digits_folder):
+    losses = []
+    for out in ("cuda1", "cuda2"):
+        assert run(command_of(place, digits_folder, out, *QUICK, "--device", "cuda")) == DONE
+        losses.append([epoch["train_loss"] for epoch in results_of(place / out)["finetune"]["epochs"]])
+        assert (place / out / "weights.safetensors").exists()
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0][1] < losses[0][0]
 
 
 def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
@@ -219,8 +283,13 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
             USAGE,
             "--batch-norm trained needs the statistics of whole steps",
         ),
+        (
+            ["--unfreeze", "all", "--disk", "1", "--dtype", "float16"],
+            USAGE,
+            "--unfreeze all trains from the images on, so there are no maps: leave out --disk, --dtype.",
+        ),
+        (["--unfreeze", "8", "--memory", "1"], USAGE, "--unfreeze 8 trains from the images on, so there are no maps:"),
         (["--lr", "1e30"], FAILED, "The loss is no longer a number at step"),
-        (["--resume", "--seed", "7"], USAGE, "No fine-tune with these very settings was stopped in"),
         (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
     ],
 )
@@ -235,6 +304,36 @@ def test_a_run_that_is_tuned_already_names_the_one_it_came_from(place, tuned, di
     command = ["finetune", str(digits_folder), "--from", str(tuned), "--cache", str(place / "cache"), *QUICK]
     assert run([*command, "--out", str(place / "wrong")]) == USAGE
     assert f"is fine-tuned already. Start again from the run that it came from, '{place / 'base'}'" in sentence(capsys)
+
+
+@pytest.fixture(scope="module")
+def staged(place, digits_folder) -> Path:
+    """A run on the last layer and on the ends of all stages, by val far better on these, and one on these alone."""
+    words = [str(digits_folder), "--cache", str(place / "cache"), "--heads", "logistic", "--size", "64", "--quiet"]
+    for name, layers in (("both", ["default", "stages"]), ("stages", ["stages"])):
+        more = [word for layer in layers for word in ("--layer", layer)]
+        command = ["run", *words, *more, "--engine", "torch", "--out", str(place / "staged" / name)]
+        assert run(command) == DONE
+    results = results_of(place / "staged" / "both")
+    for head in results["heads"]:
+        head["val"]["accuracy"] = 1.0 if head["features"].endswith("stages") else 0.5
+    (place / "staged" / "both" / "results.json").write_text(json.dumps(results))
+    return place / "staged"
+
+
+@pytest.mark.parametrize("head", [None, "random", "logistic"])
+def test_a_head_on_the_ends_of_all_stages_is_left_out(staged, digits_folder, place, head):
+    plan = FinetunePlan(str(digits_folder), staged / "both", place / "cache", place / "never", head=head)
+    assert begin(plan).request.layer is None
+
+
+def test_a_run_on_the_ends_of_all_stages_says_what_to_run_instead(staged, digits_folder, place, capsys):
+    words = ["finetune", str(digits_folder), "--from", str(staged / "stages"), "--cache", str(place / "cache")]
+    assert run([*words, "--out", str(place / "never"), *QUICK]) == USAGE
+    assert sentence(capsys) == (
+        f"All heads of '{staged / 'stages'}' take the ends of all stages, and a network ends in one place. "
+        "Run classify without --layer stages, and start from that run."
+    )
 
 
 def test_latest_is_the_run_to_start_from_and_then_the_tuned_one_beside_it(place, digits_folder, tmp_path, capsys):
@@ -259,6 +358,8 @@ def test_the_run_to_start_from_is_not_the_place_to_write_to(place, digits_folder
 def test_a_tuned_network_is_not_replaced(tuned, place, digits_folder, capsys):
     assert run(command_of(place, digits_folder, "tuned", *QUICK)) == USAGE
     assert "holds a tuned network, and other runs may stand on its weights." in sentence(capsys)
+    assert run(command_of(place, digits_folder, "tuned", *QUICK, "--resume")) == USAGE
+    assert "holds a tuned network" in sentence(capsys)
     words = ["classify", str(digits_folder), "--cache", str(place / "cache"), "--out", str(tuned), "--size", "64"]
     assert run([*words, "--heads", "ridge"]) == USAGE
     assert (tuned / "weights.safetensors").exists()
@@ -280,10 +381,18 @@ def test_the_page_names_the_command_that_tunes_the_same_again(tuned, place, digi
         for words in (shlex.split(line)[1:], command_of(place, digits_folder, "tuned", "--unfreeze", "2"))
     )
     expected = {"epochs": 4, "views": 1, "size": 64, "augment": "light", "unfreeze": "2", "head": "logistic"}
+    expected |= {"backbone": "efficientnet_lite0", "dtype": "float16"}
     assert {name: asked[name] for name in expected} == expected
     assert asked["start"] == given["start"]
     assert asked["images"] == given["images"]
     assert line.removeprefix("featurecache ") in html.unescape((tuned / "report.html").read_text())
+
+
+def test_the_command_of_a_run_without_maps_names_no_dtype(tuned):
+    results = results_of(tuned)
+    (line,) = reproduce.commands(results["config"], results["finetune"] | {"unfreeze": "all", "dtype": None})
+    asked = build_parser().parse_args(shlex.split(line)[1:])
+    assert (asked.unfreeze, asked.dtype) == ("all", None)
 
 
 def test_without_val_there_is_nothing_to_judge_epochs_by(place, images, tmp_path, capsys):

@@ -19,17 +19,24 @@ from torch.nn import functional as F  # noqa: N812
 from extract.architectures import build_network
 from extract.layers import Wanted, cut_network
 from extract.manifest import Sample
+from extract.request import FeatureRequest
 from extract.spec import image_digest
 from extract.splitting import split_network
-from extract.transform import scaled_to
+from extract.transform import apply_transform, scaled_to
 from extract.weights import fill_network, find_weights
-from pipeline.errors import PipelineError
+from pipeline.console import Console
+from pipeline.errors import Diverged, PipelineError, UsageError
 from pipeline.finetune.checkpoint import Checkpoint
 from pipeline.finetune.maps import Batch, KeptMaps, MadeMaps, in_order, shuffled
 from pipeline.finetune.network import prepare
+from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.recipe import Recipe
 from pipeline.finetune.start import as_head, as_module, layers_of, random_layers
+from pipeline.finetune.story import _check_heard, _class_weights, build_training
+from pipeline.finetune.supply import supply_maps
 from pipeline.finetune.training import Part, Training
+from pipeline.join import Labelled
+from pipeline.memory import Shelf
 
 NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3
 RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
@@ -95,47 +102,128 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
 class Whole(nn.Module):
     """The plain way: everything from the pixels on, every time, the lower part merely without gradients."""
 
-    def __init__(self, network) -> None:
+    def __init__(self, network, rate: float = RECIPE.learning_rate) -> None:
         super().__init__()
         self.body = cut_network(NAME, copy.deepcopy(network), TRANSFORM).module.eval()
         self.last = as_module(random_layers(1024, C, seed=0))
         for name, parameter in self.body.named_parameters():
             parameter.requires_grad_("stage4" in name or "conv5" in name)
+        groups = []
+        for part, times in [(self.last, 1), (self.body.network.conv5, 0.8), (self.body.network.stage4, 0.64)]:
+            for is_matrix, decay in ((True, 0.05), (False, 0.0)):
+                some = [parameter for parameter in part.parameters() if (parameter.ndim > 1) == is_matrix]
+                groups.append({"params": some, "lr": rate * times, "weight_decay": decay})
+        self.optimiser = torch.optim.AdamW(groups)
+        self.peaks = [group["lr"] for group in groups]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.last(self.body(images))
+    def step(self, number: int, images: torch.Tensor, codes: torch.Tensor) -> float:
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * RECIPE.rate(number, 3)
+        self.optimiser.zero_grad()
+        loss = F.cross_entropy(self.last(self.body(images)), codes, label_smoothing=0.1)
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.detach())
 
 
 def test_an_epoch_from_cached_maps_is_an_epoch_of_the_whole_network(network, data):
     images, y = data
     whole, ours = Whole(network), training(network, data)
-    parts = [(whole.last, 0.01), (whole.body.network.conv5, 0.008), (whole.body.network.stage4, 0.0064)]
-    groups = []
-    for part, rate in parts:
-        groups.append({"params": [p for p in part.parameters() if p.ndim > 1], "lr": rate, "weight_decay": 0.05})
-        groups.append({"params": [p for p in part.parameters() if p.ndim == 1], "lr": rate, "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW(groups)
-    peaks = [group["lr"] for group in groups]
     for step, batch in enumerate(shuffled(np.arange(N), 1, 8, seed=0, epoch=0)):
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * RECIPE.rate(step, 3)
         codes = torch.from_numpy(y[batch.rows])
-        optimiser.zero_grad()
-        loss = F.cross_entropy(whole(images[batch.rows]), codes, label_smoothing=0.1)
-        loss.backward()
+        loss = whole.step(step, images[batch.rows], codes)
         (maps,) = ours.train.maps.batches([batch])
-        assert float(ours.loss(maps, codes).detach()) / len(codes) == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert float(ours.loss(maps, codes).detach()) / len(codes) == pytest.approx(loss, rel=1e-5)
         before = ours.loss_sum
         ours._step(maps, codes)
-        assert (ours.loss_sum - before) / len(codes) == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert (ours.loss_sum - before) / len(codes) == pytest.approx(loss, rel=1e-5)
         gradients = {name: parameter.grad for name, parameter in whole.body.network.named_parameters()}
         for name, parameter in ours.network.upper.named_parameters():
             assert relative(parameter.grad, gradients[name]) < 1e-5
-        optimiser.step()
+    assert distance(ours, whole) < 1e-5
+
+
+def distance(ours: Training, whole: Whole) -> float:
+    """The largest relative difference of any tensor that is trained."""
     expected = dict(whole.body.network.named_parameters())
-    for name, parameter in ours.network.upper.named_parameters():
-        assert relative(parameter, expected[name]) < 1e-5
-    assert relative(ours.network.last_layers[0].weight, whole.last[0].weight) < 1e-5
+    pairs = [(parameter, expected[name]) for name, parameter in ours.network.upper.named_parameters()]
+    return max(relative(*pair) for pair in [*pairs, (ours.network.last_layers[0].weight, whole.last[0].weight)])
+
+
+def files_of(data, folder: Path) -> Labelled:
+    """The images as files, all of them of train and of val."""
+    samples = []
+    for i, image in enumerate(data[0]):
+        path = folder / f"{i}.png"
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+        samples.append(Sample(str(path), path.name))
+    digests = np.stack([np.frombuffer(image_digest(Path(s.path).read_bytes()), dtype=np.uint8) for s in samples])
+    splits = np.repeat(["train", "val"], N)
+    return Labelled((*samples, *samples), np.tile(digests, (2, 1)), np.tile(data[1], 2), list("abc"), splits, (), ())
+
+
+def test_an_epoch_through_the_cache_on_disk_is_an_epoch_of_the_whole_network(network, data, tmp_path):
+    """All the way: files, decoding, the engine, float32 in HDF5 and back, the loop; on the other side pixels only.
+
+    At the usual rate: where a gradient is all but zero, AdamW makes a whole step of what the engine rounds otherwise.
+    """
+    torch.save(network.module.state_dict(), tmp_path / "weights.pth")
+    request = FeatureRequest(NAME, weights=str(tmp_path / "weights.pth"), size=SIDE)
+    labelled, own, layers = files_of(data, tmp_path), copy.deepcopy(network), as_module(random_layers(1024, C, seed=0))
+    recipe = replace(RECIPE, learning_rate=Recipe.learning_rate)
+    plan = FinetunePlan(str(tmp_path), tmp_path, tmp_path, tmp_path, recipe, dtype="float32", engine="torch")
+    split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze="2")
+    maps = supply_maps(labelled, plan, request, split, TRANSFORM, Shelf(1e9, tmp_path), Console(quiet=True))
+    assert list(tmp_path.glob("*/shards/*.h5"))
+    ours, whole = build_training(labelled, plan, split, layers, *maps, "cpu"), Whole(network, recipe.learning_rate)
+    before = copy.deepcopy(whole)
+    list(ours._epoch())
+    pixels, y = torch.stack([apply_transform(image, TRANSFORM) for image in data[0]]), torch.from_numpy(data[1])
+    for step, batch in enumerate(shuffled(np.arange(N), 1, 8, seed=0, epoch=0)):
+        whole.step(step, pixels[batch.rows], y[batch.rows])
+    assert ours.step == 3
+    assert distance(ours, before) > 1e-3
+    assert distance(ours, whole) < 1e-5
+
+
+def test_the_running_mean_of_three_steps_is_the_one_worked_out_by_hand(network, data):
+    """Of the mean a tenth, then 2 of 11, then 3 of 12 stay, so after three steps a 220th is left of the beginning."""
+    ours = training(network, data)
+    name = "last_layers.0.weight"
+    seen = [dict(ours.network.named_parameters())[name].detach().clone()]
+    for _ in ours._epoch():
+        seen.append(dict(ours.network.named_parameters())[name].detach().clone())
+    by_hand = seen[0] / 220 + seen[1] * 9 / 220 + seen[2] * 9 / 44 + seen[3] * 3 / 4
+    assert ours.mean[name].numpy() == pytest.approx(by_hand.numpy(), rel=1e-5, abs=1e-7)
+    assert relative(ours.mean[name], seen[3]) > 1e-3
+
+
+def test_the_running_mean_comes_to_reach_back_over_a_twentieth_of_all_steps():
+    assert Recipe().remembered(900, 1000) == pytest.approx(1 - 1 / 50)
+
+
+@pytest.mark.parametrize(
+    ("counts", "how", "weights"),
+    [
+        ((6, 3, 1), "balanced", (10 / 18, 10 / 9, 10 / 3)),
+        ((6, 0, 2), "balanced", (8 / 12, 4.0, 2.0)),
+        ((6, 3, 1), "none", (1.0, 1.0, 1.0)),
+    ],
+)
+def test_balanced_classes_weigh_the_same_and_rows_one_on_average(counts, how, weights):
+    y = np.repeat(np.arange(3), counts)
+    found = _class_weights(y, 3, how).numpy()
+    assert found == pytest.approx(weights)
+    assert found[y].mean() == pytest.approx(1.0)
+
+
+def test_a_step_in_half_precision_has_nearly_the_loss_of_one_in_full(network, data):
+    full, half = (training(network, data, replace(RECIPE, precision=precision)) for precision in ("fp32", "bf16"))
+    for each in (full, half):
+        next(each._epoch())
+    assert half.loss_sum == pytest.approx(full.loss_sum, rel=0.02)
+    assert half.loss_sum != full.loss_sum
+    assert all(tensor.dtype == torch.float32 for tensor in half.mean.values())
 
 
 def test_training_lowers_the_loss(network, data):
@@ -185,6 +273,14 @@ def test_batch_norms_keep_their_statistics_unless_they_are_trained(network, data
     assert all(epoch.val_log_loss > 0 for epoch in trained.epochs)
 
 
+def test_a_network_without_batch_norms_says_so_where_they_were_to_be_trained():
+    name = "squeezenet1_1"
+    split = split_network(name, build_network(name), find_weights(name).transform, Wanted(), unfreeze="1")
+    plan = FinetunePlan("images", Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
+    with pytest.raises(UsageError, match="nothing to train: squeezenet1_1 has no batch norm above the split"):
+        _check_heard(plan, split, name)
+
+
 def test_all_of_the_network_is_trained_from_the_images(network, data):
     done = run(training(network, data, unfreeze="all"))
     first = "conv1.0"
@@ -208,6 +304,12 @@ def test_a_loss_that_is_no_number_stops_and_says_what_to_lower(network, data):
         "The loss is no longer a number at step 2 of 6 (epoch 1): the steps are too long. Lower --lr, which was 1e+30, "
         "to 1e+29 and start again."
     )
+
+
+def test_scores_that_are_no_numbers_name_the_last_step_that_was_done(network, data):
+    """The loss before the only step of the epoch is a number; what that step leaves behind gives none."""
+    with pytest.raises(Diverged, match=r"^The loss is no longer a number at step 1 of 2 \(epoch 1\): "):
+        run(training(network, data, replace(RECIPE, learning_rate=1e30, batch_size=N, epochs=2)))
 
 
 def test_the_rate_warms_up_and_falls_to_a_hundredth():
@@ -322,14 +424,41 @@ def test_maps_that_half_precision_cannot_hold_are_named_as_that(tmp_path):
     assert maps.max() == 1e5
 
 
-def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data):
+NO_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("where", ["loss", "scores", "step"])
+def test_memory_that_is_not_there_is_a_sentence_with_a_way_out(network, data, monkeypatch, where):
     ours = training(network, data)
-    ours.loss = Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-    with pytest.raises(PipelineError, match="more passes with --parts 2"):
+    owner = ours.optimiser if where == "step" else ours
+    monkeypatch.setattr(owner, where, Mock(side_effect=NO_MEMORY))
+    says = (
+        "A pass of 8 images needs more memory than there is: cut each step into more passes with --parts 2, and start"
+    )
+    with pytest.raises(PipelineError, match=f"^{says} again.$"):
         run(ours)
+
+
+def test_where_steps_must_be_whole_the_way_out_is_a_smaller_step(network, data):
+    ours = training(network, data, replace(RECIPE, batch_norm="trained"))
+    ours.loss = Mock(side_effect=NO_MEMORY)
+    with pytest.raises(PipelineError, match="than there is: lower --batch-size, which was 8, and start again"):
+        run(ours)
+
+
+def test_another_failure_is_not_taken_for_want_of_memory(network, data):
+    ours = training(network, data)
     ours.loss = Mock(side_effect=RuntimeError("another matter"))
     with pytest.raises(RuntimeError, match="another matter"):
         run(ours)
+
+
+def test_val_runs_in_passes_of_the_same_size(network, data):
+    ours, seen = training(network, data, replace(RECIPE, parts=3)), []
+    ours.network.register_forward_hook(lambda _, arguments, __: seen.append(len(arguments[0])))
+    run(ours)
+    assert max(seen) == 3
+    assert sum(seen) == 2 * N
 
 
 def test_only_weights_of_layers_are_decayed(network, data):
