@@ -90,6 +90,11 @@ def begin_predict(head: Any, X: Any) -> FloatArray:
     return checked  # type: ignore[no-any-return]
 
 
+def trained_classes(codes: IntArray, weights: FloatArray, n_classes: int) -> BoolArray:
+    """Return which classes (C,) have rows with a weight, for class codes and weights (N,)."""
+    return np.asarray(np.bincount(codes, weights, minlength=n_classes) > 0)
+
+
 def codes_among(classes: AnyArray, y: AnyArray) -> tuple[IntArray, BoolArray]:
     """Return the position in the sorted classes (C,) of each label y (M,), and which labels are there at all."""
     codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)

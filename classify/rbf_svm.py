@@ -8,8 +8,7 @@ from sklearn.svm import SVC
 from sklearn.utils import check_random_state
 
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.calibration import fit_temperature, softmax
-from classify.contract import begin_fit_all, row_weights
+from classify.contract import begin_fit_all, row_weights, trained_classes
 from classify.coupling import couple, pair_columns
 from classify.foreign import fit_noting_convergence
 from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
@@ -17,7 +16,7 @@ from classify.landmarks import solve_landmarks
 from classify.plain import plain, working, working_dtype
 from classify.rows import scores_of
 from classify.scored import ScoredHead
-from classify.trials import Trial
+from classify.trials import Trial, judge_scores
 
 # Up to here the kernel matrix (10,000 x 10,000 float64, 800 MB) fits and libsvm ends in seconds.
 EXACT_ROWS = 10_000
@@ -86,15 +85,9 @@ class RBFSVMHead(ScoredHead):
         weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
         classes = heads[0].classes_
         for setting, number, scores in heads[0]._fits(heads, X, codes, weights, rounds):
-            head, held_out = heads[setting], codes[rounds[number]]
-            temperature = fit_temperature(scores, held_out)
-            proba = softmax(scores / temperature)
-            decided = {"temperature": temperature}
-            yield (
-                setting,
-                number,
-                Trial(classes, proba, classes[scores.argmax(axis=1)], decided, head.converged_, head.note_),
-            )
+            held_out = rounds[number]
+            trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
+            yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]], trained)
 
     def _fits(
         self,

@@ -36,14 +36,16 @@ class Trial:
     """A sentence for the table when something was not as it should be."""
 
 
-def judge_scores(head: Any, scores: FloatArray, labels: AnyArray) -> Trial:
+def judge_scores(head: Any, scores: FloatArray, labels: AnyArray, trained: BoolArray | None = None) -> Trial:
     """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
 
-    One whose scores have a temperature gets the best for those rows whose class it knows.
+    One whose scores have a temperature gets the best for those rows whose class it knows: one of `classes_`, and of
+    those that were trained, bool (C,), where it has columns for others, too.
     """
     decided, temperature = {}, 1.0
     if "temperature" in head.get_params(deep=False):
         codes, known = codes_among(head.classes_, labels)
+        known = known if trained is None else known & trained[codes]
         temperature = decided["temperature"] = fit_temperature(scores[known], codes[known])
     proba, best = softmax(scores / temperature), scores.argmax(axis=1)
     return Trial(head.classes_, proba, head.classes_[best], decided, head.converged_, head.note_)
@@ -53,8 +55,8 @@ def try_head(head: Any, X_val: FloatArray, y_val: AnyArray, **decided: float) ->
     """Look at a fitted head on X_val (M, D), y_val (M,); one whose scores have a temperature gets the best for val."""
     if "temperature" in head.get_params(deep=False) and hasattr(head, "decision_function"):
         codes, known = codes_among(head.classes_, y_val)
-        scores = two_columns(head.decision_function(X_val[known]))
-        decided["temperature"] = fit_temperature(scores, codes[known])
+        scores = two_columns(head.decision_function(X_val))
+        decided["temperature"] = fit_temperature(scores[known], codes[known])
         head.set_params(temperature=decided["temperature"])
     proba, predicted = head.predict_proba(X_val), head.predict(X_val)
     return Trial(head.classes_, proba, predicted, decided, head.converged_, getattr(head, "note_", ""))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from classify.calibration import fit_temperature
 from classify.errors import BadLabels
 from classify.heads import build_head, list_heads
 from classify.rounds import fold_rounds, val_round
@@ -144,6 +145,25 @@ def test_a_class_missing_from_what_a_round_trains_on_costs_only_its_own_rows(nam
     assert np.isfinite(trial.proba).all()
     own = np.isin(y[held_out], [0, 1])
     assert np.mean(trial.predicted[own] == y[held_out][own]) > 0.9
+
+
+@pytest.mark.parametrize("name", [*OWN, "sklearn.svm.LinearSVC"])
+def test_a_round_that_holds_out_a_class_whole_says_nothing_about_the_temperature(name):
+    X, y = clouds()
+    for _, number, trial in type(head(name)).try_grid([head(name)], X, y, [y == 0, y == 1, y == 2]):
+        assert np.isfinite(trial.proba).all()
+        assert number not in trial.predicted
+        assert trial.decided.get("temperature", 1.0) == 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if "temperature" in build_head(name).get_params()])
+def test_the_temperature_is_that_of_the_rows_whose_class_was_trained(name):
+    X, y = clouds(n=90, apart=1.0)
+    held_out = (np.arange(90) >= 45) | (y == 2)
+    ((_, _, trial),) = type(head(name)).try_grid([head(name)], X, y, [held_out])
+    known = y[held_out] != 2
+    left = fit_temperature(np.log(np.maximum(trial.proba[known], 1e-30)), y[held_out][known])
+    assert left == pytest.approx(1.0, rel=1e-2)
 
 
 @EVERY_HEAD
