@@ -8,6 +8,7 @@ from array_api_compat import array_namespace, is_torch_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from classify.allowed import NOT_NEGATIVE, check_common, check_parameters
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
@@ -19,8 +20,10 @@ BLOCK = 4096
 def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     """Check X (N, D) and labels y (N,), set `classes_` and `n_features_in_`, return X and the class codes (N,).
 
-    Raises ValueError on NaN, on shapes that disagree, on labels that are not classes, and on fewer than two classes.
+    Raises ValueError on parameters that are not possible, on NaN, on shapes that disagree, on labels that are not
+    classes, and on fewer than two classes.
     """
+    check_parameters(head)
     if is_torch_array(X) or getattr(X, "dtype", None) == np.float16:
         y = column_or_1d(y)
         _check_plain(head, X, len(y))
@@ -48,8 +51,11 @@ def _check_plain(head: Any, X: Any, n_labels: int) -> None:
 def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     """Do the same for several heads of one grid: X and y are checked once, every head gets what is learned from them.
 
-    Raises ValueError as `begin_fit` does.
+    Raises ValueError as `begin_fit` does, and for heads that differ in what they must have in common.
     """
+    for head in heads:
+        check_parameters(head)
+    check_common(heads)
     checked, codes = begin_fit(heads[0], X, y)
     for head in heads[1:]:
         head.classes_, head.n_features_in_ = heads[0].classes_, heads[0].n_features_in_
@@ -62,8 +68,8 @@ def row_weights(
     """Return the weight (N,), float64, of every row: that of its class times its own.
 
     "balanced" gives all classes the same sum, that of all weights over C; a mapping names the weight of a label, 1 for
-    those it leaves out. Raises ValueError for other class weights, and for sample weights that are not N finite numbers
-    of 0 or more.
+    those it leaves out. Raises ValueError for other class weights, and for weights of either kind that are not finite
+    numbers of 0 or more.
     """
     own = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if own.shape != (len(codes),):
@@ -73,11 +79,19 @@ def row_weights(
     if class_weight is None:
         return own
     if isinstance(class_weight, Mapping):
+        check_class_weight(class_weight)
         return np.asarray(own * np.array([class_weight.get(label, 1.0) for label in classes.tolist()])[codes])
     if class_weight != "balanced":
         raise ValueError(f"class_weight={class_weight!r} is unknown: use None, 'balanced' or a dict of label: weight.")
     total = np.bincount(codes, own, minlength=len(classes))
     return np.asarray(own * (own.sum() / (len(classes) * np.where(total > 0, total, 1.0)))[codes])
+
+
+def check_class_weight(class_weight: Mapping[Any, float]) -> None:
+    """Raise ValueError for the first weight of a class that no row could have."""
+    for label, weight in class_weight.items():
+        if not NOT_NEGATIVE.holds(weight):
+            raise ValueError(NOT_NEGATIVE.refusal(f"class_weight[{label!r}]", weight))
 
 
 def begin_predict(head: Any, X: Any) -> FloatArray:

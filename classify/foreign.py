@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import has_fit_parameter
 
+from classify.allowed import POSITIVE, Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_predict, row_weights
@@ -33,6 +34,8 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     predictions, 1 for the prediction and 0 for the rest.
     """
 
+    allowed: ClassVar[Allowed] = {"temperature": POSITIVE}
+    common: ClassVar[tuple[str, ...]] = ()
     classes_: AnyArray
 
     def __init__(self, estimator: Any, *, temperature: float = 1.0) -> None:

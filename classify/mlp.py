@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 
+from classify.allowed import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.batches import Batches
 from classify.calibration import softmax
@@ -48,6 +49,17 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Prediction needs numpy only.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "hidden": COUNT,
+        "learning_rate": POSITIVE,
+        "dropout": Range("a number from 0 to below 1", least=0.0, below=1.0),
+        "weight_decay": NOT_NEGATIVE,
+        "batch_size": COUNT,
+        "epochs": COUNT,
+        "patience": COUNT,
+        "temperature": POSITIVE,
+    }
+    common: ClassVar[tuple[str, ...]] = ("class_weight", "batch_size", "patience", "device", "random_state")
     classes_: AnyArray
 
     def __init__(

@@ -1,12 +1,13 @@
 """Support vector machine with the RBF kernel: exact while that is quick, by landmarks beyond."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.svm import SVC
 from sklearn.utils import check_random_state
 
+from classify.allowed import COUNT, POSITIVE, Allowed, Choice
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit_all, row_weights, trained_classes
 from classify.coupling import couple, pair_columns
@@ -45,6 +46,14 @@ class RBFSVMHead(ScoredHead):
     in `ScoredHead`.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "C": POSITIVE,
+        "gamma": POSITIVE,
+        "method": Choice("auto", "exact", "nystroem"),
+        "n_landmarks": COUNT,
+        "temperature": POSITIVE,
+    }
+    common: ClassVar[tuple[str, ...]] = ("class_weight", "method", "n_landmarks", "random_state")
     method_: str
     origin_: FloatArray
     gamma_: float
@@ -107,8 +116,6 @@ class RBFSVMHead(ScoredHead):
         return solve(heads, X, codes, weights, rounds)
 
     def _choose(self, n_rows: int, n_classes: int) -> str:
-        if self.method not in ("auto", "exact", "nystroem"):
-            raise ValueError(f"method={self.method!r} is unknown: use 'auto', 'exact' or 'nystroem'.")
         if self.method != "auto":
             return self.method
         return "exact" if n_rows <= EXACT_ROWS and n_classes <= EXACT_CLASSES else "nystroem"

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from classify.allowed import Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_fit_all, begin_predict
@@ -20,6 +21,8 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     distances, not log odds: at the default 1.0 the probabilities are uncalibrated; a sweep fits the temperature on val.
     """
 
+    allowed: ClassVar[Allowed]
+    common: ClassVar[tuple[str, ...]]
     classes_: AnyArray
     converged_: bool
     note_: str
