@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from classify.allowed import NOT_NEGATIVE, check_common, check_parameters
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.plain import plain
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
 DTYPES = (np.float64, np.float32)
@@ -24,9 +25,13 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     classes, and on fewer than two classes.
     """
     check_parameters(head)
-    if is_torch_array(X) or getattr(X, "dtype", None) == np.float16:
+    y = plain(y)
+    if _is_checked_here(X):
         y = column_or_1d(y)
-        _check_plain(head, X, len(y))
+        X = _check_rows(X)
+        if len(X) != len(y):
+            raise ValueError(f"X has shape {tuple(X.shape)}: give one row of features for each of the {len(y)} labels.")
+        head.n_features_in_ = X.shape[1]
     else:
         X, y = validate_data(head, X, y, dtype=DTYPES)
     check_classification_targets(y)
@@ -37,15 +42,23 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     return X, codes
 
 
-def _check_plain(head: Any, X: Any, n_labels: int) -> None:
-    """Check torch tensors and half-precision arrays (N, D), which scikit-learn would copy, in blocks of rows."""
-    if len(X.shape) != 2 or X.shape[0] != n_labels:
-        raise ValueError(f"X has shape {tuple(X.shape)}: give one row of features for each of the {n_labels} labels.")
+def _is_checked_here(X: Any) -> bool:
+    """Say whether X is a tensor or in half precision: scikit-learn would copy it to the processor, or to float64."""
+    return is_torch_array(X) or getattr(X, "dtype", None) == np.float16
+
+
+def _check_rows(X: Any) -> Any:
+    """Return X (N, D), a tensor without its history; raises ValueError for other shapes, and for NaN, by blocks."""
+    if len(X.shape) != 2 or not all(X.shape):
+        raise ValueError(f"X has shape {tuple(X.shape)}: give rows of features, (N, D), and one of each at least.")
+    X = X.detach() if is_torch_array(X) else X
     xp = array_namespace(X)
     for start in range(0, X.shape[0], BLOCK):
-        if not bool(xp.all(xp.isfinite(X[start : start + BLOCK]))):
-            raise ValueError(f"Input X contains NaN or infinity, in rows {start} to {start + BLOCK}.")
-    head.n_features_in_ = X.shape[1]
+        finite = xp.isfinite(X[start : start + BLOCK])
+        if not bool(xp.all(finite)):
+            row = start + int(xp.argmin(xp.astype(xp.all(finite, axis=1), xp.uint8)))
+            raise ValueError(f"Input X contains NaN or infinity, first in row {row}.")
+    return X
 
 
 def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, IntArray]:
@@ -71,7 +84,7 @@ def row_weights(
     those it leaves out. Raises ValueError for other class weights, and for weights of either kind that are not finite
     numbers of 0 or more.
     """
-    own = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    own = np.ones(len(codes)) if sample_weight is None else np.asarray(plain(sample_weight), dtype=np.float64)
     if own.shape != (len(codes),):
         raise ValueError(f"sample_weight has shape {own.shape}: give one weight for each of the {len(codes)} rows.")
     if not np.isfinite(own).all() or (own < 0).any() or not own.any():
@@ -97,11 +110,16 @@ def check_class_weight(class_weight: Mapping[Any, float]) -> None:
 def begin_predict(head: Any, X: Any) -> FloatArray:
     """Check that the head is fitted and that X (M, D) fits it, and return X.
 
-    Raises scikit-learn's NotFittedError, and ValueError where X has another number of columns.
+    Raises scikit-learn's NotFittedError, and ValueError where X has NaN, another shape or another number of columns.
     """
     check_is_fitted(head)
-    checked: Any = X if is_torch_array(X) else validate_data(head, X, reset=False, dtype=DTYPES)
-    return checked  # type: ignore[no-any-return]
+    if not _is_checked_here(X):
+        return np.asarray(validate_data(head, X, reset=False, dtype=DTYPES))
+    X = _check_rows(X)
+    found, wanted = X.shape[1], head.n_features_in_
+    if found != wanted:
+        raise ValueError(f"X has {found} features, but {type(head).__name__} is expecting {wanted} features as input.")
+    return X  # type: ignore[no-any-return]
 
 
 def trained_classes(codes: IntArray, weights: FloatArray, n_classes: int) -> BoolArray:

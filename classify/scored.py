@@ -11,6 +11,7 @@ from classify.allowed import Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_fit_all, begin_predict
+from classify.plain import plain
 from classify.trials import Trial, training_rows, try_head
 
 
@@ -64,6 +65,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round, sharing what can be shared, and try each: see `classify.trials`."""
+        y = plain(y)
         for number, held_out in enumerate(rounds):
             X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
             checked, codes = begin_fit_all(heads, X_train, y_train)

@@ -12,6 +12,7 @@ from classify.calibration import fit_tempering
 from classify.errors import BadLabels
 from classify.heads import build_head, head_grid
 from classify.outcomes import Outcome, Tally
+from classify.plain import plain
 from classify.rounds import check_rounds
 
 Progress = Callable[[int, int, str], None]
@@ -64,6 +65,7 @@ def sweep(
     Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at.
     """
     started = perf_counter()
+    y, sample_weight = plain(y), plain(sample_weight)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")

@@ -17,6 +17,7 @@ from typing import Any
 from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import fit_temperature, softmax, two_columns
 from classify.contract import codes_among
+from classify.plain import plain
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def try_each(
     heads: Sequence[Any], X: FloatArray, y: AnyArray, rounds: Sequence[BoolArray], sample_weight: FloatArray | None
 ) -> Iterator[tuple[int, int, Trial]]:
     """Fit every head for every round, one after the other: the `try_grid` of heads that share nothing."""
+    y = plain(y)
     for number, held_out in enumerate(rounds):
         X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
         weighted = {} if weight is None else {"sample_weight": weight}
@@ -79,4 +81,4 @@ def training_rows(
     """Return the X, labels and weights of the rows that a round trains on: views where they are the first rows."""
     n_train = len(held_out) - int(held_out.sum())
     rows = ~held_out if held_out[:n_train].any() else slice(n_train)
-    return X[rows], y[rows], None if sample_weight is None else sample_weight[rows]
+    return X[rows], plain(y)[rows], None if sample_weight is None else plain(sample_weight)[rows]

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from classify.calibration import fit_temperature
 from classify.errors import BadLabels
 from classify.heads import build_head, list_heads
 from classify.rounds import fold_rounds, val_round
 from classify.saved import load_head, save_head
+from classify.sweep import sweep
 
 OWN = [info.name for info in list_heads()]
 SMALL = {"mlp": {"hidden": 32, "epochs": 3, "learning_rate": 0.01}}
@@ -194,11 +196,55 @@ def test_half_and_double_precision_give_the_same_head(name, dtype):
 
 @EVERY_HEAD
 def test_a_tensor_is_as_good_as_an_array(name):
-    import torch
-
     X, y = clouds()
     fitted, same = head(name).fit(X, y), head(name).fit(torch.from_numpy(X), y)
     assert same.predict_proba(torch.from_numpy(X)) == pytest.approx(fitted.predict_proba(X), abs=1e-4)
+
+
+EVERY_DOOR = pytest.mark.parametrize("name", [*OWN, "sklearn.linear_model.LogisticRegression"])
+
+
+@EVERY_DOOR
+def test_labels_and_weights_may_be_tensors_wherever_they_lie(name):
+    X, y = clouds(n_classes=2)
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=60)
+    # numpy takes no tensor with a history, as it takes none from a device.
+    far = [torch.from_numpy(each.astype(np.float64)).requires_grad_() for each in (X, y, weights)]
+    fitted, same = head(name).fit(X.astype(np.float64), y, weights), head(name).fit(*far)
+    assert same.classes_.tolist() == [0.0, 1.0]
+    assert same.predict_proba(far[0]) == pytest.approx(fitted.predict_proba(X.astype(np.float64)), abs=1e-4)
+    ((_, _, trial),) = type(same).try_grid([head(name)], *far[:2], val_round(40, 60), far[2])
+    assert len(trial.predicted) == 20
+
+
+def test_a_sweep_takes_labels_and_weights_as_tensors():
+    X, y = clouds()
+    far = torch.from_numpy(y.astype(np.float64)).requires_grad_()
+    found = sweep("ridge", X, far, rounds=val_round(40, 60), sample_weight=torch.ones(60, requires_grad=True))
+    assert found.params == sweep("ridge", X, y, rounds=val_round(40, 60)).params
+
+
+@EVERY_DOOR
+@pytest.mark.parametrize("kind", [torch.from_numpy, lambda X: X.astype(np.float16)], ids=["tensor", "half"])
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda X: X[:, :4], "X has 4 features, but .* is expecting 6 features as input"),
+        (lambda X: X[0], r"X has shape \(6,\): give rows of features"),
+        (lambda X: X[:0], r"X has shape \(0, 6\): give rows of features"),
+        (lambda X: np.where(np.arange(60)[:, None] == 17, np.nan, X), "NaN or infinity, first in row 17"),
+    ],
+    ids=["narrow", "flat", "empty", "hole"],
+)
+def test_tensors_and_half_precision_are_checked_at_predict_as_at_fit(name, kind, broken, said):
+    X, y = clouds()
+    fitted = head(name).fit(X, y)
+    for ask in (fitted.predict, fitted.predict_proba, fitted.predict_both):
+        with pytest.raises(ValueError, match=said):
+            ask(kind(broken(X)))
+    if "features, but" not in said:
+        with pytest.raises(ValueError, match=said):
+            head(name).fit(kind(broken(X)), y)
 
 
 @EVERY_HEAD
@@ -238,8 +284,6 @@ def test_a_saved_head_predicts_the_same_to_the_bit(name, labels, tmp_path):
 
 
 def test_a_sweep_over_one_class_is_refused():
-    from classify.sweep import sweep
-
     X, _ = clouds()
     with pytest.raises(BadLabels, match="Train and val hold 1 class"):
         sweep("ridge", X, np.zeros(60), rounds=val_round(40, 60))
