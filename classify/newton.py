@@ -52,7 +52,10 @@ def solve_margins(
     tol: float,
     max_steps: int,
 ) -> Iterator[Optimum]:
-    """Yield the optimum of every strength in every round, for class codes (N,) and weights (R, N)."""
+    """Yield the optimum of every strength in every round, for class codes (N,) and weights (R, N), as each is found.
+
+    A round is through with a strength when its last class is.
+    """
     wanted, n_rounds = np.array(strengths, dtype=np.float64), len(weights)
     easy = EASY / (2.0 * float(weights.sum(axis=1).max()))
     ladder = np.union1d(wanted, rungs_above(min(easy, float(wanted.min())), np.unique(wanted).tolist()))
@@ -67,10 +70,9 @@ def solve_margins(
             batch.climb(float(strength), tol=tol, max_steps=max_steps)
             found[place].theta[members] = to_numpy(batch.theta)
             found[place].n_steps[members], found[place].slope[members] = batch.n_steps, batch.slope
-    for place, strength in enumerate(ladder):
-        for setting in np.flatnonzero(wanted == strength):
-            for number in range(n_rounds):
-                yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
+            for setting in np.flatnonzero(wanted == strength):
+                for number in range(first // n_classes, (int(members[-1]) + 1) // n_classes):
+                    yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
 
 
 def curvature_fits(rows: Rows) -> bool:

@@ -49,6 +49,31 @@ def test_batches_of_one_class_change_nothing(monkeypatch):
     assert np.stack(found) == pytest.approx(np.stack(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize(("at_once", "climbs"), [(9, [1, 1, 1]), (4, [1, 2, 3]), (1, [3, 6, 9])])
+def test_a_strength_is_told_of_as_soon_as_the_last_class_of_a_round_is_through(monkeypatch, at_once, climbs):
+    done = []
+    climb = classify.newton._Batch.climb
+    monkeypatch.setattr(classify.newton._Batch, "climb", lambda *each, **how: (climb(*each, **how), done.append(1)))
+    X, codes, weights = problem(rounds=3)
+    monkeypatch.setattr(classify.newton, "CURVATURE_BYTES", at_once * 2 * 11**2 * 8)
+    strengths = [1e-3]
+    found = [
+        (len(done), o.number)
+        for o in solve_margins(Rows(X, weights), codes, weights, 3, strengths, tol=1e-8, max_steps=100)
+    ]
+    per_climb = len(done) // -(-9 // at_once)
+    assert found == [(n * per_climb, number) for number, n in enumerate(climbs)]
+
+
+def test_no_strength_waits_for_a_stronger_one(monkeypatch):
+    done = []
+    climb = classify.newton._Batch.climb
+    monkeypatch.setattr(classify.newton._Batch, "climb", lambda *each, **how: (climb(*each, **how), done.append(each)))
+    X, codes, weights = problem()
+    found = solve_margins(Rows(X, weights), codes, weights, 3, STRENGTHS[::-1], tol=1e-8, max_steps=100)
+    assert [(STRENGTHS[::-1][o.setting], done[-1][1]) for o in found] == [(C, C) for C in STRENGTHS]
+
+
 def test_too_few_steps_are_said():
     X, codes, weights = problem()
     found = list(solve_margins(Rows(X, weights), codes, weights, 3, [1e-2], tol=1e-12, max_steps=1))
