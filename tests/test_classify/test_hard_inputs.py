@@ -17,7 +17,7 @@ EVERY_HEAD = pytest.mark.parametrize("name", OWN)
 
 
 def head(name, **params):
-    return build_head(name, **SMALL.get(name, {}), **params)
+    return build_head(name, **{**SMALL.get(name, {}), **params})
 
 
 def clouds(n=60, feature_dim=6, n_classes=3, seed=0, apart=4.0, dtype=np.float32):
@@ -106,15 +106,19 @@ def test_a_number_that_is_none_is_refused_at_fit_and_predict(name, bad, said):
         fitted.predict(broken)
 
 
+# Two rows of a class in 12 columns, 1,000 classes well apart: what else than its defaults a head needs for them.
+FOR_A_THOUSAND = {"logistic": {"C": 1.0}, "linear_svm": {"C": 1.0}, "knn": {"k": 1}, "mlp": {"epochs": 20}}
+
+
 @EVERY_HEAD
 def test_a_thousand_classes(name):
-    X, y = clouds(n=2000, feature_dim=12, n_classes=1000, apart=8.0)
-    fitted = head(name).fit(X, y)
-    proba = fitted.predict_proba(X[:50])
+    X, y = clouds(n=4000, feature_dim=12, n_classes=1000, apart=8.0)
+    fitted = head(name, **FOR_A_THOUSAND.get(name, {})).fit(X[:2000], y[:2000])
+    proba, predicted = fitted.predict_proba(X[2000:]), fitted.predict(X[2000:])
     assert finite(proba, 1000)
-    assert (fitted.predict(X[:50]) == proba.argmax(axis=1)).all()
-    # Chance is one in a thousand; two rows of a class are few for some.
-    assert np.mean(fitted.predict(X[:200]) == y[:200]) > 0.05
+    assert (predicted == proba.argmax(axis=1)).all()
+    # Least squares of signs hide a class that lies between others (Hastie et al. 2009, section 4.2) in few columns.
+    assert np.mean(predicted == y[2000:]) > (0.5 if name == "ridge" else 0.97)
 
 
 @EVERY_HEAD
@@ -168,14 +172,24 @@ def test_the_temperature_is_that_of_the_rows_whose_class_was_trained(name):
     assert left == pytest.approx(1.0, rel=1e-2)
 
 
+# One row cannot move what is least squares, a vote of ten, or a batch now and then: they need its class weighed up.
+OUTVOTED = {"ridge", "knn", "mlp"}
+
+
 @EVERY_HEAD
-def test_one_in_ten_thousand_is_learned_without_losing_the_rest(name):
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_one_in_ten_thousand_is_learned_without_losing_the_rest(name, class_weight):
     rng = np.random.default_rng(0)
     y = (np.arange(10_001) == 5_000).astype(int)
     X = (rng.normal(size=(10_001, 4)) + 20.0 * y[:, None]).astype(np.float32)
-    fitted = head(name).fit(X, y)
+    few = {"n_landmarks": 100} if name == "rbf_svm" else {}
+    fitted = head(name, class_weight=class_weight, **few).fit(X, y)
+    predicted = fitted.predict(X)
     assert finite(fitted.predict_proba(X[4_990:5_010]), 2)
-    assert np.mean(fitted.predict(X) == y) > 0.999
+    # By cosine a few common rows have the rare one among their ten nearest.
+    assert np.mean(predicted[y == 0] == 0) > (0.998 if (name, class_weight) == ("knn", "balanced") else 0.9999)
+    if class_weight == "balanced" or name not in OUTVOTED:
+        assert predicted[5_000] == 1
 
 
 @EVERY_HEAD
