@@ -48,8 +48,11 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
 
         minimise  -(1 / (N + 1)) (sum_i log p_{i, y_i} + mean_ic log p_ic),     p = softmax(s / T)
 
-    The loss is convex in 1 / T: Newton's method there, halving (in log T) where a step leaves the bracket.
+    The loss is convex in 1 / T: Newton's method there, halving (in log T) where a step leaves the bracket. Without
+    a row it is 1.
     """
+    if not len(y):
+        return 1.0
     N, rows = len(y), np.arange(len(y))
     scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     right, share = float(scores[rows, y].sum() + scores.mean()), 1.0 + 1.0 / N

@@ -1,10 +1,11 @@
 """The nearest class mean: the least that a head can be, and the same with the means shrunken."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from classify.allowed import POSITIVE, Allowed, Choice, Range
 from classify.arrays import FloatArray, IntArray
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
@@ -28,6 +29,11 @@ class CentroidHead(MomentsHead):
     of rows or of classes, count rows more than once; the prior is a class's share of them.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "metric": Choice("euclidean", "cosine"),
+        "shrink": Range("0, for none, or more", least=0.0),
+        "temperature": POSITIVE,
+    }
     coef_: FloatArray
     intercept_: FloatArray
 
@@ -55,8 +61,6 @@ class CentroidHead(MomentsHead):
 
     def _shrunken(self, means: FloatArray, counts: FloatArray) -> FloatArray:
         """Return the centroids (C, D) of standardised class means (C, D) of classes with these counts (C,)."""
-        if not self.shrink >= 0:
-            raise ValueError(f"shrink={self.shrink!r} is not possible: use 0, for none, or more.")
         step = self.shrink * np.sqrt(np.maximum(1.0 / counts - 1.0 / counts.sum(), 0.0))[:, None]
         return np.asarray(np.sign(means) * np.maximum(np.abs(means) - step, 0.0))
 
@@ -64,10 +68,8 @@ class CentroidHead(MomentsHead):
         """Return weights (C, D) and intercept (C,) for centroids (C, D)."""
         if self.metric == "euclidean":
             return centroids, np.log(counts / counts.sum()) - 0.5 * (centroids**2).sum(axis=1)
-        if self.metric == "cosine":
-            length = np.linalg.norm(centroids, axis=1, keepdims=True)
-            return centroids / np.where(length > 0, length, 1.0), np.zeros(len(centroids))
-        raise ValueError(f"metric={self.metric!r} is unknown: use 'euclidean' or 'cosine'.")
+        length = np.linalg.norm(centroids, axis=1, keepdims=True)
+        return centroids / np.where(length > 0, length, 1.0), np.zeros(len(centroids))
 
     @classmethod
     def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -11,10 +11,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import has_fit_parameter
 
+from classify.allowed import POSITIVE, Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_predict, row_weights
 from classify.errors import HeadFailed
+from classify.plain import plain
 from classify.trials import Trial, try_each
 
 # What scikit-learn's classifiers raise on rows that they cannot take; CategoricalNB an IndexError for a new category.
@@ -33,6 +35,8 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     predictions, 1 for the prediction and 0 for the rest.
     """
 
+    allowed: ClassVar[Allowed] = {"temperature": POSITIVE}
+    common: ClassVar[tuple[str, ...]] = ()
     classes_: AnyArray
 
     def __init__(self, estimator: Any, *, temperature: float = 1.0) -> None:
@@ -45,6 +49,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises ValueError for weights where the estimator takes none, HeadFailed where it cannot be fitted.
         """
         X, codes = begin_fit(self, X, y)
+        X = plain(X)
         self.estimator_ = clone(self.estimator)
         if sample_weight is not None:
             if not has_fit_parameter(self.estimator_, "sample_weight"):
@@ -59,7 +64,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return what the estimator predicts for X (M, D): labels (M,). Raises HeadFailed where it cannot."""
-        X = begin_predict(self, X)
+        X = plain(begin_predict(self, X))
         with naming(self.estimator_, "predict"):
             predicted: AnyArray = self.estimator_.predict(X)
         return predicted
@@ -67,7 +72,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @available_if(_has_only_scores)  # type: ignore[untyped-decorator]
     def decision_function(self, X: FloatArray) -> FloatArray:
         """Return the estimator's scores of X (M, D), where it has scores but no probabilities: (M, C) or (M,)."""
-        X = begin_predict(self, X)
+        X = plain(begin_predict(self, X))
         with naming(self.estimator_, "predict"):
             return np.asarray(self.estimator_.decision_function(X))
 
@@ -75,7 +80,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities (M, C) of X (M, D)."""
         if hasattr(self, "decision_function"):
             return softmax(two_columns(self.decision_function(X)) / self.temperature)
-        X = begin_predict(self, X)
+        X = plain(begin_predict(self, X))
         if hasattr(self.estimator_, "predict_proba"):
             with naming(self.estimator_, "predict"):
                 return np.asarray(self.estimator_.predict_proba(X))

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from classify.allowed import OPTIONAL, Allowed, Choice, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
 from classify.kernels import centre
@@ -50,6 +51,12 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     A class weight multiplies votes and prior instead.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "k": Range("1 neighbour or more, a whole number", least=1.0, whole=True),
+        "metric": Choice(*METRICS),
+        "sharpness": OPTIONAL,
+    }
+    common: ClassVar[tuple[str, ...]] = ()
     classes_: AnyArray
 
     def __init__(
@@ -69,7 +76,6 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Keep the rows of X (N, D), their labels y (N,) and weights (N,); rows without a weight are left out."""
         X, codes = begin_fit(self, X, y)
         X = plain(X)
-        self._check()
         counts, factors = self._weights(codes, sample_weight)
         kept = counts > 0
         self.rows_, self.codes_, self.counts_ = (
@@ -109,7 +115,6 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, codes = begin_fit_all(heads, X, y)
         X = plain(X)
         for head in heads:
-            head._check()
             counts, head.factors_ = head._weights(codes, sample_weight)
         origin, _ = centre(X, counts)
         metrics = sorted({head.metric for head in heads})
@@ -126,12 +131,6 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def _needs_variance(self) -> bool:
         return self.metric == "euclidean" and self.sharpness is not None
-
-    def _check(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"metric={self.metric!r} is unknown: use 'cosine' or 'euclidean'.")
-        if self.k < 1:
-            raise ValueError(f"k={self.k!r} is not possible: use 1 neighbour or more.")
 
     def _weights(self, codes: IntArray, sample_weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:
         """Return how often each row counts, (N,), and what the votes of each class are multiplied with, (C,)."""

@@ -31,7 +31,7 @@ NOISE = 8.0
 # A member whose slope has not fallen for so many passes is at the end of its arithmetic.
 PATIENCE = 40
 # Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
-SLACK = 10.0
+SLACK = 3.0
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """Linear discriminant analysis with a shrunk covariance."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from classify.allowed import SHARE, Allowed
 from classify.arrays import FloatArray, IntArray
 from classify.linear import LinearHead
 from classify.paths import Optimum
@@ -21,6 +22,8 @@ class LDAHead(LinearHead):
     shrinkage). Weights of rows and classes count rows more than once. Probabilities are the softmax of the scores, the
     posterior of the model.
     """
+
+    allowed: ClassVar[Allowed] = {"shrinkage": SHARE}
 
     def __init__(self, shrinkage: float = 0.1, *, class_weight: str | Mapping[Any, float] | None = None) -> None:
         self.shrinkage = shrinkage

@@ -31,6 +31,8 @@ class LinearHead(ScoredHead):
 
     # Whether it minimises a loss and a ridge penalty by descent, whose matrices are D by D.
     descends: ClassVar[bool] = False
+    # Settings of several class weights are solved one class weight after the other.
+    common: ClassVar[tuple[str, ...]] = ()
     coef_: FloatArray
     intercept_: FloatArray
     n_iter_: int

@@ -1,8 +1,9 @@
 """Linear support vector machine."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from classify.allowed import COUNT, OPTIONAL, POSITIVE, Allowed
 from classify.arrays import FloatArray, IntArray
 from classify.linear import LinearHead, tightest
 from classify.losses import SquaredHingeLoss
@@ -26,6 +27,7 @@ class LinearSVMHead(LinearHead):
     """
 
     descends = True
+    allowed: ClassVar[Allowed] = {"C": POSITIVE, "temperature": POSITIVE, "tol": OPTIONAL, "max_iter": COUNT}
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """Multinomial logistic regression: the linear probe itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from classify.allowed import COUNT, OPTIONAL, POSITIVE, Allowed
 from classify.arrays import FloatArray, IntArray
 from classify.linear import LinearHead, tightest
 from classify.losses import SoftmaxLoss
@@ -25,6 +26,7 @@ class LogisticHead(LinearHead):
     """
 
     descends = True
+    allowed: ClassVar[Allowed] = {"C": POSITIVE, "tol": OPTIONAL, "max_iter": COUNT}
 
     def __init__(
         self,

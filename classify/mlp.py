@@ -1,23 +1,25 @@
 """The classic top: one hidden layer, all settings of its grid trained side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 
+from classify.allowed import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.batches import Batches
-from classify.calibration import fit_temperature, softmax
-from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
+from classify.calibration import softmax
+from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
 from classify.race import Runner, follow, race, say_who_left
 from classify.scaling import Scaling
-from classify.trials import Trial
+from classify.trials import Trial, judge_scores
 
 # Rows per matrix product at prediction: 8192 x 1024 float32 is 34 MB.
 BLOCK = 8192
@@ -47,6 +49,17 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Prediction needs numpy only.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "hidden": COUNT,
+        "learning_rate": POSITIVE,
+        "dropout": Range("a number from 0 to below 1", least=0.0, below=1.0),
+        "weight_decay": NOT_NEGATIVE,
+        "batch_size": COUNT,
+        "epochs": COUNT,
+        "patience": COUNT,
+        "temperature": POSITIVE,
+    }
+    common: ClassVar[tuple[str, ...]] = ("class_weight", "batch_size", "patience", "device", "random_state")
     classes_: AnyArray
 
     def __init__(
@@ -119,12 +132,18 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, codes = begin_fit_all(heads, X, y)
         weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
         first: list[Runner] = []
+        classes = heads[0].classes_
         for number, held_out in enumerate(rounds):
+            trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
             ended: list[Runner] = []
             for runner in Training(heads, X, codes, weights, held_out).race(first):
                 ended.append(runner)
                 note = "" if first or len(ended) < len(heads) else say_who_left(ended)
-                yield runner.setting, number, _trial(heads[runner.setting], runner, codes[held_out], note)
+                yield (
+                    runner.setting,
+                    number,
+                    _trial(heads[runner.setting], runner, classes[codes[held_out]], trained, note),
+                )
             first = first or sorted(ended, key=lambda runner: runner.setting)
 
     def _scores(self, X: FloatArray) -> FloatArray:
@@ -195,10 +214,9 @@ def common_scaling(X: FloatArray, codes: IntArray, n_classes: int, weights: Floa
     return Scaling(moments.mean(), np.full(X.shape[1], common if common > 0 else 1.0))
 
 
-def _trial(head: MLPHead, runner: Runner, codes: IntArray, note: str) -> Trial:
-    finite = bool(np.isfinite(runner.rank[1]))
-    if not finite:
-        note = f"learning_rate={head.learning_rate:g}, dropout={head.dropout:g}: training diverged."
-    decided = {"epochs": runner.epoch, "temperature": fit_temperature(runner.scores, codes)}
-    proba = softmax(runner.scores / decided["temperature"])
-    return Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)], decided, finite, note)
+def _trial(head: MLPHead, runner: Runner, labels: AnyArray, trained: BoolArray, note: str) -> Trial:
+    head.converged_ = bool(np.isfinite(runner.rank[1]))
+    diverged = f"learning_rate={head.learning_rate:g}, dropout={head.dropout:g}: training diverged."
+    head.note_ = note if head.converged_ else diverged
+    judged = judge_scores(head, runner.scores, labels, trained)
+    return replace(judged, decided={"epochs": runner.epoch, **judged.decided})

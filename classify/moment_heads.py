@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ TOGETHER_BYTES = 64 * 2**20
 class MomentsHead(ScoredHead):
     """What such heads share: one pass over the rows serves every setting and every round."""
 
+    common: ClassVar[tuple[str, ...]] = ("class_weight",)
     class_weight: str | Mapping[Any, float] | None
 
     @abstractmethod

@@ -1,10 +1,11 @@
 """Gaussian naive Bayes: every column by itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from classify.allowed import POSITIVE, Allowed, Range
 from classify.arrays import FloatArray, IntArray
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
@@ -29,6 +30,10 @@ class NaiveBayesHead(MomentsHead):
     score = squares_ z^2 + coef_ z + intercept_, in float64.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "smoothing": Range("more than 0, for instance 0.01", above=0.0),
+        "temperature": POSITIVE,
+    }
     mean_: FloatArray
     squares_: FloatArray
     coef_: FloatArray
@@ -46,8 +51,6 @@ class NaiveBayesHead(MomentsHead):
         self.temperature = temperature
 
     def _learn(self, moments: Moments, like: FloatArray) -> Self:
-        if not self.smoothing > 0:
-            raise ValueError(f"smoothing={self.smoothing!r} is not possible: use more than 0, for instance 0.01.")
         largest = float(moments.total().max())
         variance = moments.variances + self.smoothing * (largest if largest > 0 else 1.0)
         self.mean_ = moments.mean()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import is_numpy_array
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
@@ -32,8 +32,8 @@ SCORES_BYTES = 64 * 2**20
 # A block of rows, in bytes.
 BLOCK_BYTES = 16 * 2**20
 Solve = Callable[[Any], Any]
-# By the H of the step before, an optimum is one if its slope is below this part of what the true H must show.
-STALE = 0.5
+# Where more rows than this part of the columns have gone, a new H costs no more than the old one without them.
+GONE = 1 / 8
 # Stands for the penalty that the intercept does not have, so that H is never singular.
 LEAST = 1e-6
 # Steps of the line search, itself a Newton method in one dimension kept within a bracket.
@@ -52,7 +52,10 @@ def solve_margins(
     tol: float,
     max_steps: int,
 ) -> Iterator[Optimum]:
-    """Yield the optimum of every strength in every round, for class codes (N,) and weights (R, N)."""
+    """Yield the optimum of every strength in every round, for class codes (N,) and weights (R, N), as each is found.
+
+    A round is through with a strength when its last class is.
+    """
     wanted, n_rounds = np.array(strengths, dtype=np.float64), len(weights)
     easy = EASY / (2.0 * float(weights.sum(axis=1).max()))
     ladder = np.union1d(wanted, rungs_above(min(easy, float(wanted.min())), np.unique(wanted).tolist()))
@@ -67,10 +70,9 @@ def solve_margins(
             batch.climb(float(strength), tol=tol, max_steps=max_steps)
             found[place].theta[members] = to_numpy(batch.theta)
             found[place].n_steps[members], found[place].slope[members] = batch.n_steps, batch.slope
-    for place, strength in enumerate(ladder):
-        for setting in np.flatnonzero(wanted == strength):
-            for number in range(n_rounds):
-                yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
+            for setting in np.flatnonzero(wanted == strength):
+                for number in range(first // n_classes, (int(members[-1]) + 1) // n_classes):
+                    yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
 
 
 def curvature_fits(rows: Rows) -> bool:
@@ -105,6 +107,7 @@ class _Batch:
         self.active = np.zeros((rows.shape[0], n_members), dtype=bool)
         self.sums = [self.xp.zeros((width, width), dtype=rows.dtype, device=rows.device) for _ in number]
         self.inverse: list[Solve | None] = [None for _ in number]
+        self.strength = np.zeros(n_members)
         self.before: list[tuple[float, Any]] = []
         self.n_steps, self.slope = np.zeros(n_members, int), np.zeros(n_members)
 
@@ -115,9 +118,8 @@ class _Batch:
         going = np.arange(len(self.number))
         for _ in range(max_steps + 1):
             value, gradient = self._look(slack, strength, going)
-            stale = self._slope(self._by_last(gradient, going), value)
-            self.slope[going] = stale
-            left = np.flatnonzero(~(stale <= STALE * tol))
+            self.slope[going] = self._slope(self._by_last(slack, gradient, going, tol**2 * value), value)
+            left = np.flatnonzero(~(self.slope[going] <= tol))
             if not len(left):
                 break
             going, value, gradient = going[left], value[left], gradient[self.rows.array(left, self.xp.int64)]
@@ -221,18 +223,41 @@ class _Batch:
         tiny = np.finfo(np.float64).tiny
         return np.where(usable, np.sqrt(np.where(usable, decrement, 0.0) / np.maximum(value, tiny)), np.inf)
 
-    def _by_last(self, gradient: Any, going: IntArray) -> FloatArray:
-        """Return g^T H^-1 g (M,) by the last H of each member; infinite for those that have none.
+    def _by_last(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
+        """Return at least g^T H^-1 g (M,), by the last H of each member; infinite for those that have none.
 
-        As long as no row comes in, that is at least what the true H would give: H grows with C, and with the rows.
+        H grows with C, and with the rows that come in: by the last one, without the rows that have gone since, it is no
+        less than the true one. Those rows are looked at only where without that it would be `enough` (M,), or less.
         """
-        last = [self.inverse[member] for member in going.tolist()]
-        return np.array(
-            [
-                np.inf if solve is None else float(right @ solve(right))
-                for solve, right in zip(last, gradient, strict=True)
-            ]
-        )
+        found = np.full(len(going), np.inf)
+        for place, (member, right) in enumerate(zip(going.tolist(), gradient, strict=True)):
+            solve = self.inverse[member]
+            if solve is not None:
+                solved = solve(right)
+                found[place] = float(right @ solved)
+                if found[place] <= enough[place]:
+                    found[place] += self._by_gone(slack, solve, solved, member)
+        return found
+
+    def _by_gone(self, slack: FloatArray, solve: Solve, solved: Any, member: int) -> float:
+        """Return what g^T H^-1 g gains, x = H^-1 g being solved, when a member's H loses the rows no longer active.
+
+            g^T (H - U U^T)^-1 g - g^T H^-1 g = b^T (1 - U^T H^-1 U)^-1 b,     b = U^T x     (Woodbury)
+
+        with a column sqrt(2 C w) [z 1] of U for each. Infinite where they are many, or H would be singular without.
+        """
+        gone = np.flatnonzero(self.active[:, member] & ~(slack[:, member] > 0))
+        if len(gone) > GONE * len(solved):
+            return float("inf")
+        if not len(gone):
+            return 0.0
+        roots = np.sqrt(2.0 * self.strength[member] * self.weights[gone, member])
+        rows = self.rows.edged(gone, int(self.number[member]), roots)
+        lost, without = to_numpy(rows @ solved), np.eye(len(gone)) - to_numpy(rows @ solve(rows.T))
+        try:
+            return float(lost @ cho_solve(cho_factor(without), lost))
+        except np.linalg.LinAlgError:
+            return float("inf")
 
     def _newton_step(
         self, slack: FloatArray, gradient: Any, strength: float, going: IntArray
@@ -254,6 +279,7 @@ class _Batch:
         for right, member in zip(gradient, going.tolist(), strict=True):
             self.inverse[member] = None  # makes room for the next
             solve = self.inverse[member] = self._factorise(strength, member)
+            self.strength[member] = strength
             steps.append(self.xp.full_like(right, self.xp.nan) if solve is None else -solve(right))
         step = self.xp.stack(steps)
         return step, -np.einsum("md,md->m", to_numpy(gradient).astype(np.float64), to_numpy(step))

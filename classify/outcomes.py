@@ -33,8 +33,20 @@ class Outcome:
         return {"params": self.params, **told}
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best setting so far, its place in the grid, and what it said about all held-out rows (M, C)."""
+
+    outcome: Outcome
+    setting: int
+    proba: FloatArray
+
+
 class Tally:
-    """Collects trials; a setting that is through all rounds is scored; only the best one's predictions are kept."""
+    """Collects trials; a setting that is through all rounds is scored; only the best one's predictions are kept.
+
+    It can be read wherever it was interrupted.
+    """
 
     def __init__(
         self, grid: Sequence[dict[str, Any]], rounds: Sequence[BoolArray], classes: AnyArray, codes: IntArray
@@ -43,29 +55,39 @@ class Tally:
         self.looked_at = np.logical_or.reduce(list(rounds))
         self.trials: list[dict[int, Trial]] = [{} for _ in grid]
         self.seconds = [0.0] * len(grid)
+        self.n_trials, self.n_steps = 0, len(grid) * len(rounds) + 1
         self.outcomes: dict[int, Outcome] = {}
-        self.best: tuple[tuple[float, float], int] | None = None
-        """Rank and place of the best setting so far; of equals the first of the grid."""
-        self.best_proba: FloatArray = np.empty((0, 0))
-        """What it said about all held-out rows (M, C), in their order."""
+        self.best: Best | None = None
+        """Of equals the first of the grid."""
 
     def add(self, setting: int, number: int, trial: Trial, seconds: float) -> None:
         """Take in what a setting did in a round; the seconds since the last one are counted as its own."""
         self.trials[setting][number] = trial
         self.seconds[setting] += seconds
+        self.n_trials += 1
         if len(self.trials[setting]) == len(self.rounds):
             ordered = [self.trials[setting].pop(each) for each in range(len(self.rounds))]
-            self.outcomes[setting] = self._join(setting, ordered)
+            outcome, proba = self._join(setting, ordered)
+            self.outcomes[setting] = outcome
+            if self.best is None or (outcome.rank(), setting) < (self.best.outcome.rank(), self.best.setting):
+                self.best = Best(outcome, setting, proba)
 
     def best_so_far(self) -> str:
         """Return the best accuracy of the settings that are through, as a few words."""
-        return "" if self.best is None else f"best so far {-self.best[0][0]:.2%}"
+        return "" if self.best is None else f"best so far {self.best.outcome.metrics['accuracy']:.2%}"
 
-    def finish(self) -> list[Outcome]:
-        """Return the outcomes in the order of the grid."""
-        return [self.outcomes[setting] for setting in range(len(self.grid))]
+    def chosen(self) -> Best:
+        """Return the best setting; raises ValueError where none is through all rounds."""
+        if self.best is None:
+            raise ValueError("No setting is through all rounds.")
+        return self.best
 
-    def _join(self, setting: int, trials: Sequence[Trial]) -> Outcome:
+    def through(self) -> list[Outcome]:
+        """Return the outcomes of the settings that are through, in the order of the grid."""
+        return [self.outcomes[setting] for setting in sorted(self.outcomes)]
+
+    def _join(self, setting: int, trials: Sequence[Trial]) -> tuple[Outcome, FloatArray]:
+        """Return the outcome of a setting, and what it said about all held-out rows (M, C), in their order."""
         proba = np.zeros((len(self.codes), len(self.classes)), dtype=trials[0].proba.dtype)
         predicted = np.zeros(len(self.codes), dtype=int)
         for trial, held_out in zip(trials, self.rounds, strict=True):
@@ -80,9 +102,7 @@ class Tally:
             tuple(trial.note for trial in trials if trial.note),
             self.seconds[setting],
         )
-        if self.best is None or (outcome.rank(), setting) < self.best:
-            self.best, self.best_proba = (outcome.rank(), setting), proba[seen]
-        return outcome
+        return outcome, proba[seen]
 
 
 def agree(decided: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Features of any kind as numpy: what heads do that cannot work on a torch tensor where it lies."""
+"""Arrays of any kind as numpy: labels and weights, and features where a head cannot work on a tensor where it lies."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import numpy as np
 from classify.arrays import FloatArray
 
 
-def plain(X: Any) -> FloatArray:
-    """Return X (N, D) as a numpy array: an array or memory map as it is, a tensor from its device, shared if it can."""
+def plain(X: Any) -> Any:
+    """Return X (N, D), or numbers (N,), as numpy: a tensor from its device, shared if it can, others as they are."""
     return np.asarray(X.detach().cpu().numpy()) if hasattr(X, "detach") else X
 
 

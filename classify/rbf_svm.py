@@ -1,15 +1,15 @@
 """Support vector machine with the RBF kernel: exact while that is quick, by landmarks beyond."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.svm import SVC
 from sklearn.utils import check_random_state
 
+from classify.allowed import COUNT, POSITIVE, Allowed, Choice
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.calibration import fit_temperature, softmax
-from classify.contract import begin_fit_all, row_weights
+from classify.contract import begin_fit_all, row_weights, trained_classes
 from classify.coupling import couple, pair_columns
 from classify.foreign import fit_noting_convergence
 from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
@@ -17,7 +17,7 @@ from classify.landmarks import solve_landmarks
 from classify.plain import plain, working, working_dtype
 from classify.rows import scores_of
 from classify.scored import ScoredHead
-from classify.trials import Trial
+from classify.trials import Trial, judge_scores
 
 # Up to here the kernel matrix (10,000 x 10,000 float64, 800 MB) fits and libsvm ends in seconds.
 EXACT_ROWS = 10_000
@@ -46,6 +46,14 @@ class RBFSVMHead(ScoredHead):
     in `ScoredHead`.
     """
 
+    allowed: ClassVar[Allowed] = {
+        "C": POSITIVE,
+        "gamma": POSITIVE,
+        "method": Choice("auto", "exact", "nystroem"),
+        "n_landmarks": COUNT,
+        "temperature": POSITIVE,
+    }
+    common: ClassVar[tuple[str, ...]] = ("class_weight", "method", "n_landmarks", "random_state")
     method_: str
     origin_: FloatArray
     gamma_: float
@@ -86,15 +94,9 @@ class RBFSVMHead(ScoredHead):
         weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
         classes = heads[0].classes_
         for setting, number, scores in heads[0]._fits(heads, X, codes, weights, rounds):
-            head, held_out = heads[setting], codes[rounds[number]]
-            temperature = fit_temperature(scores, held_out)
-            proba = softmax(scores / temperature)
-            decided = {"temperature": temperature}
-            yield (
-                setting,
-                number,
-                Trial(classes, proba, classes[scores.argmax(axis=1)], decided, head.converged_, head.note_),
-            )
+            held_out = rounds[number]
+            trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
+            yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]], trained)
 
     def _fits(
         self,
@@ -114,8 +116,6 @@ class RBFSVMHead(ScoredHead):
         return solve(heads, X, codes, weights, rounds)
 
     def _choose(self, n_rows: int, n_classes: int) -> str:
-        if self.method not in ("auto", "exact", "nystroem"):
-            raise ValueError(f"method={self.method!r} is unknown: use 'auto', 'exact' or 'nystroem'.")
         if self.method != "auto":
             return self.method
         return "exact" if n_rows <= EXACT_ROWS and n_classes <= EXACT_CLASSES else "nystroem"

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from classify.allowed import NOT_NEGATIVE, POSITIVE, Allowed, check_parameters
 from classify.arrays import AnyArray, FloatArray, IntArray
 from classify.contract import begin_fit, row_weights
 from classify.linear import LinearHead
@@ -29,6 +30,8 @@ class RidgeHead(LinearHead):
     scores approximate signs, not log odds: see `temperature` in `ScoredHead`. `leave_one_out` judges any number of
     strengths by all rows at once.
     """
+
+    allowed: ClassVar[Allowed] = {"alpha": NOT_NEGATIVE, "temperature": POSITIVE}
 
     def __init__(
         self,
@@ -84,6 +87,8 @@ def leave_one_out(
     s_i being the score of the fit on all rows (Allen 1974; Golub, Heath and Wahba 1979). The standardisation and the
     class weights are those of all rows. X (N, D), y (N,), sample_weight (N,). Raises ValueError as `fit` does.
     """
+    for alpha in alphas:
+        check_parameters(RidgeHead(alpha))
     head = RidgeHead(class_weight=class_weight)
     X, codes = begin_fit(head, X, y)
     own = row_weights(None, head.classes_, codes, sample_weight)

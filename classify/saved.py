@@ -1,6 +1,7 @@
 """A fitted head as a folder, without pickle.
 
-    head.json           format, head name, parameters, learned values that are not arrays, the caller's meta, SHA-256
+    head.json           format, head name, parameters, learned values that are not arrays, the caller's meta, SHA-256;
+                        a number that is none, such as an infinite slope, is null there
     head.safetensors    every learned array exactly, so that predictions after loading are the same to the bit
     head.skops          instead, for a scikit-learn classifier; its types are checked against an allow-list at loading
 
@@ -8,11 +9,13 @@ The folder appears whole or not at all: it is written beside its place under a t
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 import numpy as np
@@ -44,10 +47,13 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        document, blob = _describe(head)
-        (fresh / document["file"]).write_bytes(blob)
-        document |= {"format": FORMAT, "sha256": sha256(blob).hexdigest(), "meta": dict(meta)}
-        (fresh / "head.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        document = _write_arrays(head, fresh)
+        path = fresh / document["file"]
+        document |= {"format": FORMAT, "sha256": _digest(path), "meta": dict(meta)}
+        text = json.dumps(_plain(document), indent=2, allow_nan=False)
+        (fresh / "head.json").write_text(text + "\n", encoding="utf-8")
+        # safetensors keeps its files to their owner.
+        path.chmod(S_IMODE((fresh / "head.json").stat().st_mode))
         if root.exists():
             root.rename(Path(scratch) / "replaced")
         fresh.rename(root)
@@ -61,10 +67,10 @@ def load_head(root: Path) -> LoadedHead:
     root = Path(root)
     document = _read_document(root)
     try:
-        blob = (root / document["file"]).read_bytes()
-        if sha256(blob).hexdigest() != document["sha256"]:
-            raise SavedHeadError(f"{root / document['file']} is damaged, its SHA-256 differs: {AGAIN}")
-        head = _load_foreign(root, blob) if document["name"] == FOREIGN else _load_own(document, blob)
+        path = root / document["file"]
+        if _digest(path) != document["sha256"]:
+            raise SavedHeadError(f"{path} is damaged, its SHA-256 differs: {AGAIN}")
+        head = _load_foreign(path) if document["name"] == FOREIGN else _load_own(document, path)
         return LoadedHead(head, document["meta"])
     except SavedHeadError:
         raise
@@ -75,20 +81,27 @@ def load_head(root: Path) -> LoadedHead:
 AGAIN = "train and save it again."
 
 
-def _describe(head: Any) -> tuple[dict[str, Any], bytes]:
-    """Return the document of a fitted head and the content of the file beside it."""
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _write_arrays(head: Any, folder: Path) -> dict[str, Any]:
+    """Write what a fitted head learned into a file of the folder; return the document that goes beside it."""
     if not hasattr(head, "classes_"):
         raise SavedHeadError(f"{type(head).__name__} is not fitted: fit it before it is saved.")
     name = _name_of(head)
     if name == FOREIGN:
-        return {"name": FOREIGN, "file": "head.skops"}, _dump_foreign(head)
-    from safetensors.numpy import save
+        (folder / "head.skops").write_bytes(_dump_foreign(head))
+        return {"name": FOREIGN, "file": "head.skops"}
+    from safetensors.numpy import save_file
 
     learned = {key: value for key, value in vars(head).items() if key.endswith("_")}
     arrays = {key: np.ascontiguousarray(value) for key, value in learned.items() if _is_numeric(value)}
-    values = {key: _plain(value) for key, value in learned.items() if key not in arrays}
-    document = {"name": name, "file": "head.safetensors", "params": head.get_params(deep=False), "learned": values}
-    return document, save(arrays)
+    save_file(arrays, folder / "head.safetensors")
+    values = {key: _textual(value) for key, value in learned.items() if key not in arrays}
+    params = {key: _keyed(value) for key, value in head.get_params(deep=False).items()}
+    return {"name": name, "file": "head.safetensors", "params": params, "learned": values}
 
 
 def _name_of(head: Any) -> str:
@@ -101,7 +114,18 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a learned value as JSON: text arrays become {"text": [...]}."""
+    """Return a value as JSON has it: numbers of numpy as Python's, those that are none as null."""
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _textual(value: Any) -> Any:
+    """Return a learned value that is no array of numbers; an array of text becomes {"text": [...]}."""
     if isinstance(value, np.ndarray):
         return {"text": value.tolist(), "dtype": "object" if value.dtype.kind == "O" else "str"}
     return value
@@ -109,6 +133,19 @@ def _plain(value: Any) -> Any:
 
 def _restored(value: Any) -> Any:
     return np.array(value["text"], dtype=value["dtype"]) if isinstance(value, dict) else value
+
+
+def _keyed(value: Any) -> Any:
+    """Return a parameter; a mapping whose keys JSON would turn into text becomes {"pairs": [[key, value], ...]}."""
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        return {"pairs": list(value.items())}
+    return value
+
+
+def _rekeyed(value: Any) -> Any:
+    # The weight of a class called "pairs" would be a number.
+    is_keyed = isinstance(value, dict) and isinstance(value.get("pairs"), list)
+    return dict(value["pairs"]) if is_keyed else value
 
 
 def _read_document(root: Path) -> dict[str, Any]:
@@ -128,17 +165,18 @@ def _read_document(root: Path) -> dict[str, Any]:
     return checked
 
 
-def _load_own(document: Mapping[str, Any], blob: bytes) -> Any:
+def _load_own(document: Mapping[str, Any], path: Path) -> Any:
     from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors.numpy import load_file
 
     if document["name"] not in HEADS:
         raise SavedHeadError(f"The head '{document['name']}' is unknown to this version: {AGAIN}")
     try:
-        arrays = load(blob)
+        arrays = load_file(path)
     except SafetensorError as error:
         raise SavedHeadError(f"head.safetensors cannot be read ({error}): {AGAIN}") from error
-    head = build_head(document["name"]).set_params(**document["params"])
+    params = {key: _rekeyed(value) for key, value in document["params"].items()}
+    head = build_head(document["name"]).set_params(**params)
     for key, value in {**arrays, **document["learned"]}.items():
         if not key.isidentifier() or not key.endswith("_") or key.startswith("_"):
             raise SavedHeadError(f"'{key}' is not something a head learns: {AGAIN}")
@@ -154,15 +192,16 @@ def _dump_foreign(head: Any) -> bytes:
     return blob
 
 
-def _load_foreign(root: Path, blob: bytes) -> Any:
+def _load_foreign(path: Path) -> Any:
     from zipfile import BadZipFile
 
     from skops.io import loads
 
+    blob = path.read_bytes()  # once: what is loaded is what was checked
     try:
         return loads(blob, trusted=_trusted_types(blob))
     except BadZipFile as error:
-        raise SavedHeadError(f"{root / 'head.skops'} cannot be read ({error}): {AGAIN}") from error
+        raise SavedHeadError(f"{path} cannot be read ({error}): {AGAIN}") from error
 
 
 def _trusted_types(blob: bytes) -> list[str]:

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from classify.allowed import Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_fit_all, begin_predict
+from classify.plain import plain
 from classify.trials import Trial, training_rows, try_head
 
 
@@ -20,6 +22,8 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     distances, not log odds: at the default 1.0 the probabilities are uncalibrated; a sweep fits the temperature on val.
     """
 
+    allowed: ClassVar[Allowed]
+    common: ClassVar[tuple[str, ...]]
     classes_: AnyArray
     converged_: bool
     note_: str
@@ -61,6 +65,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round, sharing what can be shared, and try each: see `classify.trials`."""
+        y = plain(y)
         for number, held_out in enumerate(rounds):
             X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
             checked, codes = begin_fit_all(heads, X_train, y_train)

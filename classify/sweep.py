@@ -1,6 +1,6 @@
 """Choose a setting on val, refit on train and val together. Test is not seen here: no argument could carry it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -12,7 +12,9 @@ from classify.calibration import fit_tempering
 from classify.errors import BadLabels
 from classify.heads import build_head, head_grid
 from classify.outcomes import Outcome, Tally
+from classify.plain import plain
 from classify.rounds import check_rounds
+from classify.trials import Trial
 
 Progress = Callable[[int, int, str], None]
 # A parameter with fewer values in its grid than this is a choice between few, not a scale that has edges.
@@ -30,7 +32,7 @@ class SweepResult:
     params: dict[str, Any]
     """The chosen setting, with what val decided besides (temperature, epochs); JSON-able."""
     grid: list[dict[str, Any]]
-    """For each setting: params, val_accuracy, val_log_loss, converged, seconds (its share of the sweep)."""
+    """For each setting tried: params, val_accuracy, val_log_loss, converged, seconds (its share of the sweep)."""
     val: dict[str, float]
     """`metrics.score` of the chosen setting on val before the refit; with folds, on all rows, each held out once."""
     fit_seconds: float
@@ -40,6 +42,17 @@ class SweepResult:
     """The T for `calibration.temper` that suits the chosen setting's held-out probabilities; None if not asked for."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the table: what did not converge, what was best at the edge of its grid."""
+
+
+class SweepStopped(KeyboardInterrupt):
+    """Ctrl-C in a sweep some of whose settings were through: `result` is the best of those, refitted, and says so.
+
+    A KeyboardInterrupt to all who do not ask for it by name.
+    """
+
+    def __init__(self, result: SweepResult) -> None:
+        super().__init__("a sweep was stopped")
+        self.result = result
 
 
 def sweep(
@@ -61,50 +74,62 @@ def sweep(
     `progress(done, total, text)` is called after each setting of each round and after the refit; the text says the best
     so far.
 
-    Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at.
+    Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at. A
+    KeyboardInterrupt becomes SweepStopped once a setting is through all rounds; a second one, in the refit, does not.
     """
     started = perf_counter()
+    y, sample_weight = plain(y), plain(sample_weight)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
     check_rounds(rounds, codes)
     grid = head_grid(name)
     tally = Tally(grid, rounds, classes, codes)
-    outcomes = _try_all(name, grid, X, y, tally, seed, sample_weight, progress)
-    best = min(outcomes, key=Outcome.rank)
-    tempering = fit_tempering(tally.best_proba, codes[tally.looked_at]) if calibrate else None
+    heads = [build_head(name, seed=seed, **setting) for setting in grid]
+    stopped = _try_all(type(heads[0]).try_grid(heads, X, y, rounds, sample_weight), tally, progress)
+    chosen = tally.chosen()
+    best, held_out = chosen.outcome, codes[tally.looked_at]
+    tempering = fit_tempering(chosen.proba, held_out) if calibrate else None
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:
-        n_steps = len(grid) * len(rounds) + 1
-        progress(n_steps, n_steps, f"{best.metrics['accuracy']:.2%}, refitted")
-    notes = [*(note for outcome in outcomes for note in outcome.notes), *edge_notes(best.params, grid)]
+        progress(tally.n_steps, tally.n_steps, f"{best.metrics['accuracy']:.2%}, refitted")
+    notes, rows = _notes(best, tally, head, stopped), [outcome.row() for outcome in tally.through()]
+    seconds = perf_counter() - started
+    result = SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
+    if stopped:
+        raise SweepStopped(result)
+    return result
+
+
+def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: Progress | None) -> bool:
+    """Take in all trials, or those until the user interrupts, and say whether that was so.
+
+    KeyboardInterrupt where no setting is through by then.
+    """
+    started = perf_counter()
+    try:
+        for setting, number, trial in trials:
+            tally.add(setting, number, trial, perf_counter() - started)
+            if progress is not None:
+                progress(tally.n_trials, tally.n_steps, tally.best_so_far())
+            started = perf_counter()
+    except KeyboardInterrupt:
+        if tally.best is None:
+            raise
+        if progress is not None:
+            progress(tally.n_trials, tally.n_steps, f"{tally.best_so_far()}, stopped to refit it")
+        return True
+    return False
+
+
+def _notes(best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
+    notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(best.params, tally.grid)
+    if stopped:
+        notes.append(f"Stopped after {len(tally.outcomes)} of {len(tally.grid)} settings: the best of those is kept.")
     if not head.converged_:
         notes.append(f"The refit did not converge: {getattr(head, 'note_', '')}")
-    rows = [outcome.row() for outcome in outcomes]
-    seconds = perf_counter() - started
-    return SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
-
-
-def _try_all(
-    name: str,
-    grid: list[dict[str, Any]],
-    X: FloatArray,
-    y: AnyArray,
-    tally: Tally,
-    seed: int,
-    sample_weight: FloatArray | None,
-    progress: Progress | None,
-) -> list[Outcome]:
-    heads = [build_head(name, seed=seed, **setting) for setting in grid]
-    n_steps, started = len(grid) * len(tally.rounds) + 1, perf_counter()
-    trials = type(heads[0]).try_grid(heads, X, y, tally.rounds, sample_weight)
-    for done, (setting, number, trial) in enumerate(trials, start=1):
-        tally.add(setting, number, trial, perf_counter() - started)
-        if progress is not None:
-            progress(done, n_steps, tally.best_so_far())
-        started = perf_counter()
-    return tally.finish()
+    return notes
 
 
 def edge_notes(params: dict[str, Any], grid: Sequence[dict[str, Any]]) -> list[str]:

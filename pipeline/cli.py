@@ -1,7 +1,7 @@
 """The command line as a whole: parse (`grammar.py`), do (`commands.py`), say what went wrong.
 
-Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, or an audit found that test
-numbers would not be true; 130 interrupted.
+Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, a head failed, or an audit
+found that test numbers would not be true; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -353,8 +353,6 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
     console.say(f"run folder: {out}{report}")
     if results["interrupted"]:
         return INTERRUPTED
-    if results["dataset"]["skipped"]:
-        n = results["dataset"]["skipped"]
+    if n := results["dataset"]["skipped"]:
         console.say(f"{n:,} images are refused and left out, all listed in {out / ERRORS_FILE}.")
-        return REFUSED
-    return DONE
+    return REFUSED if n or results["failed"] else DONE

@@ -30,8 +30,8 @@ two commands to a table of heads, on any folder with one folder per class:
 and what the best of them says about other images:
   featurecache predict data/runs/latest new/
 
-exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, or an audit found that
-test numbers would not be true; 130 interrupted
+exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, a head failed, or an audit
+found that test numbers would not be true; 130 interrupted
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,8 @@ class Tried:
     tempering: dict[str, float] | None
     """What tempering did to them on test: see `classify.calibration.tempering_effect`."""
     predict_seconds: float
+    stopped: bool = False
+    """Whether the user stopped its sweep, and this is the best of a part of its settings."""
 
     @property
     def folder_name(self) -> str:
@@ -85,11 +87,22 @@ class Tried:
         return f"{self.features.name}--{self.name}"
 
 
+@dataclass
+class Attempts:
+    """What became of the heads."""
+
+    tried: list[Tried] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """features, head and what was said about it, for each that could not be trained."""
+    interrupted: bool = False
+
+
 def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
-    Interrupted after the first head is finished, it writes what there is, and says so in "interrupted". The report
-    comes last: whatever hinders it, the run is there.
+    Interrupted after the first head is finished, or a setting of it, it writes what there is, and says so in
+    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: whatever hinders it,
+    the run is there.
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind; so does KeyboardInterrupt.
     """
@@ -115,11 +128,15 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
     if plan.shots:
         check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     with writing_run(plan.out) as folder:
-        tried = try_heads(features, labelled, plan, console)
-        results = summarise(tried, features, labelled, plan, manifest) | {"warnings": warnings}
+        attempts = try_heads(features, labelled, plan, console)
+        results = summarise(attempts.tried, features, labelled, plan, manifest) | {
+            "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
+            "failed": attempts.failed,
+            "interrupted": attempts.interrupted,
+        }
         if plan.shots and not results["interrupted"]:
             results |= try_few_labels(results, features, labelled, plan, console)
-        write_run(folder, results, tried, labelled, plan, console)
+        write_run(folder, results, attempts.tried, labelled, plan, console)
     point_latest(plan.out)
     reported = report_on(plan.out, plan.images, plan.cache_root, console)
     return results | {"interrupted": results["interrupted"] or not reported}
@@ -154,44 +171,74 @@ def _writable_above(out: Path) -> Path:
     return next(parent for parent in out.absolute().parents if parent.is_dir())
 
 
-def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, console: Console) -> list[Tried]:
-    """Every head on all features, or those finished when the user interrupts; KeyboardInterrupt where there is none."""
-    tried: list[Tried] = []
+def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, console: Console) -> Attempts:
+    """Every head on all features, or those finished when the user interrupts; one that fails costs only itself.
+
+    KeyboardInterrupt, or PipelineError with what failed first, where no head is left.
+    """
+    attempts = Attempts()
     try:
         for each in features:
             for name in plan.heads:
-                tried.append(try_head(name, each, labelled, plan, console))
+                _attempt(attempts, name, each, labelled, plan, console)
     except KeyboardInterrupt:
-        if not tried:
+        if not attempts.tried:
             raise
-        n_heads = len(features) * len(plan.heads)
-        console.say(
-            f"Stopped: {len(tried)} of {n_heads} heads are finished and kept; the run is marked as interrupted."
-        )
-    return tried
+        attempts.interrupted = True
+        n_tried, n_heads = len(attempts.tried), len(features) * len(plan.heads)
+        console.say(f"Stopped: {n_tried} of {n_heads} heads are finished and kept; the run is marked as interrupted.")
+    if not attempts.tried:
+        raise PipelineError(f"No head is left. {attempts.failed[0]['said']}")
+    return attempts
+
+
+def _attempt(
+    attempts: Attempts, name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console
+) -> None:
+    """Take in one head, or why it failed; KeyboardInterrupt once the best of a stopped sweep is taken in."""
+    from numpy.linalg import LinAlgError
+
+    from classify.errors import BadLabels, BadSplit, ClassifyError
+
+    try:
+        attempts.tried.append(try_head(name, features, labelled, plan, console))
+    except (BadLabels, BadSplit):  # of the rows: every head would say the same
+        raise
+    except (ClassifyError, LinAlgError) as error:
+        why = error if isinstance(error, ClassifyError) else f"its equations cannot be solved ({error})."
+        said = f"{name} on {features.name} is left out: {why}"
+        attempts.failed.append({"features": features.name, "head": name, "said": said})
+        console.say(said)
+    else:
+        if attempts.tried[-1].stopped:
+            raise KeyboardInterrupt
 
 
 def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console) -> Tried:
-    """Choose on val (or K folds), refit on train+val, predict test."""
+    """Choose on val (or K folds), refit on train+val, predict test; with what a stopped sweep had found by then."""
     from classify.calibration import temper, tempering_effect
     from classify.rounds import fold_rounds, val_round
-    from classify.sweep import sweep
+    from classify.sweep import SweepStopped, sweep
 
     chosen_on, test = labelled.place("train", "val"), labelled.place("test")
     X, y = features.X[chosen_on], labelled.y[chosen_on]
     folds = assign_cv_folds(labelled, plan)
     rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
     progress = partial(console.sweeping, name)
-    result = sweep(name, X, y, rounds=rounds, seed=plan.seed, calibrate=plan.calibrate, progress=progress)
+    choose = partial(sweep, name, X, y, rounds=rounds, seed=plan.seed, calibrate=plan.calibrate, progress=progress)
+    try:
+        result, stopped = choose(), False
+    except SweepStopped as stop:
+        result, stopped = stop.result, True
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
     predicted, proba = result.head.predict_both(features.X[test])
     seconds = round(time.perf_counter() - started, 4)
     if result.tempering is None:
-        return Tried(features, name, result, predicted, proba, None, seconds)
+        return Tried(features, name, result, predicted, proba, None, seconds, stopped)
     effect = tempering_effect(labelled.y[labelled.rows("test")], proba, predicted, result.tempering)
-    return Tried(features, name, result, predicted, temper(proba, result.tempering), effect, seconds)
+    return Tried(features, name, result, predicted, temper(proba, result.tempering), effect, seconds, stopped)
 
 
 def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
@@ -249,7 +296,8 @@ def summarise(
         "heads": heads,
         "pairs": compared.pairs,
         "transfer": judge_transfer(_chosen(tried, truth)),
-        "interrupted": len(tried) < len(features) * len(plan.heads),
+        "failed": [],
+        "interrupted": False,
     }
 
 

@@ -36,6 +36,10 @@ def test_the_temperature_that_made_the_labels_is_found_again():
     assert fit_temperature(3.0 * log_odds, y) == pytest.approx(3.0, rel=0.05)
 
 
+def test_no_row_at_all_leaves_the_scores_as_they_are():
+    assert fit_temperature(np.empty((0, 3)), np.empty(0, dtype=int)) == 1.0
+
+
 def overconfident(n, seed):
     """Labels drawn from softmax(s), probabilities softmax(2.5 s)."""
     rng = np.random.default_rng(seed)

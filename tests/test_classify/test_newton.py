@@ -39,6 +39,30 @@ def test_no_slope_is_left_at_any_strength_in_any_round(kind, rounds, distance):
         assert np.abs(np.asarray(gradient)).max() < 1e-5 * max(value.max(), 1.0)
 
 
+def true_slope(Z, signs, strength, theta):
+    """sqrt(g^T H^-1 g / F) of one class, from nothing but rows (N, D + 1) and their signs."""
+    slack = np.maximum(1.0 - signs * (Z @ theta), 0.0)
+    penalised = np.append(np.ones(len(theta) - 1), classify.newton.LEAST)
+    gradient = -2.0 * strength * Z.T @ (signs * slack) + np.append(theta[:-1], 0.0)
+    H = 2.0 * strength * Z[slack > 0].T @ Z[slack > 0] + np.diag(penalised)
+    value = strength * (slack**2).sum() + 0.5 * (theta[:-1] ** 2).sum()
+    return np.sqrt(gradient @ np.linalg.solve(H, gradient) / value)
+
+
+@pytest.mark.parametrize("feature_dim", [20, 100])
+def test_an_optimum_has_the_slope_that_was_asked_for_by_its_own_second_derivative(feature_dim):
+    rng = np.random.default_rng(0)
+    codes = np.arange(300) % 3
+    X = rng.normal(size=(300, feature_dim)) + rng.normal(size=(3, feature_dim))[codes]
+    rows, strengths = Rows(X, np.ones((1, 300))), np.geomspace(1e-5, 1e3, 33).tolist()
+    Z = np.column_stack([rows.scalings[0].apply(X), np.ones(300)])
+    for found in solve_margins(rows, codes, np.ones((1, 300)), 3, strengths, tol=2e-3, max_steps=100):
+        for c, theta in enumerate(np.column_stack([found.weights, found.intercept])):
+            slope = true_slope(Z, np.where(codes == c, 1.0, -1.0), strengths[found.setting], theta)
+            # That of the solver has a jitter of a millionth on the diagonal.
+            assert slope <= 1.05 * found.slope <= 1.05 * 2e-3
+
+
 def test_batches_of_one_class_change_nothing(monkeypatch):
     X, codes, weights = problem()
     expected = [
@@ -47,6 +71,31 @@ def test_batches_of_one_class_change_nothing(monkeypatch):
     monkeypatch.setattr(classify.newton, "CURVATURE_BYTES", 1)
     found = [o.weights for o in solve_margins(Rows(X, weights), codes, weights, 3, STRENGTHS, tol=1e-8, max_steps=100)]
     assert np.stack(found) == pytest.approx(np.stack(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(("at_once", "climbs"), [(9, [1, 1, 1]), (4, [1, 2, 3]), (1, [3, 6, 9])])
+def test_a_strength_is_told_of_as_soon_as_the_last_class_of_a_round_is_through(monkeypatch, at_once, climbs):
+    done = []
+    climb = classify.newton._Batch.climb
+    monkeypatch.setattr(classify.newton._Batch, "climb", lambda *each, **how: (climb(*each, **how), done.append(1)))
+    X, codes, weights = problem(rounds=3)
+    monkeypatch.setattr(classify.newton, "CURVATURE_BYTES", at_once * 2 * 11**2 * 8)
+    strengths = [1e-3]
+    found = [
+        (len(done), o.number)
+        for o in solve_margins(Rows(X, weights), codes, weights, 3, strengths, tol=1e-8, max_steps=100)
+    ]
+    per_climb = len(done) // -(-9 // at_once)
+    assert found == [(n * per_climb, number) for number, n in enumerate(climbs)]
+
+
+def test_no_strength_waits_for_a_stronger_one(monkeypatch):
+    done = []
+    climb = classify.newton._Batch.climb
+    monkeypatch.setattr(classify.newton._Batch, "climb", lambda *each, **how: (climb(*each, **how), done.append(each)))
+    X, codes, weights = problem()
+    found = solve_margins(Rows(X, weights), codes, weights, 3, STRENGTHS[::-1], tol=1e-8, max_steps=100)
+    assert [(STRENGTHS[::-1][o.setting], done[-1][1]) for o in found] == [(C, C) for C in STRENGTHS]
 
 
 def test_too_few_steps_are_said():

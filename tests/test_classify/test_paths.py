@@ -89,6 +89,18 @@ def test_a_member_whose_arithmetic_is_at_its_end_leaves_unconverged():
     assert found.slope[0] < 1e-5
 
 
+@pytest.mark.parametrize(("part", "enough"), [(0.5, True), (0.2, False)])
+def test_the_end_of_the_arithmetic_is_an_optimum_only_near_the_slope_that_was_asked_for(part, enough):
+    objective, _ = problem()
+    curvature, start = SpectralCurvature(objective), np.zeros((1, 3, 11))
+
+    def ended(tol):
+        return descend(objective, start, np.ones(1), np.zeros(1, int), curvature, tol=tol, max_passes=5000)
+
+    last = float(ended(0.0).slope[0])
+    assert ended(part * last).converged[0] == enough
+
+
 def test_rungs_are_wanted_strengths_at_most_a_decade_apart():
     assert rungs_above(1.0, []) == [1.0]
     assert rungs_above(1.0, [2.0, 5.0, 10.0, 50.0]) == [1.0, 10.0, 50.0]

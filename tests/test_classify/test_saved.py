@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,55 @@ def test_a_head_that_cannot_be_written_leaves_the_old_one(tmp_path):
         save_head(fitted("ridge")[0], tmp_path / "head", meta={"run": object()})
     assert load_head(tmp_path / "head").meta == {"run": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
+
+
+def test_a_number_that_is_none_is_saved_as_null(tmp_path):
+    head, X = fitted("logistic")
+    head.slope_ = np.inf
+    save_head(head, tmp_path / "head", meta={"tempering": float("nan")})
+    loaded = load_head(tmp_path / "head")
+    assert loaded.head.slope_ is None
+    assert loaded.meta == {"tempering": None}
+    assert (loaded.head.predict(X) == head.predict(X)).all()
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
+    head, X = fitted("knn")
+    head.set_params(k=np.int64(3), sharpness=np.float32(0.5))
+    save_head(head, tmp_path / "head", meta={"n": np.int32(7)})
+    loaded = load_head(tmp_path / "head")
+    assert (loaded.head.k, loaded.head.sharpness, loaded.meta) == (3, 0.5, {"n": 7})
+    assert (loaded.head.predict_proba(X) == head.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    "class_weight", [{3: 1.0, 5: 2.0}, {np.int64(3): np.float64(1.0)}, {"cat": 2.0, "pairs": 3.0}, {False: 1.0}]
+)
+def test_the_weights_of_classes_come_back_under_their_own_labels(class_weight, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.array([3, 5]) if 3 in class_weight else np.array([False, True])
+    labels = np.array(["cat", "pairs"]) if "cat" in class_weight else labels
+    head = build_head("ridge", class_weight=class_weight).fit(rng.normal(size=(20, 3)), labels[np.arange(20) % 2])
+    save_head(head, tmp_path / "head", meta={})
+    assert load_head(tmp_path / "head").head.class_weight == class_weight
+
+
+def test_others_may_read_a_saved_head_as_they_may_read_any_file(tmp_path):
+    save_head(fitted("ridge")[0], tmp_path / "head", meta={})
+    (tmp_path / "any").touch()
+    modes = {path.stat().st_mode for path in [tmp_path / "any", *(tmp_path / "head").iterdir()]}
+    assert len(modes) == 1
+
+
+def test_arrays_are_written_and_read_without_the_whole_file_in_memory(tmp_path, monkeypatch):
+    def whole(self, *_):
+        raise AssertionError(f"{self.name} as one piece of bytes")
+
+    head, X = fitted("knn")
+    monkeypatch.setattr(Path, "write_bytes", whole)
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    save_head(head, tmp_path / "head", meta={})
+    assert (load_head(tmp_path / "head").head.predict(X) == head.predict(X)).all()
 
 
 def test_an_unfitted_head_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from classify.heads import HEADS, HeadInfo, build_head
 from classify.metrics import score
 from classify.rounds import fold_rounds, val_round
 from classify.splits import assign_folds
-from classify.sweep import edge_notes, sweep
+from classify.sweep import SweepStopped, edge_notes, sweep
 
 OWN = list(HEADS)
 
@@ -176,3 +176,62 @@ def test_what_cannot_be_swept_is_refused():
         sweep("knn", X, y, rounds=[])
     with pytest.raises(BadLabels, match="hold 1 class"):
         sweep("knn", X, y * 0, rounds=val_round(40, 60))
+
+
+def interrupting(after, told=None):
+    """A progress that is interrupted once, after so many steps, and notes them."""
+    told = [] if told is None else told
+
+    def progress(*step):
+        told.append(step)
+        if len(told) == after:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_ctrl_c_in_a_sweep_ends_it_with_the_best_of_the_settings_that_are_through(name):
+    X, y = clouds(120, distance=1.0)
+    rounds = val_round(80, len(y))
+    with pytest.raises(SweepStopped) as stopped:
+        sweep(name, X, y, rounds=rounds, seed=1, calibrate=True, progress=interrupting(1))
+    found, whole = stopped.value.result, sweep(name, X, y, rounds=rounds, seed=1)
+    (row,) = found.grid
+    assert row["params"] == found.params
+    assert found.grid_size == whole.grid_size
+    assert found.notes[-1] == f"Stopped after 1 of {whole.grid_size} settings: the best of those is kept."
+    refitted = build_head(name, seed=1, **found.params).fit(X, y)
+    assert (found.head.predict_proba(X) == refitted.predict_proba(X)).all()
+    assert found.tempering > 0
+
+
+def test_a_setting_that_is_not_through_all_folds_cannot_be_the_best():
+    X, y = clouds(90)
+    rounds, told = fold_rounds(np.arange(90) // 3 % 3), []
+    with pytest.raises(SweepStopped) as stopped:
+        sweep("knn", X, y, rounds=rounds, progress=interrupting(2 * len(HEADS["knn"].grid) + 5, told))
+    found = stopped.value.result
+    assert len(found.grid) == 5
+    assert found.val["accuracy"] == max(row["val_accuracy"] for row in found.grid)
+    assert told[-2][2].endswith(", stopped to refit it")
+    assert told[-1][0] == told[-1][1]
+
+
+def test_ctrl_c_before_a_setting_is_through_all_folds_is_ctrl_c():
+    X, y = clouds(90)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        sweep("knn", X, y, rounds=fold_rounds(np.arange(90) // 3 % 3), progress=interrupting(5))
+    assert stopped.type is KeyboardInterrupt
+
+
+def test_a_second_ctrl_c_ends_the_refit_at_once(monkeypatch):
+    X, y = clouds(60)
+
+    def fit(self, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(build_head("ridge")), "fit", fit)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        sweep("ridge", X, y, rounds=val_round(40, len(y)), progress=interrupting(3))
+    assert stopped.type is KeyboardInterrupt

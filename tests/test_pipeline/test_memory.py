@@ -9,7 +9,8 @@ import pytest
 
 import pipeline.memory
 from pipeline import run as story
-from pipeline.cli import DONE, INTERRUPTED, run
+from pipeline.cli import DONE, FAILED, INTERRUPTED, REFUSED, run
+from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.memory import Shelf, default_budget
 
@@ -102,6 +103,92 @@ def test_ctrl_c_keeps_the_heads_that_are_finished(digits_folder, filled_cache, t
     said = "Stopped: 2 of 4 heads are finished and kept; the run is marked as interrupted."
     assert said in capsys.readouterr().err
     assert said in (out / "log.txt").read_text()
+
+
+def interrupting_sweeps(monkeypatch, head, after):
+    """The user interrupts a head's sweep once, after so many settings."""
+    told = Console.sweeping
+
+    def until(self, name, done, total, text):
+        told(self, name, done, total, text)
+        if (name, done) == (head, after) and not any(line == "interrupted" for line in self.lines):
+            self.lines.append("interrupted")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Console, "sweeping", until)
+
+
+@pytest.mark.parametrize(("heads", "kept"), [("ridge,lda,knn", {"ridge", "lda"}), ("ridge,lda", {"ridge", "lda"})])
+def test_ctrl_c_in_a_sweep_keeps_the_best_of_the_settings_that_are_through(
+    digits_folder, filled_cache, tmp_path, monkeypatch, capsys, heads, kept
+):
+    interrupting_sweeps(monkeypatch, "lda", 3)
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", heads, "--out", str(out)]
+    assert run(command) == INTERRUPTED
+    results = json.loads((out / "results.json").read_text())
+    assert results["interrupted"] is True
+    by_name = {head["name"]: head for head in results["heads"]}
+    assert set(by_name) == {path.name.split("--")[1] for path in (out / "heads").iterdir()} == kept
+    assert (len(by_name["lda"]["grid"]), by_name["lda"]["grid_size"]) == (3, 15)
+    said = capsys.readouterr().err
+    assert "lda: Stopped after 3 of 15 settings: the best of those is kept." in said
+    assert f"Stopped: 2 of {len(heads.split(','))} heads are finished and kept" in said
+
+
+def test_a_second_ctrl_c_in_the_refit_leaves_the_heads_before(
+    digits_folder, filled_cache, tmp_path, monkeypatch, capsys
+):
+    from classify.lda import LDAHead
+
+    def fit(self, *_, **__):
+        raise KeyboardInterrupt
+
+    interrupting_sweeps(monkeypatch, "lda", 3)
+    monkeypatch.setattr(LDAHead, "fit", fit)
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge,lda", "--out", str(out)]
+    assert run(command) == INTERRUPTED
+    assert [head["name"] for head in json.loads((out / "results.json").read_text())["heads"]] == ["ridge"]
+    assert "Stopped: 1 of 2 heads are finished and kept" in capsys.readouterr().err
+
+
+# No image has another within a distance of 1.
+LONELY = "sklearn.neighbors.RadiusNeighborsClassifier"
+
+
+def test_a_head_that_fails_is_told_and_costs_only_itself(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
+    from classify.lda import LDAHead
+
+    def unsolvable(*_, **__):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(LDAHead, "try_grid", unsolvable)
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", f"{LONELY},lda,ridge"]
+    assert run([*command, "--out", str(out)]) == REFUSED
+    told = capsys.readouterr()
+    results = json.loads((out / "results.json").read_text())
+    assert [head["name"] for head in results["heads"]] == ["ridge"]
+    assert [(each["features"], each["head"]) for each in results["failed"]] == [
+        ("efficientnet_lite0", LONELY),
+        ("efficientnet_lite0", "lda"),
+    ]
+    assert results["interrupted"] is False
+    for said in (
+        f"{LONELY} on efficientnet_lite0 is left out: RadiusNeighborsClassifier cannot predict: No neighbors found",
+        "lda on efficientnet_lite0 is left out: its equations cannot be solved (Singular matrix).",
+    ):
+        assert said in told.out
+        assert said in told.err
+        assert said in (out / "log.txt").read_text()
+
+
+def test_a_run_without_a_head_that_is_left_has_failed(digits_folder, filled_cache, tmp_path, capsys):
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", LONELY, "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == FAILED
+    assert not (tmp_path / "run").exists()
+    assert f"featurecache: No head is left. {LONELY} on efficientnet_lite0 is left out: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""What the parameters of a head may be: a table in every head, refused in one sentence at the doors of `classify`.
+
+allowed: ClassVar[Allowed] = {"C": POSITIVE, "metric": Choice("cosine", "euclidean")}
+common: ClassVar[tuple[str, ...]] = ("class_weight",)      what settings that are fitted together must agree on
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from numbers import Integral, Real
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers between two ends, and how a person would say it."""
+
+    said: str
+    least: float = -inf
+    most: float = inf
+    above: float = -inf
+    below: float = inf
+    whole: bool = False
+    optional: bool = False
+    """None is allowed as well."""
+
+    def holds(self, value: Any) -> bool:
+        """Say whether the value is one of them."""
+        if value is None or not isinstance(value, Integral if self.whole else Real) or not isfinite(value):
+            return value is None and self.optional
+        return self.least <= float(value) <= self.most and self.above < float(value) < self.below
+
+    def refusal(self, name: str, value: Any) -> str:
+        """Return the sentence that refuses the value of a parameter."""
+        return f"{name}={value!r} is not possible: use {self.said}."
+
+
+class Choice:
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def holds(self, value: Any) -> bool:
+        """Say whether the value is one of them."""
+        return isinstance(value, str) and value in self.words
+
+    def refusal(self, name: str, value: Any) -> str:
+        """Return the sentence that refuses the value of a parameter."""
+        *first, last = map(repr, self.words)
+        return f"{name}={value!r} is unknown: use {', '.join(first)} or {last}."
+
+
+Allowed = Mapping[str, Range | Choice]
+POSITIVE = Range("a number above 0", above=0.0)
+OPTIONAL = Range("a number above 0, or None", above=0.0, optional=True)
+NOT_NEGATIVE = Range("0 or more", least=0.0)
+SHARE = Range("a number from 0 to 1", least=0.0, most=1.0)
+COUNT = Range("a whole number, 1 or more", least=1.0, whole=True)
+
+
+def check_parameters(head: Any) -> None:
+    """Raise ValueError for the first parameter of a head that is not what its table `allowed` says."""
+    for name, values in head.allowed.items():
+        value = getattr(head, name)
+        if not values.holds(value):
+            raise ValueError(values.refusal(name, value))
+
+
+def check_common(heads: Sequence[Any]) -> None:
+    """Raise ValueError where heads that are fitted together differ in what their table `common` says they share."""
+    for name in heads[0].common:
+        first, *others = (getattr(head, name) for head in heads)
+        for other in others:
+            if other != first:
+                raise ValueError(
+                    f"Settings that are tried together have one {name}, and these have {first!r} and {other!r}: "
+                    f"try those of each {name} by themselves."
+                )
