@@ -259,6 +259,7 @@ def _info_lines(each: CacheInfo) -> list[str]:
     if each.spec is not None:
         spec = each.spec
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
+        lines[-1] += f", {spec.transform.crop} px"
         lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
         lines[-1] += "" if spec.decode == FULL else f", {spec.decode} decoding"
         lines[-1] += f", view {spec.view}" if spec.view else ""
@@ -277,6 +278,7 @@ def _info_json(each: CacheInfo) -> dict[str, Any]:
         "weights": each.weights,
         "layer": each.spec.layer if each.spec else None,
         "pooling": each.spec.pooling if each.spec else None,
+        "size": each.spec.transform.crop if each.spec else None,
         "precision": each.spec.precision if each.spec else None,
         "key": each.spec.key if each.spec else None,
         "rows": each.n_rows,

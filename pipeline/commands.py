@@ -83,6 +83,8 @@ def predict(options: argparse.Namespace) -> int:
         if n_labelled:
             share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
             console.say(f"{predictions.head}: {share} (images that the head was trained on count too)")
+        else:
+            console.say(f"labelled by the head {predictions.head}; --head takes another of the run")
         if out is not None and options.out.suffix.lower() == ".json":
             out.write_text(tables.predictions_json(predictions) + "\n", encoding="utf-8")
         elif out is not None:
@@ -330,6 +332,8 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
     from pipeline import run as story
 
     heads = _check_classify(options)
+    if options.out is not None and (options.out / RESULTS_FILE).exists():
+        console.say(f"'{printable(options.out)}' holds a run: this one replaces it, heads and all, when it is done.")
     place = contextlib.nullcontext(options.out) if options.out else reserving(default_run_folder(Path(options.images)))
     with place as out:
         plan = story.ClassifyPlan(

@@ -100,12 +100,15 @@ def test_cache_without_a_command_is_a_usage_error(capsys):
 def test_info_tells_of_every_cache_what_it_is(cache, digits_folder, capsys):
     (found,) = answer(capsys, "cache", "info", "--cache", cache)["caches"]
     folder = folder_of(cache)
-    assert {name: found[name] for name in ("backbone", "weights", "rows", "shards", "dim", "dtype", "damaged")} == {
+    assert {
+        name: found[name] for name in ("backbone", "weights", "rows", "shards", "dim", "size", "dtype", "damaged")
+    } == {
         "backbone": BACKBONE,
         "weights": "IMAGENET1K",
         "rows": 90,
         "shards": 1,
         "dim": 1280,
+        "size": 224,
         "dtype": "float32",
         "damaged": [],
     }
@@ -114,7 +117,13 @@ def test_info_tells_of_every_cache_what_it_is(cache, digits_folder, capsys):
     assert found["images"] == [str(digits_folder)]
     assert found["written"] <= found["used"]
     _, out, _ = command(capsys, "cache", "info", "--cache", cache)
-    for text in (BACKBONE, "90 rows of 1280 numbers, float32", "1 shards", str(digits_folder), "1 caches, 90 rows"):
+    for text in (
+        f"{BACKBONE} (IMAGENET1K), _swish_1, avg, 224 px",
+        "90 rows of 1280 numbers, float32",
+        "1 shards",
+        str(digits_folder),
+        "1 caches, 90 rows",
+    ):
         assert text in out
 
 

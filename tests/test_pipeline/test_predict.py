@@ -52,6 +52,8 @@ def test_one_new_file_gets_a_label_and_a_probability(finished, digit_images, tmp
     path, label, probability = row.split()
     assert (path, label) == ("new.png", "0")
     assert 0 < float(probability) <= 1
+    assert run(["predict", str(finished), str(tmp_path / "new.png"), "--cache", str(cache), "--head", "knn"]) == DONE
+    assert "labelled by the head knn on efficientnet_lite0; --head takes another of the run" in capsys.readouterr().err
 
 
 def test_predictions_are_written_as_csv(finished, digits_folder, tmp_path):

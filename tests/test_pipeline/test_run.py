@@ -255,3 +255,13 @@ def test_no_head_is_tried_where_the_run_cannot_be_written(
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
     assert run([*command, "--out", str(tmp_path / name)]) == FAILED
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_who_is_about_to_replace_a_run_is_told(digits_folder, filled_cache, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--out", str(out), "--heads"]
+    assert run([*command, "ridge"]) == DONE
+    assert "holds a run" not in capsys.readouterr().err
+    assert run([*command, "centroid"]) == DONE
+    assert f"'{out}' holds a run: this one replaces it, heads and all, when it is done." in capsys.readouterr().err
+    assert [path.name for path in (out / "heads").iterdir()] == ["efficientnet_lite0--centroid"]
