@@ -11,6 +11,7 @@ from classify.allowed import OPTIONAL, Allowed, Choice, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
 from classify.kernels import centre
+from classify.moments import class_moments
 from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
 from classify.plain import plain, working, working_dtype
 from classify.trials import Trial
@@ -35,6 +36,12 @@ def find_voters(found: Neighbours, codes: IntArray, counts: FloatArray, n_classe
     own = np.where(np.isfinite(found.similarity), counts[found.rows], 0.0)
     cells = codes[found.rows] + n_classes * np.arange(len(found.rows))[:, None]
     return Voters(cells, found.similarity, own, np.cumsum(own, axis=1) - own)
+
+
+def _variances(X: FloatArray, counts: FloatArray, rounds: Sequence[BoolArray]) -> list[float]:
+    """Return for each round the variance of the rows that it trains on, summed over columns, from one pass over all."""
+    moments = class_moments(X, np.zeros(len(counts), dtype=np.int64), 1, counts, rounds)
+    return [float(each.total().sum()) for each in moments]
 
 
 class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -119,9 +126,10 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         origin, _ = centre(X, counts)
         metrics = sorted({head.metric for head in heads})
         tables = round_neighbours(X, rounds, max(head.k for head in heads), metrics, origin)
-        for number, (held_out, table) in enumerate(zip(rounds, tables, strict=True)):
+        needs_variance = any(head._needs_variance for head in heads)
+        variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
+        for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
             trained = np.where(held_out, 0.0, counts)
-            variance = centre(X, trained)[1] if any(head._needs_variance for head in heads) else 1.0
             voters = {metric: find_voters(table[metric], codes, trained, len(heads[0].classes_)) for metric in metrics}
             for setting, head in enumerate(heads):
                 head.variance_ = variance

@@ -25,8 +25,6 @@ METRICS = ("cosine", "euclidean")
 # Rows of a block where both sides look, 4096 x 4096 float32, 67 MB; and where one does, which is faster per row.
 SQUARE = (4096, 4096)
 FLAT = (1024, 16384)
-# Neighbours that a table holds beyond twice what is asked for: 2^24 are 134 MB.
-ROOM = 2**24
 
 
 @dataclass(frozen=True)
@@ -52,49 +50,72 @@ class Points:
 
 
 class Table:
-    """The best of what M rows have met so far, for each metric that is asked for: the k best of each block.
+    """The best k and more of what M rows have met so far, by one metric, in columns without order.
 
-    What several blocks gave lies side by side, `width` columns, and is sorted out only when there is no more room. Rows
-    that were met go by their places in an order, (N,), which the reader of the table turns into their numbers.
+    Of a block only what is nearer than the k-th that a row had when its columns were last sorted out is looked at: the
+    less, the more it has met. Rows that were met go by their places in an order, (N,), which the reader of the table
+    turns into their numbers.
     """
 
-    def __init__(
-        self, n_rows: int, k: int, metrics: Sequence[str], dtype: np.dtype[np.floating], n_blocks: int
-    ) -> None:
+    def __init__(self, n_rows: int, k: int, dtype: np.dtype[np.floating]) -> None:
         self.k = k
-        self.width = k * max(2, min(n_blocks, ROOM // max(n_rows * k * len(metrics), 1)))
-        empty = torch.full((n_rows, self.width), -torch.inf, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
-        self.best = {metric: empty.clone() for metric in metrics}
-        self.places = {metric: torch.zeros((n_rows, self.width), dtype=torch.int32) for metric in metrics}
-        self.filled = np.zeros(n_rows, dtype=np.int64)
+        value = torch.from_numpy(np.empty(0, dtype)).dtype
+        self.best = torch.full((n_rows, 2 * k), -torch.inf, dtype=value)
+        self.places = torch.zeros((n_rows, 2 * k), dtype=torch.int32)
+        self.filled = torch.zeros(n_rows, dtype=torch.int64)
+        self.bound = torch.full((n_rows,), -torch.inf, dtype=value)
 
-    def meet(self, here: slice, first: int, near: Mapping[str, Tensor]) -> None:
-        """Let the rows `here` (B,) of the table meet n rows, at places from `first` on: near (B, n) by each metric."""
-        n_best = min(self.k, next(iter(near.values())).shape[1])
-        if int(self.filled[here].max()) + n_best > self.width:
-            self._sort_out(here)
+    def meet(self, here: slice, first: int, near: Tensor) -> None:
+        """Let the rows `here` (B,) of the table meet n rows, at places from `first` on, that are so near: (B, n)."""
+        if self._take_nearer(here, first, near):
+            return
+        self._sort_out(here)
+        if not self._take_nearer(here, first, near):
+            self._take_best(here, first, near)
+
+    def _take_nearer(self, here: slice, first: int, near: Tensor) -> bool:
+        """Take in what is nearer than the bound; return whether all rows have a bound, and room for it."""
+        if bool(self.bound[here].isinf().any()):
+            return False
+        row, column = (near > self.bound[here, None]).nonzero(as_tuple=True)
+        counts = torch.bincount(row, minlength=len(near))
+        filled = self.filled[here]
+        if bool((filled + counts > self.best.shape[1]).any()):
+            return False
+        slot = torch.arange(len(row)) + (filled - counts.cumsum(0) + counts)[row]
+        self.best[here][row, slot] = near[row, column]
+        self.places[here][row, slot] = (column + first).int()
+        self.filled[here] += counts
+        return True
+
+    def _take_best(self, here: slice, first: int, near: Tensor) -> None:
+        """Take in the k best of a block, after columns were sorted out."""
+        found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
         start = int(self.filled[here].max())
-        columns = slice(start, start + n_best)
-        for metric, nearness in near.items():
-            found, place = nearness.topk(n_best, dim=1, sorted=False)
-            self.best[metric][here, columns] = found
-            self.places[metric][here, columns] = place.add_(first)
+        columns = slice(start, start + found.shape[1])
+        self.best[here, columns] = found
+        self.places[here, columns] = column.add_(first).int()
         self.filled[here] = columns.stop
+        if columns.stop == self.k:
+            self.bound[here] = self.best[here, : self.k].amin(dim=1)
+        elif columns.stop > self.k:
+            self._sort_out(here)
 
     def _sort_out(self, here: slice) -> None:
-        """Keep the k best of the rows `here`."""
-        for metric, best in self.best.items():
-            kept, column = best[here].topk(self.k, dim=1, sorted=False)
-            places = self.places[metric][here]
-            places[:, : self.k] = places.gather(1, column)
-            best[here, : self.k] = kept
-            best[here, self.k :] = -torch.inf
-        self.filled[here] = self.k
+        """Keep the k best of the rows `here`, if they have so many."""
+        if int(self.filled[here].max()) < self.k:
+            return
+        best, places = self.best[here], self.places[here]
+        kept, column = best.topk(self.k, dim=1, sorted=False)
+        places[:, : self.k] = places.gather(1, column)
+        best[:, : self.k] = kept
+        best[:, self.k :] = -torch.inf
+        self.filled[here], self.bound[here] = self.k, kept.amin(dim=1)
 
-    def neighbours(self, metric: str, here: slice, order: IntArray) -> Neighbours:
+    def neighbours(self, here: slice, order: IntArray) -> Neighbours:
         """Return what the rows `here` (M,) have found, as numbers of rows."""
-        best, column = self.best[metric][here].topk(self.k, dim=1, sorted=True)
-        return Neighbours(order[self.places[metric][here].gather(1, column).numpy()], best.numpy())
+        best, column = self.best[here].topk(self.k, dim=1, sorted=True)
+        return Neighbours(order[self.places[here].gather(1, column).numpy()], best.numpy())
 
 
 def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
@@ -111,10 +132,11 @@ def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
 def find_neighbours(queries: FloatArray, X: FloatArray, k: int, metric: str, origin: FloatArray) -> Neighbours:
     """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D)."""
     k = min(k, len(X))
-    table = Table(len(queries), k, [metric], working_dtype(X), -(-len(X) // FLAT[1]))
+    table = Table(len(queries), k, working_dtype(X))
     every = np.arange(len(X))
-    _meet(table, Points(queries, origin), Points(X, origin), np.arange(len(queries)), every, 0, 0, both=False)
-    return table.neighbours(metric, slice(None), every)
+    ours, theirs = Points(queries, origin), Points(X, origin)
+    _meet({metric: table}, ours, theirs, np.arange(len(queries)), every, 0, 0, both=False)
+    return table.neighbours(slice(None), every)
 
 
 def round_neighbours(
@@ -135,18 +157,17 @@ def round_neighbours(
     # Held-out rows have the same places in the table and in the order of all rows, where those never held out are last.
     order = np.concatenate([*held_out, never])
     starts = np.cumsum([0, *map(len, held_out)]).tolist()
-    n_blocks = sum(-(-len(rows) // SQUARE[1]) for rows in held_out[1:]) + -(-len(never) // FLAT[1])
-    table = Table(starts[-1], k, metrics, working_dtype(X), n_blocks)
+    tables = {metric: Table(starts[-1], k, working_dtype(X)) for metric in metrics}
     for (at, one), (other_at, other) in combinations(zip(starts, held_out, strict=False), 2):
-        _meet(table, points, points, one, other, at, other_at, both=True)
+        _meet(tables, points, points, one, other, at, other_at, both=True)
     for at, rows in zip(starts, held_out, strict=False):
-        _meet(table, points, points, rows, never, at, starts[-1], both=False)
+        _meet(tables, points, points, rows, never, at, starts[-1], both=False)
     for at, rows in zip(starts, held_out, strict=False):
-        yield {metric: table.neighbours(metric, slice(at, at + len(rows)), order) for metric in metrics}
+        yield {metric: table.neighbours(slice(at, at + len(rows)), order) for metric, table in tables.items()}
 
 
 def _meet(
-    table: Table,
+    tables: Mapping[str, Table],
     one: Points,
     other: Points,
     rows: IntArray,
@@ -170,12 +191,11 @@ def _meet(
             centred, half, raw = one.block(rows[begin : begin + size])
             here = slice(at + begin, at + begin + len(centred))
             product = torch.from_numpy(_product(centred, across, memory)).sub_(half[:, None]).sub_(across_half)
-            near = {
-                metric: product if metric == "euclidean" else cosines(product, raw, across_raw) for metric in table.best
-            }
-            table.meet(here, there.start, near)
-            if both:
-                table.meet(there, here.start, {metric: each.T.contiguous() for metric, each in near.items()})
+            for metric, table in tables.items():
+                near = product if metric == "euclidean" else cosines(product, raw, across_raw)
+                table.meet(here, there.start, near)
+                if both:
+                    table.meet(there, here.start, near.T.contiguous())
 
 
 def _product(left: FloatArray, right: FloatArray, memory: FloatArray) -> FloatArray:
