@@ -73,7 +73,7 @@ torture: $(STAMP)  ## kill extractions at 100 random instants, let four at once 
 	@$(BIN)/python tests/torture.py 100 2000
 	@$(BIN)/python -m pytest -m slow tests/test_pipeline/test_finetune.py
 
-survey: $(STAMP)  ## every network there is, once through --engine auto (about half an hour)
+survey: $(STAMP)  ## every network there is, once through --engine auto (about forty minutes)
 	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py
 
 bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads

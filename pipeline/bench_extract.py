@@ -131,17 +131,9 @@ def _alternate(
             ways["ours"]()
             for way in (*ways, *ways_of_others(name)):
                 say(f"{name}: round {number} of {rounds}, {len(manifest)} images, {way}")
-                spent, vectors[way] = (
-                    _timed(ways[way]) if way in ways else process.submit(go_through, way, job).result()
-                )
+                spent, vectors[way] = ways[way]() if way in ways else process.submit(go_through, way, job).result()
                 seconds.setdefault(way, []).append(spent)
     return {way: len(manifest) / median(spent) for way, spent in seconds.items()}, vectors
-
-
-def _timed(go: Go) -> tuple[float, NDArray[np.float32] | None]:
-    started = time.perf_counter()
-    vectors = go()
-    return time.perf_counter() - started, vectors
 
 
 def smallest_cosine(ours: Any, theirs: Any) -> float:
@@ -165,10 +157,7 @@ def measure_together(images: Path, names: Sequence[str], rounds: int) -> dict[st
             drop_rows(Path(scratch))
             seconds = extract_features(manifest, requests, Path(scratch) / "cache").seconds
             together.append(seconds.total - seconds.load)
-            started = time.perf_counter()
-            for part in parts:
-                part()
-            apart.append(time.perf_counter() - started)
+            apart.append(sum(part()[0] for part in parts))
     ratio = median(together) / median(apart)
     return {"backbones": list(names), "together": median(together), "apart": median(apart), "ratio": round(ratio, 3)}
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # Slow networks see fewer of the images, so many that one pass of ours takes about this long, in whole batches.
 PASS_SECONDS, LEAST_IMAGES = 10.0, 64
 
-Go = Callable[[], "NDArray[np.float32] | None"]
+# Go through the images once; returns the seconds that it took without loading the network, and the vectors (n, D).
+Go = Callable[[], "tuple[float, NDArray[np.float32] | None]"]
 
 
 def own_ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) -> dict[str, Go]:
@@ -43,10 +44,10 @@ def own_ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) -
 def ours(manifest: Manifest, name: str, scratch: Path) -> Go:
     """Extraction into a cache that holds the exported graph and no row."""
 
-    def go() -> NDArray[np.float32]:
+    def go() -> tuple[float, NDArray[np.float32]]:
         drop_rows(scratch)
         report = extract_features(manifest, [FeatureRequest(name)], scratch / "cache")
-        return report.filled[0].cache.lookup(report.digests)
+        return report.seconds.total - report.seconds.load, report.filled[0].cache.lookup(report.digests)
 
     return go
 
@@ -69,9 +70,11 @@ def model_only(count: int, backbone: Backbone, scratch: Path) -> Go:
     pixels = torch.randint(0, 256, (engine.batch_size, 3, side, side), dtype=torch.uint8)
     n_batches = -(-count // engine.batch_size)
 
-    def go() -> None:
+    def go() -> tuple[float, None]:
+        started = time.perf_counter()
         with ThreadPoolExecutor(engine.n_lanes) as pool:
             list(pool.map(lambda _: engine.run(pixels), range(n_batches)))
+        return time.perf_counter() - started, None
 
     return go
 
@@ -85,9 +88,11 @@ def decode_only(manifest: Manifest, backbone: Backbone) -> Go:
     def decode(path: Path) -> None:
         apply_transform(decode_image(path.read_bytes()), backbone.transform)
 
-    def go() -> None:
+    def go() -> tuple[float, None]:
+        started = time.perf_counter()
         with torch_threads(1), ThreadPoolExecutor(count_cores()) as pool:
             list(pool.map(decode, [Path(sample.path) for sample in manifest.samples]))
+        return time.perf_counter() - started, None
 
     return go
 
@@ -99,9 +104,8 @@ def first(manifest: Manifest, n: int) -> Manifest:
 
 def images_per_pass(few: Manifest, name: str, scratch: Path) -> int:
     """How many images make a pass of a good length, by a try with few."""
-    started = time.perf_counter()
-    ours(few, name, scratch)()
-    n = PASS_SECONDS * len(few) / (time.perf_counter() - started)
+    seconds, _ = ours(few, name, scratch)()
+    n = PASS_SECONDS * len(few) / seconds
     return LEAST_IMAGES * max(1, round(n / LEAST_IMAGES))
 
 
