@@ -110,7 +110,7 @@ class Contest:
             augment="light",
             engine=self.engine,
         )
-        return tune_images(manifest, plan, console)
+        return tune_images(manifest, plan, console)[1]
 
 
 def measure(

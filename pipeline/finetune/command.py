@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def finetune(options: argparse.Namespace) -> int:
         contextlib.nullcontext(out) if options.out else reserving(out) as place,
     ):
         plan = plan_of(options, place)
-        results = tune_images(read_images(options.images), plan, console)
+        place, results = tune_images(read_images(options.images), plan, console)
         console.say(f"run folder: {place}")
     print(json.dumps(results, indent=2) if options.json else _table(plan.start, place, results))
     return DONE
@@ -94,6 +95,7 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
         engine=options.engine,
         max_pixels=options.max_pixels or MAX_PIXELS,
         resume=options.resume,
+        out_is_given=options.out is not None,
     )
 
 
@@ -103,22 +105,26 @@ def _cache_of(run: Path) -> Path:
         return Path(read_json(run / RESULTS_FILE)["config"]["cache"])
 
 
-def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dict[str, Any]:
-    """Train and write the run; returns what its results.json says. Raises PipelineError or ExtractError.
+def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> tuple[Path, dict[str, Any]]:
+    """Train and write the run; returns its folder and what its results.json says. Raises PipelineError, ExtractError.
 
     Killed at any instant it goes on from there: the state is forgotten when nothing is left to do but to move `latest`,
-    which comes last because it may be what the run to start from is named by.
+    which comes last because it may be what the run to start from is named by. Asked to resume what is whole already, it
+    trains nothing.
     """
     from pipeline.finetune.beginning import begin, label
-    from pipeline.finetune.outcome import finish, is_outcome_of, leak_warnings_of, write_outcome
+    from pipeline.finetune.outcome import finish, leak_warnings_of, whole_outcome, write_outcome
     from pipeline.finetune.story import make_ready, tune
 
     began = time.perf_counter()
     start = begin(plan)
     labelled, features = label(manifest, plan, start, console)
     ready = make_ready(labelled, features, plan, start)
-    if plan.resume and is_outcome_of(ready.checkpoint, plan.out):
-        results = read_json(plan.out / RESULTS_FILE)
+    whole = whole_outcome(ready.checkpoint, plan) if plan.resume else None
+    if whole:
+        console.say(f"Trained to the end already: '{printable(whole)}'.")
+        plan = replace(plan, out=whole)
+        results = read_json(whole / RESULTS_FILE)
     else:
         check_run_folder(plan.out)
         tuned = tune(ready, labelled, features, plan, start, console, began=began)
@@ -129,7 +135,7 @@ def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> dic
     finish(results, labelled, plan, console)
     ready.checkpoint.forget()
     point_latest(plan.out)
-    return results
+    return plan.out, results
 
 
 def _table(start: Path, out: Path, results: dict[str, Any]) -> str:

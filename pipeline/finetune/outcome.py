@@ -66,12 +66,19 @@ def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan,
     return leak_warnings(labelled, features.X, audit=audit, seed=seed)
 
 
-def is_outcome_of(checkpoint: Checkpoint, folder: Path) -> bool:
-    """Whether a run folder is what the training of this state came to."""
-    if not (folder / RESULTS_FILE).exists():
-        return False
-    told = read_json(folder / RESULTS_FILE).get("finetune", {})
-    return bool(told.get("identity") == checkpoint.identity)
+def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
+    """The run folder that the training of this state came to: `plan.out`, or one beside it if the user named none."""
+    beside = [] if plan.out_is_given else sorted(plan.out.parent.glob(f"[!.]*/{RESULTS_FILE}"))
+    places = [plan.out, *(path.parent for path in beside if not path.parent.is_symlink())]
+    return next((place for place in places if _identity(place) == checkpoint.identity), None)
+
+
+def _identity(folder: Path) -> str | None:
+    """Of the training that a folder is the outcome of; None for what is no such run."""
+    try:
+        return str(read_json(folder / RESULTS_FILE)["finetune"]["identity"])
+    except (PipelineError, LookupError, TypeError):
+        return None
 
 
 def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, console: Console) -> None:

@@ -26,7 +26,7 @@ class FinetunePlan:
     start: the run. head: one of its heads, "random", or None for the best on val that can start a network.
     size: another side of the input; None for the run's. views: how many beside the image itself; None for the usual.
     dtype: of the maps; None for the usual. disk: bytes that they may take; None for half of what is free.
-    memory: bytes of maps held in memory; None for half of it.
+    memory: bytes of maps held in memory; None for half of it. out_is_given: whether the user named the run folder.
     """
 
     images: str
@@ -47,6 +47,7 @@ class FinetunePlan:
     engine: str = "auto"
     max_pixels: int = MAX_PIXELS
     resume: bool = False
+    out_is_given: bool = True
 
     @property
     def settings(self) -> Settings:

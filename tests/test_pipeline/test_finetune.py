@@ -253,6 +253,31 @@ def test_a_kill_behind_the_last_step_leaves_a_run_that_resume_finishes(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_resume_without_a_named_folder_takes_up_the_run_that_is_whole_already(
+    place, digits_folder, tmp_path, capsys, monkeypatch
+):
+    """Killed between the last rename and the end, or not at all: there is one run, trained once."""
+    monkeypatch.chdir(tmp_path)
+    words = command_of(place, digits_folder, "never", *[word for word in QUICK if word != "--quiet"], "--epochs", "1")
+    at = words.index("--out")
+    command = [*words[:at], *words[at + 2 :]]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.finetune.command.point_latest", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            run(command)
+    (whole,) = Path("data/runs").glob("[!.]*")
+    (Path("data/runs") / "damaged").mkdir()
+    (Path("data/runs") / "damaged" / "results.json").write_text("{")
+    for _ in range(2):
+        capsys.readouterr()
+        assert run([*command, "--resume"]) == DONE
+        said = capsys.readouterr().err.splitlines()
+        assert f"Trained to the end already: '{whole}'." in said
+        assert f"run folder: {whole}" in said
+        assert Path("data/runs/latest").resolve() == whole.resolve()
+    assert {path.name for path in Path("data/runs").iterdir()} == {whole.name, "latest", "damaged"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_the_same_seed_gives_the_same_losses(place, digits_folder):
     losses = []
