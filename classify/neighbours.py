@@ -41,9 +41,9 @@ class Points:
     def __init__(self, X: FloatArray, origin: FloatArray) -> None:
         self.X, self.origin = X, origin.astype(working_dtype(X))
 
-    def block(self, rows: IntArray | slice) -> tuple[FloatArray, Tensor, Tensor]:
+    def block(self, rows: IntArray) -> tuple[FloatArray, Tensor, Tensor]:
         """Return x - m (B, D), |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
-        raw = working(self.X[rows])
+        raw = working(self.X[_as_slice(rows)])
         centred = raw - self.origin
         half, raw_half = (torch.from_numpy(np.einsum("ij,ij->i", each, each) / 2) for each in (centred, raw))
         return centred, half, raw_half
@@ -196,6 +196,12 @@ def _meet(
                 table.meet(here, there.start, near)
                 if both:
                     table.meet(there, here.start, near.T.contiguous())
+
+
+def _as_slice(rows: IntArray) -> IntArray | slice:
+    """Return rows side by side as a slice, which needs no copy; others as they are."""
+    side_by_side = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+    return slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
 
 
 def _product(left: FloatArray, right: FloatArray, memory: FloatArray) -> FloatArray:

@@ -6,7 +6,8 @@ cache_commands.py, export_features.py
                       the upkeep of caches, and features as one ordinary file
 join.py               labels, splits and cached features become X and y
 alternatives.py       what a cache holds instead of what was asked for
-run.py, rundir.py     stage two as one story, and the folder it leaves
+run.py, results.py, rundir.py
+                      stage two as one story, what came of it, and the folder it leaves
 predict.py            a saved head on any images
 datasets.py           the data sets of `make data`
 audit.py, audit_text.py, copies.py, leaks.py
@@ -18,7 +19,7 @@ compare.py, compare_text.py, few_shot.py
 report/               one run as a page to look at
 finetune/             the network itself trained on, from a run's head and cached maps
 memory.py             features that are larger than memory
-bench_extract.py, bench_rivals.py, bench_heads.py, bench_finetune.py
+bench_extract.py, bench_rivals.py, bench_heads.py, bench_classify.py, bench_finetune.py
                       how fast both stages and fine-tuning are, beside what is usual
 doctor.py             what this machine offers
 errors.py             what the pipeline itself refuses

@@ -180,8 +180,8 @@ def _bench_command(commands: Commands) -> None:
     )  # fmt: skip
     bench.add_argument(
         "what",
-        choices=("extract", "heads", "finetune", "starts"),
-        help="stage one; stage two; epochs from the cache; fine-tuning from a head beside from random numbers",
+        choices=("extract", "heads", "classify", "finetune", "starts"),
+        help="stage one; heads; a whole classify; epochs from the cache; fine-tuning from a head or at random",
     )
     bench.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its options")
 

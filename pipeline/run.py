@@ -4,46 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.manifest import Manifest, printable
+from extract.manifest import Manifest
 from extract.memo import Memo
-from extract.request import FeatureRequest, installed_version
+from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.few_shot import check_shots, few_shot
 from pipeline.join import Features, Labelled, audit_command, label_samples, look_up
 from pipeline.leaks import leak_warnings
-from pipeline.memory import Shelf, default_budget
-from pipeline.predict import rank_on_val
+from pipeline.memory import Shelf, default_budget, return_freed_memory
 from pipeline.report.page import write_report
-from pipeline.rundir import (
-    CONFIG_FILE,
-    ERRORS_FILE,
-    RESULTS_FILE,
-    point_latest,
-    write_csv,
-    write_errors,
-    write_json,
-    writing_run,
-)
-from pipeline.transfer import Chosen, judge_transfer
+from pipeline.results import summarise, write_run
+from pipeline.rundir import point_latest, writing_run
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow
     from numpy.typing import NDArray
 
     from classify.sweep import SweepResult
-
-FORMAT = 1
-RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
-LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "test_accuracy", "ci_low", "ci_high",
-                       "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier", "fit_seconds", "p_vs_best",
-                       "tied_with_best", "features")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -181,6 +164,7 @@ def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPl
         for each in features:
             for name in plan.heads:
                 _attempt(attempts, name, each, labelled, plan, console)
+                return_freed_memory()
     except KeyboardInterrupt:
         if not attempts.tried:
             raise
@@ -250,181 +234,3 @@ def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.intege
     rows = [*labelled.rows("train"), *labelled.rows("val")]
     units = [labelled.samples[i].group or bytes(labelled.digests[i]).hex() for i in rows]
     return assign_folds(units, labelled.y[rows], plan.folds, seed=plan.seed)
-
-
-def summarise(
-    tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
-) -> dict[str, Any]:
-    """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
-    import numpy as np
-
-    from classify.comparison import compare_heads
-    from classify.metrics import log_loss
-
-    truth = labelled.y[labelled.rows("test")]
-    tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
-    compared = compare_heads(truth, {t.folder_name: (t.proba, t.predicted) for t in tried}, seed=plan.seed)
-    heads: list[dict[str, Any]] = []
-    for t in tried:
-        heads.append({
-            "name": t.name,
-            "backbone": t.features.request.backbone,
-            "features": t.features.name,
-            "params": t.result.params,
-            "grid_size": t.result.grid_size,
-            "fit_seconds": round(t.result.fit_seconds, 3),
-            "predict_seconds": t.predict_seconds,
-            "val": t.result.val,
-            **compared.heads[t.folder_name],
-            "tempering": t.tempering,
-            "saved": f"heads/{t.folder_name}",
-            "grid": t.result.grid,
-            "notes": t.result.notes,
-        })  # fmt: skip
-    return {
-        "format": FORMAT,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": _config(plan),
-        "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
-        "dataset": {
-            "name": printable(manifest.root.resolve().name),
-            "classes": [printable(name) for name in labelled.classes],
-            **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
-            "skipped": len(labelled.refusals),
-        },
-        "features": [_feature_row(each) for each in features],
-        "heads": heads,
-        "pairs": compared.pairs,
-        "transfer": judge_transfer(_chosen(tried, truth)),
-        "failed": [],
-        "interrupted": False,
-    }
-
-
-def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
-    """For every set of features the head that val chose."""
-    best: dict[str, Tried] = {}
-    for each in tried:
-        name = each.features.name
-        if name not in best or rank_on_val(each.result.val) > rank_on_val(best[name].result.val):
-            best[name] = each
-    return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
-
-
-def _config(plan: ClassifyPlan) -> dict[str, Any]:
-    return {
-        "images": printable(plan.images),
-        "requests": [asdict(request) for request in plan.requests],
-        "heads": list(plan.heads),
-        "cache": str(plan.cache_root.resolve()),
-        "seed": plan.seed,
-        "folds": plan.folds,
-        "memory": plan.memory,
-        "shots": list(plan.shots),
-        "repeats": plan.repeats,
-        "calibrate": plan.calibrate,
-    }
-
-
-def _feature_row(features: Features) -> dict[str, Any]:
-    return {
-        "name": features.name,
-        "backbone": features.request.backbone,
-        "layer": features.resolved.spec.layer,
-        "pooling": features.resolved.spec.pooling,
-        "key": features.resolved.spec.key,
-        "dim": features.resolved.spec.feature_dim,
-        "weights": features.resolved.weights,
-        "extract_seconds": features.extract_seconds,
-        "images_per_second": features.images_per_second,
-    }
-
-
-def write_run(
-    folder: Path,
-    results: dict[str, Any],
-    tried: Sequence[Tried],
-    labelled: Labelled,
-    plan: ClassifyPlan,
-    console: Console,
-) -> None:
-    """Everything a run folder holds (DESIGN section 5)."""
-    from classify.saved import save_head
-
-    for t in tried:
-        save_head(t.result.head, folder / "heads" / t.folder_name, meta=_head_meta(t, labelled))
-    rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
-    write_csv(
-        folder / "splits.csv",
-        ("path", "label", "split", "digest"),
-        [(sample.name, sample.label, str(split), bytes(digest).hex()) for sample, digest, split in rows],
-    )
-    write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
-    write_predictions(folder / "predictions.parquet", tried, labelled)
-    write_errors(folder / ERRORS_FILE, labelled.refusals)
-    write_json(folder / CONFIG_FILE, results["config"])
-    write_json(folder / RESULTS_FILE, results)
-    (folder / "log.txt").write_text("\n".join(console.lines) + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def _head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
-    weights = tried.features.request.weights
-    request = tried.features.request
-    if weights is not None and Path(weights).exists():
-        request = replace(request, weights=str(Path(weights).resolve()))
-    return {
-        "name": tried.name,
-        "params": tried.result.params,
-        "tempering": tried.result.tempering,
-        "classes": [printable(name) for name in labelled.classes],
-        "request": asdict(request),
-        "spec": tried.features.resolved.spec.to_dict(),
-        "weights": tried.features.resolved.weights,
-    }
-
-
-def leaderboard(results: dict[str, Any]) -> list[list[object]]:
-    """One row per head, best test accuracy first, in the order of LEADERBOARD_COLUMNS."""
-    rows: list[list[object]] = []
-    for rank, head in enumerate(results["heads"], start=1):
-        test = head["test"]
-        params = " ".join(f"{name}={value}" for name, value in head["params"].items())
-        rows.append(
-            [rank, head["backbone"], head["name"], params, head["val"]["accuracy"], test["accuracy"],
-             *test["accuracy_ci"], *(test[m] for m in ("balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")),
-             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"]]
-        )  # fmt: skip
-    return rows
-
-
-def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
-    """Rows (N, C) as N lists of float32, without a Python object for every number."""
-    import numpy as np
-    import pyarrow
-
-    ends = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
-    return pyarrow.ListArray.from_arrays(ends, rows.astype(np.float32).ravel())
-
-
-def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
-    """predictions.parquet: for every test image and head the label, what was predicted and all probabilities."""
-    import pyarrow
-    import pyarrow.parquet
-
-    test = labelled.rows("test")
-    classes = [printable(name) for name in labelled.classes]
-    names = [printable(labelled.samples[i].name) for i in test]
-    tables = [
-        pyarrow.table({
-            "path": names,
-            "digest": [bytes(labelled.digests[i]).hex() for i in test],
-            "label": [classes[labelled.y[i]] for i in test],
-            "backbone": [t.features.request.backbone] * len(test),
-            "features": [t.features.name] * len(test),
-            "head": [t.name] * len(test),
-            "predicted": [classes[code] for code in t.predicted],
-            "probabilities": _lists(t.proba),
-        })
-        for t in tried
-    ]  # fmt: skip
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), path)

@@ -31,7 +31,8 @@ from pipeline.finetune.start import as_head
 from pipeline.finetune.story import Tuned
 from pipeline.join import Features, Labelled, audit_command, look_up
 from pipeline.leaks import leak_warnings
-from pipeline.run import ClassifyPlan, Tried, report_on, summarise, write_run
+from pipeline.results import summarise, write_run
+from pipeline.run import ClassifyPlan, Tried, report_on
 from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, writing_run
 
 HEAD = "finetuned"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from extract.manifest import scan_folder
 from extract.request import FeatureRequest
-from pipeline import bench_finetune, bench_starts
+from pipeline import bench_classify, bench_finetune, bench_starts
 from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
 from pipeline.bench_inputs import write_photos
 from pipeline.cli import run
@@ -102,7 +104,45 @@ def test_more_images_than_there_are_cannot_be_drawn(digits_folder, tmp_path):
         bench_starts.measure(digits_folder, tmp_path, bench_starts.Contest(FeatureRequest(), "logistic", n_train=10**6))
 
 
-@pytest.mark.parametrize("what", ["extract", "finetune", "heads", "starts"])
+@pytest.fixture(scope="module")
+def asked(digits_folder, tmp_path_factory) -> bench_classify.Asked:
+    cache = tmp_path_factory.mktemp("bench") / "cache"
+    assert run(["extract", str(digits_folder), "--cache", str(cache), "--size", "64", "--quiet"]) == 0
+    return bench_classify.Asked(digits_folder, cache, FeatureRequest(size=64), ("ridge", "knn"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_whole_classify_is_run_in_memory_and_from_a_file_with_one_table(asked, tmp_path):
+    found = bench_classify.measure(asked, tmp_path)
+    assert found.features == 4 * 1280 * 90
+    assert found.n_settings == 45 + 66
+    assert found.same
+    assert set(found.best) == {"ridge", "knn"}
+    # A process with torch in it; its anonymous memory is a part of it.
+    assert all(cost.process > cost.anonymous > 1e8 for cost in found.costs.values())
+
+
+def test_own_memory_is_what_few_images_do_not_take(asked):
+    few, all_of_them = bench_classify.Cost(1.0, 7e8, 4e8), bench_classify.Cost(300.0, 15e8, 10e8)
+    found = bench_classify.Found(3e8, few, {"in memory": all_of_them}, 249, {"mlp": 0.9}, same=False)
+    text = bench_classify.text_of(found)
+    assert re.search(r"in memory +300 +1,500 +600 +2\.00 +2\.5\n", text)
+    assert text.endswith("both tables are NOT the same")
+
+
+def test_seconds_are_the_only_numbers_that_may_differ():
+    heads = [{"name": "ridge", "fit_seconds": 1.0, "grid": [{"val_accuracy": 0.5, "seconds": 2.0}]}]
+    later = [{"name": "ridge", "fit_seconds": 3.0, "grid": [{"val_accuracy": 0.5, "seconds": 4.0}]}]
+    other = [{"name": "ridge", "fit_seconds": 1.0, "grid": [{"val_accuracy": 0.6, "seconds": 2.0}]}]
+    assert bench_classify.lasting(heads) == bench_classify.lasting(later) != bench_classify.lasting(other)
+
+
+def test_features_that_are_not_there_are_one_sentence_and_the_command(asked, tmp_path):
+    with pytest.raises(PipelineError, match="Run first:\nfeaturecache extract"):
+        bench_classify.measure(replace(asked, request=FeatureRequest(size=96)), tmp_path)
+
+
+@pytest.mark.parametrize("what", ["extract", "finetune", "heads", "starts", "classify"])
 def test_each_tells_its_own_options(capsys, what):
     assert run(["bench", what, "--help"]) == 0
     assert f"featurecache bench {what}" in capsys.readouterr().out

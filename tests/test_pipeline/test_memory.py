@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +29,31 @@ class Rows:
 
     def lookup(self, digests):
         return np.repeat(digests[:, :1].astype(np.float32), 3, axis=1)
+
+
+# The allocator learns that blocks of 31 MB come and go, so that smaller ones lie side by side, between some that stay.
+FREED = """
+import numpy as np
+from pipeline.bench_classify import status
+from pipeline.memory import return_freed_memory
+large = np.ones(31 * 2**17)
+del large
+pairs = [(np.ones(2**19), np.ones(2**14)) for _ in range(40)]
+staying = [small for _, small in pairs]
+full = status("RssAnon")
+del pairs
+kept = status("RssAnon")
+return_freed_memory()
+print(full, kept, status("RssAnon"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_the_allocator_keeps_is_returned_to_the_system():
+    found = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    full, kept, after = (int(each) / 1024 for each in found.stdout.split())
+    assert full - kept < 40  # of 160 MB
+    assert kept - after > 120
 
 
 def test_features_stay_in_memory_until_the_budget_is_spent(tmp_path, monkeypatch):

@@ -1,0 +1,195 @@
+"""What a whole `classify` costs: seconds and memory, with the features in memory and in a file.
+
+    seconds    of the command, from the labels to the report
+    process    the most memory of the process, in MB: libraries, features, heads, and pages of files that it could drop
+    own        what it cannot drop (anonymous), beyond that of the same command on a few of the images, which has the
+               same libraries and next to no rows: features and heads. At most 2.5 times the features are wanted.
+
+The second line has half of the features' size as its --memory, so that they are read from a file. The tables of both,
+settings chosen, accuracies and all, are compared number by number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from extract.errors import ExtractError
+from extract.manifest import read_images
+from extract.request import FeatureRequest
+from pipeline.errors import PipelineError
+from pipeline.join import SPLITS
+from pipeline.rundir import RESULTS_FILE, read_json
+from pipeline.tables import table
+
+# Of the images, so many are the few whose memory is that of the libraries.
+FEW = 300
+WANTED = 2.5
+# Memory is looked at so often, in seconds: a block of rows takes longer.
+INTERVAL = 0.01
+# What two runs of the same heads may differ in.
+PASSING = ("fit_seconds", "predict_seconds", "seconds")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: seconds, and the most memory, all of it and what is anonymous, in bytes."""
+
+    seconds: float
+    process: float
+    anonymous: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured."""
+
+    images: Path
+    cache_root: Path
+    request: FeatureRequest
+    heads: tuple[str, ...]
+
+    def run(self, out: Path, *, step: int = 1, memory: float | None = None) -> Cost:
+        """Classify every `step`-th image in a process of its own. Raises PipelineError with what it said."""
+        told = {"images": str(self.images), "cache": str(self.cache_root), "request": asdict(self.request),
+                "heads": self.heads, "out": str(out), "step": step, "memory": memory}  # fmt: skip
+        command = [sys.executable, "-c", "from pipeline.bench_classify import tell; tell()", json.dumps(told)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        if found.returncode:
+            raise PipelineError(found.stderr.strip() or f"It ended with exit code {found.returncode}.")
+        return Cost(**json.loads(found.stdout.splitlines()[-1]))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The costs of a few images, of all in memory and of all from a file, and whether the tables of both are one."""
+
+    features: float
+    few: Cost
+    costs: dict[str, Cost]
+    n_settings: int
+    best: dict[str, float]
+    """Head -> test accuracy."""
+    same: bool
+
+    def own(self, name: str) -> float:
+        """Bytes of features and heads."""
+        return self.costs[name].anonymous - self.few.anonymous
+
+
+def tell() -> None:
+    """Classify as the JSON in the first argument says, and print the cost as JSON."""
+    from classify.errors import ClassifyError
+    from pipeline.console import Console
+    from pipeline.run import ClassifyPlan, classify
+
+    told = json.loads(sys.argv[1])
+    done, seen = Event(), [0]
+    watch = Thread(target=_watch, args=(done, seen), daemon=True)
+    watch.start()
+    manifest = read_images(told["images"])
+    manifest = replace(manifest, samples=manifest.samples[:: told["step"]])
+    request = FeatureRequest(**told["request"])
+    plan = ClassifyPlan(told["images"], (request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
+                        memory=told["memory"])  # fmt: skip
+    began = time.perf_counter()
+    try:
+        with Console(quiet=True) as console:
+            classify(manifest, plan, console)
+    except (PipelineError, ExtractError, ClassifyError) as error:
+        sys.exit(str(error))
+    seconds = time.perf_counter() - began
+    done.set()
+    watch.join()
+    print(json.dumps(asdict(Cost(seconds, 1024 * status("VmHWM"), 1024 * max(seen)))))
+
+
+def _watch(done: Event, seen: list[int]) -> None:
+    while not done.wait(INTERVAL):
+        seen[0] = max(seen[0], status("RssAnon"))
+
+
+def status(name: str) -> int:
+    """What the kernel says of the memory of this process by some name (man 5 proc), in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def measure(asked: Asked, scratch: Path) -> Found:
+    """Run all three, one after the other. Raises PipelineError."""
+    n = len(read_images(str(asked.images)))
+    few = asked.run(scratch / "few", step=max(1, n // FEW))
+    costs = {"in memory": asked.run(scratch / "memory")}
+    results = read_json(scratch / "memory" / RESULTS_FILE)
+    size = 4.0 * results["features"][0]["dim"] * sum(results["dataset"][f"n_{split}"] for split in SPLITS)
+    costs["from a file"] = asked.run(scratch / "file", memory=size / 2)
+    again = read_json(scratch / "file" / RESULTS_FILE)
+    heads = results["heads"]
+    return Found(
+        size,
+        few,
+        costs,
+        sum(head["grid_size"] for head in heads),
+        {head["name"]: head["test"]["accuracy"] for head in heads},
+        lasting(heads) == lasting(again["heads"]),
+    )
+
+
+def lasting(values: Any) -> Any:
+    """Numbers of a results.json without those that pass: seconds."""
+    if isinstance(values, dict):
+        return {key: lasting(value) for key, value in values.items() if key not in PASSING}
+    return [lasting(value) for value in values] if isinstance(values, list) else values
+
+
+def text_of(found: Found) -> str:
+    """The table, and what the heads came to."""
+    rows = [
+        (name, f"{cost.seconds:.0f}", f"{cost.process / 1e6:,.0f}", f"{found.own(name) / 1e6:,.0f}",
+         f"{found.own(name) / found.features:.2f}", f"{WANTED}")
+        for name, cost in found.costs.items()
+    ]  # fmt: skip
+    headers = ("features", "s", "process MB", "own MB", "own / features", "wanted")
+    best = ", ".join(f"{name} {100 * accuracy:.2f}" for name, accuracy in found.best.items())
+    return (
+        f"{found.n_settings} settings on features of {found.features / 1e6:,.0f} MB; a few images take "
+        f"{found.few.process / 1e6:,.0f} MB\n\n{table(rows, headers, right=range(1, 6))}\n\n"
+        f"test %: {best}\nboth tables are {'the same' if found.same else 'NOT the same'}"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print."""
+    from classify.heads import parse_heads
+
+    parser = argparse.ArgumentParser(
+        prog="featurecache bench classify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", metavar="DIR", type=Path, default=Path("data/fashion-mnist"))
+    parser.add_argument("--cache", metavar="DIR", type=Path, default=Path("data/cache"), help="where its features are")
+    parser.add_argument("--backbone", metavar="NAME", default="efficientnet_lite0", help="the network")
+    parser.add_argument("--layer", metavar="LAYER", help="of the network, as for classify")
+    parser.add_argument("--heads", metavar="A,B", default="all", help="as for classify (default: all)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
+    options = parser.parse_args(arguments)
+    if not Path("/proc/self/status").exists():
+        raise PipelineError("This system has no /proc to read the memory of a process from: measure on Linux.")
+    request = FeatureRequest(options.backbone, layer=options.layer)
+    asked = Asked(options.images, options.cache, request, tuple(parse_heads(options.heads)))
+    with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
+        found = measure(asked, Path(folder))
+    print(text_of(found))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+    return 0
