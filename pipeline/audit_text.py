@@ -33,10 +33,10 @@ def audit_text(found: Audit) -> str:
 
 def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
-        return f"\nno {TITLES[name]}"
+        return f"\n{TITLES[name]}: none"
     shown = f", the first {MAX_ROWS}" if len(rows) > MAX_ROWS else ""
     cells = [[_words(value) for value in row.values()] for row in rows[:MAX_ROWS]]
-    return f"\n{len(rows):,} {TITLES[name]}{shown}:\n" + table(cells, [key.replace("_", " ") for key in rows[0]])
+    return f"\n{TITLES[name]}: {len(rows):,}{shown}\n" + table(cells, [key.replace("_", " ") for key in rows[0]])
 
 
 def _words(value: object) -> str:

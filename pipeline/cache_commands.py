@@ -125,6 +125,8 @@ def export(options: argparse.Namespace) -> int:
     check_out(options.out)
     request = _single_request(options)
     with Console(quiet=options.quiet) as console:
+        if options.out.exists():
+            console.say(f"'{printable(options.out)}' is there already: this one replaces it when it is whole.")
         manifest = read_images(options.images)
         for note in manifest.notes:
             console.say(note)

@@ -358,5 +358,5 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
     if results["interrupted"]:
         return INTERRUPTED
     if n := results["dataset"]["skipped"]:
-        console.say(f"{n:,} images are refused and left out, all listed in {out / ERRORS_FILE}.")
+        console.say(f"{tables.refused_line(n, out / ERRORS_FILE)}.")
     return REFUSED if n or results["failed"] else DONE

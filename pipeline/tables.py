@@ -98,9 +98,14 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
     )
 
 
+def refused_line(n: int, listed_in: object) -> str:
+    """How many images are refused, and where all of them are listed."""
+    return f"{n:,} {'image is' if n == 1 else 'images are'} refused and left out, all listed in {listed_in}"
+
+
 def refusals_text(refusals: Sequence[Refusal], listed_in: object) -> str:
     """The refused images by name and reason, and where all of them are listed."""
-    lines = [f"{len(refusals):,} images are refused and left out, all listed in {listed_in}:"]
+    lines = [f"{refused_line(len(refusals), listed_in)}:"]
     lines += [f"  {printable(r.name)}: {printable(r.reason)}" for r in refusals[:MAX_REFUSALS_SHOWN]]
     if len(refusals) > MAX_REFUSALS_SHOWN:
         lines.append(f"  and {len(refusals) - MAX_REFUSALS_SHOWN:,} more")

@@ -439,8 +439,11 @@ def test_refused_images_are_left_out_and_counted(images, cache, tmp_path, capsys
     code, out, err = command(capsys, "cache", "export", images, tmp_path / "out.h5", "--cache", cache, "--quiet")
     assert code == REFUSED
     assert "90 rows" in out
-    assert "1 images are refused" in err
+    assert "1 image is refused" in err
     assert "1/broken.png" in err
+    code, _, err = command(capsys, "cache", "export", images, tmp_path / "out.h5", "--cache", cache)
+    assert code == REFUSED
+    assert f"'{tmp_path / 'out.h5'}' is there already: this one replaces it when it is whole." in err.splitlines()
     with h5py.File(tmp_path / "out.h5") as file:
         assert "1/broken.png" not in file["paths"].asstr()[:]
 

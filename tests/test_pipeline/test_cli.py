@@ -69,7 +69,7 @@ def test_a_corrupt_image_is_listed_and_the_rest_is_done(images, cache, tmp_path,
     assert run(["extract", str(images), "--cache", str(cache), "--quiet"]) == REFUSED
     out, err = capsys.readouterr()
     assert "90 already there, 1 extracted" in out
-    assert "1 images are refused" in err
+    assert "1 image is refused" in err
     assert "0/broken.png" in err
     assert "0/broken.png" in (cache / "errors.csv").read_text()
     run_folder = tmp_path / "run"
