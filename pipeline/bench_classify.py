@@ -2,8 +2,8 @@
 
     seconds    of the command, from the labels to the report
     process    the most memory of the process, in MB: libraries, features, heads, and pages of files that it could drop
-    own        what it cannot drop (anonymous), beyond that of the same command on a few of the images, which has the
-               same libraries and next to no rows: features and heads. At most 2.5 times the features are wanted.
+    own        what it cannot drop (anonymous) beyond the libraries: features and heads. At most 2.5 times the features
+               are wanted. What libraries take is what the same command on a few images still has when it is done.
 
 The second line has half of the features' size as its --memory, so that they are read from a file. The tables of both,
 settings chosen, accuracies and all, are compared number by number.
@@ -12,13 +12,15 @@ settings chosen, accuracies and all, are compared number by number.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -42,11 +44,12 @@ PASSING = ("fit_seconds", "predict_seconds", "seconds")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process: seconds, and the most memory, all of it and what is anonymous, in bytes."""
+    """Of one process: seconds, and bytes: the most memory, the most that was anonymous, and what of it was left."""
 
     seconds: float
     process: float
     anonymous: float
+    left: float
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,14 @@ class Found:
 
     def own(self, name: str) -> float:
         """Bytes of features and heads."""
-        return self.costs[name].anonymous - self.few.anonymous
+        return self.costs[name].anonymous - self.few.left
 
 
 def tell() -> None:
     """Classify as the JSON in the first argument says, and print the cost as JSON."""
     from classify.errors import ClassifyError
     from pipeline.console import Console
+    from pipeline.memory import return_freed_memory
     from pipeline.run import ClassifyPlan, classify
 
     told = json.loads(sys.argv[1])
@@ -110,7 +114,9 @@ def tell() -> None:
     seconds = time.perf_counter() - began
     done.set()
     watch.join()
-    print(json.dumps(asdict(Cost(seconds, 1024 * status("VmHWM"), 1024 * max(seen)))))
+    gc.collect()
+    return_freed_memory()
+    print(json.dumps(asdict(Cost(seconds, 1024 * status("VmHWM"), 1024 * seen[0], 1024 * status("RssAnon")))))
 
 
 def _watch(done: Event, seen: list[int]) -> None:
@@ -124,13 +130,16 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def measure(asked: Asked, scratch: Path) -> Found:
+def measure(asked: Asked, scratch: Path, *, say: Callable[[str], None] = lambda _: None) -> Found:
     """Run all three, one after the other. Raises PipelineError."""
     n = len(read_images(str(asked.images)))
+    say("a few images ...")
     few = asked.run(scratch / "few", step=max(1, n // FEW))
+    say("all, in memory ...")
     costs = {"in memory": asked.run(scratch / "memory")}
     results = read_json(scratch / "memory" / RESULTS_FILE)
     size = 4.0 * results["features"][0]["dim"] * sum(results["dataset"][f"n_{split}"] for split in SPLITS)
+    say(f"{costs['in memory'].seconds:.0f} s; all, from a file ...")
     costs["from a file"] = asked.run(scratch / "file", memory=size / 2)
     again = read_json(scratch / "file" / RESULTS_FILE)
     heads = results["heads"]
@@ -161,8 +170,8 @@ def text_of(found: Found) -> str:
     headers = ("features", "s", "process MB", "own MB", "own / features", "wanted")
     best = ", ".join(f"{name} {100 * accuracy:.2f}" for name, accuracy in found.best.items())
     return (
-        f"{found.n_settings} settings on features of {found.features / 1e6:,.0f} MB; a few images take "
-        f"{found.few.process / 1e6:,.0f} MB\n\n{table(rows, headers, right=range(1, 6))}\n\n"
+        f"{found.n_settings} settings on features of {found.features / 1e6:,.0f} MB; of the libraries "
+        f"{found.few.left / 1e6:,.0f} MB are anonymous\n\n{table(rows, headers, right=range(1, 6))}\n\n"
         f"test %: {best}\nboth tables are {'the same' if found.same else 'NOT the same'}"
     )
 
@@ -188,7 +197,7 @@ def main(arguments: Sequence[str]) -> int:
     request = FeatureRequest(options.backbone, layer=options.layer)
     asked = Asked(options.images, options.cache, request, tuple(parse_heads(options.heads)))
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
-        found = measure(asked, Path(folder))
+        found = measure(asked, Path(folder), say=partial(print, file=sys.stderr, flush=True))
     print(text_of(found))
     if options.json:
         options.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
