@@ -205,6 +205,7 @@ def select(options: argparse.Namespace) -> int:
             cache_root=options.cache,
             n_sample=options.sample,
             seed=options.seed,
+            size=options.size,
             settings=_settings(options),
         )
     print(json.dumps(selection.to_dict(), indent=2) if options.json else selection_text(selection))

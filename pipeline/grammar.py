@@ -156,6 +156,9 @@ def _select_command(commands: Commands) -> None:
     select.add_argument(
         "--sample", metavar="N", type=positive, default=1000, help="images to measure on (default: 1000)"
     )
+    select.add_argument(
+        "--size", metavar="S", type=positive, help="side of the input in pixels (default: what the weights expect)"
+    )
     select.add_argument("--seed", metavar="N", type=seed, default=0, help="of the subsample (default: 0)")
     extract_options(select)
     common_options(select)

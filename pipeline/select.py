@@ -85,11 +85,12 @@ def select(
     cache_root: Path,
     n_sample: int = N_SAMPLE,
     seed: int = 0,
+    size: int | None = None,
     settings: Settings | None = None,
 ) -> Selection:
     """Extract a subsample with every backbone, measure, rank and advise. Raises PipelineError, or as `extract` does."""
     sample = subsample(manifest, n_sample, seed=seed)
-    reports = [_extract(name, sample, console, cache_root, settings) for name in backbones]
+    reports = [_extract(FeatureRequest(name, size=size), sample, console, cache_root, settings) for name in backbones]
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
     if len(common) < n_asked:
@@ -151,10 +152,10 @@ def _cost(candidate: Candidate) -> str:
 
 
 def _extract(
-    name: str, sample: Manifest, console: Console, cache_root: Path, settings: Settings | None
+    request: FeatureRequest, sample: Manifest, console: Console, cache_root: Path, settings: Settings | None
 ) -> ExtractReport:
-    console.say(f"{name}:")
-    return extract_features(sample, [FeatureRequest(name)], cache_root, settings=settings, progress=console)
+    console.say(f"{request.backbone}:")
+    return extract_features(sample, [request], cache_root, settings=settings, progress=console)
 
 
 def _in_all(reports: Sequence[ExtractReport], n_asked: int) -> dict[Sample, NDArray[np.uint8]]:

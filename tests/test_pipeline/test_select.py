@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extract.cache import read_spec
 from extract.manifest import Manifest, Sample, read_images
 from pipeline import select as story
 from pipeline.cli import DONE, FAILED, USAGE, run
@@ -72,6 +73,13 @@ def test_the_text_shows_a_row_for_each_and_the_advice(selected, digits_folder, c
     out = capsys.readouterr().out
     assert "measured on 45 of 90 images" in out
     assert "Pay for pixels: 90 images take" in out
+
+
+def test_all_are_measured_at_the_size_that_is_asked_for(digits_folder, tmp_path, capsys):
+    words = ["--sample", "45", "--size", "64", "--cache", str(tmp_path), "--json", "--quiet"]
+    assert run(["select", str(digits_folder), "--backbones", "pixels,efficientnet_lite0", *words]) == DONE
+    assert len(json.loads(capsys.readouterr().out)["candidates"]) == 2
+    assert {read_spec(folder).transform.crop for folder in tmp_path.glob("*-*/")} == {64}
 
 
 def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_path, monkeypatch, capsys):
