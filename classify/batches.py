@@ -47,7 +47,9 @@ class Batches:
     def _scaled(self, chosen: IntArray) -> torch.Tensor:
         batch = working(self.X[chosen if isinstance(self.X, np.ndarray) else torch.from_numpy(chosen).to(self.device)])
         # A slice of rows would be a view of X: what is scaled is always its own copy.
-        return self._there((batch - self.mean) / self.scale)
+        scaled = batch - self.mean
+        scaled /= self.scale
+        return self._there(scaled)
 
     def _there(self, values: FloatArray | IntArray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)

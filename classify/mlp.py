@@ -21,8 +21,8 @@ from classify.race import Runner, follow, race, say_who_left
 from classify.scaling import Scaling
 from classify.trials import Trial, judge_scores
 
-# Rows per matrix product at prediction: 8192 x 1024 float32 is 34 MB.
-BLOCK = 8192
+# Rows per matrix product at prediction: 2048 x 1024 float32 is 8 MB.
+BLOCK = 2048
 # A batch is at most this part of the rows, down to the smallest that keeps the cores busy.
 BATCHES = 100
 SMALLEST_BATCH = 32
@@ -188,7 +188,7 @@ class Training:
 
     def look(self, places: Sequence[int]) -> list[FloatArray]:
         """Return the scores (M, C) of some of the networks that are left on the held-out rows."""
-        return self.networks.scores(self.looked_at.blocks(), places)
+        return self.networks.scores(self.looked_at.blocks(), len(self.looked_at.rows), places)
 
     def race(self, others: Sequence[Runner]) -> Iterator[Runner]:
         """Train until all have left; where there was another round, just as long as each did best there.

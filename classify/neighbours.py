@@ -23,7 +23,7 @@ from classify.plain import working, working_dtype
 Tensor = torch.Tensor
 METRICS = ("cosine", "euclidean")
 # Rows of a block where both sides look, 4096 x 4096 float32, 67 MB; and where one does: there 1024 x 16384 is as fast
-# (10,000 x 60,000 rows, within 3 %) and takes twice the memory, with its rows three times.
+# (10,000 x 60,000 rows, within 3 %) and takes more memory.
 SQUARE = (4096, 4096)
 FLAT = (2048, 4096)
 

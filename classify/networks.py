@@ -84,12 +84,18 @@ class Networks:
             if self.n_steps % MEAN_EVERY == 0:
                 self._take_in(self.n_steps / MEAN_EVERY)
 
-    def scores(self, blocks: Iterable[Tensor], places: Sequence[int]) -> list[FloatArray]:
+    def scores(self, blocks: Iterable[Tensor], n_rows: int, places: Sequence[int]) -> list[FloatArray]:
         """Return the scores (M, C) of some networks, by their mean weights, for M rows that come in blocks (B, D)."""
         if not places:
             return []
-        found = [[mean_scores(rows, self.means[place]) for place in places] for rows in blocks]
-        return [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
+        # Made before the blocks: small arrays that stay, between large ones that go, would cost 150 MB.
+        found = [self.means[place][3].new_empty((n_rows, len(self.means[place][3]))) for place in places]
+        start = 0
+        for rows in blocks:
+            for place, scores in zip(places, found, strict=True):
+                scores[start : start + len(rows)] = mean_scores(rows, self.means[place])
+            start += len(rows)
+        return [scores.cpu().numpy() for scores in found]
 
     def keep(self, staying: Sequence[int]) -> None:
         """Let all networks go but those at the positions `staying`."""

@@ -6,7 +6,7 @@
                are wanted. What libraries take is what the same command on a few images still has when it is done.
 
 The second line has half of the features' size as its --memory, so that they are read from a file. The tables of both,
-settings chosen, accuracies and all, are compared number by number.
+settings chosen, accuracies and all, are compared number by number; where they differ the exit code is 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -28,13 +28,16 @@ from typing import Any
 from extract.errors import ExtractError
 from extract.manifest import read_images
 from extract.request import FeatureRequest
+from pipeline.cli import DONE, FAILED
 from pipeline.errors import PipelineError
 from pipeline.join import SPLITS
 from pipeline.rundir import RESULTS_FILE, read_json
 from pipeline.tables import table
 
-# Of the images, so many are the few whose memory is that of the libraries.
+# Of the images, about so many are the few whose memory is that of the libraries.
 FEW = 300
+# Bytes: more than any machine has, so that features stay in memory.
+NO_LIMIT = 1e18
 WANTED = 2.5
 # Memory is looked at so often, in seconds: a block of rows takes longer.
 INTERVAL = 0.01
@@ -61,14 +64,21 @@ class Asked:
     request: FeatureRequest
     heads: tuple[str, ...]
 
-    def run(self, out: Path, *, step: int = 1, memory: float | None = None) -> Cost:
-        """Classify every `step`-th image in a process of its own. Raises PipelineError with what it said."""
+    def run(self, out: Path, memory: float, *, few: int | None = None) -> Cost:
+        """Classify all images, or about so few, in a process of its own. Raises PipelineError with what it said.
+
+        memory: bytes of features held in memory.
+        """
         told = {"images": str(self.images), "cache": str(self.cache_root), "request": asdict(self.request),
-                "heads": self.heads, "out": str(out), "step": step, "memory": memory}  # fmt: skip
+                "heads": self.heads, "out": str(out), "few": few, "memory": memory}  # fmt: skip
         command = [sys.executable, "-c", "from pipeline.bench_classify import tell; tell()", json.dumps(told)]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
+        if found.returncode < 0:
+            raise PipelineError(
+                f"It was killed by signal {-found.returncode}, most likely for want of memory: name fewer --heads."
+            )
         if found.returncode:
-            raise PipelineError(found.stderr.strip() or f"It ended with exit code {found.returncode}.")
+            raise PipelineError(found.stderr.strip())
         return Cost(**json.loads(found.stdout.splitlines()[-1]))
 
 
@@ -82,11 +92,18 @@ class Found:
     n_settings: int
     best: dict[str, float]
     """Head -> test accuracy."""
+    failed: list[str]
+    """What was said about the heads that could not be trained."""
     same: bool
 
     def own(self, name: str) -> float:
         """Bytes of features and heads."""
         return self.costs[name].anonymous - self.few.left
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        shares = {name: self.own(name) / self.features for name in self.costs}
+        return {**asdict(self), "own_by_features": shares, "wanted": WANTED}
 
 
 def tell() -> None:
@@ -95,13 +112,15 @@ def tell() -> None:
     from pipeline.console import Console
     from pipeline.memory import return_freed_memory
     from pipeline.run import ClassifyPlan, classify
+    from pipeline.select import subsample
 
     told = json.loads(sys.argv[1])
     done, seen = Event(), [0]
     watch = Thread(target=_watch, args=(done, seen), daemon=True)
     watch.start()
     manifest = read_images(told["images"])
-    manifest = replace(manifest, samples=manifest.samples[:: told["step"]])
+    if told["few"]:
+        manifest = subsample(manifest, told["few"], seed=0)
     request = FeatureRequest(**told["request"])
     plan = ClassifyPlan(told["images"], (request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
                         memory=told["memory"])  # fmt: skip
@@ -116,31 +135,30 @@ def tell() -> None:
     watch.join()
     gc.collect()
     return_freed_memory()
-    print(json.dumps(asdict(Cost(seconds, 1024 * status("VmHWM"), 1024 * seen[0], 1024 * status("RssAnon")))))
+    print(json.dumps(asdict(Cost(seconds, 1024 * memory_kib("VmHWM"), 1024 * seen[0], 1024 * memory_kib("RssAnon")))))
 
 
 def _watch(done: Event, seen: list[int]) -> None:
     while not done.wait(INTERVAL):
-        seen[0] = max(seen[0], status("RssAnon"))
+        seen[0] = max(seen[0], memory_kib("RssAnon"))
 
 
-def status(name: str) -> int:
-    """What the kernel says of the memory of this process by some name (man 5 proc), in KiB."""
+def memory_kib(name: str) -> int:
+    """What the kernel says of the memory of this process, in KiB; name: as in /proc/self/status."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def measure(asked: Asked, scratch: Path, *, say: Callable[[str], None] = lambda _: None) -> Found:
     """Run all three, one after the other. Raises PipelineError."""
-    n = len(read_images(str(asked.images)))
     say("a few images ...")
-    few = asked.run(scratch / "few", step=max(1, n // FEW))
+    few = asked.run(scratch / "few", NO_LIMIT, few=FEW)
     say("all, in memory ...")
-    costs = {"in memory": asked.run(scratch / "memory")}
+    costs = {"in memory": asked.run(scratch / "memory", NO_LIMIT)}
     results = read_json(scratch / "memory" / RESULTS_FILE)
     size = 4.0 * results["features"][0]["dim"] * sum(results["dataset"][f"n_{split}"] for split in SPLITS)
     say(f"{costs['in memory'].seconds:.0f} s; all, from a file ...")
-    costs["from a file"] = asked.run(scratch / "file", memory=size / 2)
+    costs["from a file"] = asked.run(scratch / "file", size / 2)
     again = read_json(scratch / "file" / RESULTS_FILE)
     heads = results["heads"]
     return Found(
@@ -149,6 +167,7 @@ def measure(asked: Asked, scratch: Path, *, say: Callable[[str], None] = lambda 
         costs,
         sum(head["grid_size"] for head in heads),
         {head["name"]: head["test"]["accuracy"] for head in heads},
+        [each["said"] for each in results["failed"]],
         lasting(heads) == lasting(again["heads"]),
     )
 
@@ -169,11 +188,13 @@ def text_of(found: Found) -> str:
     ]  # fmt: skip
     headers = ("features", "s", "process MB", "own MB", "own / features", "wanted")
     best = ", ".join(f"{name} {100 * accuracy:.2f}" for name, accuracy in found.best.items())
-    return (
+    title = (
         f"{found.n_settings} settings on features of {found.features / 1e6:,.0f} MB; of the libraries "
-        f"{found.few.left / 1e6:,.0f} MB are anonymous\n\n{table(rows, headers, right=range(1, 6))}\n\n"
-        f"test %: {best}\nboth tables are {'the same' if found.same else 'NOT the same'}"
+        f"{found.few.left / 1e6:,.0f} MB are anonymous"
     )
+    verdict = f"both tables are {'the same' if found.same else 'NOT the same'}"
+    told = "\n".join([f"test %: {best}", *found.failed, verdict])
+    return f"{title}\n\n{table(rows, headers, right=range(1, 6))}\n\n{told}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -196,9 +217,11 @@ def main(arguments: Sequence[str]) -> int:
         raise PipelineError("This system has no /proc to read the memory of a process from: measure on Linux.")
     request = FeatureRequest(options.backbone, layer=options.layer)
     asked = Asked(options.images, options.cache, request, tuple(parse_heads(options.heads)))
-    with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
+    # Beside the cache: where files in the usual place are kept in memory, features would be there after all.
+    beside = options.cache.resolve().parent
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=beside if beside.is_dir() else None) as folder:
         found = measure(asked, Path(folder), say=partial(print, file=sys.stderr, flush=True))
     print(text_of(found))
     if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
-    return 0
+        options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return DONE if found.same else FAILED

@@ -86,7 +86,7 @@ def compare_mlp(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_tes
     test = Batches(X, np.flatnonzero(held_out), y, np.ones(len(y)), trained[0].scaling)
     own = [
         np.mean(scores.argmax(axis=1) == y[held_out])
-        for scores in trained[0].networks.scores(test.blocks(), range(len(heads)))
+        for scores in trained[0].networks.scores(test.blocks(), len(test.rows), range(len(heads)))
     ]
     other = [each.score(Z[held_out], y[held_out]) for each in theirs]
     told = f"{EPOCHS} epochs; the best of them {max(own):.2%} against {max(other):.2%}"

@@ -117,7 +117,8 @@ def _finetune_command(commands: Commands) -> None:
     finetune.add_argument("--max-pixels", metavar="N", type=positive, help="refuse larger images, as in extract")
     finetune.add_argument(
         "--resume", action="store_true",
-        help="go on where the same command was stopped, at any instant; where nothing was saved it begins anew",
+        help="go on where the same command was stopped, at any instant; where nothing was saved it begins anew, and "
+        "what is finished is not trained again",
     )  # fmt: skip
     common_options(finetune, cache_default=None)
 

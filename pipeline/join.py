@@ -20,6 +20,7 @@ from pipeline.alternatives import say_alternative
 from pipeline.errors import PipelineError
 from pipeline.memory import Shelf
 from pipeline.options import DEFAULT_LAYER
+from pipeline.words import there_are
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ def label_samples(
             f"None of the {len(manifest):,} images in '{printable(manifest.root)}' has a label. "
             "Put them into one folder per class, or write a manifest with the columns path and label."
         )
-    notes = [f"{n_unlabelled} images without a label are left out."] if n_unlabelled else []
+    notes = [f"{there_are(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
     samples, digests = tuple(digested.samples[i] for i in kept), digested.digests[kept]
     classes = sorted({str(sample.label) for sample in samples})
     code = {name: i for i, name in enumerate(classes)}

@@ -15,6 +15,7 @@ from extract.manifest import printable
 from pipeline.audit import groups_across, leaked
 from pipeline.copies import N_NEIGHBOURS, SURE, same_bytes
 from pipeline.join import Labelled
+from pipeline.words import there_are
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,9 +34,9 @@ def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, see
     n_near, n_seen = near_copies_seen(labelled, X, seed=seed)
     told = []
     if n_copied:
-        told.append(f"{n_copied:,} test images are in train or val too, as exact copies")
+        told.append(f"{there_are(n_copied, 'test image')} in train or val too, as exact copies")
     if n_grouped:
-        told.append(f"{n_grouped:,} test images are of a group that is in train or val too")
+        told.append(f"{there_are(n_grouped, 'test image')} of a group that is in train or val too")
     if n_near:
         told.append(f"{n_near:,} of the {n_seen:,} test images looked at are nearly the same as one in train or val")
     if not told:

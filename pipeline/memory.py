@@ -36,9 +36,9 @@ def default_budget() -> float:
 
 
 def return_freed_memory() -> None:
-    """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, and they add up.
+    """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, or more if told so.
 
-    After twelve networks of 1024 it kept 150 MB. Other C libraries have no such call; then nothing happens.
+    They add up: after twelve networks of 1024 it kept 150 MB. Other C libraries have no such call, and nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -112,6 +112,7 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
         check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     with writing_run(plan.out) as folder:
         attempts = try_heads(features, labelled, plan, console)
+        return_freed_memory()
         results = summarise(attempts.tried, features, labelled, plan, manifest) | {
             "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
             "failed": attempts.failed,
@@ -163,8 +164,8 @@ def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPl
     try:
         for each in features:
             for name in plan.heads:
-                _attempt(attempts, name, each, labelled, plan, console)
                 return_freed_memory()
+                _attempt(attempts, name, each, labelled, plan, console)
     except KeyboardInterrupt:
         if not attempts.tried:
             raise

@@ -26,6 +26,7 @@ from extract.report import ExtractReport, Filled
 from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.errors import PipelineError
+from pipeline.words import there_are
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,12 +63,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The candidates, the best first, and what follows."""
+    """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects."""
 
     images: str
     n_images: int
     n_sample: int
     seed: int
+    size: int | None
     candidates: tuple[Candidate, ...]
     advice: str
 
@@ -94,10 +96,10 @@ def select(
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
     if len(common) < n_asked:
-        console.say(f"{n_asked - len(common):,} images are left out: not every backbone has features of them.")
+        console.say(f"{there_are(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
     measured = [_measure(report, common, len(manifest)) for report in reports]
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured])
-    return Selection(images, len(manifest), len(common), seed, candidates, advise(candidates, len(manifest)))
+    return Selection(images, len(manifest), len(common), seed, size, candidates, advise(candidates, len(manifest)))
 
 
 def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:

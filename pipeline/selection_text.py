@@ -29,7 +29,7 @@ def selection_text(selection: Selection) -> str:
         )
         for each in selection.candidates
     ]
-    title = (
-        f"measured on {selection.n_sample:,} of {selection.n_images:,} images; more is better, but for the mean rank"
-    )
+    at_size = f" at {selection.size} px" if selection.size else ""
+    measured = f"measured on {selection.n_sample:,} of {selection.n_images:,} images{at_size}"
+    title = f"{measured}; more is better, but for the mean rank"
     return f"{title}\n\n{table(rows, HEADERS, right=range(1, len(HEADERS)))}\n\n{selection.advice}"

@@ -11,6 +11,7 @@ from extract.digests import Refusal
 from extract.manifest import printable
 from extract.report import ExtractReport, Filled
 from pipeline.predict import Predictions
+from pipeline.words import there_are
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
 MAX_REFUSALS_SHOWN = 10
@@ -100,7 +101,7 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
 
 def refused_line(n: int, listed_in: object) -> str:
     """How many images are refused, and where all of them are listed."""
-    return f"{n:,} {'image is' if n == 1 else 'images are'} refused and left out, all listed in {listed_in}"
+    return f"{there_are(n, 'image')} refused and left out, all listed in {listed_in}"
 
 
 def refusals_text(refusals: Sequence[Refusal], listed_in: object) -> str:

@@ -122,7 +122,7 @@ def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> tup
     ready = make_ready(labelled, features, plan, start)
     whole = whole_outcome(ready.checkpoint, plan) if plan.resume else None
     if whole:
-        console.say(f"Trained to the end already: '{printable(whole)}'.")
+        console.say(f"Trained to the end already: '{printable(whole)}'. Without --resume it is trained again.")
         plan = replace(plan, out=whole)
         results = read_json(whole / RESULTS_FILE)
     else:

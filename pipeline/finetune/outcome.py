@@ -31,6 +31,7 @@ from pipeline.finetune.start import as_head
 from pipeline.finetune.story import Tuned
 from pipeline.join import Features, Labelled, audit_command, look_up
 from pipeline.leaks import leak_warnings
+from pipeline.predict import with_own_weights
 from pipeline.results import summarise, write_run
 from pipeline.run import ClassifyPlan, Tried, report_on
 from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, writing_run
@@ -68,9 +69,13 @@ def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan,
 
 
 def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
-    """The run folder that the training of this state came to: `plan.out`, or one beside it if the user named none."""
-    beside = [] if plan.out_is_given else sorted(plan.out.parent.glob(f"[!.]*/{RESULTS_FILE}"))
-    places = [plan.out, *(path.parent for path in beside if not path.parent.is_symlink())]
+    """The run folder that the training of this state came to: `plan.out`, or if the user named none the newest beside.
+
+    A folder without the weights is none.
+    """
+    beside = [] if plan.out_is_given else list(plan.out.parent.glob(f"[!.]*/{WEIGHTS_FILE}"))
+    newest_first = sorted(beside, key=lambda path: path.stat().st_mtime, reverse=True)
+    places = [plan.out, *(path.parent for path in newest_first if not path.parent.is_symlink())]
     return next((place for place in places if _identity(place) == checkpoint.identity), None)
 
 
@@ -87,7 +92,8 @@ def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, cons
 
     The cache gets to know the weights under that name, and the page that shows the run is written.
     """
-    requests = [FeatureRequest(**request) for request in results["config"]["requests"]]
+    asked = (FeatureRequest(**request) for request in results["config"]["requests"])
+    requests = [with_own_weights(plan.out.absolute(), request) for request in asked]
     images = Manifest(Path(plan.images), labelled.samples)
     extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]

@@ -176,6 +176,8 @@ def test_the_text_says_the_verdict_and_escapes_names(sorted_images, cache, capsy
     assert run(["audit", str(sorted_images), "--cache", str(cache), "--quiet"]) == REFUSED
     out = capsys.readouterr().out
     assert "The test numbers would not be true:\n  1 of 30 test images" in out
+    assert "\nimages in more than one file: 1\n" in out
+    assert "\ngroups on more than one side of the split: none\n" in out
     assert "\x1b" not in out
     assert "a\\x1b[31mb.png" in out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from extract.request import FeatureRequest
 from pipeline import bench_classify, bench_finetune, bench_starts
 from pipeline.bench_extract import Measured, measure_together, smallest_cosine, text_of
 from pipeline.bench_inputs import write_photos
-from pipeline.cli import run
+from pipeline.cli import DONE, FAILED, run
 from pipeline.errors import PipelineError
+from pipeline.join import SPLITS
+from pipeline.rundir import read_json
 
 
 @pytest.fixture(scope="module")
@@ -111,23 +114,61 @@ def asked(digits_folder, tmp_path_factory) -> bench_classify.Asked:
     return bench_classify.Asked(digits_folder, cache, FeatureRequest(size=64), ("ridge", "knn"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_a_whole_classify_is_run_in_memory_and_from_a_file_with_one_table(asked, tmp_path):
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+
+
+@needs_proc
+def test_a_whole_classify_is_run_in_memory_and_from_a_file_with_one_table(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_classify, "FEW", 30)
     found = bench_classify.measure(asked, tmp_path)
     assert found.features == 4 * 1280 * 90
     assert found.n_settings == 45 + 66
     assert found.same
+    assert found.failed == []
     assert set(found.best) == {"ridge", "knn"}
     # A process with torch in it; its anonymous memory is a part of it.
-    assert all(cost.process > cost.anonymous > cost.left > 1e8 for cost in found.costs.values())
+    assert all(cost.process > cost.anonymous > cost.left > 1e8 for cost in (found.few, *found.costs.values()))
+    told = {name: read_json(tmp_path / name / "results.json") for name in ("few", "memory", "file")}
+    assert told["file"]["config"]["memory"] == found.features / 2
+    assert told["memory"]["config"]["memory"] > found.features
+    sizes = [sum(each["dataset"][f"n_{split}"] for split in SPLITS) for each in told.values()]
+    assert sizes == [30, 90, 90]
 
 
-def test_own_memory_is_what_few_images_do_not_take(asked):
-    few, all_of_them = bench_classify.Cost(1.0, 9e8, 6e8, 4e8), bench_classify.Cost(300.0, 15e8, 10e8, 5e8)
-    found = bench_classify.Found(3e8, few, {"in memory": all_of_them}, 249, {"mlp": 0.9}, same=False)
-    text = bench_classify.text_of(found)
+@needs_proc
+def test_its_command_prints_and_writes_the_shares_and_fails_where_tables_differ(tmp_path, monkeypatch, capsys):
+    found = OWN
+    monkeypatch.setattr(bench_classify, "measure", lambda *_, **__: found)
+    command = ["bench", "classify", "--cache", str(tmp_path / "cache"), "--json", str(tmp_path / "found.json")]
+    assert run(command) == FAILED
+    assert "NOT the same" in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["own_by_features"] == {"in memory": 2.0}
+    found = replace(OWN, same=True)
+    assert run(command) == DONE
+    assert not list(tmp_path.glob(".bench*"))
+
+
+def test_where_there_is_no_proc_it_says_where_to_measure(monkeypatch, capsys):
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert run(["bench", "classify"]) == FAILED
+    assert "measure on Linux" in capsys.readouterr().err
+
+
+FEW_IMAGES, ALL = bench_classify.Cost(1.0, 9e8, 6e8, 4e8), bench_classify.Cost(300.0, 15e8, 10e8, 5e8)
+OWN = bench_classify.Found(3e8, FEW_IMAGES, {"in memory": ALL}, 249, {"mlp": 0.9}, ["lda is left out."], same=False)
+
+
+def test_own_memory_is_what_libraries_do_not_take():
+    text = bench_classify.text_of(OWN)
     assert re.search(r"in memory +300 +1,500 +600 +2\.00 +2\.5\n", text)
-    assert text.endswith("both tables are NOT the same")
+    assert text.endswith("lda is left out.\nboth tables are NOT the same")
+
+
+def test_a_killed_process_is_told_with_what_to_do(asked, tmp_path, monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(bench_classify.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(PipelineError, match="killed by signal 9, most likely for want of memory: name fewer --heads"):
+        bench_classify.measure(asked, tmp_path)
 
 
 def test_seconds_are_the_only_numbers_that_may_differ():

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import pipeline.bench_heads
-from pipeline.bench_descents import compare_logistic, compare_svm, margin_objective, softmax_objective
+from pipeline.bench_descents import (
+    compare_logistic,
+    compare_svm,
+    exact_logistic,
+    margin_objective,
+    softmax_objective,
+    softmax_slope,
+)
 from pipeline.bench_features import Data, make_features, prepare, standardised
 from pipeline.bench_heads import lines_text
 from pipeline.bench_lines import LINES, Line
@@ -52,6 +61,19 @@ def test_ours_reach_the_objective_of_scikit_learns_converged_fits(data, compare,
     # A row more or less of 150 is two thirds of a point.
     assert abs(found.converged) < 0.01
     assert min(found.seconds, found.their_seconds) > 0
+
+
+@pytest.mark.parametrize("C", [0.01, 10.0])
+def test_an_exact_fit_begins_elsewhere_and_ends_in_the_minimum(data, C):
+    """With either solver: where it begins is no matter, and the slope tells one that has not arrived."""
+    cold = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(data.X.astype(np.float64), data.y)
+    random = np.random.default_rng(3)
+    start = SimpleNamespace(coef_=random.normal(size=(3, 12)), intercept_=random.normal(size=3))
+    exact = exact_logistic(C, start).fit(data.X.astype(np.float64), data.y)
+    least = softmax_objective(data, C, cold.coef_, cold.intercept_)
+    assert softmax_objective(data, C, exact.coef_, exact.intercept_) == pytest.approx(least, rel=1e-9)
+    assert softmax_objective(data, C, start.coef_, start.intercept_) > 1.1 * least
+    assert softmax_slope(data, C, exact) < 1e-6 < 1e-2 < softmax_slope(data, C, start)
 
 
 def test_without_exact_the_svm_has_nothing_to_compare_objectives_with(data):

@@ -268,11 +268,12 @@ def test_resume_without_a_named_folder_takes_up_the_run_that_is_whole_already(
     (whole,) = Path("data/runs").glob("[!.]*")
     (Path("data/runs") / "damaged").mkdir()
     (Path("data/runs") / "damaged" / "results.json").write_text("{")
-    for _ in range(2):
+    for name in (whole.name, "renamed"):
+        whole = whole.rename(whole.with_name(name))
         capsys.readouterr()
         assert run([*command, "--resume"]) == DONE
         said = capsys.readouterr().err.splitlines()
-        assert f"Trained to the end already: '{whole}'." in said
+        assert f"Trained to the end already: '{whole}'. Without --resume it is trained again." in said
         assert f"run folder: {whole}" in said
         assert Path("data/runs/latest").resolve() == whole.resolve()
     assert {path.name for path in Path("data/runs").iterdir()} == {whole.name, "latest", "damaged"}

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -34,17 +35,17 @@ class Rows:
 # The allocator learns that blocks of 31 MB come and go, so that smaller ones lie side by side, between some that stay.
 FREED = """
 import numpy as np
-from pipeline.bench_classify import status
+from pipeline.bench_classify import memory_kib
 from pipeline.memory import return_freed_memory
 large = np.ones(31 * 2**17)
 del large
 pairs = [(np.ones(2**19), np.ones(2**14)) for _ in range(40)]
 staying = [small for _, small in pairs]
-full = status("RssAnon")
+full = memory_kib("RssAnon")
 del pairs
-kept = status("RssAnon")
+kept = memory_kib("RssAnon")
 return_freed_memory()
-print(full, kept, status("RssAnon"))
+print(full, kept, memory_kib("RssAnon"))
 """
 
 
@@ -85,8 +86,10 @@ def test_half_of_the_memory_is_the_default():
     assert 0 < default_budget() < 1e15
 
 
-def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, capsys):
-    told = []
+def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, monkeypatch):
+    """And what was freed is returned before each head begins, and when all are done."""
+    told, returned = [], Mock()
+    monkeypatch.setattr(story, "return_freed_memory", returned)
     for name, memory in (("file", "0"), ("memory", "1")):
         command = [
             "classify",
@@ -100,6 +103,7 @@ def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, 
         told.append(json.loads((tmp_path / name / "results.json").read_text()))
     assert [head["test"] for head in told[0]["heads"]] == [head["test"] for head in told[1]["heads"]]
     assert told[0]["config"]["memory"] == 0.0
+    assert returned.call_count == 2 * (4 + 1)
 
 
 @pytest.mark.parametrize("text", ["-1", "lots", "inf"])

@@ -78,8 +78,12 @@ def test_the_text_shows_a_row_for_each_and_the_advice(selected, digits_folder, c
 def test_all_are_measured_at_the_size_that_is_asked_for(digits_folder, tmp_path, capsys):
     words = ["--sample", "45", "--size", "64", "--cache", str(tmp_path), "--json", "--quiet"]
     assert run(["select", str(digits_folder), "--backbones", "pixels,efficientnet_lite0", *words]) == DONE
-    assert len(json.loads(capsys.readouterr().out)["candidates"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["size"], len(found["candidates"])) == (64, 2)
     assert {read_spec(folder).transform.crop for folder in tmp_path.glob("*-*/")} == {64}
+    words.remove("--json")
+    assert run(["select", str(digits_folder), "--backbones", "pixels", *words]) == DONE
+    assert "measured on 45 of 90 images at 64 px;" in capsys.readouterr().out
 
 
 def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_path, monkeypatch, capsys):
@@ -96,7 +100,7 @@ def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_p
     assert run([*command, "--cache", str(tmp_path / "cache")]) == DONE
     told = capsys.readouterr()
     found = json.loads(told.out)
-    assert "1 images are left out: not every backbone has features of them." in told.err
+    assert "1 image is left out: not every backbone has features of them." in told.err
     assert found["n_sample"] == 44
     shares = [each[measure] for each in found["candidates"] for measure in ("ridge", "knn")]
     assert [44 * share for share in shares] == pytest.approx([round(44 * share) for share in shares])
