@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,21 +21,58 @@ MARGINS = tuple(float(c) for c in np.logspace(-7, 2, 20))
 # its own (231 at C = 0.01, 472 at 0.316), and its Newton's method is taken instead.
 STEEP = 0.02
 Objective = Callable[[Data, float, NDArray[Any], NDArray[Any]], float]
-Build = Callable[[float], Any]
-BuildFrom = Callable[[float, Any], Any]
+Beside = Callable[[int, Any], tuple[float | None, Any]]
+"""Takes a setting and scikit-learn's head; returns what our objective stands beside, and a head at the minimum."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Seconds of both for all settings, and how far apart they are: see `bench_lines.Line`."""
+class Setting:
+    """One strength that both have fitted: scikit-learn's seconds, and how far apart they are, as in `Line`."""
 
-    settings: int
-    seconds: float
+    strength: float
     their_seconds: float
     objective: float | None
     accuracy: float
     converged: float | None
+
+    def __str__(self) -> str:
+        told = [f"C = {self.strength:.3g}", f"{self.their_seconds:.1f} s", f"accuracy {100 * self.accuracy:+.2f}"]
+        told += [f"objective {self.objective:+.1e}"] if self.objective is not None else []
+        return ", ".join(told + ([f"converged {100 * self.converged:+.2f}"] if self.converged is not None else []))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Seconds of ours for all settings, and those that scikit-learn has fitted as well."""
+
+    settings: int
+    seconds: float
+    each: tuple[Setting, ...]
     note: str
+
+    @property
+    def their_seconds(self) -> float:
+        """Scaled up to all settings."""
+        return sum(one.their_seconds for one in self.each) * self.settings / len(self.each)
+
+    @property
+    def objective(self) -> float | None:
+        """The largest; below zero ours is lower everywhere."""
+        return max((one.objective for one in self.each if one.objective is not None), default=None)
+
+    @property
+    def accuracy(self) -> float:
+        """The one farthest from zero."""
+        return max((one.accuracy for one in self.each), key=abs)
+
+    @property
+    def converged(self) -> float | None:
+        """The one farthest from zero."""
+        return max((one.converged for one in self.each if one.converged is not None), key=abs, default=None)
+
+    def noting(self, told: str) -> Difference:
+        """The same with one more note."""
+        return replace(self, note=", ".join(part for part in (self.note, told) if part))
 
 
 def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
@@ -47,8 +86,21 @@ def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
     from classify.logistic import LogisticHead
 
     ours = [LogisticHead(C=C) for C in STRENGTHS]
-    theirs = exact_logistic if exact else None
-    return _compare(data, ours, STRENGTHS, lambda C: LogisticRegression(C=C), theirs, softmax_objective, sparse)
+    # In float32 scikit-learn's own fits end far above such a tolerance.
+    X = data.X.astype(np.float64) if exact else None
+    slopes: list[float] = []
+
+    def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
+        C, best = STRENGTHS[setting], None
+        if exact:
+            best = exact_logistic(C, ours[setting]).fit(X, data.y)
+            slopes.append(softmax_slope(data, C, best))
+        lowest = best or theirs
+        return softmax_objective(data, C, lowest.coef_, lowest.intercept_), best
+
+    theirs = [LogisticRegression(C=C) for C in STRENGTHS]
+    found = _compare(data, ours, theirs, beside=beside, objective=softmax_objective, sparse=sparse)
+    return found.noting(f"their largest slope {max(slopes):.0e}") if slopes else found
 
 
 def exact_logistic(C: float, ours: Any) -> Any:
@@ -62,76 +114,54 @@ def exact_logistic(C: float, ours: Any) -> Any:
 
 
 def compare_svm(data: Data, sparse: int, exact: bool) -> Difference:
-    """LinearSVC(dual="auto") with its defaults.
+    """LinearSVC(dual="auto") with its defaults; exact: beside a bound that no solution is below as well.
 
-    It penalises its intercept, which ours leaves free, so that objectives are compared only with `exact`: then it is
-    fitted once more with an intercept_scaling of 100, which takes the penalty off but for a ten-thousandth.
+    It penalises its intercept, which ours leaves free, so that the two objectives differ; and at tol=1e-8 four fits did
+    not end within 25 minutes. So `exact` takes the dual objective, found by our own fits in float64: however those came
+    about, no solution of the problem is below it.
     """
     from sklearn.svm import LinearSVC
 
     from classify.linear_svm import LinearSVMHead
 
-    def converged(C: float, ours: Any) -> Any:
-        return LinearSVC(C=C, dual=False, intercept_scaling=100.0, tol=1e-8, max_iter=100_000)
+    best = [LinearSVMHead(C=C) for C in MARGINS] if exact else []
+    if best:
+        LinearSVMHead.fit_all(best, data.X.astype(np.float64), data.y)
 
-    ours = [LinearSVMHead(C=C) for C in MARGINS]
-    theirs = converged if exact else None
-    return _compare(data, ours, MARGINS, lambda C: LinearSVC(C=C, dual="auto"), theirs, margin_objective, sparse)
+    def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
+        if not best:
+            return None, None
+        return margin_bound(data, MARGINS[setting], best[setting].coef_, best[setting].intercept_), best[setting]
+
+    ours, theirs = [LinearSVMHead(C=C) for C in MARGINS], [LinearSVC(C=C, dual="auto") for C in MARGINS]
+    return _compare(data, ours, theirs, beside=beside, objective=margin_objective, sparse=sparse)
 
 
 def _compare(
-    data: Data,
-    ours: list[Any],
-    strengths: Sequence[float],
-    build: Build,
-    converged: BuildFrom | None,
-    objective: Objective,
-    sparse: int,
+    data: Data, ours: Sequence[Any], theirs: Sequence[Any], *, beside: Beside, objective: Objective, sparse: int
 ) -> Difference:
-    """Time both, and compare with scikit-learn's converged fits where they are asked for.
-
-    scikit-learn fits every `sparse`-th setting, its time being scaled up to all.
-    """
-    chosen = range(0, len(strengths), sparse)
+    """Time ours, all together, and scikit-learn's `sparse`-th settings one by one, each told as it is done."""
     seconds = timed(lambda: type(ours[0]).fit_all(ours, data.X, data.y))
-    theirs = [build(strengths[i]) for i in chosen]
-    their_seconds = timed(lambda: [head.fit(data.X, data.y) for head in theirs]) * len(strengths) / len(chosen)
-    mine = [ours[i] for i in chosen]
-    # In float32 scikit-learn's own fits end far above such a tolerance.
-    exact = data.X.astype(np.float64) if converged else None
-    best = [converged(strengths[i], ours[i]).fit(exact, data.y) for i in chosen] if converged else None
-    comparable = best or (theirs if objective is softmax_objective else None)
+    each = []
+    for setting in range(0, len(ours), sparse):
+        mine, other = ours[setting], theirs[setting]
+        their_seconds = timed(partial(other.fit, data.X, data.y))
+        lowest, best = beside(setting, other)
+        found = Setting(
+            mine.C,
+            their_seconds,
+            None if lowest is None else objective(data, mine.C, mine.coef_, mine.intercept_) / lowest - 1.0,
+            _accuracy(data, mine, other),
+            None if best is None else _accuracy(data, mine, best),
+        )
+        print(f"  {found}", file=sys.stderr, flush=True)
+        each.append(found)
     missed = sum(not head.converged_ for head in ours)
-    told = [f"{missed} of {len(ours)} not converged"] if missed else []
-    if best and objective is softmax_objective:
-        slopes = [softmax_slope(data, strengths[i], head) for i, head in zip(chosen, best, strict=True)]
-        told.append(f"their largest slope {max(slopes):.0e}")
-    return Difference(
-        len(strengths),
-        seconds,
-        their_seconds,
-        _worst_objective(data, [strengths[i] for i in chosen], mine, comparable, objective) if comparable else None,
-        _worst_accuracy(data, mine, theirs),
-        _worst_accuracy(data, mine, best) if best else None,
-        ", ".join(told),
-    )
+    return Difference(len(ours), seconds, tuple(each), f"{missed} of {len(ours)} not converged" if missed else "")
 
 
-def _worst_objective(
-    data: Data, strengths: Sequence[float], ours: Sequence[Any], theirs: Sequence[Any], objective: Objective
-) -> float:
-    """Return the largest (ours - theirs) / theirs; below zero ours is lower everywhere."""
-    return max(
-        objective(data, C, mine.coef_, mine.intercept_) / objective(data, C, other.coef_, other.intercept_) - 1.0
-        for C, mine, other in zip(strengths, ours, theirs, strict=True)
-    )
-
-
-def _worst_accuracy(data: Data, ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    """Return the difference, ours - theirs, that is farthest from zero."""
-    X, y = data.X_test, data.y_test
-    differences = [mine.score(X, y) - other.score(X, y) for mine, other in zip(ours, theirs, strict=True)]
-    return float(max(differences, key=abs))
+def _accuracy(data: Data, mine: Any, other: Any) -> float:
+    return float(mine.score(data.X_test, data.y_test) - other.score(data.X_test, data.y_test))
 
 
 def softmax_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
@@ -163,3 +193,21 @@ def margin_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArra
     signs = np.where(data.y[:, None] == np.arange(len(coef)), 1.0, -1.0)
     slack = np.maximum(1.0 - signs * scores, 0.0)
     return float(C * (slack**2).sum() + 0.5 * (coef.astype(np.float64) ** 2).sum())
+
+
+def margin_bound(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
+    """What no `margin_objective` is below: the dual objective, near to the least of them where W and b are optimal.
+
+        D(a) = sum_i a_i - sum_i a_i^2 / (4 C) - |sum_i a_i t_i x_i|^2 / 2,     a_i >= 0,  sum_i a_i t_i = 0
+
+    of every class, at a = 2 C max(0, 1 - t (W x + b)), its heavier side scaled down to the other (Fan et al. 2008,
+    equation 4; Boyd and Vandenberghe 2004, section 5.2.2: weak duality).
+    """
+    scores = data.X @ coef.T.astype(np.float64) + intercept
+    signs = np.where(data.y[:, None] == np.arange(len(coef)), 1.0, -1.0)
+    duals = 2.0 * C * np.maximum(1.0 - signs * scores, 0.0)
+    own, other = (np.where(signs == side, duals, 0.0).sum(axis=0) for side in (1.0, -1.0))
+    sides = np.where(signs > 0, own, other)
+    duals *= np.minimum(own, other) / np.where(sides > 0, sides, 1.0)
+    weights = (duals * signs).T @ data.X
+    return float(duals.sum() - (duals**2).sum() / (4.0 * C) - 0.5 * (weights**2).sum())

@@ -8,12 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 import pipeline.bench_heads
+from classify.linear_svm import LinearSVMHead
 from pipeline.bench_descents import (
+    Difference,
+    Setting,
     compare_logistic,
     compare_svm,
     exact_logistic,
+    margin_bound,
     margin_objective,
     softmax_objective,
     softmax_slope,
@@ -54,13 +59,40 @@ def test_the_margin_objective_is_the_squared_hinge_and_half_the_squared_weights(
 
 
 @pytest.mark.parametrize(("compare", "n_settings", "near"), [(compare_logistic, 45, 1e-4), (compare_svm, 20, 1e-3)])
-def test_ours_reach_the_objective_of_scikit_learns_converged_fits(data, compare, n_settings, near):
+def test_ours_reach_the_minimum_at_every_strength_that_both_fit(data, capsys, compare, n_settings, near):
     found = compare(data, FEW, exact=True)
     assert found.settings == n_settings
-    assert abs(found.objective) < near
+    assert len(found.each) == len(range(0, n_settings, FEW))
+    assert found.objective == max(one.objective for one in found.each)
+    assert all(abs(one.objective) < near for one in found.each)
     # A row more or less of 150 is two thirds of a point.
     assert abs(found.converged) < 0.01
     assert min(found.seconds, found.their_seconds) > 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in told] == [f"  C = {one.strength:.3g}" for one in found.each]
+
+
+def test_seconds_of_some_settings_are_scaled_up_to_all():
+    each = tuple(Setting(C, seconds, None, accuracy, None) for C, seconds, accuracy in ((1, 2.0, 0.1), (2, 4.0, -0.2)))
+    found = Difference(20, 1.0, each, "")
+    assert (found.their_seconds, found.accuracy, found.objective, found.converged) == (60.0, -0.2, None, None)
+
+
+@pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0, 100.0])
+def test_no_margin_objective_is_below_the_bound(data, C):
+    """Neither those of random weights nor scikit-learn's best, with next to no penalty on its intercept."""
+    random = np.random.default_rng(4)
+    theirs = LinearSVC(C=C, dual=False, intercept_scaling=100.0, tol=1e-10, max_iter=100_000)
+    theirs.fit(data.X.astype(np.float64), data.y)
+    least = margin_objective(data, C, theirs.coef_, theirs.intercept_)
+    ours = LinearSVMHead(C=C).fit(data.X.astype(np.float64), data.y)
+    bound = margin_bound(data, C, ours.coef_, ours.intercept_)
+    assert bound == pytest.approx(least, rel=1e-3)
+    assert bound < least
+    assert bound == pytest.approx(margin_objective(data, C, ours.coef_, ours.intercept_), rel=1e-9)
+    for _ in range(20):
+        coef, intercept = ours.coef_ + random.normal(size=(3, 12)), ours.intercept_ + random.normal(size=3)
+        assert margin_bound(data, C, coef, intercept) < least < margin_objective(data, C, coef, intercept)
 
 
 @pytest.mark.parametrize("C", [0.01, 10.0])
