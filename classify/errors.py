@@ -4,7 +4,7 @@
     ├── UnknownHead      a head, or one of its parameters, that nobody has
     ├── BadSplit         split names that are unknown, or given for some samples only
     ├── BadLabels        labels from which no head can be trained and tested
-    ├── HeadFailed       a scikit-learn classifier that cannot be fitted to these rows, or not predict; a ValueError too
+    ├── HeadFailed       a head that cannot be fitted to these rows, or not predict; a ValueError too
     └── SavedHeadError   a folder that is not a head, is damaged, or must not be trusted
 
 Each message says what was found, what is allowed and what to do next.
@@ -28,7 +28,7 @@ class BadLabels(ClassifyError):
 
 
 class HeadFailed(ClassifyError, ValueError):
-    """A scikit-learn classifier gave up on the rows; a ValueError, as scikit-learn's contract asks."""
+    """A head gave up on the rows; a ValueError, as scikit-learn's contract asks."""
 
 
 class SavedHeadError(ClassifyError):

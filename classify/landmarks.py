@@ -57,12 +57,11 @@ def solve_squares(
     columns: FloatArray, codes: IntArray, weights: FloatArray, strengths: Sequence[float], n_classes: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield coef (V, C) and intercept (C,) that minimise C sum_i w_i |1 - t_i (W k_i + b)|^2 + |W|^2 / 2."""
-    total = weights.sum()
-    mean = weights @ columns / total
+    total, blocks = weights.sum(), [slice(start, start + BLOCK) for start in range(0, len(codes), BLOCK)]
+    mean = sum((weights[rows] @ columns[rows] for rows in blocks), np.zeros(columns.shape[1])) / total
     share = np.bincount(codes, weights, minlength=n_classes) / total
     covariance, moments = np.zeros((len(mean), len(mean))), np.zeros((len(mean), n_classes))
-    for start in range(0, len(codes), BLOCK):
-        rows = slice(start, start + BLOCK)
+    for rows in blocks:
         centred = columns[rows] - mean
         weighted = centred * weights[rows, None]
         covariance += weighted.T @ centred

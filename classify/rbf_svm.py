@@ -11,6 +11,7 @@ from classify.allowed import COUNT, POSITIVE, Allowed, Choice
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit_all, row_weights, trained_classes
 from classify.coupling import couple, pair_columns
+from classify.files import empty_beside
 from classify.foreign import fit_noting_convergence
 from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
 from classify.landmarks import solve_landmarks
@@ -167,7 +168,7 @@ class RBFSVMHead(ScoredHead):
         for head in heads:
             head._scale(variance)
         landmarks = self._landmarks(X, never)
-        columns = np.empty((len(X), len(landmarks)), dtype=working_dtype(X))  # nearly as large as X: one for all
+        columns = empty_beside(X, (len(X), len(landmarks)), working_dtype(X))  # nearly as large as X: one for all
         for gamma in dict.fromkeys(head.gamma_ for head in heads):
             settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
             whiten = whitening(rbf(squared_distances(landmarks, landmarks), gamma))

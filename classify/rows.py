@@ -161,8 +161,8 @@ def _spans(trained: BoolArray, used: slice) -> list[tuple[slice, BoolArray]]:
 def side_by_side(X: Any, own: FloatArray) -> IntArray | None:
     """Return an order (N,) that brings rows of X side by side that the same rounds train on, by weights own (R, N).
 
-    None where the rows stay as they are: those of one round, those on a device or in a file, and those that a copy of
-    would be large.
+    None where the rows stay as they are: those of one round, those on a device, and those that a copy of would be
+    large.
     """
     if len(own) == 1 or type(X) is not np.ndarray or X.nbytes > COPIED_BYTES:
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classify.files import file_array
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def return_freed_memory() -> None:
 class Shelf:
     """Hands out arrays for features: from memory until its budget in bytes is spent, then from files in a folder.
 
-    The files have no name: they are gone when the arrays are, however the program ends.
+    The kernel columns of `rbf_svm`, about as large, then go to a file there as well (`classify.files`).
     """
 
     def __init__(self, budget: float, folder: Path) -> None:
@@ -68,9 +68,7 @@ class Shelf:
             self.left -= n_bytes
             return np.empty(shape, dtype=dtype)
         try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-                return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+            return file_array(self.folder, shape, dtype)
         except OSError as error:
             raise PipelineError(
                 f"Features of {n_bytes / 1e9:.2f} GB are beyond the memory budget and cannot be put into a file in "

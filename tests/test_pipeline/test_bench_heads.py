@@ -88,11 +88,28 @@ def test_no_margin_objective_is_below_the_bound(data, C):
     ours = LinearSVMHead(C=C).fit(data.X.astype(np.float64), data.y)
     bound = margin_bound(data, C, ours.coef_, ours.intercept_)
     assert bound == pytest.approx(least, rel=1e-3)
-    assert bound < least
+    assert bound < least * (1.0 + 1e-12)
     assert bound == pytest.approx(margin_objective(data, C, ours.coef_, ours.intercept_), rel=1e-9)
     for _ in range(20):
         coef, intercept = ours.coef_ + random.normal(size=(3, 12)), ours.intercept_ + random.normal(size=3)
         assert margin_bound(data, C, coef, intercept) < least < margin_objective(data, C, coef, intercept)
+
+
+def test_a_bound_from_weights_without_an_intercept_is_below_what_an_intercept_brings(data):
+    """Their dual objective is the least without one; balanced, so that one would be free, it is lower."""
+    rows, y = data.X.astype(np.float64)[data.y < 2], data.y[data.y < 2]
+    rows, y = rows[np.flatnonzero((y == 0) | (np.arange(len(y)) % 4 == 0))], y[(y == 0) | (np.arange(len(y)) % 4 == 0)]
+    uneven = Data("uneven", rows, np.where(y == 0, 0, 1), rows, y)
+    theirs = LinearSVC(C=1e-3, dual=False, fit_intercept=False, tol=1e-10).fit(rows, y)
+    coef = np.vstack([-theirs.coef_, theirs.coef_])
+    ours = LinearSVMHead(C=1e-3).fit(rows, y)
+    least = margin_objective(uneven, 1e-3, ours.coef_, ours.intercept_)
+    assert margin_objective(uneven, 1e-3, coef, np.zeros(2)) > 1.01 * least
+    assert 0.5 * least < margin_bound(uneven, 1e-3, coef, np.zeros(2)) < least
+
+
+def test_a_bound_where_one_side_has_no_slack_is_zero(data):
+    assert margin_bound(data, 1.0, np.zeros((3, 12)), np.full(3, -1.0)) == 0.0
 
 
 @pytest.mark.parametrize("C", [0.01, 10.0])

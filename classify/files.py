@@ -1,0 +1,64 @@
+"""Arrays in files without a name: gone when the arrays are, however the program ends."""
+
+import errno
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.arrays import FloatArray
+from classify.errors import HeadFailed
+
+
+def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.memmap[Any, Any]":
+    """Return an array in a file of its own in a folder, None being that for temporary files.
+
+    Its `filename` has a name that it never had, in that folder. Raises OSError where there is no room for it, as far as
+    the system tells: now rather than in the middle of the work.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        _reserve(file.fileno(), folder or Path(tempfile.gettempdir()), np.dtype(dtype).itemsize * math.prod(shape))
+        found = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    found.filename = (folder or Path(tempfile.gettempdir())) / "unnamed"
+    return found
+
+
+def _reserve(file: int, folder: Path, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+    elif shutil.disk_usage(folder).free < n_bytes:  # macOS, Windows
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def empty_beside(X: Any, shape: tuple[int, int], dtype: Any) -> FloatArray:
+    """Return an array for numbers about as many as those of X (N, D): in memory, or in a file where X is in one.
+
+    The file is in the folder of X, or in that for temporary files where X has none, or one that is closed to us. Raises
+    HeadFailed where there is no room.
+    """
+    file = mapped(X)
+    if file is None:
+        return np.empty(shape, dtype=dtype)
+    own = Path(file.filename).parent if file.filename else None
+    folder = own if own and os.access(own, os.W_OK) else None
+    try:
+        return file_array(folder, shape, dtype)
+    except OSError as error:
+        where = f"'{folder}'" if folder else "the folder for temporary files"
+        size = np.dtype(dtype).itemsize * math.prod(shape)
+        raise HeadFailed(
+            f"it needs a file of {size / 1e9:.2f} GB, as the features are in one, and {where} does not take it: "
+            f"{error.strerror}. Make room there, or let the features be in memory."
+        ) from error
+
+
+def mapped(X: Any) -> "np.memmap[Any, Any] | None":
+    """Return the memory map that X is, or is a view of; None where it is in memory, a copy of one included."""
+    while X is not None and not isinstance(getattr(X, "base", None), mmap.mmap):
+        X = getattr(X, "base", None)
+    return X if isinstance(X, np.memmap) else None

@@ -1,0 +1,102 @@
+"""What is as large as the features is where those are: in memory, or in a file without a name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import classify.files
+from classify.errors import HeadFailed
+from classify.files import empty_beside, file_array, mapped
+from classify.rbf_svm import RBFSVMHead
+
+
+@pytest.fixture
+def in_file(tmp_path):
+    (tmp_path / "features").mkdir()
+    X = file_array(tmp_path / "features", (600, 8), "float32")
+    X[:] = np.random.default_rng(0).normal(size=X.shape)
+    return X
+
+
+def test_the_file_has_no_name_and_leaves_nothing_behind(tmp_path, in_file):
+    assert in_file.filename.parent == tmp_path / "features"
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+@pytest.mark.parametrize("view", [lambda X: X, lambda X: X[5:50], np.asarray, lambda X: np.asarray(X)[::2].T])
+def test_a_view_of_a_mapped_array_is_known_as_one(in_file, view):
+    assert mapped(view(in_file)).filename == in_file.filename
+    for copy in (np.array(in_file), in_file.copy(), in_file.astype("float64"), np.empty_like(in_file)):
+        assert mapped(view(copy)) is None
+
+
+def test_beside_an_array_in_a_file_is_a_file_in_its_folder(in_file, monkeypatch):
+    folders = []
+    monkeypatch.setattr(classify.files, "file_array", lambda folder, *what: folders.append(folder))
+    empty_beside(np.asarray(in_file), (3, 4), "float32")
+    assert folders == [in_file.filename.parent]
+
+
+def test_beside_an_array_in_memory_is_memory():
+    found = empty_beside(np.zeros((2, 2)), (3, 4), "float32")
+    assert (type(found), found.shape, found.dtype) == (np.ndarray, (3, 4), np.float32)
+
+
+def test_where_the_folder_is_gone_the_file_is_where_temporary_files_are(in_file):
+    in_file.filename.parent.rmdir()
+    found = empty_beside(in_file, (3, 4), "float32")
+    assert found.filename.parent == Path(tempfile.gettempdir())
+
+
+def test_no_room_is_one_sentence(in_file, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(HeadFailed) as refused:
+        empty_beside(in_file, (1_000_000, 1000), "float32")
+    assert str(refused.value) == (
+        f"it needs a file of 4.00 GB, as the features are in one, and '{in_file.filename.parent}' does not take it: "
+        "No space left on device. Make room there, or let the features be in memory."
+    )
+
+
+def test_a_system_that_cannot_reserve_room_has_files_as_well(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    found = file_array(tmp_path, (3, 4), "float32")
+    found[:] = 1.0
+    assert found.sum() == 12.0
+    with pytest.raises(OSError, match="No space left"):
+        file_array(tmp_path, (10**9, 10**6), "float32")
+
+
+def peak(go):
+    tracemalloc.start()
+    try:
+        return go(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("n_classes", [3, 51])
+def test_kernel_columns_are_in_memory_only_where_the_features_are(tmp_path, n_classes):
+    """With few classes by the squared hinge, with many by squares."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, n_classes, 20_000)
+    X = (rng.normal(size=(20_000, 6)) + rng.normal(size=(n_classes, 6))[y]).astype(np.float32)
+    in_file = file_array(tmp_path, X.shape, X.dtype)
+    in_file[:] = X
+    fit = lambda rows: RBFSVMHead(n_landmarks=400, random_state=0).fit(rows, y)  # noqa: E731
+    (of_file, little), (of_memory, much) = peak(lambda: fit(in_file)), peak(lambda: fit(X))
+    assert of_file.method_ == "nystroem"
+    np.testing.assert_allclose(of_file.predict_proba(X), of_memory.predict_proba(X), rtol=1e-4)
+    assert much - little > 0.9 * 20_000 * 400 * 4
+    # All columns in float64, as a product of both dtypes would make them, would be twice as much again.
+    assert little < 2.0 * 20_000 * 400 * 4
