@@ -24,7 +24,7 @@ def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.m
     with tempfile.TemporaryFile(dir=folder) as file:
         _reserve(file.fileno(), folder or Path(tempfile.gettempdir()), np.dtype(dtype).itemsize * math.prod(shape))
         found = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
-    found.filename = (folder or Path(tempfile.gettempdir())) / "unnamed"
+    found.filename = str((folder or Path(tempfile.gettempdir())) / "unnamed")
     return found
 
 

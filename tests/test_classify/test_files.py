@@ -26,7 +26,7 @@ def in_file(tmp_path):
 
 
 def test_the_file_has_no_name_and_leaves_nothing_behind(tmp_path, in_file):
-    assert in_file.filename.parent == tmp_path / "features"
+    assert Path(in_file.filename).parent == tmp_path / "features"
     assert list((tmp_path / "features").iterdir()) == []
 
 
@@ -41,7 +41,7 @@ def test_beside_an_array_in_a_file_is_a_file_in_its_folder(in_file, monkeypatch)
     folders = []
     monkeypatch.setattr(classify.files, "file_array", lambda folder, *what: folders.append(folder))
     empty_beside(np.asarray(in_file), (3, 4), "float32")
-    assert folders == [in_file.filename.parent]
+    assert folders == [Path(in_file.filename).parent]
 
 
 def test_beside_an_array_in_memory_is_memory():
@@ -50,9 +50,9 @@ def test_beside_an_array_in_memory_is_memory():
 
 
 def test_where_the_folder_is_gone_the_file_is_where_temporary_files_are(in_file):
-    in_file.filename.parent.rmdir()
+    Path(in_file.filename).parent.rmdir()
     found = empty_beside(in_file, (3, 4), "float32")
-    assert found.filename.parent == Path(tempfile.gettempdir())
+    assert Path(found.filename).parent == Path(tempfile.gettempdir())
 
 
 def test_no_room_is_one_sentence(in_file, monkeypatch):
@@ -62,8 +62,9 @@ def test_no_room_is_one_sentence(in_file, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(HeadFailed) as refused:
         empty_beside(in_file, (1_000_000, 1000), "float32")
+    folder = Path(in_file.filename).parent
     assert str(refused.value) == (
-        f"it needs a file of 4.00 GB, as the features are in one, and '{in_file.filename.parent}' does not take it: "
+        f"it needs a file of 4.00 GB, as the features are in one, and '{folder}' does not take it: "
         "No space left on device. Make room there, or let the features be in memory."
     )
 
