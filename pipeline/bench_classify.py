@@ -118,14 +118,14 @@ def tell() -> None:
     done, seen = Event(), [0]
     watch = Thread(target=_watch, args=(done, seen), daemon=True)
     watch.start()
-    manifest = read_images(told["images"])
-    if told["few"]:
-        manifest = subsample(manifest, told["few"], seed=0)
     request = FeatureRequest(**told["request"])
     plan = ClassifyPlan(told["images"], (request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
                         memory=told["memory"])  # fmt: skip
     began = time.perf_counter()
     try:
+        manifest = read_images(told["images"])
+        if told["few"]:
+            manifest = subsample(manifest, told["few"], seed=0)
         with Console(quiet=True) as console:
             classify(manifest, plan, console)
     except (PipelineError, ExtractError, ClassifyError) as error:
@@ -206,9 +206,12 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--images", metavar="DIR", type=Path, default=Path("data/fashion-mnist"))
-    parser.add_argument("--cache", metavar="DIR", type=Path, default=Path("data/cache"), help="where its features are")
-    parser.add_argument("--backbone", metavar="NAME", default="efficientnet_lite0", help="the network")
+    parser.add_argument("--images", metavar="DIR", type=Path, default=Path("data/fashion-mnist"),
+                        help="default: %(default)s")  # fmt: skip
+    parser.add_argument("--cache", metavar="DIR", type=Path, default=Path("data/cache"),
+                        help="where its features are (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--backbone", metavar="NAME", default="efficientnet_lite0",
+                        help="the network (default: %(default)s)")  # fmt: skip
     parser.add_argument("--layer", metavar="LAYER", help="of the network, as for classify")
     parser.add_argument("--heads", metavar="A,B", default="all", help="as for classify (default: all)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")

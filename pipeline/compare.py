@@ -151,7 +151,7 @@ def _read_run(folder: Path, name: str, results: Row) -> Run:
 def _doubts_of(results: Row) -> list[str]:
     doubts = [printable(warning) for warning in results.get("warnings", [])]
     if results.get("interrupted"):
-        doubts.append("It was interrupted, and has only the heads that were finished by then.")
+        doubts.append("It was interrupted, and has only the heads and settings that were finished by then.")
     return doubts
 
 

@@ -51,7 +51,7 @@ class Shelf:
     """
 
     def __init__(self, budget: float, folder: Path) -> None:
-        self.left, self.folder = budget, folder
+        self.budget, self.left, self.folder = budget, budget, folder
 
     def load(self, cache: FeatureCache, digests: NDArray[np.uint8], *, dtype: str = "float32") -> NDArray[Any]:
         """Return the vectors (N, D) of digests (N, 32). Raises CacheError, PipelineError where the disk is full."""

@@ -71,7 +71,10 @@ def classify_options(parser: argparse.ArgumentParser) -> None:
         "--heads", metavar="A,B,C", action="append", default=None,
         help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
     )  # fmt: skip
-    group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: data/runs/<data set>-<time>)")
+    group.add_argument(
+        "--out", metavar="DIR", type=Path,
+        help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
+    )  # fmt: skip
     group.add_argument("--seed", metavar="N", type=seed, default=0, help="of the split and of every head (default: 0)")
     group.add_argument("--folds", metavar="K", type=folds, help="choose by K-fold cross-validation instead of val")
     group.add_argument(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classify.files import mapped
 from extract.manifest import Manifest
 from extract.memo import Memo
 from extract.request import FeatureRequest
@@ -102,7 +103,7 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
         features = look_up(
             labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo, shelf=shelf
         )
-    for note in (*manifest.notes, *labelled.notes):
+    for note in (*manifest.notes, *labelled.notes, *_those_in_files(features, shelf.budget)):
         console.say(note)
     audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed)
     warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
@@ -124,6 +125,14 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
     point_latest(plan.out)
     reported = report_on(plan.out, plan.images, plan.cache_root, console)
     return results | {"interrupted": results["interrupted"] or not reported}
+
+
+def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:
+    """Say which features are read from a file."""
+    for each in features:
+        if mapped(each.X) is not None:
+            size, held = f"{each.X.nbytes / 1e6:,.1f} MB", f"{budget / 1e6:,.1f} MB"
+            yield f"{each.name}: {size} of features are read from a file, for at most {held} are held in memory."
 
 
 def try_few_labels(
@@ -170,8 +179,12 @@ def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPl
         if not attempts.tried:
             raise
         attempts.interrupted = True
-        n_tried, n_heads = len(attempts.tried), len(features) * len(plan.heads)
-        console.say(f"Stopped: {n_tried} of {n_heads} heads are finished and kept; the run is marked as interrupted.")
+        n_heads, last = len(features) * len(plan.heads), attempts.tried[-1]
+        n_whole = len(attempts.tried) - last.stopped
+        half = f", and of {last.name} the best of what was tried" if last.stopped else ""
+        console.say(
+            f"Stopped: {n_whole} of {n_heads} heads are finished and kept{half}; the run is marked as interrupted."
+        )
     if not attempts.tried:
         raise PipelineError(f"No head is left. {attempts.failed[0]['said']}")
     return attempts

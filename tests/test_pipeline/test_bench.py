@@ -171,6 +171,12 @@ def test_a_killed_process_is_told_with_what_to_do(asked, tmp_path, monkeypatch):
         bench_classify.measure(asked, tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_one_sentence(asked, tmp_path):
+    with pytest.raises(PipelineError) as refused:
+        bench_classify.measure(replace(asked, images=Path("nowhere")), tmp_path)
+    assert str(refused.value) == "There is no folder or file 'nowhere'. Check the path."
+
+
 def test_seconds_are_the_only_numbers_that_may_differ():
     heads = [{"name": "ridge", "fit_seconds": 1.0, "grid": [{"val_accuracy": 0.5, "seconds": 2.0}]}]
     later = [{"name": "ridge", "fit_seconds": 3.0, "grid": [{"val_accuracy": 0.5, "seconds": 4.0}]}]

@@ -209,7 +209,11 @@ def test_the_command_prints_the_table_and_writes_the_numbers(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["--heads", "nothing"], "'nothing' has no line here"), (["--sparse", "0"], "--sparse 0 leaves")],
+    [
+        (["--heads", "nothing"], "'nothing' has no line here"),
+        (["--sparse", "0"], "--sparse 0 leaves"),
+        (["--images", "nowhere"], "there is no folder 'nowhere'"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(words, told, capsys):
     assert run(["bench", "heads", *words]) == 2

@@ -170,7 +170,7 @@ def test_what_a_run_says_against_itself_stands_in_the_notes(runs, capsys, tmp_pa
     stopped = changed(runs, "two", tmp_path / "stopped", interrupted=True)
     assert compared(capsys, leaking, stopped)["notes"] == [
         f"leaking: {warning}",
-        "stopped: It was interrupted, and has only the heads that were finished by then.",
+        "stopped: It was interrupted, and has only the heads and settings that were finished by then.",
     ]
 
 
