@@ -17,7 +17,7 @@ The rooms:
     neighbours     one table of nearest rows for every k, metric and fold
     networks race batches      networks trained side by side; which of them go on; rows as scaled batches
     kernels landmarks coupling      the RBF kernel; its linear problem on landmarks; pairs of classes made probabilities
-    plain files    features of any kind as numpy; what is as large goes to a file where they are in one
+    plain files    features of any kind as numpy; arrays in files without a name, as large as features
     calibration    softmax and temperature
     splits         train, val and test by content; folds
     rounds trials outcomes     which rows are held out; one setting tried; its rounds joined

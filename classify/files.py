@@ -21,10 +21,11 @@ def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.m
     Its `filename` has a name that it never had, in that folder. Raises OSError where there is no room for it, as far as
     the system tells: now rather than in the middle of the work.
     """
+    folder = folder or Path(tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file.fileno(), folder or Path(tempfile.gettempdir()), np.dtype(dtype).itemsize * math.prod(shape))
+        _reserve(file.fileno(), folder, np.dtype(dtype).itemsize * math.prod(shape))
         found = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
-    found.filename = str((folder or Path(tempfile.gettempdir())) / "unnamed")
+    found.filename = str(folder / "unnamed")
     return found
 
 
