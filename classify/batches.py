@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from classify.arrays import FloatArray, IntArray
+from classify.files import read_here_and_there
 from classify.plain import working, working_dtype
 from classify.scaling import Scaling
 
@@ -34,10 +35,11 @@ class Batches:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield rows (B, D), codes (B,) and weights (B,) in random order: one pass, or more to make `least` batches."""
         n_batches = -(-len(self.rows) // size)
-        for _ in range(-(-least // n_batches)):
-            # Parts of equal size: one row left over would weigh as much as a whole batch.
-            for chosen in np.array_split(order.permutation(self.rows), n_batches):
-                yield self._scaled(chosen), self._there(self.codes[chosen]), self._there(self.weights[chosen])
+        with read_here_and_there(self.X):
+            for _ in range(-(-least // n_batches)):
+                # Parts of equal size: one row left over would weigh as much as a whole batch.
+                for chosen in np.array_split(order.permutation(self.rows), n_batches):
+                    yield self._scaled(chosen), self._there(self.codes[chosen]), self._there(self.weights[chosen])
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """Yield the rows (B, D) in their order."""

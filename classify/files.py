@@ -6,12 +6,13 @@ import mmap
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classify.arrays import FloatArray
 from classify.errors import HeadFailed
 
 
@@ -36,8 +37,8 @@ def _reserve(file: int, folder: Path, n_bytes: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def empty_beside(X: Any, shape: tuple[int, int], dtype: Any) -> FloatArray:
-    """Return an array for numbers about as many as those of X (N, D): in memory, or in a file where X is in one.
+def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
+    """Return an array for what is large beside the features X (N, D): in memory, or in a file where X is in one.
 
     The file is in the folder of X, or in that for temporary files where X has none, or one that is closed to us. Raises
     HeadFailed where there is no room.
@@ -56,6 +57,24 @@ def empty_beside(X: Any, shape: tuple[int, int], dtype: Any) -> FloatArray:
             f"it needs a file of {size / 1e9:.2f} GB, as the features are in one, and {where} does not take it: "
             f"{error.strerror}. Make room there, or let the features be in memory."
         ) from error
+
+
+@contextmanager
+def read_here_and_there(X: Any) -> Iterator[None]:
+    """Let the system read single rows of X (N, D), where it is in a file, and not what lies around them as well.
+
+    What is read around a row, 128 KB on Linux, pushes out of memory what is needed.
+    """
+    file = mapped(X)
+    advise = getattr(None if file is None else file.base, "madvise", None)  # no such thing on Windows
+    if advise is None:
+        yield
+        return
+    advise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        advise(mmap.MADV_NORMAL)
 
 
 def mapped(X: Any) -> "np.memmap[Any, Any] | None":

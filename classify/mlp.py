@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.batches import Batches
 from classify.calibration import softmax
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes
+from classify.files import empty_beside
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
@@ -154,7 +156,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class Training:
     """The networks of several heads on the rows of X (N, D) that are not held out, bool (N,).
 
-    codes (N,): class codes; weights (N,): rows without one are left out.
+    codes (N,): class codes; weights (N,): rows without one are left out. What the networks hold is in a file where X is
+    in one.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class Training:
             seed=seed,
             dtype=torch.float64 if working_dtype(X) == np.float64 else torch.float32,
             device=device,
+            empty=partial(_empty_beside, X) if device == "cpu" else None,
         )
 
     def epoch(self) -> None:
@@ -212,6 +216,10 @@ def common_scaling(X: FloatArray, codes: IntArray, n_classes: int, weights: Floa
     moments = class_moments(X, codes, n_classes, weights, [held_out])[0]
     common = float(np.sqrt(moments.total().mean()))
     return Scaling(moments.mean(), np.full(X.shape[1], common if common > 0 else 1.0))
+
+
+def _empty_beside(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:
+    return torch.from_numpy(empty_beside(X, (n_rows, n_columns), working_dtype(X)))
 
 
 def _trial(head: MLPHead, runner: Runner, labels: AnyArray, trained: BoolArray, note: str) -> Trial:

@@ -19,7 +19,7 @@ Everything random (first weights, dropout) is drawn from generators of the netwo
 each draw: a network is the same, up to rounding, whoever is trained beside it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,6 +30,9 @@ from classify.products import product_for
 
 Tensor = torch.Tensor
 Layers = list[Tensor]
+Empty = Callable[[int, int], Tensor]
+# Arrays as large as its weights that a network in training holds: those, their mean, and the two moments of AdamW.
+KEPT = 4
 # The mean reaches back over about the last fifth of the steps.
 ETA = 4.0
 # The mean takes in every fourth step: steps beside each other say the same, and taking one in reads all weights.
@@ -49,7 +52,10 @@ class Recipe:
 
 
 class Networks:
-    """G networks in training, each with layers (H, D), (H,), (C, H), (C,)."""
+    """G networks in training, each with layers (H, D), (H,), (C, H), (C,).
+
+    empty(rows, columns): an array for what a network holds, in memory unless told otherwise.
+    """
 
     def __init__(
         self,
@@ -60,17 +66,22 @@ class Networks:
         seed: int,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
+        empty: Empty | None = None,
     ) -> None:
         self.dtype, self.device, self.n_steps = dtype, device, 0
         self.recipes = list(recipes)
         self.drawn = {recipe.hidden: torch.Generator(device=device).manual_seed(seed) for recipe in recipes}
         first = {width: self._first(width, feature_dim, n_classes) for width in self.drawn}
-        self.layers = [[layer.clone() for layer in first[recipe.hidden]] for recipe in recipes]
-        self.means = [[layer.clone() for layer in layers] for layers in self.layers]
-        self.optimisers = [
-            torch.optim.AdamW(layers, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-            for layers, recipe in zip(self.layers, recipes, strict=True)
-        ]
+        self.layers: list[Layers] = []
+        self.means: list[Layers] = []
+        self.optimisers: list[torch.optim.AdamW] = []
+        for recipe in recipes:
+            layers, mean, *moments = _arrays(empty or self._in_memory, first[recipe.hidden])
+            for same in (layers, mean):
+                torch._foreach_copy_(same, first[recipe.hidden])
+            self.layers.append(layers)
+            self.means.append(mean)
+            self.optimisers.append(_optimiser(recipe, layers, moments))
         self.activity = self.by_activity = self.layers[0][0].new_empty((0, 0))
         self._share_gradients()
 
@@ -114,6 +125,9 @@ class Networks:
             drawn = self._uniform(width, (fan_out, fan_in))
             layers += [(2.0 * drawn - 1.0) * (3.0 * variance / fan_in) ** 0.5, drawn.new_zeros(fan_out)]
         return layers
+
+    def _in_memory(self, n_rows: int, n_columns: int) -> Tensor:
+        return torch.empty((n_rows, n_columns), dtype=self.dtype, device=self.device)
 
     def _uniform(self, width: int, shape: tuple[int, int]) -> Tensor:
         return torch.rand(shape, generator=self.drawn[width], dtype=self.dtype, device=self.device)
@@ -173,6 +187,23 @@ class Networks:
     def _dropping(self) -> set[int]:
         """Return the widths that need a draw of dropout."""
         return {recipe.hidden for recipe in self.recipes if recipe.dropout > 0.0}
+
+
+def _arrays(empty: Empty, like: Layers) -> list[Layers]:
+    """Return what one network holds, in arrays like its layers: all that is of one kind side by side."""
+    sizes = [layer.numel() for layer in like]
+    kept = empty(KEPT, sum(sizes))
+    return [[part.view_as(layer) for part, layer in zip(own.split(sizes), like, strict=True)] for own in kept]
+
+
+def _optimiser(recipe: Recipe, layers: Layers, moments: Sequence[Layers]) -> torch.optim.AdamW:
+    """Return the optimiser of a network, before its first step, with the arrays of its moments."""
+    found = torch.optim.AdamW(layers, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    state = {}
+    for place, (first, second) in enumerate(zip(*moments, strict=True)):
+        state[place] = {"step": torch.tensor(0.0), "exp_avg": first.zero_(), "exp_avg_sq": second.zero_()}
+    found.load_state_dict({**found.state_dict(), "state": state})
+    return found
 
 
 @contextmanager

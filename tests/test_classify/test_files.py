@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import tempfile
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
 
 import classify.files
 from classify.errors import HeadFailed
-from classify.files import empty_beside, file_array, mapped
+from classify.files import empty_beside, file_array, mapped, read_here_and_there
 from classify.rbf_svm import RBFSVMHead
 
 
@@ -101,3 +104,23 @@ def test_kernel_columns_are_in_memory_only_where_the_features_are(tmp_path, n_cl
     assert much - little > 0.9 * 20_000 * 400 * 4
     # All columns in float64, as a product of both dtypes would make them, would be twice as much again.
     assert little < 2.0 * 20_000 * 400 * 4
+
+
+def test_rows_here_and_there_are_read_alone_until_that_is_over(monkeypatch, in_file):
+    file = Mock()
+    monkeypatch.setattr(classify.files, "mapped", lambda X: SimpleNamespace(base=file) if X is in_file else None)
+    with pytest.raises(KeyboardInterrupt), read_here_and_there(in_file):
+        assert file.madvise.call_args_list == [call(mmap.MADV_RANDOM)]
+        raise KeyboardInterrupt
+    assert file.madvise.call_args_list == [call(mmap.MADV_RANDOM), call(mmap.MADV_NORMAL)]
+    with read_here_and_there(np.zeros((2, 2))):
+        pass
+    assert file.madvise.call_count == 2
+
+
+def test_rows_here_and_there_are_read_of_a_real_file_and_of_a_system_without_such_advice(monkeypatch, in_file):
+    with read_here_and_there(in_file[5:50]):
+        assert (in_file[[7, 3]] == np.array(in_file)[[7, 3]]).all()
+    monkeypatch.setattr(classify.files, "mapped", lambda X: SimpleNamespace(base=object()))
+    with read_here_and_there(in_file):
+        pass

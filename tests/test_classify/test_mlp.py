@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from classify.mlp import MLPHead
+import classify.mlp
+from classify.files import file_array, mapped
+from classify.mlp import MLPHead, Training
 from classify.rounds import fold_rounds, val_round
 
 
@@ -120,3 +122,40 @@ def test_the_columns_own_units_are_kept_but_a_common_unit_changes_nothing():
     assert head().fit(1000.0 * X + 5.0, y).predict_proba(1000.0 * X + 5.0) == pytest.approx(
         head().fit(X, y).predict_proba(X), abs=1e-6
     )
+
+
+@pytest.fixture
+def in_file(tmp_path):
+    def put(X):
+        found = file_array(tmp_path, X.shape, X.dtype)
+        found[:] = X
+        return found
+
+    return put
+
+
+def test_where_the_features_are_in_a_file_so_is_all_that_a_network_holds(in_file, monkeypatch):
+    X, y = clouds()
+    held = []
+
+    def spy(beside, shape, dtype):
+        held.append(empty_beside(beside, shape, dtype))
+        return held[-1]
+
+    empty_beside = classify.mlp.empty_beside
+    monkeypatch.setattr(classify.mlp, "empty_beside", spy)
+    one = head(dropout=0.5)
+    one.classes_ = np.unique(y)
+    training = Training([one], in_file(X), y, np.ones(len(y)), np.arange(120) >= 90)
+    training.epoch()
+    (kept,) = held
+    assert mapped(kept) is not None
+    weights, mean, first, second = kept[:, : 16 * 6]
+    networks = training.networks
+    assert (weights == networks.layers[0][0].numpy().ravel()).all()
+    assert (mean == networks.learned(0)[0].ravel()).all()
+    state = networks.optimisers[0].state[networks.layers[0][0]]
+    assert (first == state["exp_avg"].numpy().ravel()).all()
+    assert (second == state["exp_avg_sq"].numpy().ravel()).all()
+    assert np.ptp(first) > 0
+    assert second.max() > 0
