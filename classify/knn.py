@@ -1,7 +1,6 @@
 """k nearest neighbours: no training at all, and one table of neighbours for every setting and fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,26 +15,8 @@ from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neig
 from classify.plain import plain, working, working_dtype
 from classify.trials import Trial
 
-
-@dataclass(frozen=True)
-class Voters:
-    """The neighbours of M rows as those who vote, nearest first, (M, k) each."""
-
-    cells: IntArray
-    """Where a vote is counted: the class code, plus C for every row before."""
-    similarity: FloatArray
-    counts: FloatArray
-    """How often each counts."""
-    before: FloatArray
-    """The sum of the counts of those nearer."""
-
-
-def find_voters(found: Neighbours, codes: IntArray, counts: FloatArray, n_classes: int) -> Voters:
-    """Return who votes; codes and counts (N,) are those of the rows that `found` numbers."""
-    # What was met without a weight, or never (k above N), counts as nothing.
-    own = np.where(np.isfinite(found.similarity), counts[found.rows], 0.0)
-    cells = codes[found.rows] + n_classes * np.arange(len(found.rows))[:, None]
-    return Voters(cells, found.similarity, own, np.cumsum(own, axis=1) - own)
+# Rows whose neighbours vote at a time: with k = 200 they are 16 MB.
+BLOCK = 2048
 
 
 def _variances(X: FloatArray, counts: FloatArray, rounds: Sequence[BoolArray]) -> list[float]:
@@ -97,8 +78,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities (M, C) of X (M, D)."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
         found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
-        voters = find_voters(found, self.codes_, self.counts_, len(self.classes_))
-        return self._proba(voters, self._prior(self.codes_, self.counts_))
+        return self._proba(found, self.codes_, self.counts_)
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -130,10 +110,9 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
         for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
             trained = np.where(held_out, 0.0, counts)
-            voters = {metric: find_voters(table[metric], codes, trained, len(heads[0].classes_)) for metric in metrics}
             for setting, head in enumerate(heads):
                 head.variance_ = variance
-                proba = head._proba(voters[head.metric], head._prior(codes, trained))
+                proba = head._proba(table[head.metric], codes, trained)
                 yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
 
     @property
@@ -154,20 +133,34 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         prior = np.bincount(codes, counts, minlength=len(self.classes_)) * self.factors_
         return np.asarray(prior / prior.sum())
 
-    def _proba(self, voters: Voters, prior: FloatArray) -> FloatArray:
-        """Return the probabilities (M, C)."""
-        n_rows, n_classes = len(voters.cells), len(self.classes_)
-        cells, votes = voters.cells[:, : self.k], self._votes(voters)
-        of_class = np.bincount(cells.ravel(), votes.ravel(), minlength=n_rows * n_classes)
+    def _proba(self, found: Neighbours, codes: IntArray, counts: FloatArray) -> FloatArray:
+        """Return the probabilities (M, C) by the votes of neighbours, for the codes and counts (N,) of all rows."""
+        prior = self._prior(codes, counts)
+        return np.concatenate([
+            self._elect(found.rows[i : i + BLOCK], found.similarity[i : i + BLOCK], codes, counts, prior)
+            for i in range(0, len(found.rows), BLOCK)
+        ])  # fmt: skip
+
+    def _elect(
+        self, rows: IntArray, similarity: FloatArray, codes: IntArray, counts: FloatArray, prior: FloatArray
+    ) -> FloatArray:
+        """Do so for a block: rows, similarity (B, k or more)."""
+        rows, similarity, n_classes = rows[:, : self.k], similarity[:, : self.k], len(self.classes_)
+        # What was met without a weight, or never (k above N), counts as nothing.
+        own = np.where(np.isfinite(similarity), counts.take(rows), 0.0)
+        cells = codes.take(rows) + n_classes * np.arange(len(rows))[:, None]
+        votes = self._votes(own, similarity)
+        of_class = np.bincount(cells.ravel(), votes.ravel(), minlength=len(rows) * n_classes)
         total = of_class.reshape(-1, n_classes) * self.factors_ + prior
         return np.asarray(total / total.sum(axis=1, keepdims=True))
 
-    def _votes(self, voters: Voters) -> FloatArray:
-        """Return the vote (M, k) of each neighbour: its count, as far as it fits into k, times its nearness."""
-        counts, before = voters.counts[:, : self.k], voters.before[:, : self.k]
-        fitting = np.minimum(counts, np.maximum(self.k - before, 0.0))
+    def _votes(self, counts: FloatArray, similarity: FloatArray) -> FloatArray:
+        """Return the vote (B, k) of each neighbour: its count, as far as it fits into k, times its nearness."""
+        fitting = counts
+        if counts.max() > 1.0:  # k rows that count once or less all fit
+            nearer = np.cumsum(counts, axis=1) - counts
+            fitting = np.minimum(counts, np.maximum(self.k - nearer, 0.0))
         if self.sharpness is None:
-            return np.asarray(fitting)
+            return fitting
         unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
-        similarity = voters.similarity[:, : self.k]
         return np.asarray(fitting * np.exp((similarity - similarity[:, :1]) / (self.sharpness * unit)))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.files import empty_beside
 from classify.plain import working, working_dtype
 
 Tensor = torch.Tensor
@@ -25,12 +26,14 @@ METRICS = ("cosine", "euclidean")
 # Rows of a block where both sides look, 4096 x 4096 float32, 67 MB; and where one does: there 1024 x 16384 is as fast
 # (10,000 x 60,000 rows, within 3 %) and takes more memory.
 SQUARE = (4096, 4096)
-FLAT = (2048, 4096)
+FLAT = (1024, 4096)
+# Rows whose neighbours are put in order at a time: with k = 200 they are 5 MB.
+SORTED = 1024
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For M rows the positions (M, k) of their nearest, nearest first, and how near: cosine or -distance^2 / 2."""
+    """For M rows the numbers (M, k) of their nearest, nearest first, and how near: cosine or -distance^2 / 2."""
 
     rows: IntArray
     similarity: FloatArray
@@ -55,16 +58,15 @@ class Table:
 
     Of a block only what is nearer than the k-th that a row had when its columns were last sorted out is looked at: the
     less, the more it has met. Rows that were met go by their places in an order, (N,), which the reader of the table
-    turns into their numbers.
+    turns into their numbers. The columns are in memory, or in a file where X is in one.
     """
 
-    def __init__(self, n_rows: int, k: int, dtype: np.dtype[np.floating]) -> None:
+    def __init__(self, n_rows: int, k: int, X: FloatArray) -> None:
         self.k = k
-        value = torch.from_numpy(np.empty(0, dtype)).dtype
-        self.best = torch.full((n_rows, 2 * k), -torch.inf, dtype=value)
-        self.places = torch.zeros((n_rows, 2 * k), dtype=torch.int32)
+        self.best = torch.from_numpy(empty_beside(X, (n_rows, 2 * k), working_dtype(X))).fill_(-torch.inf)
+        self.places = torch.from_numpy(empty_beside(X, (n_rows, 2 * k), np.int32)).fill_(0)
         self.filled = torch.zeros(n_rows, dtype=torch.int64)
-        self.bound = torch.full((n_rows,), -torch.inf, dtype=value)
+        self.bound = torch.full((n_rows,), -torch.inf, dtype=self.best.dtype)
 
     def meet(self, here: slice, first: int, near: Tensor) -> None:
         """Let the rows `here` (B,) of the table meet n rows, at places from `first` on, that are so near: (B, n)."""
@@ -114,9 +116,14 @@ class Table:
         self.filled[here], self.bound[here] = self.k, kept.amin(dim=1)
 
     def neighbours(self, here: slice, order: IntArray) -> Neighbours:
-        """Return what the rows `here` (M,) have found, as numbers of rows."""
-        best, column = self.best[here].topk(self.k, dim=1, sorted=True)
-        return Neighbours(order[self.places[here].gather(1, column).numpy()], best.numpy())
+        """Return what the rows `here` (M,), which meet no more, have found, as numbers of rows: in the table itself."""
+        numbers = torch.from_numpy(order.astype(np.int32))
+        for start in range(here.start, here.stop, SORTED):
+            rows = slice(start, min(start + SORTED, here.stop))
+            best, column = self.best[rows].topk(self.k, dim=1, sorted=True)
+            self.places[rows, : self.k] = numbers[self.places[rows].gather(1, column)]
+            self.best[rows, : self.k] = best
+        return Neighbours(self.places[here, : self.k].numpy(), self.best[here, : self.k].numpy())
 
 
 def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
@@ -133,11 +140,11 @@ def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
 def find_neighbours(queries: FloatArray, X: FloatArray, k: int, metric: str, origin: FloatArray) -> Neighbours:
     """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D)."""
     k = min(k, len(X))
-    table = Table(len(queries), k, working_dtype(X))
+    table = Table(len(queries), k, X)
     every = np.arange(len(X))
     ours, theirs = Points(queries, origin), Points(X, origin)
     _meet({metric: table}, ours, theirs, np.arange(len(queries)), every, 0, 0, both=False)
-    return table.neighbours(slice(None), every)
+    return table.neighbours(slice(0, len(queries)), every)
 
 
 def round_neighbours(
@@ -158,7 +165,7 @@ def round_neighbours(
     # Held-out rows have the same places in the table and in the order of all rows, where those never held out are last.
     order = np.concatenate([*held_out, never])
     starts = np.cumsum([0, *map(len, held_out)]).tolist()
-    tables = {metric: Table(starts[-1], k, working_dtype(X)) for metric in metrics}
+    tables = {metric: Table(starts[-1], k, X) for metric in metrics}
     for (at, one), (other_at, other) in combinations(zip(starts, held_out, strict=False), 2):
         _meet(tables, points, points, one, other, at, other_at, both=True)
     for at, rows in zip(starts, held_out, strict=False):
