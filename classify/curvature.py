@@ -26,8 +26,8 @@ LEAST_ROWS = 2048
 NEGLIGIBLE = 1e-3
 # Curvature of the intercept's own, which is not penalised: where no row doubts a class the block is not singular.
 LEAST = 1e-2
-# Rows in a product.
-TOGETHER = 4096
+# Rows in a product: 2048 x 1280 float32 is 10 MB.
+TOGETHER = 2048
 # All blocks together may take this many bytes; with more classes or columns the spectral curvature must do.
 BLOCKS_BYTES = 160 * 2**20
 # Beyond this many columns the eigendecomposition takes longer than what it saves.
@@ -69,19 +69,25 @@ class SpectralCurvature:
 
 
 class BlockCurvature:
-    """The blocks (D + 1, D + 1) of classes, factorised, at points theta (M, K, D + 1) with strengths and parts (M,).
+    """The blocks (D + 1, D + 1) of classes, factorised, each as it was measured last."""
 
-    For a joint loss M is 1 and its K classes are the blocks; else there is a point for each class that has a block.
-    """
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.joint, self.n_classes = objective, objective.loss.joint, objective.n_classes
+        self.xp, self.array = objective.rows.xp, objective.rows.array
+        self.roots: dict[int, Any] = {}
 
-    def __init__(self, objective: Objective, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
-        rows = objective.rows
-        self.xp, self.array, self.joint = rows.xp, rows.array, objective.loss.joint
-        self.n_classes = objective.n_classes
+    def measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
+        """Take the blocks at points theta (M, K, D + 1) with strengths and parts (M,), one after the other.
+
+        For a joint loss M is 1 and its K classes are the blocks; else there is a point for each class to measure.
+        """
+        objective = self.objective
         seconds = objective.seconds(theta, strengths, parts)
         codes = range(self.n_classes) if self.joint else (parts % self.n_classes).tolist()
         number = int(parts[0]) // (objective.n_parts // objective.n_rounds)
-        self.roots = {code: _root_of_block(rows, own, number) for code, own in zip(codes, seconds.T, strict=True)}
+        for code, own in zip(codes, seconds.T, strict=True):
+            self.roots.pop(code, None)  # makes room for the next
+            self.roots[code] = _root_of_block(objective.rows, own, number)
 
     def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
         """Return about H^-1 g; where only differences of scores count, in the space of weights that sum to zero."""

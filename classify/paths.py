@@ -107,11 +107,12 @@ class _Climb:
         self.parts = np.arange(rounds.start * per_round, rounds.stop * per_round)
         self.blocked = blocks_fit(objective)
         self.rungs: list[tuple[float, Any]] = []
-        self.curvature: Curvature | None = None
+        self.curvature: Curvature = spectral
+        self.stale = True
 
     def start(self, strengths: list[float]) -> list[tuple[float, Found]]:
         """Descend from zero for the low strengths."""
-        founds = self._descend(strengths, self._zeros(len(strengths)), self.spectral)
+        founds = self._descend(strengths, self._zeros(len(strengths)))
         solved = list(zip(strengths, founds, strict=True))
         self.rungs = [(strength, found.theta) for strength, found in solved[-2:]]
         return solved
@@ -127,12 +128,13 @@ class _Climb:
     def step(self, above: float, between: list[float]) -> list[Found]:
         """Climb to the rung above; return its optimum and those of the strengths between."""
         start = self._predict(above)
-        curvature = self.curvature or self._measure(start, np.full(len(self.parts), above), self.parts)
-        (top,) = self._descend([above], start, curvature)
+        if self.stale:
+            self._measure(start, np.full(len(self.parts), above), self.parts)
+        (top,) = self._descend([above], start)
         self.rungs = [*self.rungs, (above, top.theta)][-3:]
         starts = [self._interpolate(strength) for strength in between]
-        found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0), curvature) if between else []
-        self.curvature = curvature if int(top.n_passes.max()) <= QUICK else None
+        found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0)) if between else []
+        self.stale = int(top.n_passes.max()) > QUICK
         return [top, *found]
 
     def _zeros(self, n_strengths: int) -> Any:
@@ -159,16 +161,18 @@ class _Climb:
         ]
         return sum(terms[1:], terms[0])
 
-    def _measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> Curvature:
-        """Return the curvature at the first of some members (M,), or of each class of them; in blocks if they fit."""
+    def _measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
+        """Take the curvature at the first of some members (M,), or of each class of them, if blocks of it fit."""
         if not self.blocked:
-            return self.spectral
+            return
+        if not isinstance(self.curvature, BlockCurvature):
+            self.curvature = BlockCurvature(self.objective)
         code = parts % (self.objective.n_parts // self.objective.n_rounds)
         first = np.unique(np.zeros_like(code) if self.objective.loss.joint else code, return_index=True)[1]
         here = self.objective.rows.array(first, self.objective.rows.xp.int64)
-        return BlockCurvature(self.objective, theta[here], strengths[first], parts[first])
+        self.curvature.measure(theta[here], strengths[first], parts[first])
 
-    def _descend(self, strengths: list[float], start: Any, curvature: Curvature) -> list[Found]:
+    def _descend(self, strengths: list[float], start: Any) -> list[Found]:
         """Descend with some strengths in all rounds, as many at a time as the budget allows."""
         itemsize, n = 8 if start.dtype == self.objective.rows.xp.float64 else 4, len(self.parts)
         member = (2 * MEMORY + BESIDES) * start.shape[1] * start.shape[2] * itemsize
@@ -176,22 +180,22 @@ class _Climb:
         solved: list[Found] = []
         for first in range(0, len(strengths), at_once):
             some = strengths[first : first + at_once]
-            found = self._converge(np.array(some), start[first * n : (first + len(some)) * n], curvature)
+            found = self._converge(np.array(some), start[first * n : (first + len(some)) * n])
             solved += [found.part(place, len(some)) for place in range(len(some))]
         return solved
 
-    def _converge(self, strengths: FloatArray, start: Any, curvature: Curvature) -> Found:
+    def _converge(self, strengths: FloatArray, start: Any) -> Found:
         """Descend with some strengths in all rounds; curvature in blocks is measured anew while some need it."""
         array, xp, tol = self.objective.rows.array, self.objective.rows.xp, self.tol
         own, parts = np.repeat(strengths, len(self.parts)), np.tile(self.parts, len(strengths))
-        limit = min(REFRESH, self.max_passes) if isinstance(curvature, BlockCurvature) else self.max_passes
-        found = descend(self.objective, start, own, parts, curvature, tol=tol, max_passes=limit)
+        limit = min(REFRESH, self.max_passes) if isinstance(self.curvature, BlockCurvature) else self.max_passes
+        found = descend(self.objective, start, own, parts, self.curvature, tol=tol, max_passes=limit)
         while not found.converged.all() and found.n_passes.max() < self.max_passes and limit < self.max_passes:
             left = np.flatnonzero(~found.converged)
             left = left[np.argsort(-found.slope[left], kind="stable")]  # measured where it is steepest
             theta = found.theta[array(left, xp.int64)]
-            curvature = self._measure(theta, own[left], parts[left])
-            more = descend(self.objective, theta, own[left], parts[left], curvature, tol=tol, max_passes=limit)
+            self._measure(theta, own[left], parts[left])
+            more = descend(self.objective, theta, own[left], parts[left], self.curvature, tol=tol, max_passes=limit)
             found.replace(left, more, array(left, xp.int64))
         return found
 

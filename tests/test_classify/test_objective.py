@@ -58,7 +58,8 @@ def test_the_objective_is_the_formula_on_each_rounds_own_rows():
 def test_the_curvature_in_blocks_is_the_second_derivative_of_each_class():
     objective, *_ = problem(SquaredHingeLoss())
     theta, strengths, parts = members(objective)
-    curvature = BlockCurvature(objective, theta[:3], strengths[:3], parts[:3])
+    curvature = BlockCurvature(objective)
+    curvature.measure(theta[:3], strengths[:3], parts[:3])
     for i in range(3):
         step = np.zeros_like(theta[[i]])
         step[0, 0, 1] = 1e-5
