@@ -5,8 +5,8 @@ import numpy as np
 from classify.arrays import FloatArray
 from classify.plain import working
 
-# Rows at a time: 4096 x 1280 float64 is 42 MB.
-BLOCK = 4096
+# Rows at a time: 2048 x 1280 float32 is 10 MB.
+BLOCK = 2048
 # The kernel comes from float32 distances: below this part of the largest eigenvalue there is only noise.
 NOISE = 1e-6
 

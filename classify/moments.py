@@ -15,8 +15,8 @@ from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.plain import plain
 from classify.scaling import CONSTANT
 
-# Rows in float64 at a time: 2048 x 1280 is 21 MB.
-BLOCK = 2048
+# Rows in float64 at a time: 1024 x 1280 is 10 MB.
+BLOCK = 1024
 
 
 @dataclass(frozen=True)

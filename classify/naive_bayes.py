@@ -11,8 +11,8 @@ from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import plain
 
-# Rows in float64 at a time: 4096 x 1280 is 42 MB.
-BLOCK = 4096
+# Rows in float64 at a time: 1024 x 1280 is 10 MB.
+BLOCK = 1024
 
 
 class NaiveBayesHead(MomentsHead):

@@ -21,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
+from classify.files import empty_beside
 from classify.paths import EASY, Optimum, rungs_above
 from classify.rows import Rows, rows_within, to_numpy
 
@@ -105,11 +106,20 @@ class _Batch:
         self.weights = weights[number].T.astype(dtype)
         self.theta = self.xp.zeros((n_members, width), dtype=rows.dtype, device=rows.device)
         self.active = np.zeros((rows.shape[0], n_members), dtype=bool)
-        self.sums = [self.xp.zeros((width, width), dtype=rows.dtype, device=rows.device) for _ in number]
+        self.sums = self._zeros(n_members, width)
         self.inverse: list[Solve | None] = [None for _ in number]
         self.strength = np.zeros(n_members)
         self.before: list[tuple[float, Any]] = []
         self.n_steps, self.slope = np.zeros(n_members, int), np.zeros(n_members)
+
+    def _zeros(self, n_members: int, width: int) -> list[Any]:
+        """Return a matrix of zeros for each member, in a file where the rows are in one."""
+        rows, shape = self.rows, (n_members, width, width)
+        if not is_numpy_array(rows.X):
+            return list(self.xp.zeros(shape, dtype=rows.dtype, device=rows.device))
+        found = empty_beside(rows.X, shape, rows.dtype)
+        found[...] = 0.0
+        return list(np.asarray(found))
 
     def climb(self, strength: float, *, tol: float, max_steps: int) -> None:
         """Go to the optimum of a strength; `n_steps` and `slope` (M,) say how it ended."""
@@ -195,7 +205,7 @@ class _Batch:
             for first in firsts.values():
                 self._change(first, active[:, first])
             for member in going.tolist():
-                self.sums[member] = self.xp.asarray(self.sums[firsts[int(self.number[member])]], copy=True)
+                self.sums[member][...] = self.sums[firsts[int(self.number[member])]]
         else:
             for member in going.tolist():
                 self._change(member, active[:, member])
@@ -206,7 +216,7 @@ class _Batch:
         before = self.active[:, member]
         changed = now != before
         if changed.sum() > now.sum():
-            self.sums[member], changed, before = self.sums[member] * 0.0, now, np.zeros_like(before)
+            self.sums[member][...], changed, before = 0.0, now, np.zeros_like(before)
         self._add(member, np.flatnonzero(changed & now), 1.0)
         self._add(member, np.flatnonzero(changed & before), -1.0)
 
@@ -269,7 +279,7 @@ class _Batch:
             spoilt = going[~(decrement >= 0)]
             self.active[:, spoilt] = False
             for member in spoilt.tolist():
-                self.sums[member] = self.sums[member] * 0.0
+                self.sums[member][...] = 0.0
             self._update(slack, going)
             step, decrement = self._solve_all(gradient, strength, going)
         return step, decrement

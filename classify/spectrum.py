@@ -16,8 +16,8 @@ import numpy as np
 from classify.arrays import FloatArray, IntArray
 from classify.rows import Rows, to_numpy
 
-# Rows turned to float64 at a time: 4096 x 1280 is 42 MB.
-BLOCK = 4096
+# Rows turned to float64 at a time: 1024 x 1280 is 10 MB.
+BLOCK = 1024
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,11 @@ import pytest
 import classify.files
 from classify.errors import HeadFailed
 from classify.files import empty_beside, file_array, mapped, read_here_and_there
+from classify.knn import KNNHead
+from classify.linear_svm import LinearSVMHead
+from classify.mlp import MLPHead
 from classify.rbf_svm import RBFSVMHead
+from classify.rounds import val_round
 
 
 @pytest.fixture
@@ -104,6 +108,35 @@ def test_kernel_columns_are_in_memory_only_where_the_features_are(tmp_path, n_cl
     assert much - little > 0.9 * 20_000 * 400 * 4
     # All columns in float64, as a product of both dtypes would make them, would be twice as much again.
     assert little < 2.0 * 20_000 * 400 * 4
+
+
+# What a sweep holds beside the features: 300 rows by 2 x 200 neighbours and their numbers; three matrices of 201 x 201;
+# four networks of 1024 by 200 and three classes, four arrays each.
+LARGE = {
+    "knn": ([KNNHead(k=k) for k in (5, 200)], 300 * 2 * 200 * 8),
+    "linear_svm": ([LinearSVMHead(C=C) for C in (1e-4, 1e-2)], 3 * 201**2 * 4),
+    "mlp": (
+        [MLPHead(1024, epochs=2, dropout=0.1 * i, random_state=0) for i in range(4)],
+        4 * 4 * 4 * (1024 * 200 + 1024 + 3 * 1024 + 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_a_sweep_holds_is_in_memory_only_where_the_features_are_and_changes_nothing(tmp_path, name):
+    heads, size = LARGE[name]
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, 1500)
+    X = (rng.normal(size=(1500, 200)) + rng.normal(size=(3, 200))[y]).astype(np.float32)
+    in_file = file_array(tmp_path, X.shape, X.dtype)
+    in_file[:] = X
+    sweep = lambda rows: list(type(heads[0]).try_grid(heads, rows, y, val_round(1200, 1500)))  # noqa: E731
+    sweep(X)  # imports what it needs
+    (of_file, little), (of_memory, much) = peak(lambda: sweep(in_file)), peak(lambda: sweep(X))
+    assert much - little > 0.7 * size  # the most that the one holds is at another time
+    for (setting, _, one), (other_setting, _, other) in zip(of_file, of_memory, strict=True):
+        assert setting == other_setting
+        assert (one.proba == other.proba).all()
 
 
 def test_rows_here_and_there_are_read_alone_until_that_is_over(monkeypatch, in_file):
