@@ -123,6 +123,7 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
             results |= try_few_labels(results, features, labelled, plan, console)
         write_run(folder, results, attempts.tried, labelled, plan, console)
     point_latest(plan.out)
+    return_freed_memory()
     reported = report_on(plan.out, plan.images, plan.cache_root, console)
     return results | {"interrupted": results["interrupted"] or not reported}
 
