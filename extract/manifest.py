@@ -115,7 +115,7 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
     else:
         samples = list(tree.labelled(root, root, None))
     if here and (is_split or any(sample.label is not None for sample in samples)):
-        stray = set(map(str, here))
+        stray = set(here)
         samples = [sample for sample in samples if sample.path not in stray]
         tree.notes.append(f"{len(here)} images directly in '{printable(root)}' belong to no class and are left out.")
     if tree.n_other:
@@ -140,14 +140,18 @@ class _Tree:
         self.notes: list[str] = []
         self.unreadable: list[str] = []
         self.n_other = 0
-        self._listed: dict[Path, tuple[list[Path], list[Path]]] = {}
+        self._listed: dict[Path, tuple[list[str], list[Path]]] = {}
 
-    def list_folder(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The images and the folders directly in `folder`, hidden ones left out, each sorted."""
+    def list_folder(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """The images and the folders directly in `folder`, hidden ones left out, each sorted.
+
+        Images are strings: 70,000 of pathlib's objects took 25 MB and 0.6 s more.
+        """
         if folder in self._listed:
             return self._listed[folder]
-        images: list[Path] = []
+        images: list[str] = []
         folders: list[Path] = []
+        prefix = _prefix(folder)
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
@@ -156,7 +160,7 @@ class _Tree:
                     if self._is_folder(entry):
                         folders.append(Path(entry.path))
                     elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (hot loop)
-                        images.append(Path(entry.path))
+                        images.append(prefix + entry.name)
                     else:
                         self.n_other += 1
         except OSError as error:
@@ -176,13 +180,14 @@ class _Tree:
     def labelled(self, root: Path, parent: Path, split: str | None) -> Iterator[Sample]:
         """Samples below `parent`: its folders are the classes, images directly in it have no label."""
         images, folders = self.list_folder(parent)
+        above = _prefix(root)
         for path in images:
-            yield _sample(root, path, None, split)
+            yield _sample(above, path, None, split)
         for folder in folders:
             for path in self.walk(folder, seen=frozenset({_identity(root), _identity(parent)})):
-                yield _sample(root, path, folder.name, split)
+                yield _sample(above, path, folder.name, split)
 
-    def walk(self, folder: Path, *, seen: frozenset[tuple[int, int] | None]) -> Iterator[Path]:
+    def walk(self, folder: Path, *, seen: frozenset[tuple[int, int] | None]) -> Iterator[str]:
         """Every image at any depth below `folder`; a link back to a folder on the way is not followed."""
         waiting = [(folder, seen)]  # and no recursion: folders can be nested deeper than Python's calls
         while waiting:
@@ -204,8 +209,13 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _sample(root: Path, path: Path, label: str | None, split: str | None) -> Sample:
-    return Sample(str(path), path.relative_to(root).as_posix(), label, split)
+def _prefix(folder: Path) -> str:
+    """What stands before the names in a folder: nothing for the one we are in."""
+    return "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118 (pathlib drops the last separator)
+
+
+def _sample(above: str, path: str, label: str | None, split: str | None) -> Sample:
+    return Sample(path, path.removeprefix(above).replace(os.sep, "/"), label, split)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

@@ -432,6 +432,15 @@ def test_a_manifest_is_read_from_the_folder_that_it_stands_in(images, monkeypatc
     assert [s.path for s in read_manifest("images/m.csv").samples] == [f"images/{row['path']}" for row in ROWS]
 
 
+@pytest.mark.parametrize(
+    ("root", "above"), [(".", ""), ("../images", "../images/"), ("./", ""), ("../images//", "../images/")]
+)
+def test_a_folder_is_read_from_where_one_stands(images, monkeypatch, root, above):
+    monkeypatch.chdir(images)
+    found = {sample.path: sample.name for sample in scan_folder(root).samples}
+    assert found == {f"{above}{name}": name for name in ("cat/0.png", "cat/2.png", "dog/1.png")}
+
+
 def test_a_parquet_file_without_a_path_column_names_what_it_has(images):
     pyarrow.parquet.write_table(pa.table({"image": ["x"], "y": [1]}), images / "m.parquet")
     assert "has no column 'path' (found: image, y)" in sentence(read_manifest, images / "m.parquet")
