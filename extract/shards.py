@@ -41,7 +41,7 @@ TEMPORARY_PREFIX = ".writing-"
 # Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
 # What is read at once: enough for the disk to be busy, little beside the result.
-READ_BYTES = 64 << 20
+READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
 
