@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,12 @@ def default_budget() -> float:
 def return_freed_memory() -> None:
     """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, or more if told so.
 
-    They add up: after twelve networks of 1024 it kept 150 MB. Optimisers, which refer to themselves, are freed first.
-    Other C libraries have no such call, and nothing happens.
+    They add up: after twelve networks of 1024 it kept 150 MB. Optimisers, which refer to themselves, are freed first,
+    and what pyarrow keeps for later. Other C libraries have no such call, and nothing happens.
     """
     gc.collect()
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -50,7 +53,8 @@ def return_freed_memory() -> None:
 class Shelf:
     """Hands out arrays for features: from memory until its budget in bytes is spent, then from files in a folder.
 
-    The kernel columns of `rbf_svm`, about as large, then go to a file there as well (`classify.files`).
+    What heads hold besides, networks, tables of neighbours, kernel columns, then goes to files there as well
+    (`classify.files`).
     """
 
     def __init__(self, budget: float, folder: Path) -> None:

@@ -87,8 +87,8 @@ def classify_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--memory", metavar="GB", type=gigabytes,
-        help="features beyond this go to a temporary file beside the run and are read in blocks (default: half of the "
-        "machine's memory)",
+        help="features beyond this go to a temporary file beside the run and are read in blocks; with them what is "
+        "large of the heads (default: half of the machine's memory)",
     )  # fmt: skip
 
 

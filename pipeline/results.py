@@ -135,7 +135,7 @@ def write_run(
     write_csv(
         folder / "splits.csv",
         ("path", "label", "split", "digest"),
-        [(sample.name, sample.label, str(split), bytes(digest).hex()) for sample, digest, split in rows],
+        ((sample.name, sample.label, str(split), bytes(digest).hex()) for sample, digest, split in rows),
     )
     write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
     write_predictions(folder / "predictions.parquet", tried, labelled)
@@ -191,12 +191,14 @@ def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) ->
 
     test = labelled.rows("test")
     classes = [printable(name) for name in labelled.classes]
-    names = [printable(labelled.samples[i].name) for i in test]
+    alike = {
+        "path": pyarrow.array([printable(labelled.samples[i].name) for i in test]),
+        "digest": pyarrow.array([bytes(labelled.digests[i]).hex() for i in test]),
+        "label": pyarrow.array([classes[labelled.y[i]] for i in test]),
+    }
     tables = [
         pyarrow.table({
-            "path": names,
-            "digest": [bytes(labelled.digests[i]).hex() for i in test],
-            "label": [classes[labelled.y[i]] for i in test],
+            **alike,
             "backbone": [t.features.request.backbone] * len(test),
             "features": [t.features.name] * len(test),
             "head": [t.name] * len(test),

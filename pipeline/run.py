@@ -90,6 +90,15 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind; so does KeyboardInterrupt.
     """
+    results = _classify(manifest, plan, console)
+    point_latest(plan.out)
+    return_freed_memory()
+    reported = report_on(plan.out, plan.images, plan.cache_root, console)
+    return results | {"interrupted": results["interrupted"] or not reported}
+
+
+def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
+    """Write the run folder, but for its report: when that is made, features and heads are gone."""
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
         labelled = label_samples(
             manifest,
@@ -121,11 +130,9 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
         }
         if plan.shots and not results["interrupted"]:
             results |= try_few_labels(results, features, labelled, plan, console)
+        return_freed_memory()
         write_run(folder, results, attempts.tried, labelled, plan, console)
-    point_latest(plan.out)
-    return_freed_memory()
-    reported = report_on(plan.out, plan.images, plan.cache_root, console)
-    return results | {"interrupted": results["interrupted"] or not reported}
+    return results
 
 
 def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:

@@ -212,7 +212,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows])
+        writer.writerows([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def write_errors(path: Path, refusals: Sequence[Refusal]) -> None:

@@ -9,6 +9,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ Card = dict[str, Any]
 Gallery = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """One image of splits.csv."""
 
@@ -40,7 +41,10 @@ def read_splits(folder: Path) -> dict[str, Listed]:
     if not path.exists():
         return {}
     with reading_run(folder), path.open(newline="", encoding="utf-8") as file:
-        return {row["path"]: Listed(row["label"], row["split"], row["digest"]) for row in csv.DictReader(file)}
+        return {
+            row["path"]: Listed(intern(row["label"]), intern(row["split"]), row["digest"])
+            for row in csv.DictReader(file)
+        }
 
 
 def confident_errors(record: Record, number: int) -> Gallery:

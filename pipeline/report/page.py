@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from extract.errors import ExtractError
 from extract.manifest import printable, read_images
+from pipeline.memory import return_freed_memory
 from pipeline.report import closeup, comparison, galleries, reproduce
 from pipeline.report.audit import read_audit
 from pipeline.report.featuremap import FeatureMap, feature_map, map_values
@@ -98,6 +99,7 @@ def render(run_folder: Path, *, images: str | None = None, cache_root: Path | No
         assert page.map is not None
         page.map |= map_values(record, found, places)
         page.map_caption = found.caption
+    return_freed_memory()  # that of a list of all images
     return _fill_template(page)
 
 
@@ -118,10 +120,12 @@ def _add_contents(page: Page, run_folder: Path, images: str | None, found: Featu
 
 
 def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
-    files, digests = _files(images), {name: image.digest for name, image in page.listed.items()}
     own = [page.heads[page.record.chosen]["errors"]] if page.heads else []
     shown = [*own, *page.galleries, *(head["errors"] for head in page.heads)]
     names = list(dict.fromkeys(name for gallery in shown for card in gallery["cards"] for name in card["names"]))
+    points = [] if found is None else [page.record.names[i] for i in found.rows]
+    wanted = {*names[:MAX_PICTURES], *points}
+    files, digests = _files(images, wanted), {name: page.listed[name].digest for name in wanted & page.listed.keys()}
     deadline = time.monotonic() + PICTURE_SECONDS
     small = read_thumbnails(names[:MAX_PICTURES], files, digests, side=GALLERY_SIDE, deadline=deadline)
     page.pictures = {name: data_uri(picture) for name, picture in small.pictures.items()}
@@ -130,7 +134,6 @@ def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
             f"{len(names) - MAX_PICTURES:,} pictures of the galleries, of which there are at most {MAX_PICTURES}."
         )
     if found is not None:
-        points = [page.record.names[i] for i in found.rows]
         on_map = read_thumbnails(points, files, digests, side=MAP_SIDE, deadline=deadline)
         sheet = contact_sheet(points, on_map)
         page.map = {"sheet": None if sheet is None else asdict(sheet)}
@@ -138,10 +141,11 @@ def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
     page.notes += small.notes(PICTURE_SECONDS)
 
 
-def _files(images: str) -> dict[str, str]:
-    """The path of every image by the name that the run knows it by; empty where the images are gone."""
+def _files(images: str, wanted: Set[str]) -> dict[str, str]:
+    """The path of each image that is wanted by the name that the run knows it by; empty where the images are gone."""
     with contextlib.suppress(ExtractError, OSError):
-        return {printable(sample.name): sample.path for sample in read_images(images).samples}
+        names = ((printable(sample.name), sample.path) for sample in read_images(images).samples)
+        return {name: path for name, path in names if name in wanted}
     return {}
 
 
