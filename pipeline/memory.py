@@ -40,8 +40,8 @@ def default_budget() -> float:
 def return_freed_memory() -> None:
     """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, or more if told so.
 
-    They add up: after twelve networks of 1024 it kept 150 MB. Optimisers, which refer to themselves, are freed first,
-    and what pyarrow keeps for later. Other C libraries have no such call, and nothing happens.
+    They add up: after twelve networks of 1024 it kept 150 MB. Freed first is what only cycles refer to, as with
+    the features of a run that is over, and what pyarrow keeps for later. Other C libraries have no such call.
     """
     gc.collect()
     if "pyarrow" in sys.modules:
