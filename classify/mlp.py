@@ -15,7 +15,7 @@ from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.batches import Batches
 from classify.calibration import softmax
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes
-from classify.files import empty_beside
+from classify.files import empty_beside, mapped
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
@@ -101,7 +101,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         hidden, hidden_bias, output, bias = training.networks.learned(0)
         coef, intercept = training.scaling.fold(hidden, hidden_bias)
         self.hidden_coef_, self.hidden_intercept_ = coef.astype(output.dtype), intercept.astype(output.dtype)
-        self.coef_, self.intercept_ = output, bias
+        self.coef_, self.intercept_ = output.copy(), bias.copy()  # a view would keep all that training held
         self.converged_ = bool(np.isfinite(self.coef_).all() and np.isfinite(self.hidden_coef_).all())
         self.note_ = "" if self.converged_ else f"learning_rate={self.learning_rate:g}: training diverged."
         return self
@@ -181,7 +181,7 @@ class Training:
             seed=seed,
             dtype=torch.float64 if working_dtype(X) == np.float64 else torch.float32,
             device=device,
-            empty=partial(_empty_beside, X) if device == "cpu" else None,
+            empty=partial(_empty_beside, X) if device == "cpu" and mapped(X) is not None else None,
         )
 
     def epoch(self) -> None:

@@ -19,7 +19,6 @@ from classify.errors import HeadFailed
 from classify.files import empty_beside, file_array, mapped, read_here_and_there
 from classify.knn import KNNHead
 from classify.linear_svm import LinearSVMHead
-from classify.mlp import MLPHead
 from classify.rbf_svm import RBFSVMHead
 from classify.rounds import val_round
 
@@ -110,15 +109,10 @@ def test_kernel_columns_are_in_memory_only_where_the_features_are(tmp_path, n_cl
     assert little < 2.0 * 20_000 * 400 * 4
 
 
-# What a sweep holds beside the features: 300 rows by 2 x 200 neighbours and their numbers; three matrices of 201 x 201;
-# four networks of 1024 by 200 and three classes, four arrays each.
+# What a sweep holds beside the features: 300 rows by 2 x 200 neighbours and their numbers; three matrices of 201 x 201.
 LARGE = {
     "knn": ([KNNHead(k=k) for k in (5, 200)], 300 * 2 * 200 * 8),
     "linear_svm": ([LinearSVMHead(C=C) for C in (1e-4, 1e-2)], 3 * 201**2 * 4),
-    "mlp": (
-        [MLPHead(1024, epochs=2, dropout=0.1 * i, random_state=0) for i in range(4)],
-        4 * 4 * 4 * (1024 * 200 + 1024 + 3 * 1024 + 3),
-    ),
 }
 
 
