@@ -116,7 +116,7 @@ class Table:
         self.filled[here], self.bound[here] = self.k, kept.amin(dim=1)
 
     def neighbours(self, here: slice, order: IntArray) -> Neighbours:
-        """Return what the rows `here` (M,), which meet no more, have found, as numbers of rows: in the table itself."""
+        """Return what the rows `here` (M,) have found, as numbers of rows: once: they are put there."""
         numbers = torch.from_numpy(order.astype(np.int32))
         for start in range(here.start, here.stop, SORTED):
             rows = slice(start, min(start + SORTED, here.stop))

@@ -134,7 +134,8 @@ class _Climb:
         self.rungs = [*self.rungs, (above, top.theta)][-3:]
         starts = [self._interpolate(strength) for strength in between]
         found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0)) if between else []
-        self.stale = int(top.n_passes.max()) > QUICK
+        measured_anew = any(int(each.n_passes.max()) > REFRESH for each in found)
+        self.stale = measured_anew or int(top.n_passes.max()) > QUICK
         return [top, *found]
 
     def _zeros(self, n_strengths: int) -> Any:

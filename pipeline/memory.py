@@ -44,7 +44,7 @@ def return_freed_memory() -> None:
     the features of a run that is over, and what pyarrow keeps for later. Other C libraries have no such call.
     """
     gc.collect()
-    if "pyarrow" in sys.modules:
+    with contextlib.suppress(AttributeError, KeyError):  # not imported, or not whole
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -92,7 +92,6 @@ def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[s
     """
     results = _classify(manifest, plan, console)
     point_latest(plan.out)
-    return_freed_memory()
     reported = report_on(plan.out, plan.images, plan.cache_root, console)
     return results | {"interrupted": results["interrupted"] or not reported}
 
@@ -158,6 +157,7 @@ def try_few_labels(
 def report_on(run: Path, images: str, cache_root: Path, console: Console) -> bool:
     """Write report.html into the finished run, or say why not; False when the user interrupts."""
     try:
+        return_freed_memory()
         write_report(run, images=images, cache_root=cache_root)
     except (PipelineError, OSError) as error:
         console.say(f"No report: {error}")
