@@ -24,7 +24,8 @@ def centre(X: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
         block = working(X[rows])
         block = block - origin.astype(block.dtype)
         weight = weights[rows].astype(block.dtype)
-        sums += weight @ block
+        # Not weight @ block: threads of BLAS stay awake after their work, and would be in the way of torch's.
+        sums += np.einsum("i,ij->j", weight, block)
         squares += float(weight @ np.einsum("ij,ij->i", block, block))
     shift = sums / total
     return origin + shift, max(squares / total - float(shift @ shift), 0.0)

@@ -78,7 +78,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the class probabilities (M, C) of X (M, D)."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
         found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
-        return self._proba(found, self.codes_, self.counts_)
+        return next(_elect([self], found, self.codes_, self.counts_))
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -110,10 +110,13 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
         for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
             trained = np.where(held_out, 0.0, counts)
-            for setting, head in enumerate(heads):
-                head.variance_ = variance
-                proba = head._proba(table[head.metric], codes, trained)
-                yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
+            for settings in _alike(heads):
+                chosen = [heads[setting] for setting in settings]
+                for head in chosen:
+                    head.variance_ = variance
+                elected = _elect(chosen, table[chosen[0].metric], codes, trained)
+                for setting, head, proba in zip(settings, chosen, elected, strict=True):
+                    yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
 
     @property
     def _needs_variance(self) -> bool:
@@ -133,34 +136,52 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         prior = np.bincount(codes, counts, minlength=len(self.classes_)) * self.factors_
         return np.asarray(prior / prior.sum())
 
-    def _proba(self, found: Neighbours, codes: IntArray, counts: FloatArray) -> FloatArray:
-        """Return the probabilities (M, C) by the votes of neighbours, for the codes and counts (N,) of all rows."""
-        prior = self._prior(codes, counts)
-        return np.concatenate([
-            self._elect(found.rows[i : i + BLOCK], found.similarity[i : i + BLOCK], codes, counts, prior)
-            for i in range(0, len(found.rows), BLOCK)
-        ])  # fmt: skip
-
-    def _elect(
-        self, rows: IntArray, similarity: FloatArray, codes: IntArray, counts: FloatArray, prior: FloatArray
+    def _vote(
+        self, rows: IntArray, similarity: FloatArray, begin: int, codes: IntArray, counts: FloatArray
     ) -> FloatArray:
-        """Do so for a block: rows, similarity (B, k or more)."""
-        rows, similarity, n_classes = rows[:, : self.k], similarity[:, : self.k], len(self.classes_)
+        """Return the votes (B, C) of the k nearest but the `begin` nearest: rows, similarity (B, k or more)."""
+        nearest, new = similarity[:, :1], slice(begin, self.k)
+        rows, similarity = rows[:, new], similarity[:, new]
         # What was met without a weight, or never (k above N), counts as nothing.
         own = np.where(np.isfinite(similarity), counts.take(rows), 0.0)
+        if not _all_fit(counts):
+            own = np.minimum(own, np.maximum(self.k - (np.cumsum(own, axis=1) - own), 0.0))
+        if self.sharpness is not None:
+            unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
+            own *= np.exp((similarity - nearest) / (self.sharpness * unit))
+        n_classes = len(self.classes_)
         cells = codes.take(rows) + n_classes * np.arange(len(rows))[:, None]
-        votes = self._votes(own, similarity)
-        of_class = np.bincount(cells.ravel(), votes.ravel(), minlength=len(rows) * n_classes)
-        total = of_class.reshape(-1, n_classes) * self.factors_ + prior
-        return np.asarray(total / total.sum(axis=1, keepdims=True))
+        votes = np.bincount(cells.ravel(), own.ravel(), minlength=len(rows) * n_classes)
+        return np.asarray(votes.reshape(len(rows), n_classes), dtype=np.float64)
 
-    def _votes(self, counts: FloatArray, similarity: FloatArray) -> FloatArray:
-        """Return the vote (B, k) of each neighbour: its count, as far as it fits into k, times its nearness."""
-        fitting = counts
-        if counts.max() > 1.0:  # k rows that count once or less all fit
-            nearer = np.cumsum(counts, axis=1) - counts
-            fitting = np.minimum(counts, np.maximum(self.k - nearer, 0.0))
-        if self.sharpness is None:
-            return fitting
-        unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
-        return np.asarray(fitting * np.exp((similarity - similarity[:, :1]) / (self.sharpness * unit)))
+
+def _alike(heads: Sequence[KNNHead]) -> list[list[int]]:
+    """Return the numbers of heads that differ in nothing but k, the smallest k first."""
+    groups: dict[str, list[int]] = {}
+    for setting in sorted(range(len(heads)), key=lambda setting: heads[setting].k):
+        groups.setdefault(repr(heads[setting].get_params() | {"k": None}), []).append(setting)
+    return list(groups.values())
+
+
+def _all_fit(counts: FloatArray) -> bool:
+    """Say whether any k neighbours fit into k: of rows that count (N,) once or less."""
+    return bool(counts.max() <= 1.0)
+
+
+def _elect(heads: Sequence[KNNHead], found: Neighbours, codes: IntArray, counts: FloatArray) -> Iterator[FloatArray]:
+    """Yield the probabilities (M, C) by each of some heads that differ in nothing but k, the smallest first.
+
+    codes, counts (N,): of all rows that may be among the neighbours. Where all fit, those who have voted for a smaller
+    k need not do so again.
+    """
+    prior = heads[0]._prior(codes, counts)
+    votes, begin = np.zeros((len(found.rows), len(prior))), 0
+    for head in heads:
+        if not _all_fit(counts):
+            votes[:], begin = 0.0, 0
+        for start in range(0, len(votes), BLOCK):
+            block = slice(start, start + BLOCK)
+            votes[block] += head._vote(found.rows[block], found.similarity[block], begin, codes, counts)
+        begin = head.k
+        total = votes * head.factors_ + prior
+        yield total / total.sum(axis=1, keepdims=True)

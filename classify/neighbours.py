@@ -4,10 +4,10 @@
     cos_ij = (e_ij + |x_i|^2 / 2 + |x_j|^2 / 2) / (|x_i| |x_j|)
 
 for any origin m: with that of the rows nothing is lost in rounding where features lie far from zero. Rows meet in
-square blocks, so memory is a few blocks whatever N. Where both sides of a block look for neighbours on the other, as
-folds do, the block serves both. Products are numpy's, whose BLAS makes 175 GFLOPS of blocks of this
-shape where torch's makes 115 (two AMD cores), the best of a block are found by torch: on 512 x 48,000 with k = 200 its
-topk took 43 ms, numpy's argpartition 270.
+blocks, so memory is a few blocks whatever N. Where both sides of a block look for neighbours on the other, as folds do,
+the block serves both. Products are torch's, and the best of a block are found by it: its topk took 43 ms for
+512 x 48,000 with k = 200, numpy's argpartition 270 (two AMD cores); and threads of numpy's BLAS stay awake after a
+product, where they are in the way of torch's: topk of 2000 x 4096 took 90 ms then instead of 52 (two AVX-512 cores).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +23,16 @@ from classify.plain import working, working_dtype
 
 Tensor = torch.Tensor
 METRICS = ("cosine", "euclidean")
-# Rows of a block where both sides look, 4096 x 4096 float32, 67 MB; and where one does: there 1024 x 16384 is as fast
-# (10,000 x 60,000 rows, within 3 %) and takes more memory.
-SQUARE = (4096, 4096)
-FLAT = (2048, 4096)
+# Rows of a block where both sides look, 2048 x 4096 float32, 34 MB, taken twice; and where one does, 17 MB. Blocks of
+# twice or half the size are not faster by more than 5 % (10,000 x 1280 rows, two AVX-512 cores).
+SQUARE = (2048, 4096)
+FLAT = (1024, 4096)
 # Rows whose neighbours are put in order at a time: with k = 200 they are 5 MB.
 SORTED = 1024
+# Columns of a table beyond 2 k, so that a row has room for k more and what it has by chance, however small k is.
+SPARE = 64
+# Rows that are transposed at a time: as long as they and their columns stay in the processor's cache.
+STRIP = 64
 
 
 @dataclass(frozen=True)
@@ -45,64 +49,62 @@ class Points:
     def __init__(self, X: FloatArray, origin: FloatArray) -> None:
         self.X, self.origin = X, origin.astype(working_dtype(X))
 
-    def block(self, rows: IntArray) -> tuple[FloatArray, Tensor, Tensor]:
+    def block(self, rows: IntArray) -> tuple[Tensor, Tensor, Tensor]:
         """Return x - m (B, D), |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
         raw = working(self.X[_as_slice(rows)])
         centred = raw - self.origin
         half, raw_half = (torch.from_numpy(np.einsum("ij,ij->i", each, each) / 2) for each in (centred, raw))
-        return centred, half, raw_half
+        return torch.from_numpy(centred), half, raw_half
 
 
 class Table:
     """The best k and more of what M rows have met so far, by one metric, in columns without order.
 
     Of a block only what is nearer than the k-th that a row had when its columns were last sorted out is looked at: the
-    less, the more it has met. Rows that were met go by their places in an order, (N,), which the reader of the table
-    turns into their numbers. The columns are in memory, or in a file where X is in one.
+    less, the more it has met. A row without so many yet, or without room for what is nearer, takes the k best of the
+    block. Rows that were met go by their places in an order, (N,), which the reader of the table turns into their
+    numbers. The columns are in memory, or in a file where X is in one.
     """
 
     def __init__(self, n_rows: int, k: int, X: FloatArray) -> None:
-        self.k = k
-        self.best = torch.from_numpy(empty_beside(X, (n_rows, 2 * k), working_dtype(X))).fill_(-torch.inf)
-        self.places = torch.from_numpy(empty_beside(X, (n_rows, 2 * k), np.int32)).fill_(0)
+        self.k, self.room = k, 2 * k + SPARE
+        self.best = torch.from_numpy(empty_beside(X, (n_rows, self.room), working_dtype(X))).fill_(-torch.inf)
+        self.places = torch.from_numpy(empty_beside(X, (n_rows, self.room), np.int32)).fill_(0)
         self.filled = torch.zeros(n_rows, dtype=torch.int64)
         self.bound = torch.full((n_rows,), -torch.inf, dtype=self.best.dtype)
 
     def meet(self, here: slice, first: int, near: Tensor) -> None:
         """Let the rows `here` (B,) of the table meet n rows, at places from `first` on, that are so near: (B, n)."""
-        if self._take_nearer(here, first, near):
+        if int(self.filled[here].max()) > self.k + SPARE // 2 or self._unbounded(here):
+            self._sort_out(here)
+        if self._unbounded(here):
+            self._take_best(torch.arange(here.start, here.stop), first, near)
             return
-        self._sort_out(here)
-        if not self._take_nearer(here, first, near):
-            self._take_best(here, first, near)
-
-    def _take_nearer(self, here: slice, first: int, near: Tensor) -> bool:
-        """Take in what is nearer than the bound; return whether all rows have a bound, and room for it."""
-        if bool(self.bound[here].isinf().any()):
-            return False
         row, column = (near > self.bound[here, None]).nonzero(as_tuple=True)
         counts = torch.bincount(row, minlength=len(near))
-        filled = self.filled[here]
-        if bool((filled + counts > self.best.shape[1]).any()):
-            return False
-        slot = torch.arange(len(row)) + (filled - counts.cumsum(0) + counts)[row]
+        crowded = self.filled[here] + counts > self.room
+        if bool(crowded.any()):
+            left = (~crowded[row]).nonzero()[:, 0]
+            row, column, counts = row[left], column[left], counts.where(~crowded, 0)
+            self._take_best(here.start + crowded.nonzero()[:, 0], first, near[crowded])
+        slot = torch.arange(len(row)) + (self.filled[here] - counts.cumsum(0) + counts)[row]
         self.best[here][row, slot] = near[row, column]
         self.places[here][row, slot] = (column + first).int()
         self.filled[here] += counts
-        return True
 
-    def _take_best(self, here: slice, first: int, near: Tensor) -> None:
-        """Take in the k best of a block, after columns were sorted out."""
+    def _unbounded(self, here: slice) -> bool:
+        """Say whether there is a row that has fewer than k, or has not been sorted out since."""
+        return bool(self.bound[here].isinf().any())
+
+    def _take_best(self, rows: Tensor, first: int, near: Tensor) -> None:
+        """Take in the k best of a block (R, n), or all, for some rows (R,), which have no more than k yet."""
         found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
-        start = int(self.filled[here].max())
-        columns = slice(start, start + found.shape[1])
-        self.best[here, columns] = found
-        self.places[here, columns] = column.add_(first).int()
-        self.filled[here] = columns.stop
-        if columns.stop == self.k:
-            self.bound[here] = self.best[here, : self.k].amin(dim=1)
-        elif columns.stop > self.k:
-            self._sort_out(here)
+        slot = self.filled[rows, None] + torch.arange(found.shape[1])
+        self.best[rows[:, None], slot] = found
+        self.places[rows[:, None], slot] = column.add_(first).int()
+        self.filled[rows] += found.shape[1]
+        if found.shape[1] == self.k:
+            self.bound[rows] = found.amin(dim=1)
 
     def _sort_out(self, here: slice) -> None:
         """Keep the k best of the rows `here`, if they have so many."""
@@ -191,19 +193,20 @@ def _meet(
     """
     size, other_size = SQUARE if both else FLAT
     # Fresh memory for every block would be cleared by the system, page by page.
-    memory = np.empty(min(size, len(rows)) * min(other_size, len(other_rows)), dtype=working_dtype(one.X))
+    most = min(size, len(rows)) * min(other_size, len(other_rows))
+    memory = [torch.from_numpy(np.empty(most, working_dtype(one.X))) for _ in range(1 + both)]
     for start in range(0, len(other_rows), other_size):
         across, across_half, across_raw = other.block(other_rows[start : start + other_size])
         there = slice(other_at + start, other_at + start + len(across))
         for begin in range(0, len(rows), size):
             centred, half, raw = one.block(rows[begin : begin + size])
             here = slice(at + begin, at + begin + len(centred))
-            product = torch.from_numpy(_product(centred, across, memory)).sub_(half[:, None]).sub_(across_half)
+            product = _product(centred, across, memory[0]).sub_(half[:, None]).sub_(across_half)
             for metric in sorted(tables, reverse=True):  # the cosine last, which takes the place of the product
                 near = product if metric == "euclidean" else cosines(product, raw, across_raw)
                 tables[metric].meet(here, there.start, near)
                 if both:
-                    tables[metric].meet(there, here.start, near.T.contiguous())
+                    tables[metric].meet(there, here.start, _turned(near, memory[1]))
 
 
 def _as_slice(rows: IntArray) -> IntArray | slice:
@@ -212,7 +215,15 @@ def _as_slice(rows: IntArray) -> IntArray | slice:
     return slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
 
 
-def _product(left: FloatArray, right: FloatArray, memory: FloatArray) -> FloatArray:
+def _product(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
     """Return left (B, D) @ right.T (D, n), in the memory given."""
     shape = len(left), len(right)
-    return np.matmul(left, right.T, out=memory[: shape[0] * shape[1]].reshape(shape))
+    return torch.mm(left, right.T, out=memory[: shape[0] * shape[1]].view(shape))
+
+
+def _turned(near: Tensor, memory: Tensor) -> Tensor:
+    """Return near.T, in the memory given: strip by strip, which takes a fifth of the time."""
+    turned = memory[: near.numel()].view(near.shape[1], near.shape[0])
+    for start in range(0, len(near), STRIP):
+        turned[:, start : start + STRIP] = near[start : start + STRIP].T
+    return turned

@@ -13,11 +13,14 @@ def rows(n=60, seed=0, dtype=np.float64):
     return (rng.normal(size=(n, 5)) + 1.0).astype(dtype), np.arange(n) % 2
 
 
-@pytest.fixture(params=["whole", "blocks"])
+@pytest.fixture(params=["whole", "blocks", "strips and no room"])
 def blocks(request, monkeypatch):
-    if request.param == "blocks":
+    if request.param != "whole":
         monkeypatch.setattr(classify.neighbours, "SQUARE", (7, 5))
         monkeypatch.setattr(classify.neighbours, "FLAT", (4, 9))
+    if request.param == "strips and no room":
+        monkeypatch.setattr(classify.neighbours, "STRIP", 3)
+        monkeypatch.setattr(classify.neighbours, "SPARE", 0)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -56,6 +59,15 @@ def test_folds_share_a_table_and_never_see_their_own_rows(blocks):
             assert (found.rows == others[alone.rows]).all()
 
 
+def test_rows_that_come_nearer_and_nearer_are_all_found(blocks):
+    """The worst order: every block is nearer than those before, so that no row has room for what it meets."""
+    X = np.linspace(3.0, 0.1, 60)[:, None] * np.array([1.0, 0.0]) + np.array([0.0, 1.0])
+    new, origin = np.array([[0.0, 1.0], [0.05, 1.0]]), np.zeros(2)
+    for metric in ("cosine", "euclidean"):
+        found = find_neighbours(new, X, 7, metric, origin)
+        assert found.rows.tolist() == [list(range(59, 52, -1))] * 2
+
+
 def test_rounds_that_overlap_are_right_as_well():
     X, _ = rows()
     overlapping = [np.arange(60) < 20, np.arange(60) < 30]
@@ -92,6 +104,17 @@ def test_sharp_votes_weigh_the_nearest_most():
     found = KNNHead(k=3, sharpness=0.2).fit(X, y).predict_proba(X[:1])
     less = np.exp((0.6 - 1.0) / 0.2)
     assert found[0] == pytest.approx(np.array([1 + 1 / 3, 2 * less + 2 / 3]) / (2 + 2 * less))
+
+
+@pytest.mark.parametrize("heaviest", [1.0, 3.0])
+def test_settings_tried_together_vote_as_each_alone_whatever_rows_count(heaviest):
+    X, y = rows()
+    weights = np.random.default_rng(0).uniform(0.2, heaviest, size=60)
+    settings = [{"k": k, "sharpness": s, "class_weight": {0: 1, 1: 2}} for k in (9, 2, 9, 30) for s in (None, 0.3)]
+    held_out, tried = np.arange(60) >= 40, [KNNHead(**one) for one in settings]
+    for setting, _, trial in KNNHead.try_grid(tried, X, y, [held_out], weights):
+        alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out], sample_weight=weights[~held_out])
+        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]))
 
 
 def test_a_row_of_weight_three_is_three_rows():
