@@ -15,6 +15,9 @@ import numpy as np
 
 from classify.errors import HeadFailed
 
+# Bytes from which an array beside features in a file is in one as well.
+WORTH_A_FILE = 1 << 20
+
 
 def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.memmap[Any, Any]":
     """Return an array in a file of its own in a folder, None being that for temporary files.
@@ -38,13 +41,13 @@ def _reserve(file: int, folder: Path, n_bytes: int) -> None:
 
 
 def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
-    """Return an array for what is large beside the features X (N, D): in memory, or in a file where X is in one.
+    """Return an array beside the features X (N, D): in memory, or in a file where X is in one and this is large.
 
     The file is in the folder of X, or in that for temporary files where X has none, or one that is closed to us. Raises
     HeadFailed where there is no room.
     """
-    file = mapped(X)
-    if file is None:
+    file, n_bytes = mapped(X), np.dtype(dtype).itemsize * math.prod(shape)
+    if file is None or n_bytes < WORTH_A_FILE:
         return np.empty(shape, dtype=dtype)
     own = Path(file.filename).parent if file.filename else None
     folder = own if own and os.access(own, os.W_OK) else None
@@ -52,9 +55,8 @@ def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any,
         return file_array(folder, shape, dtype)
     except OSError as error:
         where = f"'{folder}'" if folder else "the folder for temporary files"
-        size = np.dtype(dtype).itemsize * math.prod(shape)
         raise HeadFailed(
-            f"it needs a file of {size / 1e9:.2f} GB, as the features are in one, and {where} does not take it: "
+            f"it needs a file of {n_bytes / 1e9:.2f} GB, as the features are in one, and {where} does not take it: "
             f"{error.strerror}. Make room there, or let the features be in memory."
         ) from error
 

@@ -22,6 +22,8 @@ from classify.linear_svm import LinearSVMHead
 from classify.rbf_svm import RBFSVMHead
 from classify.rounds import val_round
 
+WORTH_A_FILE = (1024, 256)  # float32: 1 MiB
+
 
 @pytest.fixture
 def in_file(tmp_path):
@@ -46,18 +48,19 @@ def test_a_view_of_a_mapped_array_is_known_as_one(in_file, view):
 def test_beside_an_array_in_a_file_is_a_file_in_its_folder(in_file, monkeypatch):
     folders = []
     monkeypatch.setattr(classify.files, "file_array", lambda folder, *what: folders.append(folder))
-    empty_beside(np.asarray(in_file), (3, 4), "float32")
+    empty_beside(np.asarray(in_file), WORTH_A_FILE, "float32")
     assert folders == [Path(in_file.filename).parent]
 
 
-def test_beside_an_array_in_memory_is_memory():
-    found = empty_beside(np.zeros((2, 2)), (3, 4), "float32")
-    assert (type(found), found.shape, found.dtype) == (np.ndarray, (3, 4), np.float32)
+def test_what_is_small_is_in_memory_and_so_is_what_is_beside_memory(in_file):
+    for X, shape in ((in_file, (1023, 256)), (np.zeros((2, 2)), WORTH_A_FILE)):
+        found = empty_beside(X, shape, "float32")
+        assert (type(found), found.shape, found.dtype) == (np.ndarray, shape, np.float32)
 
 
 def test_where_the_folder_is_gone_the_file_is_where_temporary_files_are(in_file):
     Path(in_file.filename).parent.rmdir()
-    found = empty_beside(in_file, (3, 4), "float32")
+    found = empty_beside(in_file, WORTH_A_FILE, "float32")
     assert Path(found.filename).parent == Path(tempfile.gettempdir())
 
 
@@ -117,7 +120,8 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_what_a_sweep_holds_is_in_memory_only_where_the_features_are_and_changes_nothing(tmp_path, name):
+def test_what_a_sweep_holds_is_in_memory_only_where_the_features_are_and_changes_nothing(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(classify.files, "WORTH_A_FILE", 1)
     heads, size = LARGE[name]
     rng = np.random.default_rng(2)
     y = rng.integers(0, 3, 1500)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import classify.files
 import classify.mlp
 from classify.files import file_array, mapped
 from classify.mlp import MLPHead, Training
@@ -142,6 +143,7 @@ def test_where_the_features_are_in_a_file_so_is_all_that_a_network_holds(in_file
         held.append(empty_beside(beside, shape, dtype))
         return held[-1]
 
+    monkeypatch.setattr(classify.files, "WORTH_A_FILE", 1)
     empty_beside = classify.mlp.empty_beside
     monkeypatch.setattr(classify.mlp, "empty_beside", spy)
     one = head(dropout=0.5)
