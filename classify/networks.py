@@ -1,9 +1,10 @@
 """Two-layer networks trained side by side on the same batches of rows.
 
-    a = relu(W1 x + b1),     s = W2 (m a / (1 - p)) + b2,     loss = -sum_i w_i log softmax(s_i)[y_i] / N
+    a = relu(W1 x + b1),     s = W2 (m a / (1 - p)) + b2,     loss = -sum_i w_i q_i log softmax(s_i) / N
 
-with m the dropout mask, zero with probability p (Srivastava et al. 2014), and AdamW (Kingma and Ba 2015; Loshchilov and
-Hutter 2019). A batch is gathered once for all networks; each in turn writes its gradient, without autograd, and takes
+with m the dropout mask, zero with probability p (Srivastava et al. 2014), q_i = e / C for each of C classes and 1 - e
+more for that of the row (label smoothing, Szegedy et al. 2016), and AdamW (Kingma and Ba 2015; Loshchilov and Hutter
+2019). A batch is gathered once for all networks; each in turn writes its gradient, without autograd, and takes
 its step at once, while its weights are in the processor's cache. Networks that are done leave. The two large products
 of a step are those of `classify.products`, whose factors may be rounded.
 
@@ -51,6 +52,7 @@ class Recipe:
     learning_rate: float
     dropout: float
     weight_decay: float
+    label_smoothing: float = 0.0
 
 
 class Networks:
@@ -163,7 +165,8 @@ class Networks:
             multiply = product_for(rows.numel() * recipe.hidden, self.dtype, self.device)
             hidden = self._hidden(multiply(layers[0], rows.T, self.activity[: recipe.hidden]), layers, recipe, draws)
             by_scores = torch.softmax(torch.addmm(layers[3][:, None], layers[2], hidden), dim=0)
-            by_scores[codes, columns] -= 1.0
+            by_scores.sub_(recipe.label_smoothing / len(by_scores))
+            by_scores[codes, columns] -= 1.0 - recipe.label_smoothing
             by_scores.mul_(weights)
             torch.mm(by_scores, hidden.T, out=layers[2].grad)
             torch.sum(by_scores, dim=1, out=layers[3].grad)

@@ -25,6 +25,8 @@ from classify.heads import HEADS, build_head
 
 FORMAT = 1
 FOREIGN = "foreign"
+# Parameters that heads of this format did not always have, and what those without them were fitted with.
+BEFORE: Mapping[str, Mapping[str, Any]] = {"mlp": {"label_smoothing": 0.0}}
 # skops builds objects by name: only these packages may be named in a file that is loaded.
 TRUSTED = ("sklearn.", "numpy.", "scipy.")
 
@@ -176,7 +178,7 @@ def _load_own(document: Mapping[str, Any], path: Path) -> Any:
     except SafetensorError as error:
         raise SavedHeadError(f"head.safetensors cannot be read ({error}): {AGAIN}") from error
     params = {key: _rekeyed(value) for key, value in document["params"].items()}
-    head = build_head(document["name"]).set_params(**params)
+    head = build_head(document["name"]).set_params(**{**BEFORE.get(document["name"], {}), **params})
     for key, value in {**arrays, **document["learned"]}.items():
         if not key.isidentifier() or not key.endswith("_") or key.startswith("_"):
             raise SavedHeadError(f"'{key}' is not something a head learns: {AGAIN}")

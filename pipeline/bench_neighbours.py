@@ -62,7 +62,14 @@ def compare_mlp(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_tes
     settings = [(rate, decay) for rate in RATES for decay in DECAYS]
     held_out = np.arange(len(X)) >= len(X) - n_test
     heads = [
-        MLPHead(dropout=0.0, learning_rate=rate, weight_decay=decay, batch_size=BATCH, random_state=0)
+        MLPHead(
+            dropout=0.0,
+            learning_rate=rate,
+            weight_decay=decay,
+            label_smoothing=0.0,
+            batch_size=BATCH,
+            random_state=0,
+        )
         for rate, decay in settings
     ]
     for head in heads:

@@ -7,7 +7,7 @@ import classify.networks
 from classify.networks import MEAN_EVERY, Networks, Recipe
 from classify.products import exact_product, rounded_product
 
-RECIPES = [Recipe(8, 1e-2, 0.0, 0.01), Recipe(5, 1e-3, 0.0, 0.0), Recipe(8, 1e-2, 0.5, 0.01)]
+RECIPES = [Recipe(8, 1e-2, 0.0, 0.01), Recipe(5, 1e-3, 0.0, 0.0, 0.2), Recipe(8, 1e-2, 0.5, 0.01)]
 
 
 def batches(n, size=10, seed=0):
@@ -25,10 +25,12 @@ def networks(recipes=RECIPES):
 def test_the_gradient_is_that_of_autograd():
     ours = networks(RECIPES[:2])
     for batch in batches(1):
-        for layers in ours._gradients(batch[0], batch[1], batch[2] / len(batch[0])):
+        ready = ours._gradients(batch[0], batch[1], batch[2] / len(batch[0]))
+        for recipe, layers in zip(RECIPES, ready, strict=False):
             own = [layer.detach().clone().requires_grad_() for layer in layers]
             scores = functional.linear(functional.relu(functional.linear(batch[0], own[0], own[1])), own[2], own[3])
-            loss = functional.cross_entropy(scores, batch[1], reduction="none") @ batch[2] / len(batch[0])
+            smoothed = {"label_smoothing": recipe.label_smoothing, "reduction": "none"}
+            loss = functional.cross_entropy(scores, batch[1], **smoothed) @ batch[2] / len(batch[0])
             for layer, expected in zip(layers, torch.autograd.grad(loss, own), strict=True):
                 assert layer.grad.numpy() == pytest.approx(expected.numpy(), abs=1e-12)
 
