@@ -5,6 +5,7 @@ import torch
 import classify.files
 import classify.mlp
 from classify.files import file_array, mapped
+from classify.heads import head_grid
 from classify.mlp import MLPHead, Training
 from classify.rounds import fold_rounds, val_round
 
@@ -74,6 +75,32 @@ def test_folds_follow_the_first_one_and_every_pair_comes_once():
     assert others[best] == {first[best]}
     assert all(epochs in ({1}, {first[s]}) for s, epochs in others.items())
     assert all(len(t.proba) == 40 for _, _, t in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_five_folds_train_at_most_three_and_a_half_times_what_the_first_does_alone(seed, monkeypatch):
+    """Counted are epochs, each once per network: those of the sweep, and those of the refit on all rows."""
+    X, y = clouds(100, seed)
+    trained = []
+    monkeypatch.setattr(Training, "epoch", spied(Training.epoch, trained))
+    settings = head_grid("mlp")
+    work = {}
+    for name, rounds in (("first", fold_rounds(np.arange(100) // 20)[:1]), ("all", fold_rounds(np.arange(100) // 20))):
+        trained.clear()
+        heads = [head(epochs=10, random_state=seed, **setting) for setting in settings]
+        found = [(trial.decided["epochs"], number) for _, number, trial in MLPHead.try_grid(heads, X, y, rounds)]
+        assert {number for _, number in found} == set(range(len(rounds)))
+        work[name] = sum(trained)
+        refit = max(epochs for epochs, number in found if number == 0)
+    assert 1.0 < (work["all"] + 1.25 * refit) / (work["first"] + 1.25 * refit) <= 3.5
+
+
+def spied(epoch, trained):
+    def count(training):
+        trained.append(len(training.networks.recipes))
+        epoch(training)
+
+    return count
 
 
 def test_the_first_to_leave_are_told_once():
