@@ -42,7 +42,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     What is learned is a running mean of the weights, so there is no schedule and every epoch is an end. An epoch is one
     pass over the rows, or as many as make 30 steps; a batch has `batch_size` rows, less where that would be more than
     a hundredth of them, but at least 32. Everything random comes from generators seeded by `random_state`; one seed
-    gives one network on processors of one kind, for some round the factors of large products (`classify.products`).
+    gives one network on processors of one kind and as many threads: some round the factors of large products
+    (`classify.products`), and sums in another order can tip which epoch or setting is the best.
 
     A sweep trains all settings side by side, in two ways cheaper than one by one: by successive halving, where of
     twelve settings six go on after 1 epoch, three after 2 and two after 4, and by stopping each after `patience`
