@@ -97,7 +97,7 @@ class Table:
         return bool(self.bound[here].isinf().any())
 
     def _take_best(self, rows: Tensor, first: int, near: Tensor) -> None:
-        """Take in the k best of a block (R, n), or all, for some rows (R,), which have no more than k yet."""
+        """Take in the k best of a block (R, n), or all, for some rows (R,), which have room for k more."""
         found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
         slot = self.filled[rows, None] + torch.arange(found.shape[1])
         self.best[rows[:, None], slot] = found

@@ -134,7 +134,8 @@ class Networks:
         return torch.empty((n_rows, n_columns), dtype=self.dtype, device=self.device)
 
     def _uniform(self, width: int, shape: tuple[int, int]) -> Tensor:
-        return torch.rand(shape, generator=self.drawn[width], dtype=self.dtype, device=self.device)
+        """Draw numbers from 0 to 1, the same in every precision."""
+        return torch.rand(shape, generator=self.drawn[width], device=self.device, dtype=torch.float32).to(self.dtype)
 
     def _share_gradients(self) -> None:
         """Give the first layers, whose gradients are needed in turn, one memory for them."""

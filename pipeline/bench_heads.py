@@ -14,8 +14,8 @@ accuracy on rows that neither has seen. Below zero our objective is lower. The d
 with --exact the objective, and a second accuracy, are those beside fits in float64 that come to it. For logistic those
 are scikit-learn's at a tolerance of 1e-8; they begin where ours ended, and their slope tells that they arrived. For
 linear_svm they are our own, and the objective is that above the dual one, which no solution is below. 5 folds is what a
-sweep by 5 folds costs beside one on a split, both with their refit; at most 4 is wanted. wanted is the ratio that we
-hold ourselves to, on these rows and an idle machine.
+sweep by 5 folds costs beside one on a split, that of the first fold, both with their refit; at most 4 is wanted.
+wanted is the ratio that we hold ourselves to, on these rows and an idle machine.
 """
 
 from __future__ import annotations
