@@ -10,6 +10,10 @@ from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
+# Scores so far below the largest of their row count as no lower: of lower ones exp makes subnormal numbers, which
+# processors multiply slowly. At C = 1000 a pass over 48,000 x 1280 took 0.3 s instead of 0.1 (Intel Xeon).
+LOWEST = -64.0
+
 
 class Loss(Protocol):
     """A smooth convex loss of scores."""
@@ -48,7 +52,7 @@ class SoftmaxLoss:
         scores -= scores[rows, :, codes][:, :, None]
         largest = xp.max(scores, axis=2)
         scores -= largest[:, :, None]
-        raised = xp.exp(scores)
+        raised = xp.exp(xp.clip(scores, min=LOWEST))
         raised[rows, :, codes] = 0.0
         others, own = xp.sum(raised, axis=2), xp.exp(-largest)
         loss = largest + xp.log1p(others + (own - 1.0))

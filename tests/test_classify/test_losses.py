@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
+from scipy.special import logsumexp, softmax
 
 from classify.losses import SoftmaxLoss, SquaredHingeLoss
 
@@ -56,3 +57,14 @@ def test_a_loss_that_is_huge_does_not_overflow():
     loss, gradient = SoftmaxLoss().evaluate(scores, np.array([0]), np.array([0]))
     assert loss[0, 0] == pytest.approx(500.0)
     assert gradient[0, 0] == pytest.approx([-1.0, 1.0])
+
+
+def test_softmax_makes_no_numbers_too_small_to_be_multiplied_fast():
+    scores = np.linspace(-200, 200, 9 * 1000, dtype=np.float32).reshape(-1, 1, 9)[:, :, ::-1].copy()
+    scores[:, :, 0] = 0.0
+    codes = np.zeros(len(scores), int)
+    loss, gradient = SoftmaxLoss().evaluate(scores.copy(), codes, np.array([0]))
+    assert np.abs(gradient).min() > np.finfo(np.float32).tiny
+    expected = np.log1p(np.exp(logsumexp(scores[:, 0, 1:].astype(float), axis=1)))
+    assert loss[:, 0] == pytest.approx(expected, rel=1e-5, abs=1e-26)
+    assert gradient[:, 0, 1:] == pytest.approx(softmax(scores[:, 0].astype(float), axis=1)[:, 1:], rel=1e-5, abs=1e-26)
