@@ -48,6 +48,18 @@ def test_a_path_ends_where_each_strength_alone_ends():
         assert together[setting] == pytest.approx(theta_of(alone), abs=1e-4)
 
 
+def test_a_strength_on_the_way_to_the_one_asked_for_is_passed_through_roughly(monkeypatch):
+    optima, n_passes = [], []
+    for passing in (0.0, classify.paths.PASSING):
+        monkeypatch.setattr(classify.paths, "PASSING", passing)
+        objective, _ = problem(separable=True)
+        (found,) = solve_path(objective, [1e3], tol=1e-7, max_passes=500)
+        optima.append(theta_of(found))
+        n_passes.append(objective.n_passes)
+    assert n_passes[1] < n_passes[0]
+    assert optima[1] == pytest.approx(optima[0], abs=1e-4)
+
+
 def test_without_room_for_blocks_the_spectrum_alone_leads_to_the_same_place(monkeypatch):
     objective, _ = problem()
     expected = [theta_of(o) for o in solve_path(objective, [0.1, 1.0], tol=1e-7, max_passes=500)]
@@ -104,4 +116,6 @@ def test_the_end_of_the_arithmetic_is_an_optimum_only_near_the_slope_that_was_as
 def test_rungs_are_wanted_strengths_at_most_a_decade_apart():
     assert rungs_above(1.0, []) == [1.0]
     assert rungs_above(1.0, [2.0, 5.0, 10.0, 50.0]) == [1.0, 10.0, 50.0]
-    assert rungs_above(1.0, [500.0]) == pytest.approx([1.0, 10.0, 100.0, 500.0])
+    assert rungs_above(1.0, [500.0]) == pytest.approx([1.0, 500 ** (1 / 3), 500 ** (2 / 3), 500.0])
+    assert rungs_above(1.0, [2.0, 200.0]) == pytest.approx([1.0, 2.0, 20.0, 200.0])
+    assert rungs_above(1.0, [500.0])[-1] == 500.0
