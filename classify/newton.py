@@ -22,7 +22,7 @@ from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
 from classify.files import empty_beside
-from classify.paths import EASY, Optimum, rungs_above
+from classify.paths import EASY, PASSING, Optimum, rungs_above
 from classify.rows import Rows, rows_within, to_numpy
 
 # All matrices H may take this many bytes; the classes of all rounds are cut into batches accordingly. Five folds of ten
@@ -68,7 +68,8 @@ def solve_margins(
         members = np.arange(first, min(first + max(at_once, 1), n_members))
         batch = _Batch(rows, codes, weights, members // n_classes, members % n_classes)
         for place, strength in enumerate(ladder):
-            batch.climb(float(strength), tol=tol, max_steps=max_steps)
+            enough = tol if strength in wanted else max(tol, PASSING)
+            batch.climb(float(strength), tol=enough, max_steps=max_steps)
             found[place].theta[members] = to_numpy(batch.theta)
             found[place].n_steps[members], found[place].slope[members] = batch.n_steps, batch.slope
             for setting in np.flatnonzero(wanted == strength):
