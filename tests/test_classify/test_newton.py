@@ -63,6 +63,25 @@ def test_an_optimum_has_the_slope_that_was_asked_for_by_its_own_second_derivativ
             assert slope <= 1.05 * found.slope <= 1.05 * 2e-3
 
 
+def test_a_strength_on_the_way_to_the_one_asked_for_is_climbed_past_in_fewer_steps(monkeypatch):
+    X, codes, weights = problem()
+    steps, optima = [], []
+    climb = classify.newton._Batch.climb
+
+    def counted(batch, strength, **options):
+        climb(batch, strength, **options)
+        steps[-1] += int(batch.n_steps.sum())
+
+    monkeypatch.setattr(classify.newton._Batch, "climb", counted)
+    for passing in (0.0, classify.newton.PASSING):
+        monkeypatch.setattr(classify.newton, "PASSING", passing)
+        steps.append(0)
+        (found,) = solve_margins(Rows(X, weights), codes, weights, 3, [10.0], tol=1e-8, max_steps=100)
+        optima.append(np.column_stack([found.weights, found.intercept]))
+    assert steps[1] < steps[0]
+    assert optima[1] == pytest.approx(optima[0], abs=1e-6)
+
+
 def test_batches_of_one_class_change_nothing(monkeypatch):
     X, codes, weights = problem()
     expected = [
