@@ -1,0 +1,97 @@
+"""Runs, heads and caches that commit 4e6fd91 wrote go on working: nothing is extracted or trained again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from pipeline.cli import DONE, run
+
+ARCHIVE = Path(__file__).parents[1] / "data" / "commit-4e6fd91.tar.xz"
+OWN = ("logistic", "ridge", "linear_svm", "rbf_svm", "lda", "centroid", "naive_bayes", "knn", "mlp")
+FOREIGN = (
+    "sklearn.tree.DecisionTreeClassifier",
+    "sklearn.linear_model.Perceptron",
+    "sklearn.neighbors.KNeighborsClassifier",
+    "sklearn.ensemble.HistGradientBoostingClassifier",
+    "sklearn.svm.SVC",
+)
+NETWORK = ["--backbone", "squeezenet1_1", "--weights", "squeezenet1_1.safetensors", "--size", "64"]
+PIXELS = ["--backbone", "pixels", "--size", "4"]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(root, filter="data")
+    return root
+
+
+@pytest.fixture
+def earlier(unpacked, tmp_path, monkeypatch) -> Path:
+    """A copy of what the commit wrote, and the working folder of the test."""
+    root = Path(shutil.copytree(unpacked, tmp_path / "earlier"))
+    monkeypatch.chdir(root)
+    return root
+
+
+def shards(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.glob("cache/*/shards/*.h5"))
+
+
+def predictions(run_folder: Path, head: str) -> dict[str, dict[str, object]]:
+    rows = pyarrow.parquet.read_table(run_folder / "predictions.parquet").to_pylist()
+    return {row["path"]: row for row in rows if row["head"] == head}
+
+
+@pytest.mark.parametrize(
+    ("folder", "head"),
+    [("heads", head) for head in OWN + FOREIGN] + [("network", "ridge"), ("tuned", "finetuned")],
+)
+def test_a_saved_head_says_what_it_said(earlier, folder, head):
+    before = shards(earlier)
+    command = ["predict", f"runs/{folder}", "images", "--head", head, "--cache", "cache", "--out", "said.json"]
+    assert run([*command, "--quiet"]) == DONE
+    found = {row["path"]: row for row in json.loads(Path("said.json").read_text())["images"]}
+    expected = predictions(earlier / "runs" / folder, head)
+    assert len(expected) == 13
+    for name, row in expected.items():
+        assert found[name]["label"] == row["predicted"]
+        np.testing.assert_allclose(list(found[name]["probabilities"].values()), row["probabilities"], rtol=1e-4)
+    assert shards(earlier) == before
+
+
+@pytest.mark.parametrize("options", [NETWORK, PIXELS], ids=["squeezenet1_1", "pixels"])
+def test_its_features_are_found_and_not_extracted_again(earlier, options, capsys):
+    before = shards(earlier)
+    assert run(["extract", "images", *options, "--cache", "cache", "--quiet"]) == DONE
+    assert "72 images, 72 already there, 0 extracted" in capsys.readouterr().out
+    command = ["classify", "images", *options, "--cache", "cache", "--heads", "ridge", "--out", "runs/again"]
+    assert run([*command, "--quiet"]) == DONE
+    assert shards(earlier) == before
+
+
+def test_its_cache_holds(earlier):
+    assert run(["cache", "verify", "--cache", "cache", "--quiet"]) == DONE
+
+
+def test_its_runs_are_compared_and_reported(earlier, capsys):
+    assert run(["compare", "runs/heads", "runs/network", "runs/tuned"]) == DONE
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("logistic", "finetuned", "sklearn.svm.SVC"))
+    assert run(["report", "runs/heads", "--cache", "cache"]) == DONE
+    assert (earlier / "runs" / "heads" / "report.html").stat().st_size > 1_000_000
+
+
+def test_a_fine_tune_goes_on_from_its_run(earlier):
+    command = ["finetune", "images", "--from", "runs/network", "--cache", "cache", "--out", "runs/more", "--quiet"]
+    settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--augment", "none"]
+    assert run([*command, *settings]) == DONE
+    assert json.loads(Path("runs/more/results.json").read_text())["finetune"]["unfreeze"] == "features.12"
