@@ -19,7 +19,7 @@ The rooms:
     kernels landmarks coupling      the RBF kernel; its linear problem on landmarks; pairs of classes made probabilities
     plain files    features of any kind as numpy; arrays in files without a name, as large as features
     calibration    softmax and temperature
-    splits         train, val and test by content; folds
+    units dividing splits     what stays together; units sent to sides; train, val and test by content; folds
     rounds trials outcomes     which rows are held out; one setting tried; its rounds joined
     sweep          choose on val, refit on train and val, never see test
     metrics statistics     the numbers, their intervals, which heads are tied

@@ -7,20 +7,22 @@ identity alone, so adding images moves nobody, and copies or members of one grou
 
 Only small classes bend the rule. A class that misses a side so, though it has enough units, has its units ordered by u:
 the smallest goes to test, the next to val, the largest to train (with two units: test and train). More images of such a
-class can therefore move these few.
+class can therefore move these few. Where groups hold several classes, `classify.dividing` searches for an assignment
+that serves all classes.
 """
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 import numpy as np
 
 from classify.arrays import AnyArray, FloatArray, IntArray, StrArray
+from classify.dividing import divide_units
 from classify.errors import BadLabels, BadSplit
+from classify.units import count_units, unit_hashes, units_of
 
 SPLITS = ("train", "val", "test")
-# Bits of the hash that a float64 in [0, 1) holds exactly.
-HASH_BITS = 53
+# Names of classes in a message; a data set of 1,000 classes must not fill the screen.
+MAX_NAMED = 20
 
 Side = tuple[str, float]
 
@@ -43,12 +45,13 @@ def assign_splits(
     stay together. `classes` (C,) are the names for error messages.
 
     Raises BadSplit where only some samples have a split, one has an unknown name, or train has none to spare for test;
-    BadLabels for fewer than two classes, for a class with a single image (or unit) to divide, and for a class in val or
-    test that train lacks.
+    BadLabels for fewer than two classes, for classes with a single image (or unit) to divide, and for classes in val or
+    test that train lacks; it names them all.
     """
     name = _namer(classes)
     _check_classes(y, name)
-    units, u = _units(digests, groups, seed)
+    units = units_of(digests, groups)
+    u = unit_hashes(units, digests, groups, seed=seed)
     found = _check_given(given)
     if {"train", "val", "test"} <= found:
         splits = np.array(given, dtype=str)
@@ -59,6 +62,8 @@ def assign_splits(
     else:
         _check_divisible(y, units, name)
         splits = _divide(y, units, u, [("test", test_share), ("val", test_share + val_share), ("train", 1.0)])
+        if "test" not in splits:
+            raise BadSplit("No group can be put into test: each holds a class that no other has. Add images or groups.")
     _check_train_has_all(splits, y, name)
     return splits
 
@@ -66,8 +71,13 @@ def assign_splits(
 def assign_folds(units: AnyArray | Sequence[str], y: IntArray, n_folds: int, *, seed: int = 0) -> IntArray:
     """Return a fold 0..n_folds-1 (N,) for each sample; equal units (N,) share one, classes are dealt out evenly.
 
-    The units of each class are shuffled by the seed and dealt to the folds in turn. Raises BadSplit unless there are at
-    least two folds and as many units.
+    The units are shuffled by the seed, put in the order of their classes, and dealt to the folds, the largest first.
+    With n_fc the rows of class c in fold f and g_c those in the unit, it goes to the fold with the least
+
+        sum_c n_fc g_c / n_c,    then the fewest rows,    then the lowest number
+
+    which is that of the least sum of squares of n_fc / n_c. Units of one row each are dealt to the folds in turn.
+    Raises BadSplit unless there are at least two folds and as many units.
     """
     _, first, unit = np.unique(np.asarray(units), return_index=True, return_inverse=True)
     if not 2 <= n_folds <= len(first):
@@ -75,8 +85,27 @@ def assign_folds(units: AnyArray | Sequence[str], y: IntArray, n_folds: int, *, 
     shuffled = np.random.default_rng(seed).permutation(len(first))
     dealt = shuffled[np.argsort(np.asarray(y)[first[shuffled]], kind="stable")]
     fold = np.empty(len(first), dtype=np.int64)
-    fold[dealt] = np.arange(len(first)) % n_folds
+    if len(first) == len(unit):
+        fold[dealt] = np.arange(len(first)) % n_folds
+        return fold[unit]
+    _deal_by_size(fold, dealt, unit, np.unique(y, return_inverse=True)[1].ravel(), n_folds)
     return fold[unit]
+
+
+def _deal_by_size(fold: IntArray, dealt: IntArray, unit: IntArray, codes: IntArray, n_folds: int) -> None:
+    """Fill fold (U,): deal the units, those of `dealt` (U,), by size; unit, codes (N,): of each row."""
+    sizes = np.bincount(unit)
+    order = dealt[np.argsort(-sizes[dealt], kind="stable")]
+    rows = np.split(np.argsort(unit, kind="stable"), np.cumsum(sizes)[:-1])
+    n_of = np.bincount(codes)
+    in_fold, n_rows = np.zeros((n_folds, len(n_of))), np.zeros(n_folds)
+    for each in order.tolist():
+        own, n_own = np.unique(codes[rows[each]], return_counts=True)
+        crowded = in_fold[:, own] @ (n_own / n_of[own])
+        best = int(np.lexsort((n_rows, np.round(crowded, 9)))[0])
+        fold[each] = best
+        in_fold[best, own] += n_own
+        n_rows[best] += len(rows[each])
 
 
 def _namer(classes: Sequence[str] | None) -> Callable[[int], str]:
@@ -108,55 +137,11 @@ def _check_given(given: Sequence[str | None] | None) -> set[str]:
     return found
 
 
-def _units(digests: AnyArray, groups: Sequence[str | None] | None, seed: int) -> tuple[IntArray, FloatArray]:
-    """Return the unit (N,) of each sample, 0..U-1, and the hash u (U,) of each unit.
-
-    A unit is what copies and groups tie together: copies of one image that stand in two groups make them one unit,
-    known by the group name with the smallest hash.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    image_keys = [b"image:" + row.tobytes() for row in np.ascontiguousarray(digests, dtype=np.uint8)]
-    named: Sequence[str | None] = groups if groups is not None else [None] * len(image_keys)
-    keys = [
-        image if group is None else b"group:" + group.encode() for image, group in zip(image_keys, named, strict=True)
-    ]
-    nodes = {key: node for node, key in enumerate(dict.fromkeys(image_keys + keys))}
-    ends = [nodes[key] for key in image_keys], [nodes[key] for key in keys]
-    graph = coo_array((np.ones(len(keys)), ends), shape=(len(nodes), len(nodes)))
-    n_units, unit_of_node = connected_components(graph, directed=False)
-    units = unit_of_node[ends[0]]
-    u = np.full(n_units, np.inf)
-    grouped = {unit for unit, group in zip(units.tolist(), named, strict=True) if group is not None}
-    for key, unit in zip(keys, units.tolist(), strict=True):
-        if key.startswith(b"group:") or unit not in grouped:
-            u[unit] = min(u[unit], _hash(key, seed))
-    return units, u
-
-
-def _hash(key: bytes, seed: int) -> float:
-    digest = sha256(f"{seed}:".encode() + key).digest()
-    return float((int.from_bytes(digest[:8], "big") >> (64 - HASH_BITS)) / 2**HASH_BITS)
-
-
 def _divide(y: IntArray, units: IntArray, u: FloatArray, sides: Sequence[Side]) -> StrArray:
-    """Send units (N,) with hash u (U,) to the first side whose upper end is above u, then mend the small classes."""
-    ends = np.array([end for _, end in sides])
-    side = np.minimum(np.searchsorted(ends, u, side="right"), len(sides) - 1)
-    for code in np.unique(y):
-        own = np.unique(units[y == code])
-        if len(set(side[own])) < len(sides):
-            _mend(side, own[np.argsort(u[own], kind="stable")], len(sides))
-    return np.array([name for name, _ in sides])[side[units]]
-
-
-def _mend(side: IntArray, ordered: IntArray, n_sides: int) -> None:
-    """Give a class, its units ordered by u, a member on each side as far as they go, train before the others."""
-    last = n_sides - 1
-    side[ordered[-1]] = last
-    for place, unit in enumerate(ordered[: min(last, len(ordered) - 1)]):
-        side[unit] = place
+    """Return the side (N,) of each sample; sides: names and upper ends of the hash u (U,) of the units (N,)."""
+    present, unit = np.unique(units, return_inverse=True)
+    side = divide_units(y, unit.ravel(), u[present], [end for _, end in sides])
+    return np.array([name for name, _ in sides])[side[unit.ravel()]]
 
 
 def _carve(
@@ -172,24 +157,35 @@ def _carve(
 
 
 def _check_divisible(y: IntArray, units: IntArray, name: Callable[[int], str]) -> None:
-    for code, n_images in zip(*np.unique(y, return_counts=True), strict=True):
-        if n_images == 1:
-            raise BadLabels(
-                f"The class {name(int(code))} has a single image, which cannot be in both train and test: "
-                "add images of it or leave the class out."
-            )
-        if len(np.unique(units[y == code])) == 1:
-            raise BadLabels(
-                f"All {n_images} images of the class {name(int(code))} are copies of one or share a group, so they "
-                "cannot be in both train and test: add images of it or leave the class out."
-            )
+    """Raise BadLabels that names every class whose images are one unit: it cannot be in both train and test."""
+    n_images = np.bincount(y)
+    n_units = count_units(units, y, len(n_images))
+    stuck = np.flatnonzero(n_units == 1)
+    if not len(stuck):
+        return
+    told = [f"{name(int(c))} ({_images(int(n_images[c]))})" for c in stuck[:MAX_NAMED]]
+    told += [f"{len(stuck) - MAX_NAMED:,} more"] if len(stuck) > MAX_NAMED else []
+    one = len(stuck) == 1
+    raise BadLabels(
+        f"{'This class has' if one else f'These {len(stuck):,} classes have'} one image only, counting copies and "
+        f"members of a group once, which cannot be in both train and test: {', '.join(told)}. Add images of "
+        f"{'it' if one else 'them'}, or leave {'the class' if one else 'the classes'} out with --min-per-class 2."
+    )
+
+
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n:,} images"
 
 
 def _check_train_has_all(splits: StrArray, y: IntArray, name: Callable[[int], str]) -> None:
+    """Raise BadLabels that names every class of test, or of val, that train lacks; only given splits can have one."""
     for split in ("test", "val"):
         absent = np.setdiff1d(y[splits == split], y[splits == "train"])
         if len(absent):
+            told = [name(int(code)) for code in absent[:MAX_NAMED]]
+            told += [f"{len(absent) - MAX_NAMED:,} more"] if len(absent) > MAX_NAMED else []
+            what, them = ("class", "it") if len(absent) == 1 else ("classes", "them")
             raise BadLabels(
-                f"The class {name(int(absent[0]))} is in {split} but not in train: "
-                "add training images of it or leave the class out."
+                f"The {what} {', '.join(told)} {'is' if len(absent) == 1 else 'are'} in {split} but not in train: "
+                f"add training images of {them} or leave {'the class' if len(absent) == 1 else 'them'} out."
             )

@@ -162,13 +162,10 @@ def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) ->
     from classify.doubt import find_doubtful, held_out_proba
     from classify.splits import assign_folds
 
-    units = [
-        sample.group or bytes(digest).hex() for sample, digest in zip(labelled.samples, labelled.digests, strict=True)
-    ]
-    n_folds = min(N_FOLDS, len(set(units)))
+    n_folds = min(N_FOLDS, len(np.unique(labelled.units)))
     if n_folds < 2:
         return []
-    proba = held_out_proba(X, labelled.y, assign_folds(units, labelled.y, n_folds, seed=seed))
+    proba = held_out_proba(X, labelled.y, assign_folds(labelled.units, labelled.y, n_folds, seed=seed))
     doubt = find_doubtful(proba, labelled.y)
     return [
         {

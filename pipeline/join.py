@@ -6,8 +6,9 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +46,13 @@ class Labelled:
     splits: NDArray[np.str_]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
+
+    @cached_property
+    def units(self) -> NDArray[np.integer[Any]]:
+        """The unit (N,) of each sample: copies of an image and images of one group share one."""
+        from classify.units import units_of
+
+        return units_of(self.digests, groups_of(self.samples))
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """Which samples stand in these splits."""
@@ -118,6 +126,11 @@ def label_samples(
     return Labelled(samples, digests[order], y[order], classes, splits[order], tuple(refusals), tuple(notes))
 
 
+def groups_of(samples: Sequence[Sample]) -> list[str | None]:
+    """The group of each sample by the name that it is printed with, None for no group."""
+    return [printable(sample.group) if sample.group else None for sample in samples]
+
+
 def refused_images(
     digests: NDArray[np.uint8], requests: Sequence[FeatureRequest], cache_root: Path, memo: Memo
 ) -> dict[bytes, str]:
@@ -142,7 +155,7 @@ def split_samples(
         digests,
         y,
         given=[s.split for s in samples] if any(s.split for s in samples) else None,
-        groups=[s.group and printable(s.group) for s in samples] if any(s.group for s in samples) else None,
+        groups=groups_of(samples),
         seed=seed,
         classes=[printable(name) for name in classes],
     )

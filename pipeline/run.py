@@ -254,5 +254,4 @@ def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.intege
     if plan.folds is None:
         return None
     rows = [*labelled.rows("train"), *labelled.rows("val")]
-    units = [labelled.samples[i].group or bytes(labelled.digests[i]).hex() for i in rows]
-    return assign_folds(units, labelled.y[rows], plan.folds, seed=plan.seed)
+    return assign_folds(labelled.units[rows], labelled.y[rows], plan.folds, seed=plan.seed)
