@@ -1,6 +1,6 @@
 """Which rows lie close together, and how far each row is from the others, by cosine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from classify.neighbours import find_neighbours
 
 # Similarities are computed for this many rows at a time: 2048 x 2048 float32 is 17 MB, and stays in a cache.
 BLOCK = 2048
-# Close pairs that one row may have within one block: a burst of a thousand frames must not become a million pairs.
+# Close pairs that a row may have with later rows of each side: a burst of 1,000 frames must not become 500,000 pairs.
 MOST_PAIRS_A_ROW = 10
 # Against a sample of so many rows the order of outliers is that of all rows (Sugiyama and Borgwardt 2013).
 N_REFERENCES = 5000
@@ -33,24 +33,37 @@ def unit_rows(X: FloatArray) -> FloatArray:
     return np.asarray(X / np.where(length > 0, length, 1.0))
 
 
-def close_pairs(units: FloatArray, threshold: float, *, on_progress: Progress | None = None) -> Pairs:
+def close_pairs(
+    units: FloatArray, threshold: float, *, sides: IntArray | None = None, on_progress: Progress | None = None
+) -> Pairs:
     """Return the pairs of rows of `units` (N, D), each of length 1, whose cosine is `threshold` or more.
 
-    Only the upper half of the table is computed. A row keeps at most its ten closest of every block of 2,048.
+    Only the upper half of the table is computed. Of the later rows a row keeps at most the ten closest of every side,
+    sides (N,), so there are at most 10 N pairs for each side, and one between sides is not lost among many within one.
     """
-    none = np.empty(0, dtype=np.int64)
-    found = [Pairs(none, none, np.empty(0, dtype=np.float32))]
+    sides = np.zeros(len(units), dtype=np.int64) if sides is None else np.asarray(sides)
+    found = [_no_pairs()]
     for start in range(0, len(units), BLOCK):
-        rows = units[start : start + BLOCK]
+        rows, kept = units[start : start + BLOCK], _no_pairs()
         for other in range(start, len(units), BLOCK):
             similarity = rows @ units[other : other + BLOCK].T
             if other == start:
                 similarity[np.tril_indices(len(rows))] = -1.0
-            first, second = _largest(similarity, threshold)
-            found.append(Pairs(first + start, second + other, similarity[first, second]))
+            first, second = np.nonzero(similarity >= threshold)
+            fresh = Pairs(first + start, second + other, similarity[first, second])
+            kept = _closest(_joined([kept, fresh]), sides)
+        found.append(kept)
         if on_progress is not None:
             on_progress(min(start + BLOCK, len(units)), len(units))
-    return Pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return _joined(found)
+
+
+def _no_pairs() -> Pairs:
+    return Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def nearest_others(queries: FloatArray, X: FloatArray, k: int, own: IntArray) -> tuple[IntArray, FloatArray]:
@@ -89,11 +102,12 @@ def isolation(X: FloatArray, k: int, *, seed: int = 0, on_progress: Progress | N
     return distances
 
 
-def _largest(similarity: FloatArray, threshold: float) -> tuple[IntArray, IntArray]:
-    """Return rows and columns of the entries (B, B') of `threshold` or more, at most the ten largest of each row."""
-    rows, columns = np.nonzero(similarity >= threshold)
-    order = np.lexsort((-similarity[rows, columns], rows))
-    rows, columns = rows[order], columns[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = rank < MOST_PAIRS_A_ROW
-    return rows[kept], columns[kept]
+def _closest(pairs: Pairs, sides: IntArray) -> Pairs:
+    """Return, of each first row's pairs with the rows of each side, the ten closest."""
+    side = sides[pairs.second]
+    order = np.lexsort((-pairs.similarity, side, pairs.first))
+    first, side = pairs.first[order], side[order]
+    begins = np.flatnonzero(np.r_[True, (first[1:] != first[:-1]) | (side[1:] != side[:-1])])
+    rank = np.arange(len(order)) - np.repeat(begins, np.diff(np.r_[begins, len(order)])) if len(order) else order
+    kept = order[rank < MOST_PAIRS_A_ROW]
+    return Pairs(*(values[kept] for values in pairs))

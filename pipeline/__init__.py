@@ -11,7 +11,7 @@ run.py, results.py, rundir.py
 predict.py            a saved head on any images
 datasets.py           the data sets of `make data`
 audit.py, audit_text.py, copies.py, leaks.py
-                      what would make test numbers untrue, thoroughly and at a glance
+                      copies, leaks and doubtful labels, thoroughly and at a glance
 select.py, selection_text.py, transfer.py
                       which backbone to pay for, and whether any is worth it
 compare.py, compare_text.py, few_shot.py

@@ -8,8 +8,9 @@
     outliers              images far from all others in the features
     small_classes         classes with too few test images to be judged
 
-The test numbers are untrue where a test image, or its group, is in train or val too, or has two labels. Copies between
-train and val spoil the choice of a head, and the rest is for people to look at.
+Test accuracies are optimistic where test images, or their groups, are in train or val too, and wrong where one has two
+labels (`leakage.py` says by how much at most). Copies between train and val spoil the choice of a head, and the rest is
+for people to look at.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.copies import Copies, NearCopy, find_near_copies, same_bytes
 from pipeline.join import Labelled, label_samples, look_up
+from pipeline.leakage import Leakage, leakage_of
 from pipeline.rundir import write_csv, write_json, writing_file
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ N_FOLDS = 5
 N_NEIGHBOURS = 10  # of an outlier: a handful of strange images alike must not vouch for one another
 FAR = 3.5  # robust z-score of the log distance, from which Iglewicz and Hoaglin (1993) call a value an outlier
 MAD_TO_SIGMA = 0.6745  # median absolute deviation of the normal distribution
+MOST_NEAR = 10_000  # pairs that are listed: 3 MB of audit.json, and more than anybody looks at
 FEW_TEST_IMAGES = 10  # nine right of ten is anything from 60 to 98 %, by Wilson's 95 % interval
 
 
@@ -48,8 +51,9 @@ FEW_TEST_IMAGES = 10  # nine right of ten is anything from 60 to 98 %, by Wilson
 class Audit:
     """Everything that was found.
 
-    untrue: one sentence for each reason why test numbers would not be true; empty where they can be.
-    findings: a list of plain dicts for every name in FINDINGS.
+    leakage: the test images that are in train or val too, or have two labels.
+    findings: a list of plain dicts for every name in FINDINGS. n_near: pairs of near-copies, of which up to 10,000 are
+    listed.
     """
 
     images: str
@@ -57,8 +61,9 @@ class Audit:
     n_images: int
     n_of_split: dict[str, int]
     seed: int
-    untrue: list[str]
+    leakage: Leakage
     findings: dict[str, list[dict[str, Any]]]
+    n_near: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """What audit.json holds."""
@@ -67,8 +72,11 @@ class Audit:
             **about,
             "n_images": self.n_images,
             "n_of_split": self.n_of_split,
-            "untrue": bool(self.untrue),
-            "why": " ".join(self.untrue),
+            "untrue": self.leakage.matters(),
+            "why": self.leakage.verdict(),
+            "n_leaked": self.leakage.n_leaked,
+            "share_leaked": round(self.leakage.share, 6),
+            "n_near_duplicates": self.n_near,
             **self.findings,
         }
 
@@ -90,6 +98,7 @@ def audit(
     equal, near = find_near_copies(
         labelled.samples,
         labelled.digests,
+        splits=labelled.splits,
         on_reading=lambda done, total: console.counting("looking", "images", done, total),
         on_comparing=lambda done, total: console.counting("comparing", "images", done, total),
     )
@@ -98,7 +107,7 @@ def audit(
     conflicting = conflicts(labelled, copies, near)
     findings = {
         "duplicates": [_copies_row(labelled, each) for each in copies],
-        "near_duplicates": [_near_row(labelled, each, features.X) for each in near],
+        "near_duplicates": [_near_row(labelled, each, features.X) for each in _listed(labelled, near)],
         "groups_across_splits": [_group_row(labelled, name, rows) for name, rows in groups.items()],
         "conflicting_labels": [{"same": same, **_members(labelled, rows)} for same, rows in conflicting],
         "doubtful_labels": doubtful_labels(labelled, features.X, seed=seed),
@@ -106,8 +115,14 @@ def audit(
         "small_classes": small_classes(labelled),
     }
     n_of_split = {split: int((labelled.splits == split).sum()) for split in ("train", "val", "test")}
-    untrue = untrue_because(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
-    return Audit(images, features.name, len(labelled.samples), n_of_split, seed, untrue, findings)
+    leakage = find_leakage(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
+    return Audit(images, features.name, len(labelled.samples), n_of_split, seed, leakage, findings, len(near))
+
+
+def _listed(labelled: Labelled, near: Sequence[NearCopy]) -> list[NearCopy]:
+    """The near-copies that are listed one by one: those across splits first, then the closest."""
+    across = sorted(near, key=lambda each: bool(labelled.splits[each.first] == labelled.splits[each.second]))
+    return across[:MOST_NEAR]
 
 
 def groups_across(labelled: Labelled) -> dict[str, list[int]]:
@@ -128,23 +143,27 @@ def conflicts(
     return [(how, rows) for how, rows in same if len(set(labelled.y[list(rows)])) > 1]
 
 
-def untrue_because(
+def find_leakage(
     labelled: Labelled,
     copies: Sequence[Copies],
     near: Sequence[NearCopy],
     groups: dict[str, list[int]],
     conflicting: Sequence[Sequence[int]],
-) -> list[str]:
-    """A sentence for every reason why test numbers would not be true."""
+) -> Leakage:
+    """The test images that copies and groups tie to train or val, or that have two labels."""
     two_labels = {i for rows in conflicting for i in rows if labelled.splits[i] == "test"}
-    counts = (
-        (leaked(labelled, [each.rows for each in copies]), "are in train or val too, as exact copies"),
-        (leaked(labelled, [(each.first, each.second) for each in near]), "are in train or val too, nearly the same"),
-        (leaked(labelled, list(groups.values())), "are of a group that is in train or val too"),
-        (two_labels, "have a copy under another label"),
-    )
     n_test = len(labelled.rows("test"))
-    return [f"{len(rows):,} of {n_test:,} test images {what}." for rows, what in counts if rows]
+    ways = (
+        (leaked(labelled, [each.rows for each in copies]), "in train or val too, as exact copies"),
+        (leaked(labelled, [(each.first, each.second) for each in near]), "in train or val too, nearly the same"),
+        (leaked(labelled, list(groups.values())), "of a group that is in train or val too"),
+        (two_labels, "the same as an image under another label"),
+    )
+    told = [
+        (rows, f"{len(rows):,} of {n_test:,} test images {'is' if len(rows) == 1 else 'are'} {what}")
+        for rows, what in ways
+    ]
+    return leakage_of(told, n_test)
 
 
 def leaked(labelled: Labelled, sets: Sequence[Sequence[int]]) -> set[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.audit import Audit
@@ -25,18 +25,21 @@ def audit_text(found: Audit) -> str:
     """The audit for people."""
     splits = ", ".join(f"{n:,} {split}" for split, n in found.n_of_split.items())
     head = f"{found.n_images:,} images ({splits}), features of {found.backbone}"
-    verdict = ["The test numbers would not be true:", *(f"  {each}" for each in found.untrue)]
-    if not found.untrue:
-        verdict = ["Nothing found that would make the test numbers untrue."]
-    return "\n".join([head, "", *verdict, *(_section(name, rows) for name, rows in found.findings.items())])
+    verdict = found.leakage.verdict() or "No test image was found in train or val, and none under two labels."
+    return "\n".join([head, "", verdict, *_sections(found)])
 
 
-def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _sections(found: Audit) -> Iterator[str]:
+    for name, rows in found.findings.items():
+        yield _section(name, rows, found.n_near if name == "near_duplicates" else len(rows))
+
+
+def _section(name: str, rows: Sequence[Mapping[str, Any]], n_found: int) -> str:
     if not rows:
         return f"\n{TITLES[name]}: none"
-    shown = f", the first {MAX_ROWS}" if len(rows) > MAX_ROWS else ""
+    shown = f", the first {MAX_ROWS}" if n_found > MAX_ROWS else ""
     cells = [[_words(value) for value in row.values()] for row in rows[:MAX_ROWS]]
-    return f"\n{TITLES[name]}: {len(rows):,}{shown}\n" + table(cells, [key.replace("_", " ") for key in rows[0]])
+    return f"\n{TITLES[name]}: {n_found:,}{shown}\n" + table(cells, [key.replace("_", " ") for key in rows[0]])
 
 
 def _words(value: object) -> str:

@@ -165,7 +165,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def audit(options: argparse.Namespace) -> int:
-    """What would make test numbers untrue."""
+    """Copies, leaks between the splits, doubtful labels, outliers."""
     from pipeline.audit import audit as look_through
     from pipeline.audit import write_audit
     from pipeline.audit_text import audit_text
@@ -188,7 +188,7 @@ def audit(options: argparse.Namespace) -> int:
     if options.out is not None:
         write_audit(found, options.out)
         console.say(f"written to {printable(options.out)}")
-    return REFUSED if found.untrue else DONE
+    return REFUSED if found.leakage.matters(options.max_leaked) else DONE
 
 
 def select(options: argparse.Namespace) -> int:

@@ -60,16 +60,20 @@ def find_near_copies(
     samples: Sequence[Sample],
     digests: NDArray[np.uint8],
     *,
+    splits: NDArray[np.str_] | None = None,
     on_reading: Progress | None = None,
     on_comparing: Progress | None = None,
 ) -> tuple[list[Copies], list[NearCopy]]:
     """Different files that show the same, of N samples: those of the same pixels, and the rest, the closest first.
 
-    Of images with the same bytes only the first takes part.
+    Of images with the same bytes only the first takes part. Of the later images an image is paired with the ten closest
+    of every split, splits (N,), so that those of a video are not all their pairs, and a pair across splits is not lost.
     """
     first = _firsts(digests)
     thumbnails = read_thumbnails([samples[i] for i in first], on_progress=on_reading)
-    near = [NearCopy(int(first[a]), int(first[b]), r) for a, b, r in near_pairs(thumbnails, on_progress=on_comparing)]
+    sides = None if splits is None else np.unique(splits[first], return_inverse=True)[1]
+    found = near_pairs(thumbnails, sides=sides, on_progress=on_comparing)
+    near = [NearCopy(int(first[a]), int(first[b]), r) for a, b, r in found]
     equal = {
         each for each in near if 1 - each.correlation < EXACT and same_pixels(samples[each.first], samples[each.second])
     }
@@ -77,9 +81,14 @@ def find_near_copies(
     return copies, [each for each in near if each not in equal]
 
 
-def near_pairs(thumbnails: NDArray[np.float32], *, on_progress: Progress | None = None) -> list[tuple[int, int, float]]:
+def near_pairs(
+    thumbnails: NDArray[np.float32],
+    *,
+    sides: NDArray[np.int64] | None = None,
+    on_progress: Progress | None = None,
+) -> list[tuple[int, int, float]]:
     """The near-copies among thumbnails (N, 256) as (row, row, correlation), by the rule above, the closest first."""
-    pairs = close_pairs(thumbnails, 1 - NEAR, on_progress=on_progress)
+    pairs = close_pairs(thumbnails, 1 - NEAR, sides=sides, on_progress=on_progress)
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     scale = np.full(len(thumbnails), np.inf)
     if len(thumbnails) > N_NEIGHBOURS:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.option_types import positive, seed
+from pipeline.leakage import MOST_LEAKED
+from pipeline.option_types import part, positive, seed
 from pipeline.options import (
     DEFAULT_CACHE,
     IMAGES_HELP,
@@ -31,7 +32,7 @@ and what the best of them says about other images:
   featurecache predict data/runs/latest new/
 
 exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, a head failed, or an audit
-found that test numbers would not be true; 130 interrupted
+found that too many test images leak; 130 interrupted
 """
 
 
@@ -134,20 +135,27 @@ def _report_command(commands: Commands) -> None:
 
 def _audit_command(commands: Commands) -> None:
     audit = commands.add_parser(
-        "audit", help="what would make test numbers untrue: copies, leaks, wrong labels",
-        description="Look for copies across splits, doubtful labels and outliers. Exit code 3: the test numbers would "
-        "not be true.",
+        "audit", help="find copies, leaks between the splits, doubtful labels and outliers",
+        description="Look for copies, leaks between the splits, doubtful labels and outliers. Exit code 3: more than "
+        "--max-leaked of the test images are in train or val too, or under two labels.",
     )  # fmt: skip
     audit.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)
     backbone_options(audit)
     audit.add_argument("--out", metavar="DIR", type=Path, help="write audit.json and tables there, for instance a run")
     audit.add_argument("--seed", metavar="N", type=seed, default=0, help="of the split, as in classify (default: 0)")
+    audit.add_argument(
+        "--max-leaked",
+        metavar="SHARE",
+        type=part,
+        default=MOST_LEAKED,
+        help="share of the test images that may leak before it ends with exit code 3 (default: %(default)s)",
+    )
     common_options(audit)
 
 
 def _select_command(commands: Commands) -> None:
     select = commands.add_parser(
-        "select", help="which backbone to pay for, measured on a subsample",
+        "select", help="compare backbones on a subsample and recommend one",
         description="Extract a subsample with every backbone, measure how well each suits the labels, and rank them.",
     )  # fmt: skip
     select.add_argument("images", metavar="IMAGES", help=IMAGES_HELP)

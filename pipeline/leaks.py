@@ -1,4 +1,4 @@
-"""A look at whether test images stand in train, quick enough to come with every `classify`; `audit` looks thoroughly.
+"""A look at whether test images are in train, quick enough to come with every `classify`; `audit` looks thoroughly.
 
 Exact copies and groups are counted. Near-copies are looked for in a sample: of up to 1,000 test images the 200 whose
 features are most like those of an image in train or val, each compared with its five nearest there. Only a correlation
@@ -15,6 +15,7 @@ from extract.manifest import printable
 from pipeline.audit import groups_across, leaked
 from pipeline.copies import N_NEIGHBOURS, SURE, same_bytes
 from pipeline.join import Labelled
+from pipeline.leakage import leakage_of
 from pipeline.words import there_are
 
 if TYPE_CHECKING:
@@ -25,27 +26,27 @@ N_READ = 200  # times six images to decode: 2 s for photos
 
 
 def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, seed: int = 0) -> list[str]:
-    """Sentences on why test numbers would not be true, from what can be seen in a few seconds; X (N, D) features.
+    """A sentence on how many test images leaked and what that changes, if any did; X (N, D) features.
 
     audit: the command that looks thoroughly.
     """
-    n_copied = len(leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)]))
-    n_grouped = len(leaked(labelled, list(groups_across(labelled).values())))
-    n_near, n_seen = near_copies_seen(labelled, X, seed=seed)
-    told = []
-    if n_copied:
-        told.append(f"{there_are(n_copied, 'test image')} in train or val too, as exact copies")
-    if n_grouped:
-        told.append(f"{there_are(n_grouped, 'test image')} of a group that is in train or val too")
-    if n_near:
-        told.append(f"{n_near:,} of the {n_seen:,} test images looked at are nearly the same as one in train or val")
-    if not told:
-        return []
-    return [f"The test numbers are not true: {'; '.join(told)}. To list them: {printable(audit)}"]
+    copied = leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)])
+    grouped = leaked(labelled, list(groups_across(labelled).values()))
+    near, n_compared = near_copies_seen(labelled, X, seed=seed)
+    ways = (
+        (copied, f"{there_are(len(copied), 'test image')} in train or val too, as exact copies"),
+        (grouped, f"{there_are(len(grouped), 'test image')} of a group that is in train or val too"),
+        (
+            near,
+            f"{there_are(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
+        ),
+    )
+    verdict = leakage_of(ways, len(labelled.rows("test"))).verdict()
+    return [f"{verdict} To list them: {printable(audit)}"] if verdict else []
 
 
-def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[int, int]:
-    """How many test images have a near-copy in train or val, other than exact ones, and how many were looked at."""
+def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[set[int], int]:
+    """The test images with a near-copy in train or val, other than exact ones, and how many were compared."""
     from classify.closeness import nearest_others
     from extract.thumbnails import read_thumbnails
 
@@ -53,7 +54,7 @@ def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 
     seen = X[labelled.place("train", "val")]  # a view: X may be larger than memory
     test = np.sort(np.random.default_rng(seed).permutation(test)[:N_TEST])
     if len(others) < N_NEIGHBOURS or not len(test):
-        return 0, 0
+        return set(), 0
     rows, cosine = nearest_others(X[test], seen, N_NEIGHBOURS, np.full(len(test), -1))
     likely = np.argsort(-cosine[:, 0], kind="stable")[:N_READ]
     places = np.column_stack([test[likely], others[rows[likely]]])
@@ -61,4 +62,4 @@ def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 
     thumbnails = read_thumbnails([labelled.samples[i] for i in wanted])[place.reshape(places.shape)]
     is_near = (1 - np.einsum("nd,nkd->nk", thumbnails[:, 0], thumbnails[:, 1:]) <= SURE).any(axis=1)
     is_exact = (labelled.digests[places[:, :1]] == labelled.digests[places[:, 1:]]).all(axis=2).any(axis=1)
-    return int((is_near & ~is_exact).sum()), len(test)
+    return set(test[likely[is_near & ~is_exact]].tolist()), len(likely)

@@ -1,9 +1,9 @@
-"""Which backbone to pay for: measured on a stratified subsample, before the whole data set is extracted.
+"""The choice of a backbone, measured on a stratified subsample before the whole data set is extracted.
 
     subsample -> rows of every backbone into the ordinary cache (they need not be extracted again)
               -> the images that every backbone has features of
               -> LogME, H-score, LEEP, NCE (`classify.transferability`); kNN and ridge, each image judged by the others
-              -> the order, what the whole set would cost, and which one is worth it
+              -> the order, what the whole set would cost, and a recommendation
 
 The order is the mean rank over the measures that every candidate has. LEEP and NCE need the backbone's own classes,
 which the pixels do not have.
@@ -128,16 +128,18 @@ def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:
 
 
 def advise(candidates: Sequence[Candidate], n_images: int) -> str:
-    """Which to pay for, what it costs, and what would be cheaper and is not shown to be worse."""
+    """A recommendation and its cost, and the fastest of the faster ones that are not shown to be worse by ridge."""
     from classify.statistics import SIGNIFICANCE
 
     best, *others = candidates
-    told = f"Pay for {best.backbone}: {n_images:,} images take {_cost(best)}."
-    tied = [each for each in others if each.p_vs_best > SIGNIFICANCE and _is_faster(each, best)]
-    if tied:
-        cheap = max(tied, key=lambda each: each.images_per_second)
+    told = f"Recommended: {best.backbone}; {n_images:,} images take {_cost(best)}."
+    fine = [each for each in others if _is_faster(each, best)]
+    fine = [each for each in fine if each.p_vs_best > SIGNIFICANCE or each.ridge > best.ridge]
+    if fine:
+        cheap = max(fine, key=lambda each: each.images_per_second)
+        differs = "is better by ridge" if cheap.p_vs_best <= SIGNIFICANCE else "is not shown to be worse"
         told += (
-            f" {cheap.backbone} is not shown to be worse (ridge {100 * cheap.ridge:.1f} % against "
+            f" {cheap.backbone} {differs} (ridge {100 * cheap.ridge:.1f} % against "
             f"{100 * best.ridge:.1f} %, p = {cheap.p_vs_best:.2g}) and takes {_cost(cheap)}."
         )
     return told

@@ -31,5 +31,5 @@ def selection_text(selection: Selection) -> str:
     ]
     at_size = f" at {selection.size} px" if selection.size else ""
     measured = f"measured on {selection.n_sample:,} of {selection.n_images:,} images{at_size}"
-    title = f"{measured}; more is better, but for the mean rank"
+    title = f"{measured}; higher is better, except mean rank; images/s as recorded when the cache was filled"
     return f"{title}\n\n{table(rows, HEADERS, right=range(1, len(HEADERS)))}\n\n{selection.advice}"

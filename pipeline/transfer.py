@@ -40,7 +40,7 @@ def _sentence(name: str, ours: Chosen, pixels: Chosen, p: float, differs: bool) 
     backbone = f"{name} ({ours.head}, {100 * ours.correct.mean():.2f} %)"
     baseline = f"the pixels themselves ({pixels.head}, {100 * pixels.correct.mean():.2f} %)"
     if not differs:
-        return f"Transfer does nothing here that can be shown: {backbone} and {baseline} are tied, p = {p:.2g}."
+        return f"No significant difference between {backbone} and {baseline}, p = {p:.2g}."
     if ours.correct.mean() > pixels.correct.mean():
         return f"Transfer helps here: {backbone} beats {baseline}, p = {p:.2g}."
     return f"Transfer hurts here: {baseline} beat {backbone}, p = {p:.2g}. Use --backbone pixels, or another network."

@@ -42,7 +42,7 @@ HEAD = "finetuned"
 def write_outcome(
     tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, warnings: list[str], console: Console
 ) -> dict[str, Any]:
-    """Write the run folder and return what its results.json says; warnings: why its test numbers would not be true.
+    """Write the run folder and return what its results.json says; warnings: what leaked test images change.
 
     Raises PipelineError, ExtractError, and then leaves no folder behind.
     """

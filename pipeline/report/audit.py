@@ -13,6 +13,7 @@ from typing import Any
 
 from extract.manifest import printable
 from pipeline.errors import PipelineError
+from pipeline.leakage import read_leakage
 from pipeline.report.galleries import MAX_CARDS, Card, Gallery
 from pipeline.report.reproduce import audit_commands
 from pipeline.report.wording import count, short
@@ -36,10 +37,10 @@ UNSPOKEN = frozenset({"path", "paths", "split", "splits", "label", "labels", "ac
 
 @dataclass(frozen=True)
 class Audited:
-    """What the audit found, as galleries; why the test numbers are not true; what cannot be shown."""
+    """What the audit found, as galleries; what leaked test images change; what cannot be shown."""
 
     galleries: list[Gallery] = field(default_factory=list)
-    untrue: list[str] = field(default_factory=list)
+    leakage: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -68,7 +69,8 @@ def read_audit(run_folder: Path) -> Audited:
     if not _is_of_same_split(values, results):
         note = "The audit is of another split, so what it says about test numbers is left out. To audit this one:"
         return Audited(found, notes=[f"{note} {to_audit}"])
-    return Audited(found, [str(values.get("why"))] if values.get("untrue") else [])
+    verdict = read_leakage(values)
+    return Audited(found, [verdict] if verdict else [])
 
 
 def _is_of_same_split(audit: Mapping[str, Any], results: Mapping[str, Any]) -> bool:

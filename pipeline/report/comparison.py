@@ -78,12 +78,14 @@ def verdict(record: Record) -> str:
     heads, titles = record.heads, record.titles
     test, n_test = heads[0]["test"], record.results["dataset"]["n_test"]
     low, high = (percent(limit) for limit in test["accuracy_ci"])
+    equal = sum(head["test"]["accuracy"] == test["accuracy"] for head in heads) - 1
+    rank = "" if len(heads) == 1 else ", more than any other" if not equal else f", as {count(equal, 'other head')} do"
     first = (
-        f"{titles[0]} gets {percent(test['accuracy'])} of {count(n_test, 'test image')} right, more than any other "
+        f"{titles[0]} gets {percent(test['accuracy'])} of {count(n_test, 'test image')} right{rank} "
         f"(95\N{NO-BREAK SPACE}% interval {low} to {high})."
     )
     if len(heads) == 1:
-        return first.replace(", more than any other", "")
+        return first
     tied = [title for title, head in zip(titles[1:], heads[1:], strict=True) if head["tied_with_best"]]
     if not tied:
         return f"{first} Every other head is significantly worse."

@@ -32,7 +32,7 @@ LINKS = (("heads", "Heads"), ("close", "Close up"), ("settings", "Settings"), ("
          ("images", "Images"), ("again", "Reproduce"), ("reading", "How to read it"))  # fmt: skip
 SCRIPTS = ("page.js", "gallery.js", "map.js")
 READING = (
-    "Start with the intervals: heads whose lines overlap a lot are hard to tell apart; the tied ones are marked.",
+    "Start with the marked heads: the paired test cannot tell them from the best, whatever their intervals do.",
     "Accuracy counts every image alike, balanced accuracy every class alike: a gap means that rare classes do worse.",
     "The confusion matrix says which classes are mistaken for which. Such pairs deserve more images or other labels.",
     "The reliability diagram says whether 90 % sure means right nine times of ten. It matters where they decide.",
@@ -53,7 +53,7 @@ class Page:
     listed: Mapping[str, galleries.Listed]
     galleries: list[galleries.Gallery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    untrue: list[str] = field(default_factory=list)
+    leakage: list[str] = field(default_factory=list)
     heads: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     map: dict[str, Any] | None = None
@@ -112,7 +112,7 @@ def _add_contents(page: Page, run_folder: Path, images: str | None, found: Featu
         page.heads.append({**head, "errors": galleries.confident_errors(record, number)})
     page.figures["intervals"] = comparison.interval_figure(record)
     audited = read_audit(run_folder)
-    page.untrue, page.notes = audited.untrue, page.notes + audited.notes
+    page.leakage, page.notes = audited.leakage, page.notes + audited.notes
     doubts = galleries.agreed_doubts(record) if record.answers else None
     copies = None if audited.galleries else galleries.copies(page.listed)  # the audit looks for them too
     page.galleries += [each for each in (doubts, copies, *audited.galleries) if each is not None]
@@ -168,7 +168,7 @@ def _fill_template(page: Page) -> str:
         title=data["name"],
         facts=_facts(data, record.results["created"]),
         verdict=" ".join([comparison.verdict(record), *record.results.get("transfer", [])]),
-        warnings=[*(f"Not to be trusted: {reason}" for reason in page.untrue), *_warnings(record)],
+        warnings=[*page.leakage, *_warnings(record)],
         heads=record.heads,
         head_titles=record.titles,
         chosen=record.chosen,

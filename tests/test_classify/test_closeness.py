@@ -28,10 +28,20 @@ def test_close_pairs_are_those_of_the_whole_table(X):
 
 
 def test_a_burst_of_equal_rows_does_not_become_all_its_pairs(monkeypatch):
+    """Not of one block of rows, and not of many."""
     monkeypatch.setattr(closeness, "MOST_PAIRS_A_ROW", 2)
-    found = close_pairs(np.ones((7, 1), dtype=np.float32), 0.5)
+    found = close_pairs(np.ones((40, 1), dtype=np.float32), 0.5)
     assert np.bincount(found.first).max() == 2
-    assert set(np.concatenate([found.first, found.second])) == set(range(7))
+    assert set(np.concatenate([found.first, found.second])) == set(range(40))
+
+
+def test_a_pair_between_two_sides_is_not_lost_in_a_burst_within_one(monkeypatch):
+    monkeypatch.setattr(closeness, "MOST_PAIRS_A_ROW", 2)
+    rows = unit_rows(np.column_stack([np.ones(40), np.linspace(0.0, 0.1, 40)]))
+    sides = np.r_[np.zeros(39, dtype=np.int64), 1]
+    found = close_pairs(rows, 0.5, sides=sides)
+    assert set(found.first[found.second == 39].tolist()) == set(range(39))
+    assert np.bincount(found.first[found.second < 39]).max() == 2
 
 
 def test_a_row_of_zeros_is_close_to_nothing():

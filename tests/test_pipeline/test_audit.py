@@ -1,4 +1,4 @@
-"""An audit finds what was done to a data set, says why its test numbers would be untrue, and only then ends with 3."""
+"""An audit finds what was done to a data set, says what that can change, and ends with 3 where it matters."""
 
 import csv
 import json
@@ -46,15 +46,38 @@ def test_clean_images_are_called_clean(images, cache, capsys):
         assert found[name] == []
 
 
-def test_a_test_image_in_train_makes_the_numbers_untrue(sorted_images, cache, capsys):
+def test_a_test_image_in_train_makes_accuracies_optimistic(sorted_images, cache, capsys):
     original = first_test_image(sorted_images)
     shutil.copy(original, sorted_images / "train" / "1" / "copy.png")
     code, found = audited(sorted_images, cache, capsys)
     assert code == REFUSED
-    assert found["why"] == "1 of 30 test images are in train or val too, as exact copies."
+    told = "1 of 30 test images is in train or val too, as exact copies."
+    assert found["why"] == f"Test accuracies can be up to 3.33 points too high: {told}"
+    assert (found["n_leaked"], found["share_leaked"]) == (1, 0.033333)
     (copies,) = found["duplicates"]
     assert (copies["same"], copies["across_splits"], copies["labels"]) == ("bytes", True, ["1", "1"])
     assert set(copies["paths"]) == {f"test/1/{original.name}", "train/1/copy.png"}
+
+
+def test_leaks_up_to_a_stated_share_are_told_and_end_it_well(sorted_images, cache, capsys):
+    shutil.copy(first_test_image(sorted_images), sorted_images / "train" / "1" / "copy.png")
+    code, found = audited(sorted_images, cache, capsys, "--max-leaked", "0.04")
+    assert (code, found["n_leaked"]) == (DONE, 1)
+
+
+def test_of_a_video_as_many_near_copies_are_listed_as_asked_for_those_across_splits_first(
+    sorted_images, cache, capsys, monkeypatch
+):
+    picture = Image.open(first_test_image(sorted_images)).resize((64, 64), Image.Resampling.BICUBIC)
+    for number in range(6):
+        split = "test" if number == 5 else "train"
+        picture.save(sorted_images / split / "1" / f"frame-{number}.jpg", quality=80 + number)
+    extract(sorted_images, cache, capsys)
+    monkeypatch.setattr("pipeline.audit.MOST_NEAR", 4)
+    _, found = audited(sorted_images, cache, capsys)
+    assert len(found["near_duplicates"]) == 4
+    assert found["n_near_duplicates"] >= 15
+    assert all(pair["across_splits"] for pair in found["near_duplicates"])
 
 
 def test_a_test_image_saved_anew_in_train_is_found(sorted_images, cache, capsys):
@@ -99,7 +122,7 @@ def test_a_group_on_both_sides_is_a_leak(images, cache, capsys):
             writer.writerow((path.relative_to(images), path.parent.name, split, group))
     code, found = audited(images / "list.csv", cache, capsys)
     assert code == REFUSED
-    assert found["why"] == "1 of 30 test images are of a group that is in train or val too."
+    assert found["why"].endswith(": 1 of 30 test images is of a group that is in train or val too.")
     (group,) = found["groups_across_splits"]
     assert (group["group"], group["n_images"]) == ("=patient 7", 2)
 
@@ -175,7 +198,7 @@ def test_the_text_says_the_verdict_and_escapes_names(sorted_images, cache, capsy
     shutil.copy(first_test_image(sorted_images), sorted_images / "train" / "1" / "a\x1b[31mb.png")
     assert run(["audit", str(sorted_images), "--cache", str(cache), "--quiet"]) == REFUSED
     out = capsys.readouterr().out
-    assert "The test numbers would not be true:\n  1 of 30 test images" in out
+    assert "\nTest accuracies can be up to 3.33 points too high: 1 of 30 test images is" in out
     assert "\nimages in more than one file: 1\n" in out
     assert "\ngroups on more than one side of the split: none\n" in out
     assert "\x1b" not in out

@@ -165,7 +165,9 @@ def test_heads_are_ranked_over_data_sets_by_their_mean_over_splits(runs, capsys,
 
 
 def test_what_a_run_says_against_itself_stands_in_the_notes(runs, capsys, tmp_path):
-    warning = "The test numbers are not true: 3 test images are in train or val too, as exact copies."
+    warning = (
+        "Test accuracies can be up to 1.00 points too high: 3 test images are in train or val too, as exact copies."
+    )
     leaking = changed(runs, "one", tmp_path / "leaking", warnings=[warning])
     stopped = changed(runs, "two", tmp_path / "stopped", interrupted=True)
     assert compared(capsys, leaking, stopped)["notes"] == [

@@ -202,7 +202,7 @@ def test_what_the_audit_found_is_shown(finished):
     assert "<h3>Audit: near duplicates</h3>" in text
     assert "train: &lt;script&gt;alert(1)&lt;/script&gt; = test: &lt;script&gt;" in text
     assert "cosine 0.99" in text
-    assert "Not to be trusted: 2 of 9 test images leak." in text
+    assert "2 of 9 test images leak." in text
     assert "Nothing was found." in text
 
 
@@ -210,7 +210,7 @@ def test_what_the_audit_found_is_shown(finished):
 def test_an_audit_of_another_split_does_not_judge_this_one(finished, values):
     write_audit_json(finished, outliers=[], **values)
     audited = read_audit(finished)
-    assert (audited.untrue, [gallery["title"] for gallery in audited.galleries]) == ([], ["Audit: outliers"])
+    assert (audited.leakage, [gallery["title"] for gallery in audited.galleries]) == ([], ["Audit: outliers"])
     (note,) = audited.notes
     assert note.startswith("The audit is of another split, so what it says about test numbers is left out.")
     assert note.endswith(f"; featurecache report {finished}")

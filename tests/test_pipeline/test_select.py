@@ -57,7 +57,7 @@ def test_the_order_is_the_mean_rank_over_what_all_have(selected):
     measures = ("logme", "h_score", "ridge", "knn")
     assert first["rank"] == sum(1 + (second[name] > first[name]) for name in measures) / 4
     assert first["p_vs_best"] == 1.0
-    assert found["advice"].startswith(f"Pay for {first['backbone']}: 90 images take ")
+    assert found["advice"].startswith(f"Recommended: {first['backbone']}; 90 images take ")
 
 
 def test_what_was_extracted_is_kept(selected, digits_folder, capsys):
@@ -72,7 +72,7 @@ def test_the_text_shows_a_row_for_each_and_the_advice(selected, digits_folder, c
     assert run([*command, "--quiet"]) == DONE
     out = capsys.readouterr().out
     assert "measured on 45 of 90 images" in out
-    assert "Pay for pixels: 90 images take" in out
+    assert "Recommended: pixels; 90 images take" in out
 
 
 def test_all_are_measured_at_the_size_that_is_asked_for(digits_folder, tmp_path, capsys):
@@ -146,7 +146,7 @@ def test_one_class_cannot_rank_anything():
 
 def test_the_advice_names_a_cheaper_one_that_is_not_shown_to_be_worse():
     assert advise([BEST, CHEAP], 70_000) == (
-        "Pay for large: 70,000 images take 1 h 57 min and 200.0 MB. small is not shown to be worse "
+        "Recommended: large; 70,000 images take 1 h 57 min and 200.0 MB. small is not shown to be worse "
         "(ridge 94.0 % against 95.0 %, p = 0.4) and takes 12 min and 200.0 MB."
     )
 

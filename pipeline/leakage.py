@@ -1,0 +1,50 @@
+"""Test images that a head has seen in training: how many, and what they can change at most.
+
+A head that has seen an image may be right about it for that reason alone. Of n test images, L of them leaked, the
+accuracy on new ones is therefore at most L / n below the accuracy on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+# Above this share of the test images `featurecache audit` ends with exit code 3: heads that are worth telling apart are
+# about a point apart.
+MOST_LEAKED = 0.01
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """reasons: a clause for each way in which test images leaked; n_leaked of n_test images by any of them."""
+
+    reasons: tuple[str, ...]
+    n_leaked: int
+    n_test: int
+
+    @property
+    def share(self) -> float:
+        """The leaked share of the test images, 0 to 1; by so much a test accuracy can be too high."""
+        return self.n_leaked / max(self.n_test, 1)
+
+    def matters(self, most: float = MOST_LEAKED) -> bool:
+        """Whether more than a share `most` of the test images leaked."""
+        return self.share > most
+
+    def verdict(self) -> str:
+        """What it means for test accuracies, in one sentence; empty where nothing leaked."""
+        if not self.n_leaked:
+            return ""
+        points = f"{100 * self.share:.2f} points too high"
+        return f"Test accuracies can be up to {points}: {'; '.join(self.reasons)}."
+
+
+def leakage_of(ways: Sequence[tuple[Collection[int], str]], n_test: int) -> Leakage:
+    """Return what test images leaked in some ways: the samples of each, and the clause that tells how many."""
+    leaked = set().union(*(rows for rows, _ in ways)) if ways else set()
+    return Leakage(tuple(clause for rows, clause in ways if rows), len(leaked), n_test)
+
+
+def read_leakage(values: Mapping[str, object]) -> str:
+    """Return the verdict that an audit.json holds, also one that older versions wrote; empty where there is none."""
+    return str(values.get("why") or "") if values.get("untrue") or values.get("n_leaked") else ""
