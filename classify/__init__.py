@@ -25,7 +25,10 @@ The rooms:
     metrics statistics     the numbers, their intervals, which heads are tied
     closeness doubt    which rows lie close together; labels that heads trained without them do not believe
     leave_one_out transferability      how well features suit labels, without a sweep
-    saved          a head as a folder without pickle
+    saved alike documents      a head as a folder without pickle, compared with what was saved; its JSON
+    learned        what each head learns: its table, checked when it comes from a file
+    foreign_file skops_file skops_types compiled      a classifier of scikit-learn as a file: its nodes, the types that
+                   may be named, arrays that compiled code reads
     arrays         names of the array types
 
 Names are imported from their room, `from classify.sweep import sweep`, so that `import classify` costs nothing;

@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
+from sys import float_info
 from typing import Any
+
+# Whole numbers of Python have no end, and beyond this are none of numpy's.
+LARGEST = float_info.max
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,12 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Say whether the value is one of them."""
-        if value is None or not isinstance(value, Integral if self.whole else Real) or not isfinite(value):
-            return value is None and self.optional
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+            return False
+        if abs(value) > LARGEST or not isfinite(value):
+            return False
         return self.least <= float(value) <= self.most and self.above < float(value) < self.below
 
     def refusal(self, name: str, value: Any) -> str:

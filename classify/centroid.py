@@ -7,6 +7,7 @@ import numpy as np
 
 from classify.allowed import POSITIVE, Allowed, Choice, Range
 from classify.arrays import FloatArray, IntArray
+from classify.learned import FITTED, Array, Learned
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import working_dtype
@@ -34,6 +35,7 @@ class CentroidHead(MomentsHead):
         "shrink": Range("0, for none, or more", least=0.0),
         "temperature": POSITIVE,
     }
+    learned: ClassVar[Learned] = {**FITTED, "coef_": Array("C", "D"), "intercept_": Array("C")}
     coef_: FloatArray
     intercept_: FloatArray
 

@@ -16,6 +16,7 @@ from classify.arrays import AnyArray, BoolArray, FloatArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_predict, row_weights
 from classify.errors import HeadFailed
+from classify.learned import FITTED, Learned
 from classify.plain import plain
 from classify.trials import Trial, try_each
 
@@ -37,6 +38,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     allowed: ClassVar[Allowed] = {"temperature": POSITIVE}
     common: ClassVar[tuple[str, ...]] = ()
+    learned: ClassVar[Learned] = FITTED
     classes_: AnyArray
 
     def __init__(self, estimator: Any, *, temperature: float = 1.0) -> None:

@@ -6,15 +6,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from classify.allowed import OPTIONAL, Allowed, Choice, Range
+from classify.allowed import NOT_NEGATIVE, OPTIONAL, Allowed, Choice, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
 from classify.kernels import centre
+from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
 from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
 from classify.plain import plain, working, working_dtype
 from classify.trials import Trial
 
+# Rows that count as nothing are left out by `fit`.
+SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
 # Rows whose neighbours vote at a time: with k = 200 they are 16 MB.
 BLOCK = 2048
 
@@ -45,6 +48,15 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "sharpness": OPTIONAL,
     }
     common: ClassVar[tuple[str, ...]] = ()
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "rows_": Array("N", "D"),
+        "codes_": Array("N", kind="iu", below="C"),
+        "counts_": Array("N", least=SMALLEST_COUNT),
+        "factors_": Array("C", least=0.0),
+        "origin_": Array("D"),
+        "variance_": NOT_NEGATIVE,
+    }
     classes_: AnyArray
 
     def __init__(

@@ -11,6 +11,7 @@ from array_api_compat import is_numpy_array
 
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit_all, row_weights
+from classify.learned import COUNTED, FITTED, SLOPE, Array, Learned
 from classify.paths import Optimum
 from classify.rows import Rows, scores_of, side_by_side
 from classify.scaling import Scaling
@@ -33,6 +34,13 @@ class LinearHead(ScoredHead):
     descends: ClassVar[bool] = False
     # Settings of several class weights are solved one class weight after the other.
     common: ClassVar[tuple[str, ...]] = ()
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "coef_": Array("C", "D"),
+        "intercept_": Array("C"),
+        "n_iter_": COUNTED,
+        "slope_": SLOPE,
+    }
     coef_: FloatArray
     intercept_: FloatArray
     n_iter_: int

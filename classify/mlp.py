@@ -16,6 +16,7 @@ from classify.batches import Batches
 from classify.calibration import softmax
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes
 from classify.files import empty_beside, mapped
+from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
@@ -68,6 +69,13 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "temperature": POSITIVE,
     }
     common: ClassVar[tuple[str, ...]] = ("class_weight", "batch_size", "patience", "device", "random_state")
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "hidden_coef_": Array("H", "D"),
+        "hidden_intercept_": Array("H"),
+        "coef_": Array("C", "H"),
+        "intercept_": Array("C"),
+    }
     classes_: AnyArray
 
     def __init__(

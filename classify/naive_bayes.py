@@ -7,6 +7,7 @@ import numpy as np
 
 from classify.allowed import POSITIVE, Allowed, Range
 from classify.arrays import FloatArray, IntArray
+from classify.learned import FITTED, Array, Learned
 from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import plain
@@ -33,6 +34,13 @@ class NaiveBayesHead(MomentsHead):
     allowed: ClassVar[Allowed] = {
         "smoothing": Range("more than 0, for instance 0.01", above=0.0),
         "temperature": POSITIVE,
+    }
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "mean_": Array("D"),
+        "squares_": Array("C", "D"),
+        "coef_": Array("C", "D"),
+        "intercept_": Array("C"),
     }
     mean_: FloatArray
     squares_: FloatArray

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.svm import SVC
 from sklearn.utils import check_random_state
 
-from classify.allowed import COUNT, POSITIVE, Allowed, Choice
+from classify.allowed import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit_all, row_weights, trained_classes
 from classify.coupling import couple, pair_columns
@@ -15,6 +15,7 @@ from classify.files import empty_beside
 from classify.foreign import fit_noting_convergence
 from classify.kernels import centre, landmark_columns, rbf, squared_distances, whitening
 from classify.landmarks import solve_landmarks
+from classify.learned import FITTED, Array, Learned
 from classify.plain import plain, working, working_dtype
 from classify.rows import scores_of
 from classify.scored import ScoredHead
@@ -55,6 +56,15 @@ class RBFSVMHead(ScoredHead):
         "temperature": POSITIVE,
     }
     common: ClassVar[tuple[str, ...]] = ("class_weight", "method", "n_landmarks", "random_state")
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "method_": Choice("exact", "nystroem"),
+        "origin_": Array("D"),
+        "gamma_": NOT_NEGATIVE,
+        "support_vectors_": Array("V", "D"),
+        "coef_": Array("V", "P"),
+        "intercept_": Array("P"),
+    }
     method_: str
     origin_: FloatArray
     gamma_: float
@@ -80,6 +90,11 @@ class RBFSVMHead(ScoredHead):
         self.class_weight = class_weight
         self.temperature = temperature
         self.random_state = random_state
+
+    def learned_sizes(self) -> dict[str, int]:
+        """Return the size P of `learned`: of pairs of classes, or of classes."""
+        n_classes = len(self.classes_)
+        return {"P": n_classes * (n_classes - 1) // 2 if self.method_ == "exact" else n_classes}
 
     @classmethod
     def try_grid(

@@ -11,6 +11,7 @@ from classify.allowed import Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
 from classify.contract import begin_fit, begin_fit_all, begin_predict
+from classify.learned import Learned
 from classify.plain import plain
 from classify.trials import Trial, training_rows, try_head
 
@@ -24,6 +25,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     allowed: ClassVar[Allowed]
     common: ClassVar[tuple[str, ...]]
+    learned: ClassVar[Learned]
     classes_: AnyArray
     converged_: bool
     note_: str

@@ -25,6 +25,8 @@ REFUSED = [
     ("knn", {"k": 2.5}, "k=2.5 is not possible: use 1 neighbour or more, a whole number."),
     ("knn", {"sharpness": 0.0}, "sharpness=0.0 is not possible: use a number above 0, or None."),
     ("mlp", {"dropout": 1.0}, "dropout=1.0 is not possible: use a number from 0 to below 1."),
+    ("knn", {"k": True}, "k=True is not possible: use 1 neighbour or more, a whole number."),
+    ("ridge", {"alpha": 10**400}, f"alpha={10**400} is not possible: use 0 or more."),
     ("mlp", {"epochs": 0}, "epochs=0 is not possible: use a whole number, 1 or more."),
     ("sklearn.svm.LinearSVC", {"temperature": -1.0}, "temperature=-1.0 is not possible: use a number above 0."),
 ]

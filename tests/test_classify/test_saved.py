@@ -1,12 +1,17 @@
+import io
 import json
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
+from skops.io import dumps
 
 from classify.errors import SavedHeadError
 from classify.heads import HEADS, build_head
-from classify.saved import load_head, save_head
+from classify.saved import load_head, load_meta, save_head
 
 SMALL = {"mlp": {"hidden": 8, "epochs": 2}}
 FOREIGN = ["sklearn.ensemble.ExtraTreesClassifier", "sklearn.svm.LinearSVC", "sklearn.naive_bayes.GaussianNB"]
@@ -143,14 +148,14 @@ def test_a_lost_file_is_refused(root):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "has format 2, this version reads 1"),
+        ({"format": 3}, "has format 3, this version reads 1 and 2"),
         ({"name": "crystal ball"}, "The head 'crystal ball' is unknown to this version"),
-        ({"file": "../../etc/passwd"}, "which no head has"),
+        ({"file": "../../etc/passwd"}, "which no such head has"),
         ({"params": {"beta": 1}}, "is not a whole head"),
         ({"learned": {"fit": 1}}, "'fit' is not something a head learns"),
         ({"learned": {"__class__": 1}}, "'__class__' is not something a head learns"),
         ({"sha256": "00"}, "is damaged"),
-        ({"name": "foreign"}, "cannot be read"),
+        ({"name": "foreign"}, "which no such head has"),
         ({"learned": []}, "is not a whole head"),
     ],
 )
@@ -161,21 +166,97 @@ def test_a_foreign_document_is_refused(root, changes, said):
 
 
 def test_a_head_of_types_that_are_not_trusted_is_neither_saved_nor_loaded(tmp_path):
-    from hashlib import sha256
-
-    from skops.io import dumps
-
     head, _ = fitted("sklearn.naive_bayes.GaussianNB")
     save_head(head, tmp_path / "head", meta={})
     head.estimator_.extra = NotTrusted()
-    with pytest.raises(SavedHeadError, match="NotTrusted, which is not trusted"):
+    with pytest.raises(SavedHeadError, match=r"GaussianNB cannot be saved, for its file holds .*NotTrusted"):
         save_head(head, tmp_path / "other", meta={})
-    blob = dumps(head)
+    blob = dumps(head.estimator_)
     (tmp_path / "head" / "head.skops").write_bytes(blob)
     rewrite(tmp_path / "head", sha256=sha256(blob).hexdigest())
-    with pytest.raises(SavedHeadError, match="NotTrusted, which is not trusted"):
+    with pytest.raises(SavedHeadError, match=r"head\.skops holds .*NotTrusted .*, and is not loaded"):
         load_head(tmp_path / "head")
 
 
 class NotTrusted:
     """Something a stranger might put into a file."""
+
+
+@pytest.mark.parametrize("name", ["ridge", "sklearn.naive_bayes.GaussianNB"])
+def test_the_versions_of_libraries_are_saved_and_nothing_of_our_modules(name, tmp_path):
+    save_head(fitted(name)[0], tmp_path / "head", meta={})
+    document = json.loads((tmp_path / "head" / "head.json").read_text())
+    assert list(document["versions"]) == ["featurecache", "numpy", "scikit-learn", "scipy", "safetensors", "skops"]
+    assert document["versions"]["scikit-learn"] == sklearn.__version__
+    for path in (tmp_path / "head").iterdir():
+        assert b"classify" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_head_of_another_scikit_learn_is_loaded_with_a_note(wrapped, tmp_path):
+    head, X = fitted("sklearn.naive_bayes.GaussianNB")
+    root = tmp_path / "head"
+    save_head(head, root, meta={})
+    assert load_head(root).notes == ()
+    rewrite_skops(root, head if wrapped else head.estimator_, lambda text: text.replace(sklearn.__version__, "1.2.3"))
+    rewrite(root, format=1 if wrapped else 2)
+    loaded = load_head(root)
+    (note,) = loaded.notes
+    assert note.startswith(f"The head GaussianNB was saved by scikit-learn 1.2.3 and is used by {sklearn.__version__}")
+    assert (loaded.head.predict_proba(X) == head.predict_proba(X)).all()
+
+
+def rewrite_skops(root, saved, change):
+    """Save an object as head.skops, with another text for the schema, in which our modules are as they once were."""
+    with zipfile.ZipFile(io.BytesIO(dumps(saved))) as file, zipfile.ZipFile(root / "head.skops", "w") as other:
+        for name in file.namelist():
+            blob = file.read(name)
+            other.writestr(name, change(blob.decode()) if name == "schema.json" else blob)
+    rewrite(root, sha256=sha256((root / "head.skops").read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_head_of_format_1_holds_a_whole_foreign_head_and_is_read(name, tmp_path):
+    head, X = fitted(name)
+    head.set_params(temperature=0.5)
+    save_head(head, tmp_path / "head", meta={"run": 1})
+    ours = f'"{type(head).__module__}"'
+    rewrite_skops(tmp_path / "head", head, lambda text: text.replace(ours, '"classify.foreign"'))
+    rewrite(tmp_path / "head", format=1, params={}, learned={})
+    loaded = load_head(tmp_path / "head")
+    assert loaded.meta == {"run": 1}
+    assert (loaded.head.predict_proba(X) == head.predict_proba(X)).all()
+    assert loaded.head.temperature == 0.5
+    assert loaded.head.converged_ is head.converged_
+
+
+def test_a_head_that_would_not_come_back_as_it_is_is_not_saved(tmp_path):
+    head, _ = fitted("sklearn.naive_bayes.GaussianNB")
+    # skops makes keys of JSON into truth values: "false" is true.
+    head.estimator_.extra = {False: 1.0}
+    with pytest.raises(SavedHeadError, match=r"ForeignHead cannot be saved: its estimator_\.extra comes"):
+        save_head(head, tmp_path / "head", meta={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_whose_file_was_not_written_whole_is_not_saved(tmp_path, monkeypatch):
+    import safetensors.numpy
+
+    whole = safetensors.numpy.save_file
+
+    def rounded(arrays, path):
+        whole({key: value.astype(np.float16) for key, value in arrays.items()}, path)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", rounded)
+    with pytest.raises(SavedHeadError, match=r"RidgeHead cannot be saved: its (coef_|intercept_) comes"):
+        save_head(fitted("ridge")[0], tmp_path / "head", meta={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_meta_is_read_without_the_head(tmp_path):
+    save_head(fitted("ridge")[0], tmp_path / "head", meta={"run": 1})
+    (tmp_path / "head" / "head.safetensors").unlink()
+    assert load_meta(tmp_path / "head") == {"run": 1}
+    rewrite(tmp_path / "head", meta=[])
+    with pytest.raises(SavedHeadError, match="it has no meta"):
+        load_meta(tmp_path / "head")
