@@ -78,6 +78,7 @@ def predict(options: argparse.Namespace) -> int:
             head=options.head,
             cache_root=options.cache,
             settings=_settings(options),
+            trust_head=options.trust_head,
         )
         n_right, n_labelled = predictions.accuracy()
         if n_labelled:

@@ -94,6 +94,11 @@ def _predict_command(commands: Commands) -> None:
     predict.add_argument("images", metavar="IMAGES", nargs="+", help="image files, folders or manifests")
     predict.add_argument("--head", metavar="NAME", help="a head of the run (default: the best on val)")
     predict.add_argument("--out", metavar="FILE", type=Path, help="write a .csv or .json file instead of a table")
+    predict.add_argument(
+        "--trust-head", action="store_true",
+        help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "
+        "you made yourself",
+    )  # fmt: skip
     extract_options(predict)
     common_options(predict, cache_default=None)
 

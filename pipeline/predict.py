@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from extract.digests import Refusal
@@ -21,6 +21,8 @@ from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, read_json, 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from classify.saved import LoadedHead
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,15 @@ def predict(
     head: str | None = None,
     cache_root: Path | None = None,
     settings: Settings | None = None,
+    trust_head: bool = False,
 ) -> Predictions:
     """Label images with a run's head, the best on val unless named; their features are kept in the cache like any.
 
+    trust_head: use a scikit-learn classifier even if its arrays could crash the process, see `classify.saved`.
+
     Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
-    CacheError when the backbone at hand is not the one the head was trained on.
+    SavedHeadError for a head that is damaged or must not be loaded, CacheError when the backbone at hand is not the one
+    the head was trained on.
     """
     import numpy as np
 
@@ -69,12 +75,15 @@ def predict(
 
     with reading_run(run):
         chosen = choose_head(read_json(run / RESULTS_FILE), head)
-        loaded = load_head(run / chosen["saved"])
+        loaded = load_head(head_folder(run, chosen), trust=trust_head)
         name = f"{chosen['name']} on {features_of(chosen)}"
         request = with_own_weights(run, FeatureRequest(**loaded.meta["request"]))
         spec = FeatureSpec.from_dict(loaded.meta["spec"])
         classes: list[str] = loaded.meta["classes"]
+        check_head(loaded, spec)
         root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
+    for note in loaded.notes:
+        console.say(note)
     manifest = merge(read_named(path, several=len(images) > 1) for path in images)
     report = extract_features(manifest, [request], root, settings=settings, progress=console)
     filled = report.filled[0]
@@ -86,6 +95,27 @@ def predict(
         codes, proba = loaded.head.predict_both(X)
         proba = temper(proba, loaded.meta.get("tempering") or 1.0)
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
+
+
+def head_folder(run: Path, row: Mapping[str, Any]) -> Path:
+    """The folder of a head in its run, by its row in results.json; raises ValueError for one that is elsewhere."""
+    saved = PurePosixPath(row["saved"])
+    if saved.is_absolute() or ".." in saved.parts:
+        raise ValueError(f"the head is said to be in {str(saved)!r}, outside of the run")
+    return run / saved
+
+
+def check_head(loaded: LoadedHead, spec: FeatureSpec) -> None:
+    """Raises ValueError where what was saved with a head is not about that head: its classes, features, tempering."""
+    head, names, tempering = loaded.head, loaded.meta["classes"], loaded.meta.get("tempering")
+    codes = head.classes_.tolist()
+    is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_named or not all(type(code) is int and 0 <= code < len(names) for code in codes):
+        raise ValueError(f"its head tells {len(codes)} classes apart, which have other names or none")
+    if head.n_features_in_ != spec.feature_dim:
+        raise ValueError(f"its head takes {head.n_features_in_} columns, and its features have {spec.feature_dim}")
+    if not (tempering is None or (isinstance(tempering, float | int) and 0 < tempering < float("inf"))):
+        raise ValueError(f"a tempering of {tempering!r}")
 
 
 def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import RANDOM, STARTERS, check_can_start
 from pipeline.join import Features, Labelled, label_samples, look_up
-from pipeline.predict import check_spec, choose_head, features_of, with_own_weights
+from pipeline.predict import check_spec, choose_head, features_of, head_folder, with_own_weights
 from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
 
 
@@ -43,14 +43,14 @@ def begin(plan: FinetunePlan) -> Beginning:
 
 
 def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
-    from classify.saved import load_head
+    from classify.saved import load_meta
 
     is_random = plan.head == RANDOM
     row = _row(_heads_at_one_place(results, _heads_on_backbone(results, plan), plan), plan.head)
     if not is_random:
         _check_untuned(results, plan)
         check_can_start(row["name"])
-    meta = load_head(plan.start / row["saved"]).meta
+    meta = load_meta(head_folder(plan.start, row))
     trained = with_own_weights(plan.start, FeatureRequest(**meta["request"]))
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return Beginning(row, results, request, trained, FeatureSpec.from_dict(meta["spec"]), is_random)
