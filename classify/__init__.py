@@ -20,7 +20,7 @@ The rooms:
     plain files    features of any kind as numpy; arrays in files without a name, as large as features
     calibration    softmax and temperature
     units dividing splits     what stays together; units sent to sides; train, val and test by content; folds
-    rounds trials outcomes     which rows are held out; one setting tried; its rounds joined
+    rounds trials outcomes sums     which rows are held out; one setting tried; its rounds joined; metrics as sums
     sweep          choose on val, refit on train and val, never see test
     metrics statistics     the numbers, their intervals, which heads are tied
     closeness doubt    which rows lie close together; labels that heads trained without them do not believe

@@ -8,6 +8,9 @@ no probabilities to speak of; a sweep fits it for every setting. Any head's prob
 with s = log p, by what the chosen setting said about the held-out rows: `fit_tempering` and `temper`.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from classify.arrays import FloatArray, IntArray
@@ -19,6 +22,19 @@ LOG_TEMPERATURE_BOUNDS = (-7.0, 7.0)
 ACCURACY = 1e-4
 MAX_STEPS = 100
 SMALLEST_SPREAD = 1e-3
+# Scores turned to float64 at a time: 1 MB, which stays in the processor's cache.
+BLOCK_NUMBERS = 2**17
+
+
+class TemperatureFit(NamedTuple):
+    """A temperature, and how sure the rows are of it: the second derivative of their summed log loss in log T."""
+
+    temperature: float
+    certainty: float
+
+
+# What no row says.
+NO_FIT = TemperatureFit(1.0, 0.0)
 
 
 def softmax(scores: FloatArray) -> FloatArray:
@@ -40,7 +56,34 @@ def two_columns(scores: FloatArray) -> FloatArray:
     return np.column_stack([np.zeros_like(scores), scores])
 
 
+def softmax_blocks(scores: FloatArray, temperature: float = 1.0) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield rows of scores (N, C), and `softmax(scores / temperature)` of them (B, C) in float64."""
+    for rows, block in _shifted_blocks(scores):
+        block /= temperature
+        np.exp(block, out=block)
+        block /= block.sum(axis=1, keepdims=True)
+        yield rows, block
+
+
+def _shifted_blocks(scores: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield rows of scores (N, C), and their distance (B, C) to the largest of the row, in float64."""
+    size = max(1, BLOCK_NUMBERS // scores.shape[1])
+    for start in range(0, len(scores), size):
+        rows = slice(start, start + size)
+        block = scores[rows].astype(np.float64)
+        block -= block.max(axis=1, keepdims=True)
+        yield rows, block
+
+
 def fit_temperature(scores: FloatArray, y: IntArray) -> float:
+    """Return the T that minimises the log loss of softmax(scores / T), for scores (N, C) and codes y (N,).
+
+    See `find_temperature`.
+    """
+    return find_temperature(scores, y).temperature
+
+
+def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     """Return the T that minimises the log loss of softmax(scores / T), for scores (N, C) and codes y (N,).
 
     One more row, whose class nobody knows, is mixed into the loss: without a single error among N rows the best
@@ -52,12 +95,11 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
     a row it is 1.
     """
     if not len(y):
-        return 1.0
-    N, rows = len(y), np.arange(len(y))
-    scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    right, share = float(scores[rows, y].sum() + scores.mean()), 1.0 + 1.0 / N
+        return NO_FIT
+    right, spread = _right_and_spread(scores, y)
+    share = 1.0 + 1.0 / len(y)
     low, high = (float(np.exp(-bound)) for bound in reversed(LOG_TEMPERATURE_BOUNDS))
-    sharpness = 1.0 / max(float(scores.std()), SMALLEST_SPREAD)
+    sharpness = 1.0 / max(spread, SMALLEST_SPREAD)
     for _ in range(MAX_STEPS):
         sharpness = min(max(sharpness, low), high)
         slope, curvature = _sharpened(scores, sharpness)
@@ -69,22 +111,52 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
         if abs(np.log(wanted / sharpness)) < ACCURACY:
             break
         sharpness = wanted
-    return 1.0 / wanted
+    return TemperatureFit(1.0 / wanted, share * curvature * wanted**2)
+
+
+def _right_and_spread(scores: FloatArray, y: IntArray) -> tuple[float, float]:
+    """Return what the scores (N, C) of the true classes y (N,) and of the unknown row sum to, and their deviation.
+
+    Scores are counted from the largest of their row.
+    """
+    right = total = squares = 0.0
+    for rows, block in _shifted_blocks(scores):
+        right += float(block[np.arange(len(block)), y[rows]].sum())
+        total += float(block.sum())
+        squares += float(np.einsum("ij,ij->", block, block))
+    mean = total / scores.size
+    return right + mean, float(np.sqrt(max(squares / scores.size - mean**2, 0.0)))
 
 
 def _sharpened(scores: FloatArray, sharpness: float) -> tuple[float, float]:
     """Return the sums over the rows of scores (N, C) of their mean and variance under softmax(sharpness scores)."""
-    weights = np.exp(sharpness * scores)
-    total = weights.sum(axis=1)
-    weights *= scores
-    mean = weights.sum(axis=1) / total
-    weights *= scores
-    return float(mean.sum()), float((weights.sum(axis=1) / total - mean**2).sum())
+    means = variances = 0.0
+    for _, block in _shifted_blocks(scores):
+        weights = np.exp(sharpness * block)
+        total = weights.sum(axis=1)
+        weights *= block
+        mean = weights.sum(axis=1) / total
+        weights *= block
+        means += float(mean.sum())
+        variances += float((weights.sum(axis=1) / total - mean**2).sum())
+    return means, variances
+
+
+def combine_temperatures(fits: Sequence[TemperatureFit]) -> float:
+    """Return the temperature for the rows of several fits together: exp(sum_r w_r log T_r / sum_r w_r).
+
+    w_r is the certainty of a fit. It minimises the sum of the log losses, each taken for the parabola in log T that
+    touches it at its minimum (inverse-variance weighting); for one fit it is that fit's.
+    """
+    weights = np.array([fit.certainty for fit in fits])
+    if not weights.sum() > 0:
+        return 1.0
+    return float(np.exp(weights @ np.log([fit.temperature for fit in fits]) / weights.sum()))
 
 
 def fit_tempering(proba: FloatArray, y: IntArray) -> float:
     """Return the T for `temper` that suits probabilities (N, C) of held-out rows with the codes y (N,)."""
-    return fit_temperature(_log(proba), y)
+    return fit_temperature(log_proba(proba), y)
 
 
 def temper(proba: FloatArray, temperature: float) -> FloatArray:
@@ -92,10 +164,11 @@ def temper(proba: FloatArray, temperature: float) -> FloatArray:
 
     T > 1 makes them more cautious, T < 1 bolder. Zeros count as the smallest probability that log loss knows.
     """
-    return proba if temperature == 1.0 else softmax(_log(proba) / temperature)
+    return proba if temperature == 1.0 else softmax(log_proba(proba) / temperature)
 
 
-def _log(proba: FloatArray) -> FloatArray:
+def log_proba(proba: FloatArray) -> FloatArray:
+    """Return the logarithms of probabilities (N, C), zeros as the smallest that log loss knows."""
     return np.asarray(np.log(np.maximum(proba, SMALLEST_PROBABILITY)))
 
 

@@ -9,12 +9,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from classify.allowed import NOT_NEGATIVE, OPTIONAL, Allowed, Choice, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
+from classify.files import empty_beside
 from classify.kernels import centre
 from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
 from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
 from classify.plain import plain, working, working_dtype
-from classify.trials import Trial
+from classify.trials import Trial, judge_scores
 
 # Rows that count as nothing are left out by `fit`.
 SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
@@ -88,9 +89,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: FloatArray) -> FloatArray:
         """Return the class probabilities (M, C) of X (M, D)."""
-        X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
-        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
-        return next(_elect([self], found, self.codes_, self.counts_))
+        return self.predict_both(X)[1]
 
     def predict(self, X: FloatArray) -> AnyArray:
         """Return the most probable label (M,) for each row of X (M, D)."""
@@ -98,8 +97,11 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
         """Return what `predict` and `predict_proba` do, at the cost of one."""
-        proba = self.predict_proba(X)
-        return np.asarray(self.classes_[proba.argmax(axis=1)]), proba
+        X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
+        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
+        votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
+        best, proba = next(_elect([self], found, self.codes_, self.counts_, votes, np.empty_like(votes)))
+        return np.asarray(self.classes_[best]), proba
 
     @classmethod
     def try_grid(
@@ -121,14 +123,19 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         needs_variance = any(head._needs_variance for head in heads)
         variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
         for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
-            trained = np.where(held_out, 0.0, counts)
+            trained, labels = np.where(held_out, 0.0, counts), heads[0].classes_[codes[held_out]]
+            shape = int(held_out.sum()), len(heads[0].classes_)
+            there = np.bincount(codes, trained, minlength=shape[1]) > 0
+            arrays = [empty_beside(X, shape, working_dtype(X)) for _ in range(2)]
             for settings in _alike(heads):
                 chosen = [heads[setting] for setting in settings]
                 for head in chosen:
                     head.variance_ = variance
-                elected = _elect(chosen, table[chosen[0].metric], codes, trained)
-                for setting, head, proba in zip(settings, chosen, elected, strict=True):
-                    yield setting, number, Trial(head.classes_, proba, head.classes_[proba.argmax(axis=1)])
+                elected = _elect(chosen, table[chosen[0].metric], codes, trained, *arrays)
+                for setting, head, (best, proba) in zip(settings, chosen, elected, strict=True):
+                    known, classes = (proba if there.all() else proba[:, there]), head.classes_
+                    scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
+                    yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
 
     @property
     def _needs_variance(self) -> bool:
@@ -180,20 +187,30 @@ def _all_fit(counts: FloatArray) -> bool:
     return bool(counts.max() <= 1.0)
 
 
-def _elect(heads: Sequence[KNNHead], found: Neighbours, codes: IntArray, counts: FloatArray) -> Iterator[FloatArray]:
-    """Yield the probabilities (M, C) by each of some heads that differ in nothing but k, the smallest first.
+def _elect(
+    heads: Sequence[KNNHead],
+    found: Neighbours,
+    codes: IntArray,
+    counts: FloatArray,
+    votes: FloatArray,
+    proba: FloatArray,
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield the most probable classes (M,) and the probabilities (M, C) by each of some heads, the smallest k first.
 
-    codes, counts (N,): of all rows that may be among the neighbours. Where all fit, those who have voted for a smaller
-    k need not do so again.
+    The heads differ in nothing but k. codes, counts (N,): of all rows that may be among the neighbours. Where all fit,
+    those who have voted for a smaller k need not do so again. votes, proba (M, C): arrays to work in; what is yielded
+    is `proba`, until the next.
     """
-    prior = heads[0]._prior(codes, counts)
-    votes, begin = np.zeros((len(found.rows), len(prior))), 0
+    prior, best = heads[0]._prior(codes, counts), np.empty(len(votes), dtype=np.int64)
+    votes[:], begin = 0.0, 0
     for head in heads:
         if not _all_fit(counts):
             votes[:], begin = 0.0, 0
         for start in range(0, len(votes), BLOCK):
             block = slice(start, start + BLOCK)
             votes[block] += head._vote(found.rows[block], found.similarity[block], begin, codes, counts)
+            total = votes[block] * head.factors_ + prior
+            best[block] = total.argmax(axis=1)
+            proba[block] = total / total.sum(axis=1, keepdims=True)
         begin = head.k
-        total = votes * head.factors_ + prior
-        yield total / total.sum(axis=1, keepdims=True)
+        yield best, proba

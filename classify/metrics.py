@@ -81,6 +81,11 @@ def balanced_accuracy(y_true: IntArray, y_pred: IntArray) -> float:
     (1 / C) sum_c TP_c / (TP_c + FN_c)
     """
     hits, support, _ = _counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1)
+    return mean_recall(hits, support)
+
+
+def mean_recall(hits: IntArray, support: IntArray) -> float:
+    """Return the balanced accuracy from TP_c and TP_c + FN_c, (C,) each."""
     return float(np.mean(hits[support > 0] / support[support > 0]))
 
 
@@ -89,7 +94,11 @@ def macro_f1(y_true: IntArray, y_pred: IntArray) -> float:
 
     F1_c = 2 TP_c / (2 TP_c + FP_c + FN_c)
     """
-    hits, support, named = _counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1)
+    return mean_f1(*_counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1))
+
+
+def mean_f1(hits: IntArray, support: IntArray, named: IntArray) -> float:
+    """Return the macro F1 from TP_c, TP_c + FN_c and TP_c + FP_c, (C,) each."""
     both = support + named
     return float(np.mean(2 * hits[both > 0] / both[both > 0]))
 

@@ -20,7 +20,7 @@ from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
 from classify.networks import Networks, Recipe, threads_for
 from classify.plain import working, working_dtype
-from classify.race import Runner, follow, race, say_who_left
+from classify.race import Judge, Runner, follow, race, say_who_left
 from classify.scaling import Scaling
 from classify.trials import Trial, judge_scores
 
@@ -29,6 +29,8 @@ BLOCK = 2048
 # A batch is at most this part of the rows, down to the smallest that keeps the cores busy.
 BATCHES = 100
 SMALLEST_BATCH = 32
+# Scores of the networks that look at the held-out rows together, in bytes.
+TOGETHER_BYTES = 16 * 2**20
 # Small sets are gone through several times in what is called an epoch, until it has this many steps.
 STEPS = 30
 
@@ -153,15 +155,12 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes = heads[0].classes_
         for number, held_out in enumerate(rounds):
             trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
+            judge = partial(judge_scores, heads[0], labels=classes[codes[held_out]], trained=trained)
             ended: list[Runner] = []
-            for runner in Training(heads, X, codes, weights, held_out).race(first):
+            for runner in Training(heads, X, codes, weights, held_out).race(first, judge):
                 ended.append(runner)
                 note = "" if first or len(ended) < len(heads) else say_who_left(ended)
-                yield (
-                    runner.setting,
-                    number,
-                    _trial(heads[runner.setting], runner, classes[codes[held_out]], trained, note),
-                )
+                yield runner.setting, number, _trial(heads[runner.setting], runner, note)
             first = first or sorted(ended, key=lambda runner: runner.setting)
 
     def _scores(self, X: FloatArray) -> FloatArray:
@@ -209,11 +208,14 @@ class Training:
         with threads_for(self.size * n_columns * width):
             self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
 
-    def look(self, places: Sequence[int]) -> list[FloatArray]:
-        """Return the scores (M, C) of some of the networks that are left on the held-out rows."""
-        return self.networks.scores(self.looked_at.blocks(), len(self.looked_at.rows), places)
+    def look(self, places: Sequence[int]) -> Iterator[FloatArray]:
+        """Yield the scores (M, C) of some of the networks that are left on the held-out rows, few at a time."""
+        n_rows = len(self.looked_at.rows)
+        some = max(1, TOGETHER_BYTES // (self.looked_at.weights.itemsize * n_rows * len(self.heads[0].classes_)))
+        for first in range(0, len(places), some):
+            yield from self.networks.scores(self.looked_at.blocks(), n_rows, places[first : first + some])
 
-    def race(self, others: Sequence[Runner]) -> Iterator[Runner]:
+    def race(self, others: Sequence[Runner], judge: Judge) -> Iterator[Runner]:
         """Train until all have left; where there was another round, just as long as each did best there.
 
         Those that were sent away there are out of the running: one epoch will do to tell how far behind they are.
@@ -221,9 +223,9 @@ class Training:
         codes = self.looked_at.codes[self.looked_at.rows]
         if others:
             told = [1 if runner.left else runner.epoch for runner in others]
-            return follow(self.networks, self.epoch, self.look, codes, epochs=told)
+            return follow(self.networks, self.epoch, self.look, judge, codes, epochs=told)
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
-        return race(self.networks, self.epoch, self.look, codes, epochs=epochs, patience=patience)
+        return race(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
 
 
 def common_scaling(X: FloatArray, codes: IntArray, n_classes: int, weights: FloatArray, held_out: BoolArray) -> Scaling:
@@ -241,9 +243,9 @@ def _empty_beside(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:
     return torch.from_numpy(empty_beside(X, (n_rows, n_columns), working_dtype(X)))
 
 
-def _trial(head: MLPHead, runner: Runner, labels: AnyArray, trained: BoolArray, note: str) -> Trial:
-    head.converged_ = bool(np.isfinite(runner.rank[1]))
+def _trial(head: MLPHead, runner: Runner, note: str) -> Trial:
+    judged: Trial = runner.judged
+    converged = bool(np.isfinite(runner.rank[1]))
     diverged = f"learning_rate={head.learning_rate:g}, dropout={head.dropout:g}: training diverged."
-    head.note_ = note if head.converged_ else diverged
-    judged = judge_scores(head, runner.scores, labels, trained)
-    return replace(judged, decided={"epochs": runner.epoch, **judged.decided})
+    decided = {"epochs": runner.epoch, **judged.decided}
+    return replace(judged, decided=decided, converged=converged, note=note if converged else diverged)

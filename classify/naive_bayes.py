@@ -72,10 +72,10 @@ class NaiveBayesHead(MomentsHead):
     def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:
         squares, coef = (np.concatenate([getattr(head, name) for head in heads]) for name in ("squares_", "coef_"))
         intercept = np.concatenate([head.intercept_ for head in heads])
-        scores = np.concatenate([
-            _quadratic(X[places[start : start + BLOCK]], heads[0].mean_, squares, coef, intercept)
-            for start in range(0, len(places), BLOCK)
-        ])  # fmt: skip
+        scores = np.empty((len(places), len(intercept)))
+        for start in range(0, len(places), BLOCK):
+            rows = slice(start, start + BLOCK)
+            scores[rows] = _quadratic(X[places[rows]], heads[0].mean_, squares, coef, intercept)
         yield from np.split(scores, len(heads), axis=1)
 
     def _scores(self, X: FloatArray) -> FloatArray:

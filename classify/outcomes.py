@@ -1,14 +1,15 @@
-"""What the settings of a sweep did, joined over the rounds."""
+"""Outcomes of the settings of a sweep, joined over the rounds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.metrics import score
+from classify.arrays import AnyArray, BoolArray, IntArray
+from classify.calibration import TemperatureFit, combine_temperatures
+from classify.sums import MetricSums
 from classify.trials import Trial
 
 
@@ -21,6 +22,8 @@ class Outcome:
     converged: bool
     notes: tuple[str, ...]
     seconds: float
+    tempering: float
+    """The T for `calibration.temper` that suits its probabilities of the held-out rows."""
 
     def rank(self) -> tuple[float, float]:
         """Return what a sweep minimises: the most accurate first, then the lowest log loss."""
@@ -33,17 +36,20 @@ class Outcome:
         return {"params": self.params, **told}
 
 
-@dataclass(frozen=True)
-class Best:
-    """The best setting so far, its place in the grid, and what it said about all held-out rows (M, C)."""
+@dataclass
+class _Joined:
+    """A setting in the rounds that it is through, by their numbers: sums, however many rows there are."""
 
-    outcome: Outcome
-    setting: int
-    proba: FloatArray
+    sums: MetricSums | None = None
+    seconds: float = 0.0
+    decided: dict[int, dict[str, float]] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+    temperings: dict[int, TemperatureFit] = field(default_factory=dict)
+    converged: bool = True
 
 
 class Tally:
-    """Collects trials; a setting that is through all rounds is scored; only the best one's predictions are kept.
+    """Adds up trials; a setting that is through all rounds has an outcome.
 
     It can be read wherever it was interrupted.
     """
@@ -51,58 +57,60 @@ class Tally:
     def __init__(
         self, grid: Sequence[dict[str, Any]], rounds: Sequence[BoolArray], classes: AnyArray, codes: IntArray
     ) -> None:
-        self.grid, self.rounds, self.classes, self.codes = grid, rounds, classes, codes
-        self.looked_at = np.logical_or.reduce(list(rounds))
-        self.trials: list[dict[int, Trial]] = [{} for _ in grid]
-        self.seconds = [0.0] * len(grid)
+        self.grid, self.classes, self.n_rounds = grid, classes, len(rounds)
+        held_out = [np.bincount(codes[each], minlength=len(classes)) for each in rounds]
+        self.support: IntArray = np.sum(held_out, axis=0)
+        self.joined = [_Joined() for _ in grid]
         self.n_trials, self.n_steps = 0, len(grid) * len(rounds) + 1
         self.outcomes: dict[int, Outcome] = {}
-        self.best: Best | None = None
-        """Of equals the first of the grid."""
+        self.best: int | None = None
+        """The setting; of equals the first of the grid."""
 
     def add(self, setting: int, number: int, trial: Trial, seconds: float) -> None:
         """Take in what a setting did in a round; the seconds since the last one are counted as its own."""
-        self.trials[setting][number] = trial
-        self.seconds[setting] += seconds
+        joined = self.joined[setting]
+        sums = trial.sums.among(np.searchsorted(self.classes, trial.classes), len(self.classes))
+        joined.sums = sums if joined.sums is None else joined.sums + sums
+        joined.seconds += seconds
+        joined.decided[number], joined.temperings[number] = trial.decided, trial.tempering
+        joined.converged &= trial.converged
+        if trial.note:
+            joined.notes[number] = trial.note
         self.n_trials += 1
-        if len(self.trials[setting]) == len(self.rounds):
-            ordered = [self.trials[setting].pop(each) for each in range(len(self.rounds))]
-            outcome, proba = self._join(setting, ordered)
-            self.outcomes[setting] = outcome
-            if self.best is None or (outcome.rank(), setting) < (self.best.outcome.rank(), self.best.setting):
-                self.best = Best(outcome, setting, proba)
+        if len(joined.decided) == self.n_rounds:
+            self.outcomes[setting] = self._outcome(setting)
+            joined.sums = None
+            if self.best is None or (self._rank(setting) < self._rank(self.best)):
+                self.best = setting
 
     def best_so_far(self) -> str:
         """Return the best accuracy of the settings that are through, as a few words."""
-        return "" if self.best is None else f"best so far {self.best.outcome.metrics['accuracy']:.2%}"
+        return "" if self.best is None else f"best so far {self.chosen().metrics['accuracy']:.2%}"
 
-    def chosen(self) -> Best:
-        """Return the best setting; raises ValueError where none is through all rounds."""
+    def chosen(self) -> Outcome:
+        """Return the outcome of the best setting; raises ValueError where none is through all rounds."""
         if self.best is None:
             raise ValueError("No setting is through all rounds.")
-        return self.best
+        return self.outcomes[self.best]
 
     def through(self) -> list[Outcome]:
         """Return the outcomes of the settings that are through, in the order of the grid."""
         return [self.outcomes[setting] for setting in sorted(self.outcomes)]
 
-    def _join(self, setting: int, trials: Sequence[Trial]) -> tuple[Outcome, FloatArray]:
-        """Return the outcome of a setting, and what it said about all held-out rows (M, C), in their order."""
-        proba = np.zeros((len(self.codes), len(self.classes)), dtype=trials[0].proba.dtype)
-        predicted = np.zeros(len(self.codes), dtype=int)
-        for trial, held_out in zip(trials, self.rounds, strict=True):
-            column = np.searchsorted(self.classes, trial.classes)
-            proba[np.ix_(held_out, column)] = trial.proba
-            predicted[held_out] = np.searchsorted(self.classes, trial.predicted)
-        seen = self.looked_at
-        outcome = Outcome(
-            {**self.grid[setting], **agree([trial.decided for trial in trials])},
-            score(self.codes[seen], proba[seen], predicted[seen]),
-            all(trial.converged for trial in trials),
-            tuple(trial.note for trial in trials if trial.note),
-            self.seconds[setting],
+    def _rank(self, setting: int) -> tuple[tuple[float, float], int]:
+        return self.outcomes[setting].rank(), setting
+
+    def _outcome(self, setting: int) -> Outcome:
+        joined = self.joined[setting]
+        assert joined.sums is not None  # it is through all rounds, and there is one at least
+        return Outcome(
+            {**self.grid[setting], **agree(list(joined.decided.values()))},
+            joined.sums.metrics(self.support),
+            joined.converged,
+            tuple(joined.notes[number] for number in sorted(joined.notes)),
+            joined.seconds,
+            combine_temperatures([joined.temperings[number] for number in sorted(joined.temperings)]),
         )
-        return outcome, proba[seen]
 
 
 def agree(decided: Sequence[dict[str, float]]) -> dict[str, float]:

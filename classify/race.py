@@ -5,8 +5,9 @@ stays ends by itself after `patience` epochs without a better one. Compared are 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from classify.networks import Networks
 # After this many epochs this share of all settings goes on. To halve sooner would send away dropout, which learns more
 # slowly at first.
 RUNGS: Mapping[int, float] = {1: 1 / 2, 2: 1 / 4, 4: 1 / 6}
-Look = Callable[[Sequence[int]], Sequence[FloatArray]]
+Look = Callable[[Sequence[int]], Iterable[FloatArray]]
+Judge = Callable[[FloatArray], Any]
+# Rows whose log loss is taken at a time.
+BLOCK = 4096
 
 
 @dataclass(eq=False)
@@ -29,30 +33,35 @@ class Runner:
     """Accuracy and minus the log loss at the best epoch: larger is better."""
     epoch: int = 0
     n_epochs: int = 0
-    scores: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    """Those (M, C) of the held-out rows at the best epoch; zeros where training diverged."""
+    judged: Any = None
+    """What `judge` said about the scores (M, C) of the held-out rows at the best epoch; zeros if training diverged."""
     left: int = 0
     """The epoch of the rung after which it did not go on, or 0."""
 
-    def look(self, scores: FloatArray, codes: IntArray) -> None:
+    def look(self, scores: FloatArray, codes: IntArray, judge: Judge) -> None:
         """Take in the scores (M, C) after one more epoch; codes (M,) are the classes of the held-out rows."""
         self.n_epochs += 1
         finite = bool(np.isfinite(scores).all())
         rank = (float(np.mean(scores.argmax(axis=1) == codes)), -log_loss(scores, codes)) if finite else (-1.0, -np.inf)
         if not self.epoch or rank > self.rank:
             self.rank, self.epoch = rank, self.n_epochs
-            self.scores = scores if finite else np.zeros_like(scores)
+            self.judged = judge(scores if finite else np.zeros_like(scores))
 
 
 def log_loss(scores: FloatArray, codes: IntArray) -> float:
     """Return -mean log softmax(scores)[codes] for scores (M, C) and codes (M,)."""
-    return -float(log_softmax(scores)[np.arange(len(codes)), codes].mean(dtype=np.float64))
+    total = 0.0
+    for start in range(0, len(codes), BLOCK):
+        own = codes[start : start + BLOCK]
+        total -= float(log_softmax(scores[start : start + BLOCK])[np.arange(len(own)), own].sum(dtype=np.float64))
+    return total / len(codes)
 
 
 def race(
     networks: Networks,
     train: Callable[[], None],
     look: Look,
+    judge: Judge,
     codes: IntArray,
     *,
     epochs: Sequence[int],
@@ -62,13 +71,14 @@ def race(
     """Train the networks, each for at most its number of `epochs`, and yield what became of each as soon as it ends.
 
     train(): one epoch of all networks that are left. look(places): the scores (M, C) of some of them on the held-out
-    rows, whose class codes are (M,).
+    rows, whose class codes are (M,), one after the other. judge(scores): what is kept of the scores of a best epoch, so
+    that those of all networks need not be.
     """
     running = [Runner(setting) for setting in range(len(epochs))]
     while running:
         train()
         for runner, scores in zip(running, look(range(len(running))), strict=True):
-            runner.look(scores, codes)
+            runner.look(scores, codes, judge)
         going = [
             runner
             for runner in running
@@ -85,7 +95,7 @@ def race(
 
 
 def follow(
-    networks: Networks, train: Callable[[], None], look: Look, codes: IntArray, *, epochs: Sequence[int]
+    networks: Networks, train: Callable[[], None], look: Look, judge: Judge, codes: IntArray, *, epochs: Sequence[int]
 ) -> Iterator[Runner]:
     """Train each network for just its number of `epochs`, which another round decided on, and look at it once, then."""
     running, n_epochs = [Runner(setting) for setting in range(len(epochs))], 0
@@ -96,7 +106,7 @@ def follow(
         staying = [place for place in range(len(running)) if place not in ending]
         for place, scores in zip(ending, look(ending), strict=True):
             running[place].n_epochs = n_epochs - 1
-            running[place].look(scores, codes)
+            running[place].look(scores, codes, judge)
             yield running[place]
         if ending and staying:
             networks.keep(staying)

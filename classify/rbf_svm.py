@@ -112,7 +112,10 @@ class RBFSVMHead(ScoredHead):
         for setting, number, scores in heads[0]._fits(heads, X, codes, weights, rounds):
             held_out = rounds[number]
             trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
-            yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]], trained)
+            trial = judge_scores(heads[setting], scores, classes[codes[held_out]], trained=trained)
+            if heads[setting].method_ == "exact":  # all rows, maybe, and a column for each pair of classes
+                del heads[setting].support_vectors_, heads[setting].coef_
+            yield setting, number, trial
 
     def _fits(
         self,

@@ -10,10 +10,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from classify.allowed import Allowed
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.calibration import softmax, two_columns
-from classify.contract import begin_fit, begin_fit_all, begin_predict
+from classify.contract import begin_fit, begin_predict
 from classify.learned import Learned
-from classify.plain import plain
-from classify.trials import Trial, training_rows, try_head
+from classify.trials import Trial
 
 
 class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -58,6 +57,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return np.asarray(self.classes_[scores.argmax(axis=1)]), softmax(scores / self.temperature)
 
     @classmethod
+    @abstractmethod
     def try_grid(
         cls,
         heads: Sequence[Self],
@@ -67,12 +67,6 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round, sharing what can be shared, and try each: see `classify.trials`."""
-        y = plain(y)
-        for number, held_out in enumerate(rounds):
-            X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
-            checked, codes = begin_fit_all(heads, X_train, y_train)
-            for setting, head in enumerate(heads[0]._solve(heads, checked, codes, weight)):
-                yield setting, number, try_head(head, X[held_out], y[held_out])
 
     @abstractmethod
     def _solve(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from classify.arrays import AnyArray, BoolArray, FloatArray
-from classify.calibration import fit_tempering
 from classify.errors import BadLabels
 from classify.heads import build_head, head_grid
 from classify.outcomes import Outcome, Tally
@@ -87,9 +86,8 @@ def sweep(
     tally = Tally(grid, rounds, classes, codes)
     heads = [build_head(name, seed=seed, **setting) for setting in grid]
     stopped = _try_all(type(heads[0]).try_grid(heads, X, y, rounds, sample_weight), tally, progress)
-    chosen = tally.chosen()
-    best, held_out = chosen.outcome, codes[tally.looked_at]
-    tempering = fit_tempering(chosen.proba, held_out) if calibrate else None
+    best = tally.chosen()
+    tempering = best.tempering if calibrate else None
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:

@@ -1,4 +1,4 @@
-"""One setting of a grid in one round, tried: fitted on the rows that the round trains on, looked at on the others.
+"""One setting of a grid in one round, tried: fitted on the rows that the round trains on, judged on the others.
 
 Every head has a class method, which a sweep calls once for all its settings and rounds:
 
@@ -6,18 +6,22 @@ Every head has a class method, which a sweep calls once for all its settings and
 
 heads: unfitted heads of one class, one a setting. X (N, D): all rows of train and val together, anything that gives
 blocks of rows (an array, a memory map, a torch tensor). y (N,): labels. rounds: bool masks (N,), the rows that each
-holds out. It yields (setting, round, Trial) in whatever order they are finished, each pair once; a Trial is about the
-held-out rows of its round, in their order. A head that cannot share anything between settings uses `try_each`.
+holds out. It yields (setting, round, Trial) in whatever order they are finished, each pair once. A Trial holds sums
+over the held-out rows and no probabilities: those of all settings, rounds and classes would not fit in memory. A head
+that cannot share anything between settings uses `try_each`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from classify.arrays import AnyArray, BoolArray, FloatArray
-from classify.calibration import fit_temperature, softmax, two_columns
+import numpy as np
+
+from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from classify.calibration import NO_FIT, TemperatureFit, find_temperature, log_proba, softmax_blocks, two_columns
 from classify.contract import codes_among
 from classify.plain import plain
+from classify.sums import MetricSums
 
 
 @dataclass(frozen=True)
@@ -25,42 +29,70 @@ class Trial:
     """What one setting did on the M rows that a round holds out."""
 
     classes: AnyArray
-    """The labels (C,) that the columns of `proba` stand for."""
-    proba: FloatArray
-    """Class probabilities (M, C)."""
-    predicted: AnyArray
-    """Labels (M,)."""
+    """The labels (C,) of the classes that `sums` counts."""
+    sums: MetricSums
     decided: dict[str, float] = field(default_factory=dict)
     """What val decided besides the setting, for the refit to use: a temperature, a number of epochs."""
     converged: bool = True
     note: str = ""
     """A sentence for the table when something was not as it should be."""
+    tempering: TemperatureFit = NO_FIT
+    """How to temper the probabilities; nothing to temper where `decided` has a temperature that is the best already."""
 
 
-def judge_scores(head: Any, scores: FloatArray, labels: AnyArray, trained: BoolArray | None = None) -> Trial:
+def judge_scores(
+    head: Any,
+    scores: FloatArray,
+    labels: AnyArray,
+    classes: AnyArray | None = None,
+    *,
+    trained: BoolArray | None = None,
+    predicted: AnyArray | None = None,
+) -> Trial:
     """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
 
-    One whose scores have a temperature gets the best for those rows whose class it knows: one of `classes_`, and of
-    those that were trained, bool (C,), where it has columns for others, too.
+    One whose scores have a temperature gets the best for those rows whose class it knows: one of `classes` (C,), those
+    of the head unless given, and of those that were trained, bool (C,), where there are columns for others, too.
+    predicted (M,): labels, where they are not those with the largest scores.
     """
-    decided, temperature = {}, 1.0
-    if "temperature" in head.get_params(deep=False):
-        codes, known = codes_among(head.classes_, labels)
-        known = known if trained is None else known & trained[codes]
-        temperature = decided["temperature"] = fit_temperature(scores[known], codes[known])
-    proba, best = softmax(scores / temperature), scores.argmax(axis=1)
-    return Trial(head.classes_, proba, head.classes_[best], decided, head.converged_, head.note_)
+    classes = head.classes_ if classes is None else classes
+    codes, known = codes_among(classes, labels)
+    fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]))
+    own = "temperature" in head.get_params(deep=False)
+    best = scores.argmax(axis=1) if predicted is None else codes_among(classes, predicted)[0]
+    parts = softmax_blocks(scores, fit.temperature if own else 1.0)
+    sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(classes))
+    if own:
+        return Trial(classes, sums, {"temperature": fit.temperature}, *_said(head))
+    return Trial(classes, sums, {}, *_said(head), fit)
 
 
-def try_head(head: Any, X_val: FloatArray, y_val: AnyArray, **decided: float) -> Trial:
-    """Look at a fitted head on X_val (M, D), y_val (M,); one whose scores have a temperature gets the best for val."""
+def judge_proba(head: Any, proba: FloatArray, predicted: AnyArray, labels: AnyArray) -> Trial:
+    """Return the trial of a fitted head with probabilities (M, C) and predictions (M,) for rows with labels (M,)."""
+    codes, known = codes_among(head.classes_, labels)
+    fit = find_temperature(*_among(log_proba(proba), codes, known))
+    best = codes_among(head.classes_, predicted)[0]
+    parts: Iterable[tuple[slice, FloatArray]] = [(slice(None), proba.astype(np.float64))]
+    sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(head.classes_))
+    return Trial(head.classes_, sums, {}, *_said(head), fit)
+
+
+def _said(head: Any) -> tuple[bool, str]:
+    """Return whether the head converged, and its note; a head that has nothing to say about it, did."""
+    return getattr(head, "converged_", True), getattr(head, "note_", "")
+
+
+def _among(scores: FloatArray, codes: IntArray, rows: BoolArray) -> tuple[FloatArray, IntArray]:
+    """Return the scores and codes of some rows, bool (M,): as they are where these are all."""
+    return (scores, codes) if rows.all() else (scores[rows], codes[rows])
+
+
+def try_head(head: Any, X_val: FloatArray, y_val: AnyArray) -> Trial:
+    """Judge a fitted head on X_val (M, D), y_val (M,) by its scores where it has some, else by its probabilities."""
+    predicted = head.predict(X_val)
     if "temperature" in head.get_params(deep=False) and hasattr(head, "decision_function"):
-        codes, known = codes_among(head.classes_, y_val)
-        scores = two_columns(head.decision_function(X_val))
-        decided["temperature"] = fit_temperature(scores[known], codes[known])
-        head.set_params(temperature=decided["temperature"])
-    proba, predicted = head.predict_proba(X_val), head.predict(X_val)
-    return Trial(head.classes_, proba, predicted, decided, head.converged_, getattr(head, "note_", ""))
+        return judge_scores(head, two_columns(head.decision_function(X_val)), y_val, predicted=predicted)
+    return judge_proba(head, head.predict_proba(X_val), predicted, y_val)
 
 
 def try_each(

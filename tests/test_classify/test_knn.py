@@ -77,7 +77,7 @@ def test_rounds_that_overlap_are_right_as_well():
         assert (table["cosine"].rows == others[alone.rows]).all()
 
 
-def test_every_setting_of_a_sweep_is_the_head_fitted_alone():
+def test_every_setting_of_a_sweep_is_the_head_fitted_alone(agree):
     X, y = rows()
     settings = [{"k": k, "metric": m, "sharpness": s} for k in (1, 7, 200) for m in ("cosine", "euclidean")
                 for s in (None, 0.1)]  # fmt: skip
@@ -85,7 +85,7 @@ def test_every_setting_of_a_sweep_is_the_head_fitted_alone():
     for setting, number, trial in KNNHead.try_grid([KNNHead(**one) for one in settings], X, y, rounds):
         held_out = rounds[number]
         alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out])
-        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]))
+        agree(trial, alone, X[held_out], y[held_out])
 
 
 def test_more_neighbours_than_rows_are_all_rows():
@@ -107,14 +107,14 @@ def test_sharp_votes_weigh_the_nearest_most():
 
 
 @pytest.mark.parametrize("heaviest", [1.0, 3.0])
-def test_settings_tried_together_vote_as_each_alone_whatever_rows_count(heaviest):
+def test_settings_tried_together_vote_as_each_alone_whatever_rows_count(heaviest, agree):
     X, y = rows()
     weights = np.random.default_rng(0).uniform(0.2, heaviest, size=60)
     settings = [{"k": k, "sharpness": s, "class_weight": {0: 1, 1: 2}} for k in (9, 2, 9, 30) for s in (None, 0.3)]
     held_out, tried = np.arange(60) >= 40, [KNNHead(**one) for one in settings]
     for setting, _, trial in KNNHead.try_grid(tried, X, y, [held_out], weights):
         alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out], sample_weight=weights[~held_out])
-        assert trial.proba == pytest.approx(alone.predict_proba(X[held_out]))
+        agree(trial, alone, X[held_out], y[held_out])
 
 
 def test_a_row_of_weight_three_is_three_rows():

@@ -55,13 +55,13 @@ def test_features_are_never_changed():
     assert np.array_equal(X, before)
 
 
-def test_what_a_sweep_decides_for_one_setting_is_what_a_fit_with_those_epochs_gives():
+def test_what_a_sweep_decides_for_one_setting_is_what_a_fit_with_those_epochs_gives(agree):
     X, y = clouds()
     settings = [{"dropout": d, "learning_rate": rate} for d in (0.0, 0.3) for rate in (1e-3, 1e-2)]
     found = {s: t for s, _, t in MLPHead.try_grid([head(**one) for one in settings], X, y, val_round(90, 120))}
     for setting, trial in found.items():
         alone = head(**settings[setting], **trial.decided).fit(X[:90], y[:90])
-        assert trial.proba == pytest.approx(alone.predict_proba(X[90:]), abs=1e-4)
+        agree(trial, alone, X[90:], y[90:], near=1e-4)
 
 
 def test_folds_follow_the_first_one_and_every_pair_comes_once():
@@ -74,7 +74,7 @@ def test_folds_follow_the_first_one_and_every_pair_comes_once():
     best = max(first, key=lambda s: first[s])
     assert others[best] == {first[best]}
     assert all(epochs in ({1}, {first[s]}) for s, epochs in others.items())
-    assert all(len(t.proba) == 40 for _, _, t in found)
+    assert all(t.sums.n_rows == 40 for _, _, t in found)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,7 +125,7 @@ def test_a_blown_up_setting_cannot_win_a_sweep():
     with np.errstate(all="ignore"):
         found = {s: t for s, _, t in MLPHead.try_grid(heads, X, y, val_round(90, 120))}
     assert not found[0].converged
-    assert np.allclose(found[0].proba, 1 / 3)
+    assert found[0].sums.loss == pytest.approx(30 * np.log(3))
     assert found[1].converged
 
 

@@ -29,16 +29,21 @@ class Plan:
         return scores
 
 
+def whole(scores):
+    """All of the scores are kept."""
+    return scores
+
+
 def run(accuracy, **settings):
     plan = Plan(accuracy)
-    ended = list(race(plan, plan.train, plan.look, CODES, epochs=[len(a) for a in accuracy], **settings))
+    ended = list(race(plan, plan.train, plan.look, whole, CODES, epochs=[len(a) for a in accuracy], **settings))
     return {runner.setting: runner for runner in ended}, [runner.setting for runner in ended]
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_a_setting():
     found, _ = run([[0.5, 0.7, 0.6, 0.6, 0.9]], patience=2, rungs={})
     assert (found[0].epoch, found[0].n_epochs) == (2, 4)
-    assert np.mean(found[0].scores.argmax(axis=1) == CODES) == 0.7
+    assert np.mean(found[0].judged.argmax(axis=1) == CODES) == 0.7
 
 
 def test_each_ends_by_itself():
@@ -64,15 +69,15 @@ def test_nobody_left_is_not_told():
 def test_scores_that_are_not_numbers_are_last_and_do_not_stop_the_rest():
     plan = Plan([[0.5, 0.6], [0.9, 0.9]])
     plan.scores = lambda accuracy: Plan.scores(accuracy) * (np.nan if accuracy == 0.9 else 1.0)
-    found = {r.setting: r for r in race(plan, plan.train, plan.look, CODES, epochs=[2, 2], patience=2, rungs={})}
+    found = {r.setting: r for r in race(plan, plan.train, plan.look, whole, CODES, epochs=[2, 2], patience=2, rungs={})}
     assert found[1].rank == (-1.0, -np.inf)
-    assert (found[1].scores == 0.0).all()
+    assert (found[1].judged == 0.0).all()
     assert found[0].rank[0] == 0.6
 
 
 def test_to_follow_is_to_be_trained_as_long_as_told_and_looked_at_once():
     plan = Plan([[0.9, 0.5, 0.6], [0.7], [0.8, 0.6]])
-    found = list(follow(plan, plan.train, plan.look, CODES, epochs=[3, 1, 2]))
+    found = list(follow(plan, plan.train, plan.look, whole, CODES, epochs=[3, 1, 2]))
     assert [(runner.setting, runner.epoch, runner.n_epochs) for runner in found] == [(1, 1, 1), (2, 2, 2), (0, 3, 3)]
     assert [runner.rank[0] for runner in found] == [0.7, 0.6, 0.6]
     assert (plan.looks, plan.epoch) == (3, 3)
@@ -81,6 +86,6 @@ def test_to_follow_is_to_be_trained_as_long_as_told_and_looked_at_once():
 def test_who_follows_and_diverges_is_last():
     plan = Plan([[0.5, 0.5]])
     plan.scores = lambda accuracy: Plan.scores(accuracy) * np.nan
-    (found,) = follow(plan, plan.train, plan.look, CODES, epochs=[2])
+    (found,) = follow(plan, plan.train, plan.look, whole, CODES, epochs=[2])
     assert (found.epoch, found.rank) == (2, (-1.0, -np.inf))
-    assert (found.scores == 0.0).all()
+    assert (found.judged == 0.0).all()

@@ -98,8 +98,9 @@ def test_every_setting_and_fold_of_a_sweep_is_the_head_fitted_alone(method):
         held_out = rounds[number]
         alone = RBFSVMHead(method=method, n_landmarks=150, random_state=0, **settings[setting], **trial.decided)
         proba = alone.fit(X[~held_out], y[~held_out]).predict_proba(X[held_out])
-        agreed.append(np.abs(proba - trial.proba).mean())
-    assert len(agreed) == 12
+        losses = score(y[held_out], proba, proba.argmax(axis=1))
+        agreed += [abs(losses["log_loss"] - trial.sums.loss / 50), abs(losses["brier"] - trial.sums.squares / 50)]
+    assert len(agreed) == 2 * 12
     # By landmarks, the unit of the distance is the variance of all rows in folds, of the training rows in a fit.
     assert max(agreed) < (1e-3 if method == "exact" else 0.05)
 

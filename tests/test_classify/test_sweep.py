@@ -86,7 +86,9 @@ def test_tempering_is_fitted_on_what_the_chosen_setting_said_about_held_out_rows
         alone = build_head("logistic", **found.params).fit(X[~held_out], y[~held_out])
         proba[held_out] = alone.predict_proba(X[held_out])
     seen = np.isfinite(proba[:, 0])
-    assert found.tempering == pytest.approx(fit_tempering(proba[seen], y[seen]), rel=1e-2)
+    # Folds of 50 rows each have their own, which are combined; the log loss differs by far less.
+    near = 1e-2 if folds is None else 3e-2
+    assert found.tempering == pytest.approx(fit_tempering(proba[seen], y[seen]), rel=near)
     assert sweep("logistic", X, y, rounds=rounds).tempering is None
 
 
