@@ -91,13 +91,50 @@ def row_weights(
         raise ValueError("sample_weight must be finite and not negative, and some row must weigh more than zero.")
     if class_weight is None:
         return own
+    total = np.bincount(codes, own, minlength=len(classes))
+    return np.asarray(own * class_factors(class_weight, classes, total)[codes])
+
+
+def class_factors(class_weight: str | Mapping[Any, float] | None, classes: AnyArray, total: FloatArray) -> FloatArray:
+    """Return what the weights of the rows of each class are multiplied with, (C,), where their sums are total (C,).
+
+    See `row_weights`, which raises what this does.
+    """
+    if class_weight is None:
+        return np.ones(len(classes))
     if isinstance(class_weight, Mapping):
         check_class_weight(class_weight)
-        return np.asarray(own * np.array([class_weight.get(label, 1.0) for label in classes.tolist()])[codes])
+        return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
     if class_weight != "balanced":
         raise ValueError(f"class_weight={class_weight!r} is unknown: use None, 'balanced' or a dict of label: weight.")
-    total = np.bincount(codes, own, minlength=len(classes))
-    return np.asarray(own * (own.sum() / (len(classes) * np.where(total > 0, total, 1.0)))[codes])
+    return np.asarray(total.sum() / (len(classes) * np.where(total > 0, total, 1.0)))
+
+
+def factors_among(
+    class_weight: str | Mapping[Any, float] | None, classes: AnyArray, total: FloatArray, present: BoolArray
+) -> FloatArray:
+    """Return `class_factors` (C,) as a fit on rows of the present classes, bool (C,), would; 0 for the others."""
+    factors = np.zeros(len(classes))
+    factors[present] = class_factors(class_weight, classes[present], total[present])
+    return factors
+
+
+def trained_weights(
+    class_weight: str | Mapping[Any, float] | None,
+    classes: AnyArray,
+    codes: IntArray,
+    own: FloatArray,
+    held_out: BoolArray,
+) -> FloatArray:
+    """Return the weight (N,) of every row in a round: 0 where it is held out, else as a fit on the others would.
+
+    own (N,): the weights of the rows, as by `row_weights` without a class weight. "balanced" weighs a class by the rows
+    that are trained on, and no label that is held out enters.
+    """
+    weights = np.where(held_out, 0.0, own)
+    total = np.bincount(codes, weights, minlength=len(classes))
+    present = np.bincount(codes[~held_out], minlength=len(classes)) > 0
+    return np.asarray(weights * factors_among(class_weight, classes, total, present)[codes])
 
 
 def check_class_weight(class_weight: Mapping[Any, float]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.arrays import FloatArray, IntArray
 from classify.newton import solve_margins
 from classify.rows import Rows
 
@@ -31,24 +31,22 @@ def solve_landmarks(
     columns: FloatArray,
     codes: IntArray,
     weights: FloatArray,
-    rounds: Sequence[BoolArray],
     strengths: Sequence[float],
     n_classes: int,
 ) -> Iterator[tuple[int, int, FloatArray, FloatArray, str]]:
     """Yield for each strength and round its place, the round, coef (V, C), intercept (C,) and a note, or none.
 
-    columns (N, V), codes and weights (N,); a round trains on the rows that it does not hold out, bool (N,). Squared
-    hinge loss, max(0, 1 - t s)^2; with more than 50 classes the square alone, (1 - t s)^2, which one decomposition
-    solves for all classes and strengths (least-squares SVM: Suykens and Vandewalle 1999).
+    columns (N, V), codes (N,), weights (R, N), 0 for the rows that a round does not train on. Squared hinge loss,
+    max(0, 1 - t s)^2; with more than 50 classes the square alone, (1 - t s)^2, which one decomposition solves for all
+    classes and strengths (least-squares SVM: Suykens and Vandewalle 1999).
     """
-    of_round = np.where(np.stack(list(rounds)), 0.0, weights)
     if n_classes > HINGE_CLASSES:
-        for number, own in enumerate(of_round):
+        for number, own in enumerate(weights):
             solved = solve_squares(columns, codes, own, strengths, n_classes)
             yield from ((place, number, coef, intercept, "") for place, (coef, intercept) in enumerate(solved))
         return
-    rows = KernelRows(columns, of_round)
-    for found in solve_margins(rows, codes, of_round, n_classes, strengths, tol=TOLERANCE, max_steps=MAX_STEPS):
+    rows = KernelRows(columns, weights)
+    for found in solve_margins(rows, codes, weights, n_classes, strengths, tol=TOLERANCE, max_steps=MAX_STEPS):
         intercept = found.intercept - found.weights @ rows.scalings[found.number].mean
         yield found.setting, found.number, found.weights.T, intercept, found.note
 

@@ -14,7 +14,7 @@ from classify.allowed import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from classify.batches import Batches
 from classify.calibration import softmax
-from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes
+from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights, trained_classes, trained_weights
 from classify.files import empty_beside, mapped
 from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
@@ -150,11 +150,12 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Iterator[tuple[int, int, Trial]]:
         """Train all heads side by side in each round, by successive halving, stopped early on the held-out rows."""
         X, codes = begin_fit_all(heads, X, y)
-        weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
         first: list[Runner] = []
         classes = heads[0].classes_
+        own = row_weights(None, classes, codes, sample_weight)
         for number, held_out in enumerate(rounds):
-            trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
+            weights = trained_weights(heads[0].class_weight, classes, codes, own, held_out)
+            trained = trained_classes(codes, weights, len(classes))
             judge = partial(judge_scores, heads[0], labels=classes[codes[held_out]], trained=trained)
             ended: list[Runner] = []
             for runner in Training(heads, X, codes, weights, held_out).race(first, judge):

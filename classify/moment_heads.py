@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.contract import begin_fit_all, row_weights
+from classify.contract import begin_fit_all, factors_among, row_weights
 from classify.moments import Moments, class_moments
 from classify.scored import ScoredHead
 from classify.trials import Trial, judge_scores
@@ -51,12 +51,16 @@ class MomentsHead(ScoredHead):
         """Read the rows once for all settings and rounds, and try each: see `classify.trials`."""
         X, codes = begin_fit_all(heads, X, y)
         classes = heads[0].classes_
-        weights = row_weights(heads[0].class_weight, classes, codes, sample_weight)
-        for number, moments in enumerate(class_moments(X, codes, len(classes), weights, rounds)):
+        own = row_weights(None, classes, codes, sample_weight)
+        for number, moments in enumerate(class_moments(X, codes, len(classes), own, rounds)):
+            present = np.bincount(codes[~rounds[number]], minlength=len(classes)) > 0
+            factors = factors_among(heads[0].class_weight, classes, moments.counts, present)
             held_out = np.flatnonzero(rounds[number])
             size = max(TOGETHER_BYTES // (8 * len(classes) * (len(held_out) + 2 * X.shape[1])), 1)
             for first in range(0, len(heads), size):
-                some = [head._learn_weighty(moments, classes, X) for head in heads[first : first + size]]
+                some = [
+                    head._learn_weighty(moments.weighed(factors), classes, X) for head in heads[first : first + size]
+                ]
                 for setting, scores in enumerate(cls._scores_together(some, X, held_out), start=first):
                     yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]])
 

@@ -48,6 +48,10 @@ class Moments:
         """Return those of some classes, bool (C,), only."""
         return Moments(self.counts[present], self.means[present], self.variances[present], self.rounding)
 
+    def weighed(self, factors: FloatArray) -> "Moments":
+        """Return those of rows whose weights are multiplied by the factor (C,) of their class."""
+        return Moments(self.counts * factors, self.means, self.variances, self.rounding)
+
     def _cleaned(self, variance: FloatArray) -> FloatArray:
         return np.where(variance > self.rounding**2, variance, 0.0)
 

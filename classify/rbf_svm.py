@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from classify.allowed import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.contract import begin_fit_all, row_weights, trained_classes
+from classify.contract import begin_fit_all, row_weights, trained_classes, trained_weights
 from classify.coupling import couple, pair_columns
 from classify.files import empty_beside
 from classify.foreign import fit_noting_convergence
@@ -107,12 +107,13 @@ class RBFSVMHead(ScoredHead):
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round by the method that the refit on all rows will take, and try each."""
         X, codes = begin_fit_all(heads, X, y)
-        weights = row_weights(heads[0].class_weight, heads[0].classes_, codes, sample_weight)
         classes = heads[0].classes_
-        for setting, number, scores in heads[0]._fits(heads, X, codes, weights, rounds):
-            held_out = rounds[number]
-            trained = trained_classes(codes, np.where(held_out, 0.0, weights), len(classes))
-            trial = judge_scores(heads[setting], scores, classes[codes[held_out]], trained=trained)
+        own = row_weights(None, classes, codes, sample_weight)
+        weights = np.stack([trained_weights(heads[0].class_weight, classes, codes, own, each) for each in rounds])
+        for setting, number, scores in heads[0]._fits(heads, X, codes, own, weights, rounds):
+            trained = trained_classes(codes, weights[number], len(classes))
+            labels = classes[codes[rounds[number]]]
+            trial = judge_scores(heads[setting], scores, labels, trained=trained)
             if heads[setting].method_ == "exact":  # all rows, maybe, and a column for each pair of classes
                 del heads[setting].support_vectors_, heads[setting].coef_
             yield setting, number, trial
@@ -122,17 +123,23 @@ class RBFSVMHead(ScoredHead):
         heads: Sequence[Self],
         X: FloatArray,
         codes: IntArray,
+        own: FloatArray,
         weights: FloatArray,
         rounds: Sequence[BoolArray],
     ) -> Iterator[tuple[int, int, FloatArray]]:
-        """Fit the heads in every round; yield setting, round and the scores (M, C) of its held-out rows."""
+        """Fit the heads in every round; yield setting, round and the scores (M, C) of its held-out rows.
+
+        own (N,): the weights of the rows themselves; weights (R, N): those in every round, by class as well.
+        """
         X = plain(X)
-        origin, _ = centre(X, weights)
+        origin, _ = centre(X, own)
+        n_classes = int(trained_classes(codes, own, len(self.classes_)).sum())
         for head in heads:
-            head.method_ = head._choose(len(X), len(head.classes_))
+            head.method_ = head._choose(int((own > 0).sum()), n_classes)
             head.origin_ = origin.astype(working_dtype(X))
-        solve = self._exactly if self.method_ == "exact" else self._by_landmarks
-        return solve(heads, X, codes, weights, rounds)
+        if self.method_ == "exact":
+            return self._exactly(heads, X, codes, weights, rounds)
+        return self._by_landmarks(heads, X, codes, weights, rounds, own > 0)
 
     def _choose(self, n_rows: int, n_classes: int) -> str:
         if self.method != "auto":
@@ -151,13 +158,13 @@ class RBFSVMHead(ScoredHead):
         centred = working(X) - self.origin_
         distances = squared_distances(centred, centred)
         for number, held_out in enumerate(rounds):
-            trained = np.flatnonzero(~held_out)
+            trained = np.flatnonzero(weights[number] > 0)
             among, across = distances[np.ix_(trained, trained)], distances[held_out][:, trained]
-            variance = centre(X, np.where(held_out, 0.0, weights))[1]
+            variance = centre(X, weights[number])[1]
             present = np.unique(codes[trained])
             for head in heads:
                 head._scale(variance)
-            for setting, support in _fit_by_gamma(heads, among, codes[trained], weights[trained]):
+            for setting, support in _fit_by_gamma(heads, among, codes[trained], weights[number, trained]):
                 head = heads[setting]
                 head.support_vectors_ = centred[trained[support]]
                 decisions = rbf(across[:, support], head.gamma_) @ head.coef_ + head.intercept_
@@ -179,13 +186,14 @@ class RBFSVMHead(ScoredHead):
         codes: IntArray,
         weights: FloatArray,
         rounds: Sequence[BoolArray],
+        used: BoolArray,
     ) -> Iterator[tuple[int, int, FloatArray]]:
-        """Solve all strengths of one gamma, in all rounds, together."""
-        never = ~np.logical_or.reduce(list(rounds))
-        variance = centre(X, np.where(never, weights, 0.0) if never.any() else weights)[1]
+        """Solve all strengths of one gamma, in all rounds, together, by the rows that are used, bool (N,)."""
+        never, of_any = used & ~np.logical_or.reduce(list(rounds)), weights.max(axis=0)
+        variance = centre(X, np.where(never, of_any, 0.0) if never.any() else of_any)[1]
         for head in heads:
             head._scale(variance)
-        landmarks = self._landmarks(X, never)
+        landmarks = self._landmarks(X, used, never)
         columns = empty_beside(X, (len(X), len(landmarks)), working_dtype(X))  # nearly as large as X: one for all
         for gamma in dict.fromkeys(head.gamma_ for head in heads):
             settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
@@ -193,7 +201,7 @@ class RBFSVMHead(ScoredHead):
             landmark_columns(X, self.origin_, landmarks, gamma, whiten, columns)
             strengths = [heads[setting].C for setting in settings]
             for place, number, coef, intercept, note in solve_landmarks(
-                columns, codes, weights, rounds, strengths, len(self.classes_)
+                columns, codes, weights, strengths, len(self.classes_)
             ):
                 head = heads[settings[place]]
                 head.support_vectors_, head.intercept_ = landmarks, intercept.astype(columns.dtype)
@@ -205,8 +213,8 @@ class RBFSVMHead(ScoredHead):
     def _scale(self, variance: float) -> None:
         self.gamma_ = self.gamma / (variance if variance > 0 else 1.0)
 
-    def _landmarks(self, X: FloatArray, never: BoolArray) -> FloatArray:
-        rows = np.flatnonzero(never) if never.sum() >= min(self.n_landmarks, len(X) // 2) else np.arange(len(X))
+    def _landmarks(self, X: FloatArray, used: BoolArray, never: BoolArray) -> FloatArray:
+        rows = np.flatnonzero(never if never.sum() >= min(self.n_landmarks, used.sum() // 2) else used)
         order = check_random_state(self.random_state).permutation(rows)
         return np.asarray(working(X[np.sort(order[: self.n_landmarks])]) - self.origin_)
 
@@ -224,6 +232,7 @@ class RBFSVMHead(ScoredHead):
     def _solve(
         self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
     ) -> Iterator[Self]:
+        own = row_weights(None, self.classes_, codes, sample_weight)
         weights = row_weights(self.class_weight, self.classes_, codes, sample_weight)
         kept = weights > 0
         present, codes = np.unique(codes[kept], return_inverse=True)
@@ -231,8 +240,9 @@ class RBFSVMHead(ScoredHead):
             raise ValueError("Only 1 class has rows with a weight: a head needs at least two classes.")
         for head in heads:
             head.classes_ = head.classes_[present]
-        X, weights = (X, weights) if kept.all() else (plain(X)[kept], weights[kept])
-        for setting, _, _ in self._fits(heads, X, codes, weights, [np.zeros(len(codes), dtype=bool)]):
+        X = X if kept.all() else plain(X)[kept]
+        rounds = [np.zeros(len(codes), dtype=bool)]
+        for setting, _, _ in self._fits(heads, X, codes, own[kept], weights[None, kept], rounds):
             yield heads[setting]
 
 

@@ -64,6 +64,18 @@ def test_what_a_sweep_decides_for_one_setting_is_what_a_fit_with_those_epochs_gi
         agree(trial, alone, X[90:], y[90:], near=1e-4)
 
 
+def test_labels_that_are_held_out_have_no_say_in_the_weights_of_classes(agree):
+    X, y = clouds()
+    rare = np.where(
+        np.arange(120) < 90, np.where(np.arange(120) % 4 > 0, 0, y), 2
+    )  # rare in train, all there is in val
+    weights = np.where(np.arange(120) % 7 == 0, 0.0, 1.0)
+    tried = [head(class_weight="balanced")]
+    ((_, _, trial),) = MLPHead.try_grid(tried, X, rare, val_round(90, 120), weights)
+    alone = head(class_weight="balanced", **trial.decided).fit(X[:90], rare[:90], sample_weight=weights[:90])
+    agree(trial, alone, X[90:], rare[90:], near=1e-4)
+
+
 def test_folds_follow_the_first_one_and_every_pair_comes_once():
     X, y = clouds()
     heads = [head(learning_rate=rate, epochs=4) for rate in (1e-4, 1e-3, 1e-2)]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import NearestCentroid
 
@@ -98,16 +99,20 @@ def test_wrong_settings_of_a_centroid_are_refused():
         CentroidHead(shrink=-1).fit(*rows())
 
 
-@pytest.mark.parametrize("head", [CentroidHead(shrink=0.5), NaiveBayesHead(class_weight="balanced")])
-def test_folds_from_one_pass_are_the_heads_fitted_alone(head, agree):
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 0.2}])
+@pytest.mark.parametrize("head", [CentroidHead(shrink=0.5), CentroidHead(metric="cosine"), NaiveBayesHead()])
+def test_folds_from_one_pass_are_the_heads_fitted_alone(head, class_weight, agree):
     X, y = rows()
-    y = np.minimum(y, 1)
+    y = np.where(np.arange(90) < 4, 2, np.minimum(y, 1))  # a fold lacks most of the rare class, others have little else
+    weights = np.random.default_rng(1).integers(0, 3, 90).astype(float)
+    weights[:4] = 1.0
+    head = clone(head).set_params(class_weight=class_weight)
     rounds = fold_rounds(np.arange(90) % 5)
-    for _, number, trial in type(head).try_grid([head], X, y, rounds):
+    for _, number, trial in type(head).try_grid([head], X, y, rounds, weights):
         held_out = rounds[number]
-        alone = type(head)(**{**head.get_params(), **trial.decided}).fit(X[~held_out], y[~held_out])
-        near = 1e-2 if head.get_params()["class_weight"] else 1e-9
-        agree(trial, alone, X[held_out], y[held_out], near=near)
+        alone = clone(head).set_params(**trial.decided)
+        alone.fit(X[~held_out], y[~held_out], sample_weight=weights[~held_out])
+        agree(trial, alone, X[held_out], y[held_out], near=1e-8)
 
 
 def test_a_class_that_a_round_does_not_train_on_is_left_out_of_it():

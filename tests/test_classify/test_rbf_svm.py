@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_every_setting_and_fold_of_a_sweep_is_the_head_fitted_alone(method):
     assert len(agreed) == 2 * 12
     # By landmarks, the unit of the distance is the variance of all rows in folds, of the training rows in a fit.
     assert max(agreed) < (1e-3 if method == "exact" else 0.05)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("method", ["exact", "nystroem"])
+def test_rows_without_weight_and_labels_that_are_held_out_have_no_say_in_a_sweep(method, class_weight, agree):
+    X, y = clouds()
+    y = np.where(np.arange(150) < 100, np.arange(150) % 3, 2)  # val is of one class
+    weights = np.where(np.arange(150) % 5 == 0, 0.0, 1.0)
+    wrong = np.where(weights[:, None] == 0.0, X + 50.0, X)
+    wrong[100:] = X[100:]
+    fresh = partial(RBFSVMHead, method=method, n_landmarks=40, random_state=0, class_weight=class_weight)
+    ((_, _, trial),) = RBFSVMHead.try_grid([fresh()], wrong, y, val_round(100, 150), weights)
+    alone = fresh(**trial.decided).fit(wrong[:100], y[:100], sample_weight=weights[:100])
+    agree(trial, alone, X[100:], y[100:], near=1e-3)
 
 
 def test_auto_takes_nystroem_beyond_the_exact_rows_and_classes(monkeypatch):
