@@ -3,34 +3,41 @@
 Temperature scaling: p = softmax(s / T), with T > 0 the minimiser of the log loss on rows the head was not trained on.
 It changes no prediction (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
 
-Two places use it. Heads whose scores are margins or distances have a temperature of their own, without which they had
-no probabilities to speak of; a sweep fits it for every setting. Any head's probabilities can be tempered once more,
-with s = log p, by what the chosen setting said about the held-out rows: `fit_tempering` and `temper`.
+Two places use it. Heads whose scores are no log odds have a temperature of their own; a sweep fits it for every
+setting. The probabilities of others can be tempered by what the chosen setting said about the held-out rows: of their
+scores where they have some, else with s = log p (`temper_head`, `temper`).
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from classify.arrays import FloatArray, IntArray
 from classify.metrics import SMALLEST_PROBABILITY, expected_calibration_error, log_loss
 
-# exp(-7) .. exp(7): beyond a factor of a thousand the scores are noise and the optimum runs away.
-LOG_TEMPERATURE_BOUNDS = (-7.0, 7.0)
+# exp(-10) to exp(10) times the deviation of the scores: beyond, they are noise and the optimum runs away. Relative to
+# the scores, for those of naive Bayes grow with the number of columns, and those of ridge shrink with its penalty.
+LOG_TEMPERATURE_BOUNDS = (-10.0, 10.0)
 # log T is found to this; a hundredth of it is not seen in any metric.
 ACCURACY = 1e-4
 MAX_STEPS = 100
-SMALLEST_SPREAD = 1e-3
+# Scores that deviate by less than this times their size are constant but for rounding.
+ROUNDING = 16.0
 # Scores turned to float64 at a time: 1 MB, which stays in the processor's cache.
 BLOCK_NUMBERS = 2**17
 
 
 class TemperatureFit(NamedTuple):
-    """A temperature, and how sure the rows are of it: the second derivative of their summed log loss in log T."""
+    """The best temperature for some rows.
+
+    certainty: how sure they are of it, the second derivative of their summed log loss in log T. at_bound: the best one
+    lies beyond what is tried.
+    """
 
     temperature: float
     certainty: float
+    at_bound: bool = False
 
 
 # What no row says.
@@ -91,17 +98,20 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
 
         minimise  -(1 / (N + 1)) (sum_i log p_{i, y_i} + mean_ic log p_ic),     p = softmax(s / T)
 
-    The loss is convex in 1 / T: Newton's method there, halving (in log T) where a step leaves the bracket. Without
-    a row it is 1.
+    The loss is convex in 1 / T: Newton's method there, halving (in log T) where a step leaves the bracket. Scores that
+    are multiplied by a number have that times the temperature. Without a row, or where all scores are equal, it is 1.
     """
     if not len(y):
         return NO_FIT
     right, spread = _right_and_spread(scores, y)
+    if spread <= ROUNDING * np.finfo(scores.dtype).eps * float(np.abs(scores).max()):
+        return NO_FIT
     share = 1.0 + 1.0 / len(y)
-    low, high = (float(np.exp(-bound)) for bound in reversed(LOG_TEMPERATURE_BOUNDS))
-    sharpness = 1.0 / max(spread, SMALLEST_SPREAD)
+    bounds = [float(np.exp(-bound)) / spread for bound in reversed(LOG_TEMPERATURE_BOUNDS)]
+    low, high = bounds
+    wanted = 1.0 / spread
     for _ in range(MAX_STEPS):
-        sharpness = min(max(sharpness, low), high)
+        sharpness = wanted
         slope, curvature = _sharpened(scores, sharpness)
         slope = share * slope - right
         low, high = (low, sharpness) if slope > 0 else (sharpness, high)
@@ -110,8 +120,8 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
             wanted = float(np.sqrt(low * high))
         if abs(np.log(wanted / sharpness)) < ACCURACY:
             break
-        sharpness = wanted
-    return TemperatureFit(1.0 / wanted, share * curvature * wanted**2)
+    at_bound = bool(np.abs(np.log(np.array(bounds) / wanted)).min() < 10.0 * ACCURACY)
+    return TemperatureFit(1.0 / wanted, share * curvature * wanted**2, at_bound)
 
 
 def _right_and_spread(scores: FloatArray, y: IntArray) -> tuple[float, float]:
@@ -159,29 +169,52 @@ def fit_tempering(proba: FloatArray, y: IntArray) -> float:
     return fit_temperature(log_proba(proba), y)
 
 
-def temper(proba: FloatArray, temperature: float) -> FloatArray:
+def temper(proba: FloatArray, temperature: float, *, floor: float = 0.0) -> FloatArray:
     """Return p^(1 / T) / sum_c p_c^(1 / T) for every row of probabilities (N, C).
 
-    T > 1 makes them more cautious, T < 1 bolder. Zeros count as the smallest probability that log loss knows.
+    T > 1 makes them more cautious, T < 1 bolder. floor: see `log_proba`.
     """
-    return proba if temperature == 1.0 else softmax(log_proba(proba) / temperature)
+    if temperature == 1.0:
+        return proba
+    return np.asarray(softmax(log_proba(proba, floor=floor) / temperature), dtype=proba.dtype)
 
 
-def log_proba(proba: FloatArray) -> FloatArray:
-    """Return the logarithms of probabilities (N, C), zeros as the smallest that log loss knows."""
-    return np.asarray(np.log(np.maximum(proba, SMALLEST_PROBABILITY)))
+def temper_head(head: Any, X: FloatArray, proba: FloatArray, temperature: float, *, floor: float = 0.0) -> FloatArray:
+    """Return the probabilities (M, C) of a fitted head for X (M, D), given as proba, tempered by T.
+
+    Where the head has scores it is those that are tempered, softmax(s / (T temperature)): none of them was rounded to
+    zero. With a floor above 0 it is the probabilities.
+    """
+    if temperature == 1.0 or floor > 0.0 or not hasattr(head, "decision_function"):
+        return temper(proba, temperature, floor=floor)
+    scores = two_columns(head.decision_function(X)).astype(np.float64)
+    return np.asarray(softmax(scores / (temperature * head.temperature)), dtype=proba.dtype)
 
 
-def tempering_effect(y_true: IntArray, proba: FloatArray, y_pred: IntArray, temperature: float) -> dict[str, float]:
-    """Return what tempering probabilities (N, C) does to the log loss and the calibration error on codes y_true (N,).
+def log_proba(proba: FloatArray, *, floor: float = 0.0) -> FloatArray:
+    """Return the logarithms (N, C) of probabilities (N, C), float64.
+
+    A zero counts as the smallest other one of its row, or the smallest that log loss knows where that is less: a vote
+    of some hundred trees has zeros that are no certainty. With a floor above 0 nothing counts for less than that.
+    """
+    wide = np.asarray(proba, dtype=np.float64)
+    if floor > 0.0:
+        return np.asarray(np.log(np.maximum(wide, floor)))
+    least = np.where(wide > 0.0, wide, SMALLEST_PROBABILITY).min(axis=1, keepdims=True)
+    return np.asarray(np.log(np.maximum(wide, np.minimum(least, SMALLEST_PROBABILITY))))
+
+
+def tempering_effect(
+    y_true: IntArray, before: FloatArray, after: FloatArray, y_pred: IntArray, temperature: float
+) -> dict[str, float]:
+    """Return what tempering does to the log loss and calibration error of probabilities (N, C) on codes y_true (N,).
 
     Keys: temperature, log_loss_before, log_loss_after, ece_before, ece_after.
     """
-    after = temper(proba, temperature)
     return {
         "temperature": temperature,
-        "log_loss_before": log_loss(y_true, proba),
+        "log_loss_before": log_loss(y_true, before),
         "log_loss_after": log_loss(y_true, after),
-        "ece_before": expected_calibration_error(y_true, proba, y_pred),
+        "ece_before": expected_calibration_error(y_true, before, y_pred),
         "ece_after": expected_calibration_error(y_true, after, y_pred),
     }

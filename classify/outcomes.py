@@ -23,7 +23,9 @@ class Outcome:
     notes: tuple[str, ...]
     seconds: float
     tempering: float
-    """The T for `calibration.temper` that suits its probabilities of the held-out rows."""
+    """The T for `calibration.temper_head` that suits its probabilities of the held-out rows."""
+    hint: str = ""
+    """What to say if it is chosen."""
 
     def rank(self) -> tuple[float, float]:
         """Return what a sweep minimises: the most accurate first, then the lowest log loss."""
@@ -46,6 +48,7 @@ class _Joined:
     notes: dict[int, str] = field(default_factory=dict)
     temperings: dict[int, TemperatureFit] = field(default_factory=dict)
     converged: bool = True
+    hint: str = ""
 
 
 class Tally:
@@ -74,6 +77,7 @@ class Tally:
         joined.seconds += seconds
         joined.decided[number], joined.temperings[number] = trial.decided, trial.tempering
         joined.converged &= trial.converged
+        joined.hint = joined.hint or trial.hint
         if trial.note:
             joined.notes[number] = trial.note
         self.n_trials += 1
@@ -110,6 +114,7 @@ class Tally:
             tuple(joined.notes[number] for number in sorted(joined.notes)),
             joined.seconds,
             combine_temperatures([joined.temperings[number] for number in sorted(joined.temperings)]),
+            joined.hint,
         )
 
 

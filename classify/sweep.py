@@ -38,7 +38,8 @@ class SweepResult:
     """Wall time of the whole sweep and the refit."""
     grid_size: int
     tempering: float | None = None
-    """The T for `calibration.temper` that suits the chosen setting's held-out probabilities; None if not asked for."""
+    """The T for `calibration.temper_head` that suits the held-out probabilities of the chosen setting, 1 for a head
+    with a temperature of its own; None if not asked for."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the table: what did not converge, what was best at the edge of its grid."""
 
@@ -123,6 +124,8 @@ def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: P
 
 def _notes(best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
     notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(best.params, tally.grid)
+    if best.hint:
+        notes.append(best.hint)
     if stopped:
         notes.append(f"Stopped after {len(tally.outcomes)} of {len(tally.grid)} settings: the best of those is kept.")
     if not head.converged_:

@@ -23,6 +23,11 @@ from classify.contract import codes_among
 from classify.plain import plain
 from classify.sums import MetricSums
 
+AT_BOUND = (
+    "Its temperature, {:.3g}, is the end of what is tried, as where the scores say nothing of the classes of val: its "
+    "probabilities may not be well calibrated."
+)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -38,6 +43,8 @@ class Trial:
     """A sentence for the table when something was not as it should be."""
     tempering: TemperatureFit = NO_FIT
     """How to temper the probabilities; nothing to temper where `decided` has a temperature that is the best already."""
+    hint: str = ""
+    """A sentence for the table if this setting is the one that is chosen."""
 
 
 def judge_scores(
@@ -63,7 +70,8 @@ def judge_scores(
     parts = softmax_blocks(scores, fit.temperature if own else 1.0)
     sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(classes))
     if own:
-        return Trial(classes, sums, {"temperature": fit.temperature}, *_said(head))
+        hint = AT_BOUND.format(fit.temperature) if fit.at_bound else ""
+        return Trial(classes, sums, {"temperature": fit.temperature}, *_said(head), hint=hint)
     return Trial(classes, sums, {}, *_said(head), fit)
 
 

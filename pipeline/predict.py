@@ -70,7 +70,8 @@ def predict(
     """
     import numpy as np
 
-    from classify.calibration import temper
+    from classify.calibration import temper_head
+    from classify.metrics import SMALLEST_PROBABILITY
     from classify.saved import load_head
 
     with reading_run(run):
@@ -93,7 +94,9 @@ def predict(
     if report.samples:  # no head of scikit-learn takes no rows at all
         X = filled.cache.lookup(report.digests)
         codes, proba = loaded.head.predict_both(X)
-        proba = temper(proba, loaded.meta.get("tempering") or 1.0)
+        # Runs that do not name a floor tempered probabilities with this one.
+        floor = loaded.meta.get("tempering_floor", SMALLEST_PROBABILITY)
+        proba = temper_head(loaded.head, X, proba, loaded.meta.get("tempering") or 1.0, floor=floor)
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
 
 

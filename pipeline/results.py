@@ -154,6 +154,7 @@ def _head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
         "name": tried.name,
         "params": tried.result.params,
         "tempering": tried.result.tempering,
+        "tempering_floor": 0.0,
         "classes": [printable(name) for name in labelled.classes],
         "request": asdict(request),
         "spec": tried.features.resolved.spec.to_dict(),

@@ -222,7 +222,7 @@ def _attempt(
 
 def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console) -> Tried:
     """Choose on val (or K folds), refit on train+val, predict test; with what a stopped sweep had found by then."""
-    from classify.calibration import temper, tempering_effect
+    from classify.calibration import temper_head, tempering_effect
     from classify.rounds import fold_rounds, val_round
     from classify.sweep import SweepStopped, sweep
 
@@ -239,12 +239,14 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     for note in result.notes:
         console.say(f"{name}: {note}")
     started = time.perf_counter()
-    predicted, proba = result.head.predict_both(features.X[test])
+    X_test = features.X[test]
+    predicted, proba = result.head.predict_both(X_test)
     seconds = round(time.perf_counter() - started, 4)
     if result.tempering is None:
         return Tried(features, name, result, predicted, proba, None, seconds, stopped)
-    effect = tempering_effect(labelled.y[labelled.rows("test")], proba, predicted, result.tempering)
-    return Tried(features, name, result, predicted, temper(proba, result.tempering), effect, seconds, stopped)
+    tempered = temper_head(result.head, X_test, proba, result.tempering)
+    effect = tempering_effect(labelled.y[labelled.rows("test")], proba, tempered, predicted, result.tempering)
+    return Tried(features, name, result, predicted, tempered, effect, seconds, stopped)
 
 
 def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:

@@ -1,15 +1,24 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
+import classify.calibration
 from classify.calibration import (
+    NO_FIT,
+    combine_temperatures,
+    find_temperature,
     fit_temperature,
     fit_tempering,
+    log_proba,
     log_softmax,
     softmax,
     temper,
+    temper_head,
     tempering_effect,
     two_columns,
 )
+from classify.logistic import LogisticHead
+from classify.metrics import SMALLEST_PROBABILITY
 
 
 def test_softmax_of_a_toy_and_of_huge_scores():
@@ -53,7 +62,8 @@ def test_tempering_on_val_mends_overconfidence_on_test():
     y_test, proba_test = overconfident(10_000, 1)
     temperature = fit_tempering(proba_val, y_val)
     assert temperature == pytest.approx(2.5, rel=0.06)
-    effect = tempering_effect(y_test, proba_test, proba_test.argmax(axis=1), temperature)
+    after = temper(proba_test, temperature)
+    effect = tempering_effect(y_test, proba_test, after, proba_test.argmax(axis=1), temperature)
     assert effect["temperature"] == temperature
     assert effect["log_loss_after"] < 0.8 * effect["log_loss_before"]
     assert effect["ece_after"] < 0.02 < 0.1 < effect["ece_before"]
@@ -64,6 +74,69 @@ def test_tempering_is_a_power_and_changes_no_prediction():
     assert temper(proba, 2.0) == pytest.approx(np.sqrt(proba) / np.sqrt(proba).sum(axis=1, keepdims=True), abs=1e-3)
     assert np.array_equal(temper(proba, 2.0).argmax(axis=1), proba.argmax(axis=1))
     assert temper(proba, 1.0) is proba
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1.0, 1e5])
+def test_scores_in_another_unit_have_that_times_the_temperature(factor):
+    rng = np.random.default_rng(0)
+    scores, y = rng.normal(size=(400, 3)), np.arange(400) % 3
+    scores += np.eye(3)[y]
+    found, unit = find_temperature(factor * scores, y), find_temperature(scores, y)
+    assert found.temperature == pytest.approx(factor * unit.temperature, rel=1e-3)
+    assert found.certainty == pytest.approx(unit.certainty, rel=1e-3)
+    assert not found.at_bound
+
+
+def test_scores_that_say_nothing_end_at_a_bound_and_equal_ones_say_nothing():
+    scores = np.eye(2)[np.arange(400) % 2]
+    assert find_temperature(scores, 1 - np.arange(400) % 2).at_bound
+    assert find_temperature(np.full((400, 2), 0.3, np.float32), np.arange(400) % 2) == NO_FIT
+
+
+def test_the_temperature_is_the_minimum_and_the_certainty_its_curvature(monkeypatch):
+    rng = np.random.default_rng(0)
+    scores, y = 5.0 * (rng.normal(size=(300, 4)) + np.eye(4)[np.arange(300) % 4]), np.arange(300) % 4
+    monkeypatch.setattr(classify.calibration, "BLOCK_NUMBERS", 40)  # blocks of ten rows
+
+    def loss(log_temperature):
+        log_p = log_softmax(scores / np.exp(log_temperature))
+        return -(log_p[np.arange(300), y].sum() + log_p.mean())
+
+    found = find_temperature(scores, y)
+    best = minimize_scalar(loss, bounds=(0.0, 5.0), method="bounded", options={"xatol": 1e-9}).x
+    assert found.temperature == pytest.approx(np.exp(best), rel=1e-4)
+    step = 1e-3
+    second = (loss(best + step) - 2 * loss(best) + loss(best - step)) / step**2
+    assert found.certainty == pytest.approx(second, rel=1e-2)
+
+
+def test_the_temperatures_of_parts_combine_to_that_of_the_whole():
+    rng = np.random.default_rng(1)
+    scores, y = 3.0 * (rng.normal(size=(6000, 4)) + np.eye(4)[np.arange(6000) % 4]), np.arange(6000) % 4
+    part = rng.integers(0, 5, 6000)
+    fits = [find_temperature(scores[part == which], y[part == which]) for which in range(5)]
+    assert combine_temperatures(fits) == pytest.approx(fit_temperature(scores, y), rel=2e-3)
+    assert combine_temperatures([NO_FIT]) == 1.0
+
+
+def test_the_smallest_probabilities_are_not_lost_to_tempering():
+    scores = np.array([[0.0, -300.0, -200.0]])
+    assert temper(softmax(scores), 100.0) == pytest.approx(softmax(scores / 100.0))
+    assert log_proba(np.array([[0.75, 0.25, 0.0]]))[0, 2] == pytest.approx(np.log(SMALLEST_PROBABILITY))
+    assert log_proba(np.array([[1.0, 1e-30, 0.0]]))[0].tolist() == pytest.approx([0.0, np.log(1e-30), np.log(1e-30)])
+    assert log_proba(np.array([[1.0, 1e-30]]), floor=1e-7)[0, 1] == pytest.approx(np.log(1e-7))
+
+
+def test_a_head_with_scores_is_tempered_by_them_though_float32_has_rounded_to_zero():
+    X = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.2], [0.1, 1.1]], dtype=np.float32)
+    head = LogisticHead().fit(X, np.array([0, 1, 0, 1]))
+    head.coef_, head.intercept_ = np.float32(500.0) * np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+    proba = head.predict_proba(X[:2])
+    assert proba.min() == 0.0
+    expected = softmax(500.0 * X[:2].astype(np.float64) / 250.0)
+    assert temper_head(head, X[:2], proba, 250.0) == pytest.approx(expected)
+    assert temper_head(head, X[:2], proba, 250.0, floor=1e-7) == pytest.approx(temper(proba, 250.0, floor=1e-7))
+    assert temper_head(head, X[:2], proba, 1.0) is proba
 
 
 def test_tempering_lifts_zeros_a_little():

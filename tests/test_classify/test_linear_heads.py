@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from classify.lda import LDAHead
@@ -13,6 +14,7 @@ from classify.linear_svm import LinearSVMHead
 from classify.logistic import LogisticHead
 from classify.ridge import RidgeHead, leave_one_out
 from classify.rounds import fold_rounds, val_round
+from classify.rows import Rows
 
 
 def features(n=90, feature_dim=8, n_classes=3):
@@ -133,6 +135,20 @@ def test_all_settings_in_all_folds_are_each_setting_in_each_fold(heads, agree):
     for (setting, number), trial in trials.items():
         alone = clone(heads[setting]).set_params(**trial.decided).fit(X[~rounds[number]], y[~rounds[number]])
         agree(trial, alone, X[rounds[number]], y[rounds[number]], near=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (19, 8)])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.2, 1.0])
+def test_lda_without_scatter_within_classes_is_the_nearest_mean(shape, times, shrinkage):
+    """One row a class, or copies of it, which rounding tells apart."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=shape).astype(np.float32) + np.float32(0.3)
+    X, y = np.repeat(means, times, axis=0), np.repeat(np.arange(len(means)), times)
+    new = means[rng.integers(0, len(means), 200)] + 0.4 * rng.normal(size=(200, shape[1])).astype(np.float32)
+    (scaling,) = Rows(X, np.ones((1, len(X)))).scalings
+    theirs = KNeighborsClassifier(1).fit(scaling.apply(X), y).predict(scaling.apply(new))
+    assert (LDAHead(shrinkage=shrinkage).fit(X, y).predict(new) == theirs).all()
 
 
 @EVERY_HEAD
