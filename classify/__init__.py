@@ -14,7 +14,7 @@ The rooms:
     curvature lbfgs paths     what is known of the curvature; L-BFGS side by side; all strengths of a head
     newton         the same for the linear SVM
     moments moment_heads      counts, means and variances of every class and round; heads that need no more
-    neighbours     one table of nearest rows for every k, metric and fold
+    neighbours votes     one table of nearest rows for every k, metric and fold; how they vote
     networks race batches      networks trained side by side; which of them go on; rows as scaled batches
     kernels landmarks coupling      the RBF kernel; its linear problem on landmarks; pairs of classes made probabilities
     plain files    features of any kind as numpy; arrays in files without a name, as large as features

@@ -6,21 +6,21 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from classify.allowed import NOT_NEGATIVE, OPTIONAL, Allowed, Choice, Range
+from classify.allowed import NOT_NEGATIVE, OPTIONAL, POSITIVE, Allowed, Choice, Range
 from classify.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from classify.contract import begin_fit, begin_fit_all, begin_predict, row_weights
+from classify.calibration import temper
+from classify.contract import begin_fit, begin_fit_all, begin_predict, factors_among, row_weights, trained_classes
 from classify.files import empty_beside
 from classify.kernels import centre
 from classify.learned import FITTED, Array, Learned
 from classify.moments import class_moments
-from classify.neighbours import METRICS, Neighbours, find_neighbours, round_neighbours
+from classify.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
 from classify.plain import plain, working, working_dtype
 from classify.trials import Trial, judge_scores
+from classify.votes import Voters, elect
 
 # Rows that count as nothing are left out by `fit`.
 SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
-# Rows whose neighbours vote at a time: with k = 200 they are 16 MB.
-BLOCK = 2048
 
 
 def _variances(X: FloatArray, counts: FloatArray, rounds: Sequence[BoolArray]) -> list[float]:
@@ -37,7 +37,11 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     with s the cosine, or -|x - x_i|^2 / (2 V), V the variance of the training rows, summed over columns. sharpness=None
     gives every neighbour one vote. pi_c, the share of class c, is one vote's worth of prior: no class is ever
-    impossible, and equal votes go to the more frequent class. k above N means all rows.
+    impossible, and equal votes go to the more frequent class. k above N means all rows. By cosine a row of zeros has no
+    neighbour but other rows of zeros, which are all equally near: without any the prior alone decides.
+
+    Neighbours are not independent, and the share of votes is not well calibrated: probabilities are
+    p^(1 / temperature), normalised; a sweep fits the temperature on val.
 
     A row of sample weight 2 counts as two neighbours; among the k rows looked at, those count whose weights fit into k.
     A class weight multiplies votes and prior instead.
@@ -47,6 +51,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "k": Range("1 neighbour or more, a whole number", least=1.0, whole=True),
         "metric": Choice(*METRICS),
         "sharpness": OPTIONAL,
+        "temperature": POSITIVE,
     }
     common: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[Learned] = {
@@ -67,22 +72,25 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         metric: str = "cosine",
         sharpness: float | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.k = k
         self.metric = metric
         self.sharpness = sharpness
         self.class_weight = class_weight
+        self.temperature = temperature
 
     def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
         """Keep the rows of X (N, D), their labels y (N,) and weights (N,); rows without a weight are left out."""
         X, codes = begin_fit(self, X, y)
         X = plain(X)
-        counts, factors = self._weights(codes, sample_weight)
+        counts = row_weights(None, self.classes_, codes, sample_weight)
+        self.factors_ = self._factors(codes, counts, np.ones(len(codes), dtype=bool))
         kept = counts > 0
         self.rows_, self.codes_, self.counts_ = (
             (X, codes, counts) if kept.all() else (X[kept], codes[kept], counts[kept])
         )
-        self.factors_ = factors
+        self._blank = _blank(self.rows_, self.metric)
         self.origin_, self.variance_ = centre(self.rows_, self.counts_)
         self.converged_ = True
         return self
@@ -98,10 +106,12 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
         """Return what `predict` and `predict_proba` do, at the cost of one."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
-        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_)
+        blank = self._blank if hasattr(self, "_blank") else _blank(self.rows_, self.metric)  # a saved head does not say
+        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, blank)
+        voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)
         votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
-        best, proba = next(_elect([self], found, self.codes_, self.counts_, votes, np.empty_like(votes)))
-        return np.asarray(self.classes_[best]), proba
+        best, proba = next(elect([self], found, voters, _blank(X, self.metric), votes, np.empty_like(votes)))
+        return np.asarray(self.classes_[best]), temper(proba, self.temperature)
 
     @classmethod
     def try_grid(
@@ -115,63 +125,37 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Find the neighbours of all held-out rows once, and vote with them for every setting."""
         X, codes = begin_fit_all(heads, X, y)
         X = plain(X)
-        for head in heads:
-            counts, head.factors_ = head._weights(codes, sample_weight)
+        counts, classes = row_weights(None, heads[0].classes_, codes, sample_weight), heads[0].classes_
         origin, _ = centre(X, counts)
-        metrics = sorted({head.metric for head in heads})
-        tables = round_neighbours(X, rounds, max(head.k for head in heads), metrics, origin)
-        needs_variance = any(head._needs_variance for head in heads)
+        blank = {metric: _blank(X, metric) for metric in sorted({head.metric for head in heads})}
+        absent = {metric: own | (counts == 0.0) for metric, own in blank.items()}
+        tables = round_neighbours(X, rounds, max(head.k for head in heads), list(blank), origin, absent)
+        needs_variance = any(head.metric == "euclidean" and head.sharpness is not None for head in heads)
         variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
         for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
-            trained, labels = np.where(held_out, 0.0, counts), heads[0].classes_[codes[held_out]]
-            shape = int(held_out.sum()), len(heads[0].classes_)
-            there = np.bincount(codes, trained, minlength=shape[1]) > 0
-            arrays = [empty_beside(X, shape, working_dtype(X)) for _ in range(2)]
+            trained, labels = np.where(held_out, 0.0, counts), classes[codes[held_out]]
+            there = trained_classes(codes, trained, len(classes))
+            arrays = [empty_beside(X, (len(labels), len(classes)), working_dtype(X)) for _ in range(2)]
             for settings in _alike(heads):
                 chosen = [heads[setting] for setting in settings]
-                for head in chosen:
-                    head.variance_ = variance
-                elected = _elect(chosen, table[chosen[0].metric], codes, trained, *arrays)
+                metric, factors = chosen[0].metric, chosen[0]._factors(codes, trained, ~held_out)
+                voters = Voters(codes, trained, factors, variance, blank[metric])
+                elected = elect(chosen, table[metric], voters, blank[metric][held_out], *arrays)
                 for setting, head, (best, proba) in zip(settings, chosen, elected, strict=True):
-                    known, classes = (proba if there.all() else proba[:, there]), head.classes_
+                    known = proba if there.all() else proba[:, there]
                     scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
                     yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
 
-    @property
-    def _needs_variance(self) -> bool:
-        return self.metric == "euclidean" and self.sharpness is not None
+    def _factors(self, codes: IntArray, counts: FloatArray, trained: BoolArray) -> FloatArray:
+        """Return what the votes of each class are multiplied with, (C,), for the rows trained, bool (N,)."""
+        total = np.bincount(codes, counts, minlength=len(self.classes_))
+        present = np.bincount(codes[trained], minlength=len(self.classes_)) > 0
+        return factors_among(self.class_weight, self.classes_, total, present)
 
-    def _weights(self, codes: IntArray, sample_weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        """Return how often each row counts, (N,), and what the votes of each class are multiplied with, (C,)."""
-        counts = row_weights(None, self.classes_, codes, sample_weight)
-        once = np.ones(len(codes))
-        weighted = row_weights(self.class_weight, self.classes_, codes, counts)
-        factors = np.ones(len(self.classes_))
-        factors[codes[counts > 0]] = (weighted / np.where(counts > 0, counts, once))[counts > 0]
-        return counts, factors
 
-    def _prior(self, codes: IntArray, counts: FloatArray) -> FloatArray:
-        """Return one vote (C,), shared out as the classes of the rows are, whose codes and counts (N,) are given."""
-        prior = np.bincount(codes, counts, minlength=len(self.classes_)) * self.factors_
-        return np.asarray(prior / prior.sum())
-
-    def _vote(
-        self, rows: IntArray, similarity: FloatArray, begin: int, codes: IntArray, counts: FloatArray
-    ) -> FloatArray:
-        """Return the votes (B, C) of the k nearest but the `begin` nearest: rows, similarity (B, k or more)."""
-        nearest, new = similarity[:, :1], slice(begin, self.k)
-        rows, similarity = rows[:, new], similarity[:, new]
-        # What was met without a weight, or never (k above N), counts as nothing.
-        own = np.where(np.isfinite(similarity), counts.take(rows), 0.0)
-        if not _all_fit(counts):
-            own = np.minimum(own, np.maximum(self.k - (np.cumsum(own, axis=1) - own), 0.0))
-        if self.sharpness is not None:
-            unit = max(self.variance_, np.finfo(np.float64).tiny) if self._needs_variance else 1.0
-            own *= np.exp((similarity - nearest) / (self.sharpness * unit))
-        n_classes = len(self.classes_)
-        cells = codes.take(rows) + n_classes * np.arange(len(rows))[:, None]
-        votes = np.bincount(cells.ravel(), own.ravel(), minlength=len(rows) * n_classes)
-        return np.asarray(votes.reshape(len(rows), n_classes), dtype=np.float64)
+def _blank(X: FloatArray, metric: str) -> BoolArray:
+    """Return which rows of X (N, D) have no direction, (N,), where the metric needs one."""
+    return zero_rows(X) if metric == "cosine" else np.zeros(len(X), dtype=bool)
 
 
 def _alike(heads: Sequence[KNNHead]) -> list[list[int]]:
@@ -180,37 +164,3 @@ def _alike(heads: Sequence[KNNHead]) -> list[list[int]]:
     for setting in sorted(range(len(heads)), key=lambda setting: heads[setting].k):
         groups.setdefault(repr(heads[setting].get_params() | {"k": None}), []).append(setting)
     return list(groups.values())
-
-
-def _all_fit(counts: FloatArray) -> bool:
-    """Say whether any k neighbours fit into k: of rows that count (N,) once or less."""
-    return bool(counts.max() <= 1.0)
-
-
-def _elect(
-    heads: Sequence[KNNHead],
-    found: Neighbours,
-    codes: IntArray,
-    counts: FloatArray,
-    votes: FloatArray,
-    proba: FloatArray,
-) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Yield the most probable classes (M,) and the probabilities (M, C) by each of some heads, the smallest k first.
-
-    The heads differ in nothing but k. codes, counts (N,): of all rows that may be among the neighbours. Where all fit,
-    those who have voted for a smaller k need not do so again. votes, proba (M, C): arrays to work in; what is yielded
-    is `proba`, until the next.
-    """
-    prior, best = heads[0]._prior(codes, counts), np.empty(len(votes), dtype=np.int64)
-    votes[:], begin = 0.0, 0
-    for head in heads:
-        if not _all_fit(counts):
-            votes[:], begin = 0.0, 0
-        for start in range(0, len(votes), BLOCK):
-            block = slice(start, start + BLOCK)
-            votes[block] += head._vote(found.rows[block], found.similarity[block], begin, codes, counts)
-            total = votes[block] * head.factors_ + prior
-            best[block] = total.argmax(axis=1)
-            proba[block] = total / total.sum(axis=1, keepdims=True)
-        begin = head.k
-        yield best, proba

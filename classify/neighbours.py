@@ -27,6 +27,8 @@ METRICS = ("cosine", "euclidean")
 # twice or half the size are not faster by more than 5 % (10,000 x 1280 rows, two AVX-512 cores).
 SQUARE = (2048, 4096)
 FLAT = (1024, 4096)
+# Rows whose lengths are taken at a time.
+BLOCK = 4096
 # Rows whose neighbours are put in order at a time: with k = 200 they are 5 MB.
 SORTED = 1024
 # Columns of a table beyond 2 k, so that a row has room for k more and what it has by chance, however small k is.
@@ -63,11 +65,13 @@ class Table:
     Of a block only what is nearer than the k-th that a row had when its columns were last sorted out is looked at: the
     less, the more it has met. A row without so many yet, or without room for what is nearer, takes the k best of the
     block. Rows that were met go by their places in an order, (N,), which the reader of the table turns into their
-    numbers. The columns are in memory, or in a file where X is in one.
+    numbers. absent (N,): rows of X, by their numbers, that are nobody's neighbours; None for none. The columns are in
+    memory, or in a file where X is in one.
     """
 
-    def __init__(self, n_rows: int, k: int, X: FloatArray) -> None:
+    def __init__(self, n_rows: int, k: int, X: FloatArray, absent: BoolArray | None = None) -> None:
         self.k, self.room = k, 2 * k + SPARE
+        self.absent = absent if absent is not None and absent.any() else None
         self.best = torch.from_numpy(empty_beside(X, (n_rows, self.room), working_dtype(X))).fill_(-torch.inf)
         self.places = torch.from_numpy(empty_beside(X, (n_rows, self.room), np.int32)).fill_(0)
         self.filled = torch.zeros(n_rows, dtype=torch.int64)
@@ -91,6 +95,18 @@ class Table:
         self.best[here][row, slot] = near[row, column]
         self.places[here][row, slot] = (column + first).int()
         self.filled[here] += counts
+
+    def meet_present(self, here: slice, first: int, near: Tensor, others: IntArray) -> None:
+        """Let the rows `here` meet those numbered `others` (n,) that are not absent; near (B, n) stays as it is."""
+        absent = np.empty(0, dtype=np.int64) if self.absent is None else np.flatnonzero(self.absent[others])
+        if not len(absent):
+            self.meet(here, first, near)
+            return
+        columns = torch.from_numpy(absent)
+        kept = near[:, columns]
+        near[:, columns] = -torch.inf
+        self.meet(here, first, near)
+        near[:, columns] = kept
 
     def _unbounded(self, here: slice) -> bool:
         """Say whether there is a row that has fewer than k, or has not been sorted out since."""
@@ -139,10 +155,24 @@ def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
     return near.mul_(inverse[:, None])
 
 
-def find_neighbours(queries: FloatArray, X: FloatArray, k: int, metric: str, origin: FloatArray) -> Neighbours:
-    """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D)."""
+def zero_rows(X: FloatArray) -> BoolArray:
+    """Return which rows of X (N, D) have length 0, (N,): their cosine to another is not defined."""
+    found = np.empty(len(X), dtype=bool)
+    for start in range(0, len(X), BLOCK):
+        block = working(X[start : start + BLOCK])
+        found[start : start + BLOCK] = np.einsum("ij,ij->i", block, block) == 0.0
+    return found
+
+
+def find_neighbours(
+    queries: FloatArray, X: FloatArray, k: int, metric: str, origin: FloatArray, absent: BoolArray | None = None
+) -> Neighbours:
+    """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D).
+
+    absent (N,): rows that are nobody's neighbours. Where fewer than k others are left, the similarity is -inf.
+    """
     k = min(k, len(X))
-    table = Table(len(queries), k, X)
+    table = Table(len(queries), k, X, absent)
     every = np.arange(len(X))
     ours, theirs = Points(queries, origin), Points(X, origin)
     _meet({metric: table}, ours, theirs, np.arange(len(queries)), every, 0, 0, both=False)
@@ -150,24 +180,30 @@ def find_neighbours(queries: FloatArray, X: FloatArray, k: int, metric: str, ori
 
 
 def round_neighbours(
-    X: FloatArray, rounds: Sequence[BoolArray], k: int, metrics: Sequence[str], origin: FloatArray
+    X: FloatArray,
+    rounds: Sequence[BoolArray],
+    k: int,
+    metrics: Sequence[str],
+    origin: FloatArray,
+    absent: Mapping[str, BoolArray] | None = None,
 ) -> Iterator[dict[str, Neighbours]]:
     """Yield for each round the k nearest trained rows, or all, of its held-out rows, by each metric.
 
-    X (N, D), rounds: bool (N,). Rounds that hold out different rows, as folds do, share one table.
+    X (N, D), rounds: bool (N,). Rounds that hold out different rows, as folds do, share one table. absent: by metric,
+    as for `find_neighbours`.
     """
     points = Points(X, origin)
     held_out = [np.flatnonzero(each) for each in rounds]
     k = min(k, min(len(X) - len(rows) for rows in held_out))
     if sum(map(len, held_out)) > np.logical_or.reduce(list(rounds)).sum():
         for each in rounds:
-            yield from round_neighbours(X, [each], k, metrics, origin)
+            yield from round_neighbours(X, [each], k, metrics, origin, absent)
         return
     never = np.flatnonzero(~np.logical_or.reduce(list(rounds)))
     # Held-out rows have the same places in the table and in the order of all rows, where those never held out are last.
     order = np.concatenate([*held_out, never])
     starts = np.cumsum([0, *map(len, held_out)]).tolist()
-    tables = {metric: Table(starts[-1], k, X) for metric in metrics}
+    tables = {metric: Table(starts[-1], k, X, (absent or {}).get(metric)) for metric in metrics}
     for (at, one), (other_at, other) in combinations(zip(starts, held_out, strict=False), 2):
         _meet(tables, points, points, one, other, at, other_at, both=True)
     for at, rows in zip(starts, held_out, strict=False):
@@ -204,9 +240,10 @@ def _meet(
             product = _product(centred, across, memory[0]).sub_(half[:, None]).sub_(across_half)
             for metric in sorted(tables, reverse=True):  # the cosine last, which takes the place of the product
                 near = product if metric == "euclidean" else cosines(product, raw, across_raw)
-                tables[metric].meet(here, there.start, near)
+                tables[metric].meet_present(here, there.start, near, other_rows[start : start + other_size])
                 if both:
-                    tables[metric].meet(there, here.start, _turned(near, memory[1]))
+                    turned = _turned(near, memory[1])
+                    tables[metric].meet_present(there, here.start, turned, rows[begin : begin + size])
 
 
 def _as_slice(rows: IntArray) -> IntArray | slice:

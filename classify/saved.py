@@ -36,7 +36,11 @@ FORMATS = (1, 2)
 OWN_FORMAT, FOREIGN_FORMAT = FORMATS
 FOREIGN = "foreign"
 # Parameters that heads of this format did not always have, and what those without them were fitted with.
-BEFORE: Mapping[str, Mapping[str, Any]] = {"mlp": {"label_smoothing": 0.0}}
+BEFORE: Mapping[str, Mapping[str, Any]] = {
+    "mlp": {"label_smoothing": 0.0},
+    "lda": {"temperature": 1.0},
+    "knn": {"temperature": 1.0},
+}
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "scipy", "safetensors", "skops")
 
 

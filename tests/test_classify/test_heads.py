@@ -97,7 +97,7 @@ def test_an_unknown_parameter_lists_the_allowed_ones():
     with pytest.raises(UnknownHead) as refused:
         build_head("knn", neighbours=3)
     assert str(refused.value) == (
-        "The head 'knn' has no parameter 'neighbours': it takes k, metric, sharpness, class_weight."
+        "The head 'knn' has no parameter 'neighbours': it takes k, metric, sharpness, class_weight, temperature."
     )
 
 

@@ -4,8 +4,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import classify.neighbours
 from classify.knn import KNNHead
+from classify.metrics import log_loss
 from classify.neighbours import find_neighbours, round_neighbours
 from classify.rounds import fold_rounds
+from classify.saved import load_head, save_head
 
 
 def rows(n=60, seed=0, dtype=np.float64):
@@ -84,7 +86,7 @@ def test_every_setting_of_a_sweep_is_the_head_fitted_alone(agree):
     rounds = fold_rounds(np.arange(60) // 15)
     for setting, number, trial in KNNHead.try_grid([KNNHead(**one) for one in settings], X, y, rounds):
         held_out = rounds[number]
-        alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out])
+        alone = KNNHead(**settings[setting], **trial.decided).fit(X[~held_out], y[~held_out])
         agree(trial, alone, X[held_out], y[held_out])
 
 
@@ -113,7 +115,8 @@ def test_settings_tried_together_vote_as_each_alone_whatever_rows_count(heaviest
     settings = [{"k": k, "sharpness": s, "class_weight": {0: 1, 1: 2}} for k in (9, 2, 9, 30) for s in (None, 0.3)]
     held_out, tried = np.arange(60) >= 40, [KNNHead(**one) for one in settings]
     for setting, _, trial in KNNHead.try_grid(tried, X, y, [held_out], weights):
-        alone = KNNHead(**settings[setting]).fit(X[~held_out], y[~held_out], sample_weight=weights[~held_out])
+        alone = KNNHead(**settings[setting], **trial.decided)
+        alone.fit(X[~held_out], y[~held_out], sample_weight=weights[~held_out])
         agree(trial, alone, X[held_out], y[held_out])
 
 
@@ -130,6 +133,113 @@ def test_balanced_classes_get_the_same_prior_and_votes_in_proportion():
     assert KNNHead(k=4, class_weight="balanced").fit(X, y).predict_proba(X[:1]) == pytest.approx(
         np.array([[2 + 0.5, 2 + 0.5]]) / 5
     )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_temperature_is_a_power_of_the_share_of_votes(metric, dtype):
+    (X, y), new = rows(dtype=dtype), rows(20, seed=1, dtype=dtype)[0]
+    theirs = KNeighborsClassifier(9, metric=metric, algorithm="brute").fit(X, y).predict_proba(new)
+    votes = (9 * theirs + 0.5) / 10
+    head = KNNHead(k=9, metric=metric, temperature=0.4).fit(X, y)
+    assert head.predict_proba(new) == pytest.approx(votes**2.5 / (votes**2.5).sum(axis=1, keepdims=True), rel=1e-5)
+    assert (head.predict(new) == votes.argmax(axis=1)).all()
+    assert KNNHead(k=9).fit(X, y).predict_proba(new).dtype == dtype
+
+
+def test_a_sweep_finds_the_temperature_of_votes_that_are_too_cautious():
+    rng, y = np.random.default_rng(0), np.arange(600) % 3
+    X = rng.normal(size=(600, 8)) + 2.5 * np.eye(8)[y]
+    held_out = np.arange(600) >= 400
+    ((_, _, trial),) = KNNHead.try_grid([KNNHead(k=200)], X, y, [held_out])
+    fitted = KNNHead(k=200).fit(X[:400], y[:400])
+    before = log_loss(y[400:], fitted.predict_proba(X[400:]))
+    after = log_loss(y[400:], fitted.set_params(**trial.decided).predict_proba(X[400:]))
+    assert trial.decided["temperature"] < 0.6
+    assert trial.sums.loss / 200 == pytest.approx(after)
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0}])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_rows_without_weight_and_labels_that_are_held_out_have_no_say_in_a_sweep(blocks, agree, class_weight, metric):
+    X, _ = rows()
+    rng = np.random.default_rng(3)
+    y, weights = (rng.random(60) < 0.3).astype(int), np.where(rng.random(60) < 0.4, 0.0, 1.0)
+    settings = [{"k": k, "sharpness": s} for k in (3, 40) for s in (None, 0.2)]
+    heads = [KNNHead(**one, metric=metric, class_weight=class_weight) for one in settings]
+    rounds = fold_rounds(np.arange(60) // 5 % 4)
+    for setting, number, trial in KNNHead.try_grid(heads, X, y, rounds, weights):
+        held_out = rounds[number]
+        alone = KNNHead(**settings[setting], **trial.decided, metric=metric, class_weight=class_weight)
+        alone.fit(X[~held_out], y[~held_out], weights[~held_out])
+        agree(trial, alone, X[held_out], y[held_out])
+
+
+def with_zeros():
+    """Twelve rows, numbers 1, 4, 7 and 10 of which are zeros, three of class 0; some cosines are negative."""
+    X = np.random.default_rng(0).normal(size=(12, 4))
+    X[1::3] = 0.0
+    return X, np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("sharpness", [None, 0.1])
+@pytest.mark.parametrize(("k", "voting"), [(1, 1.0), (2, 2.0), (100, 4.0)])
+def test_rows_of_zeros_are_the_neighbours_of_one_another_by_their_shares(k, voting, sharpness):
+    X, y = with_zeros()
+    for order in (np.arange(12), np.arange(12)[::-1]):
+        head = KNNHead(k=k, sharpness=sharpness).fit(X[order], y[order])
+        expected = voting * np.array([3 / 4, 1 / 4]) + np.array([0.5, 0.5])
+        assert head.predict_proba(np.zeros((1, 4)))[0] == pytest.approx(expected / (voting + 1))
+
+
+def test_a_row_of_zeros_without_another_has_the_prior_alone_in_whatever_order_rows_come():
+    X, y = np.eye(4)[:, :3] + 0.1, np.array([0, 1, 1, 1])
+    for order in (slice(None), slice(None, None, -1)):
+        for sharpness in (None, 0.1):
+            head = KNNHead(k=1, sharpness=sharpness).fit(X[order], y[order])
+            assert head.predict_proba(np.zeros((2, 3))) == pytest.approx(np.array([[0.25, 0.75]] * 2))
+
+
+def test_a_row_of_zeros_is_no_neighbour_of_another(blocks):
+    X, y = with_zeros()
+    there = X.any(axis=1)
+    new = np.random.default_rng(1).normal(size=(9, 4))
+    both = KNNHead(k=6).fit(X, y), KNNHead(k=6).fit(X[there], y[there])
+    votes = [
+        7 * head.predict_proba(new) - np.bincount(labels) / len(labels)
+        for head, labels in zip(both, (y, y[there]), strict=True)
+    ]
+    assert votes[0] == pytest.approx(votes[1])
+
+
+def test_by_distance_a_row_of_zeros_is_like_any_other():
+    X, y = with_zeros()
+    theirs = KNeighborsClassifier(3, algorithm="brute").fit(X[[0, 1, 2, 3, 5]], y[[0, 1, 2, 3, 5]])
+    ours = KNNHead(k=3, metric="euclidean").fit(X[[0, 1, 2, 3, 5]], y[[0, 1, 2, 3, 5]])
+    new = np.random.default_rng(1).normal(size=(9, 4)) * 0.3
+    assert 4 * ours.predict_proba(new) - np.array([3, 2]) / 5 == pytest.approx(3 * theirs.predict_proba(new))
+
+
+def test_rows_of_zeros_are_in_a_sweep_what_they_are_in_a_fit(blocks, agree):
+    X, y = np.concatenate([with_zeros()[0]] * 3), np.random.default_rng(0).integers(0, 2, 36)
+    X[:12] += np.where(X[:12].any(axis=1), 0.1, 0.0)[:, None]
+    X[24:] *= -1.0
+    rounds = fold_rounds(np.arange(36) % 4)
+    settings = [{"k": k, "metric": metric} for k in (2, 9, 40) for metric in ("cosine", "euclidean")]
+    for setting, number, trial in KNNHead.try_grid([KNNHead(**one) for one in settings], X, y, rounds):
+        held_out = rounds[number]
+        if settings[setting]["metric"] == "euclidean":  # equal distances to equal rows are not ours to order
+            continue
+        alone = KNNHead(**settings[setting], **trial.decided).fit(X[~held_out], y[~held_out])
+        agree(trial, alone, X[held_out], y[held_out])
+
+
+def test_a_saved_head_knows_which_of_its_rows_are_zeros(tmp_path):
+    X, y = with_zeros()
+    head, new = KNNHead(k=2).fit(X, y), np.vstack([X, np.zeros((1, 4))])
+    save_head(head, tmp_path / "head", meta={})
+    assert (load_head(tmp_path / "head").head.predict_proba(new) == head.predict_proba(new)).all()
 
 
 def test_unknown_metrics_and_no_neighbours_are_refused():
