@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from classify.arrays import FloatArray, IntArray
+from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.clustered import are_own
 from classify.intervals import difference_interval, intervals
 from classify.metrics import score_by_class, score_fully
-from classify.resampling import N_RESAMPLES, Replicates, bootstrap, draw_counts
+from classify.resampling import N_RESAMPLES, bootstrap, draw_counts
 from classify.statistics import Pair, best_of, compare_pairs, compare_with_best, ranks
 
 
@@ -29,36 +30,41 @@ def compare_heads(
     y_true: IntArray,
     heads: Mapping[str, tuple[FloatArray, IntArray]],
     *,
+    units: IntArray | None = None,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compare heads {name: (proba (N, C), y_pred (N,))} on the codes y_true (N,) of the same N test images.
 
-    Raises ValueError for no head, no image, or lengths that disagree.
+    units (N,): images of a unit (a group, or copies) are no independent evidence, so intervals and tests resample
+    units. Raises ValueError for no head, no image, or lengths that disagree.
     """
     if not heads:
         raise ValueError("There is no head to compare.")
     scores = {name: score_fully(y_true, proba, y_pred) for name, (proba, y_pred) in heads.items()}
-    replicates = bootstrap(y_true, heads, draw_counts(len(y_true), n_resamples=n_resamples, seed=seed))
+    own = None if units is None or are_own(units) else np.unique(units, return_inverse=True)[1].ravel()
+    counts = draw_counts(len(y_true), units=own, n_resamples=n_resamples, seed=seed)
+    replicates = bootstrap(y_true, heads, counts)
     correct = {name: np.asarray(y_pred == y_true) for name, (_, y_pred) in heads.items()}
-    pairs, against_best = compare_pairs(correct), compare_with_best(correct)
+    pairs, against_best = compare_pairs(correct, own), compare_with_best(correct, own)
     rank = ranks(list(heads), pairs)
-    support = np.bincount(y_true)
     told = {}
     for name, (proba, y_pred) in heads.items():
-        ci = {key: list(ends) for key, ends in intervals(scores[name], replicates[name], support).items()}
+        ends = intervals(scores[name], replicates[name], y_true, y_pred, units=own)
+        ci = {key: list(limits) for key, limits in ends.items()}
         told[name] = {
             "test": {**scores[name], "accuracy_ci": ci["accuracy"], "ci": ci},
-            "by_class": score_by_class(y_true, y_pred, proba.shape[1]),
+            "by_class": score_by_class(y_true, y_pred, proba.shape[1], own),
             "rank": rank[name],
             "p_vs_best": against_best[name][0],
             "tied_with_best": against_best[name][1],
         }
-    return Comparison(best_of(correct), told, [_pair_row(pair, len(y_true), replicates) for pair in pairs])
+    return Comparison(best_of(correct), told, [_pair_row(pair, correct, own) for pair in pairs])
 
 
-def _pair_row(pair: Pair, n: int, replicates: Mapping[str, Replicates]) -> dict[str, Any]:
-    low, high = difference_interval(replicates[pair.a]["accuracy"], replicates[pair.b]["accuracy"])
+def _pair_row(pair: Pair, correct: Mapping[str, BoolArray], units: IntArray | None) -> dict[str, Any]:
+    n = len(correct[pair.a])
+    low, high = difference_interval(correct[pair.a], correct[pair.b], units)
     return {
         **asdict(pair),
         "different": pair.different,

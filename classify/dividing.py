@@ -65,11 +65,12 @@ class _Members:
 
     def classes_of(self, unit: int) -> IntArray:
         """Return the classes of a unit."""
-        return self._classes[self._starts[unit] : self._starts[unit + 1]]
+        own: IntArray = self._classes[self._starts[unit] : self._starts[unit + 1]]
+        return own
 
     def demands(self, thresholds: Sequence[float]) -> BoolArray:
         """Return whether each class must be on each side, (C, S)."""
-        return self.n_units[:, None] >= np.asarray(thresholds)
+        return np.asarray(self.n_units[:, None] >= np.asarray(thresholds), dtype=np.bool_)
 
     def on_sides(self, side: IntArray, n_sides: int) -> IntArray:
         """Return how many units each class has on each side, (C, S)."""

@@ -5,7 +5,8 @@ N samples, C classes, y_i the true class of sample i, p_ic its predicted probabi
 
 import numpy as np
 
-from classify.arrays import FloatArray, IntArray
+from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.clustered import effective_number
 
 # Log loss is infinite where the true class got probability 0; scikit-learn clips at the machine epsilon too.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
@@ -51,22 +52,37 @@ def score_fully(y_true: IntArray, proba: FloatArray, y_pred: IntArray) -> dict[s
     return found
 
 
-def score_by_class(y_true: IntArray, y_pred: IntArray, n_classes: int) -> list[dict[str, object]]:
+def score_by_class(
+    y_true: IntArray, y_pred: IntArray, n_classes: int, units: IntArray | None = None
+) -> list[dict[str, object]]:
     """Return precision, recall and support of each class, with Wilson's intervals: one dict for every class 0..C-1.
 
-    precision_c = TP_c / (TP_c + FP_c), recall_c = TP_c / (TP_c + FN_c); None, interval too, where that is 0 / 0.
+    precision_c = TP_c / (TP_c + FP_c), recall_c = TP_c / (TP_c + FN_c); None, interval too, where that is 0 / 0. units
+    (N,): images of a unit are no independent evidence, see `classify.clustered`.
     """
     hits, support, named = _counts(y_true, y_pred, n_classes)
-    return [
-        {"support": int(n), **_share("precision", int(tp), int(p)), **_share("recall", int(tp), int(n))}
-        for tp, n, p in zip(hits, support, named, strict=True)
+    right = y_true == y_pred
+    ends = [
+        (_class_interval(right, y_pred == c, units), _class_interval(right, y_true == c, units))
+        for c in range(n_classes if units is not None else 0)
     ]
+    table: list[dict[str, object]] = []
+    for c, (tp, n, p) in enumerate(zip(hits.tolist(), support.tolist(), named.tolist(), strict=True)):
+        of_precision, of_recall = ends[c] if ends else (None, None)
+        shares = _share("precision", tp, p, of_precision) | _share("recall", tp, n, of_recall)
+        table.append({"support": n, **shares})
+    return table
 
 
-def _share(name: str, part: int, whole: int) -> dict[str, object]:
+def _class_interval(right: BoolArray, rows: BoolArray, units: IntArray | None) -> tuple[float, float] | None:
+    """Return the interval of the share of right answers among some rows; None where there are none."""
+    return answers_interval(right[rows], None if units is None else units[rows]) if rows.any() else None
+
+
+def _share(name: str, part: int, whole: int, ends: tuple[float, float] | None) -> dict[str, object]:
     if whole == 0:
         return {name: None, f"{name}_ci": None}
-    return {name: part / whole, f"{name}_ci": list(accuracy_interval(part, whole))}
+    return {name: part / whole, f"{name}_ci": list(ends or accuracy_interval(part, whole))}
 
 
 def _counts(y_true: IntArray, y_pred: IntArray, n_classes: int) -> tuple[IntArray, IntArray, IntArray]:
@@ -179,8 +195,18 @@ def accuracy_interval(n_correct: int, n: int) -> tuple[float, float]:
     return share_interval(n_correct / n, n)
 
 
+def answers_interval(correct: BoolArray, units: IntArray | None = None) -> tuple[float, float]:
+    """Return the 95 % interval of the share of right answers, bool (N,), of images in units (N,), 0..U-1.
+
+    Wilson's, out of the effective number of images (`classify.clustered`); out of N where every image is its own unit.
+    """
+    return share_interval(float(np.mean(correct)), effective_number(correct, units))
+
+
 def share_interval(share: float, n: float) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of n > 0 images, which need not be a whole number."""
+    """Return Wilson's 95 % interval of a share of n >= 0 images, which need not be a whole number: 0 to 1 for none."""
+    if n == 0:
+        return 0.0, 1.0
     z2 = Z_95**2
     half = Z_95 * float(np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)))
     centre, width = share + z2 / (2 * n), 1 + z2 / n

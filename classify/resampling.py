@@ -1,7 +1,9 @@
 """How far each metric could be off: the bootstrap over test images, one resampling shared by all heads.
 
-A resample draws N of the N test images with replacement (Efron 1979), which is a count w_i for each image. Every metric
-is a smooth function of sums over images, so the B resamples of a head are one matrix product
+A resample draws N of the N test images with replacement (Efron 1979), which is a count w_i for each image. Where images
+come in units (groups, copies) it draws U of the U units, whole, so a unit's count is that of all its images (Davison
+and Hinkley 1997, section 3.8). Every metric is a smooth function of sums over images, so the B resamples of a head are
+one matrix product
 
     T (K, B) = S (K, N) counts (N, B)
 
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.arrays import AnyArray, FloatArray, IntArray
+from classify.clustered import are_own
 from classify.metrics import ECE_BINS, TOP, briers, confidence_bins, in_top, log_losses
 
 # Enough for the 2.5 % points to stand to a tenth of the width; Efron and Tibshirani 1993, section 13.3, ask for 1,000.
@@ -32,9 +35,22 @@ BLOCK = 250
 Replicates: TypeAlias = dict[str, FloatArray]
 
 
-def draw_counts(n: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> NDArray[np.uint8]:
-    """Return how often each of n images is drawn in each resample, (n, B); every column sums to n."""
+def draw_counts(
+    n: int, *, units: IntArray | None = None, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> NDArray[np.uint8]:
+    """Return how often each of n images is drawn in each resample, (n, B).
+
+    units (n,), 0..U-1: images of a unit are drawn together, U units a resample. Without units, or where every image is
+    its own, every column sums to n.
+    """
     rng = np.random.default_rng(seed)
+    if units is None or are_own(units):
+        return _draw(n, n_resamples, rng)
+    found, unit = np.unique(units, return_inverse=True)
+    return np.ascontiguousarray(_draw(len(found), n_resamples, rng)[unit.ravel()])
+
+
+def _draw(n: int, n_resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     drawn = [np.bincount(rng.integers(0, n, n), minlength=n).astype(np.uint8) for _ in range(n_resamples)]
     return np.ascontiguousarray(np.stack(drawn, axis=1))
 
@@ -82,16 +98,18 @@ class _Sums:
     def metrics(self, w: FloatArray) -> Replicates:
         """Return every metric, (B,) each."""
         support, hits, named, gaps = self.support @ w, self.hits @ w, self.named @ w, self.gaps @ w
+        n = w.sum(axis=0)
+        expected = self.gaps.sum(axis=1)[:, None] * (n / self.n)
         found = {
-            "accuracy": hits.sum(axis=0) / self.n,
+            "accuracy": hits.sum(axis=0) / n,
             "balanced_accuracy": _mean_share(hits, support),
             "macro_f1": _mean_share(2 * hits, support + named),
-            "ece": np.abs(gaps).sum(axis=0) / self.n,
-            "ece_if_calibrated": np.abs(gaps - self.gaps.sum(axis=1)[:, None]).sum(axis=0) / self.n,
-            **dict(zip(self.mean_names, self.terms @ w / self.n, strict=True)),
+            "ece": np.abs(gaps).sum(axis=0) / n,
+            "ece_if_calibrated": np.abs(gaps - expected).sum(axis=0) / n,
+            **dict(zip(self.mean_names, self.terms @ w / n, strict=True)),
         }
         if self.ranking is not None:
-            found["auc"] = self.ranking.auc(w, support)
+            found["auc"] = self.ranking.auc(w, support, n)
         return {name: values.astype(np.float64) for name, values in found.items()}
 
 
@@ -126,14 +144,13 @@ class _Ranking:
             self.below[row, ~inside] = 1 - _share_below(scores[~inside], scores[inside])
             self.whole[row] = own[inside].mean()
         self.own = _grouped(y_true, proba.shape[1], own)[self.classes]
-        self.n = n
 
-    def auc(self, w: FloatArray, support: FloatArray) -> FloatArray:
-        """Return the mean AUC of each resample (B,); a class that a resample lacks counts as in the whole."""
+    def auc(self, w: FloatArray, support: FloatArray, n: FloatArray) -> FloatArray:
+        """Return the mean AUC of each resample of n (B,) images; a class that one lacks counts as in the whole."""
         inside = support[self.classes]
-        there = (inside > 0) & (inside < self.n)
+        there = (inside > 0) & (inside < n)
         v = np.divide(self.own @ w, inside, out=np.zeros_like(inside), where=there)
-        u = np.divide(self.below @ w, self.n - inside, out=np.zeros_like(inside), where=there)
+        u = np.divide(self.below @ w, n - inside, out=np.zeros_like(inside), where=there)
         whole = self.whole[:, None]
         return np.asarray(np.where(there, np.minimum(v + u - whole, 1.0), whole).mean(axis=0))
 

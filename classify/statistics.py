@@ -1,9 +1,15 @@
 """Is one head better than another, or are they tied? Paired tests on the same test images.
 
 McNemar's exact test (McNemar 1947; Dietterich 1998, "Approximate Statistical Tests"): of the images that exactly one of
-two heads gets right, each head should get half if both are equally good. Holm's step-down correction (Holm 1979) over
-all pairs keeps the chance of even one false difference below 5 % however many heads are compared. All pairs, not only
-those with the best: which head is the best is read off the same images, so each head had its chance to be it.
+two heads gets right, each head should get half if both are equally good. Images of one unit (a group, or copies) are
+right or wrong together, so there it is the exact sign-flip test (Fisher 1935, "The Design of Experiments", section 21):
+with d_u the right answers of a minus those of b in unit u, every sign of every d_u is as likely as the other,
+
+    p = P[ |sum_u s_u d_u| >= |sum_u d_u| ],    s_u = -1 or 1 with probability 1/2 each
+
+which is McNemar's test where every d_u is -1, 0 or 1. Holm's step-down correction (Holm 1979) over all pairs keeps the
+chance of even one false difference below 5 % however many heads are compared. All pairs, not only those with the best:
+which head is the best is read off the same images, so each head had its chance to be it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +18,8 @@ from itertools import combinations
 
 import numpy as np
 
-from classify.arrays import BoolArray, FloatArray
+from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.clustered import are_own
 
 # The family-wise chance of calling equal heads different.
 SIGNIFICANCE = 0.05
@@ -28,7 +35,7 @@ class Pair:
     """Images that a alone got right."""
     only_b: int
     p: float
-    """McNemar's exact p-value."""
+    """Of `paired_test`."""
     p_holm: float
     """The same, adjusted for all pairs."""
 
@@ -45,15 +52,46 @@ class Pair:
         return self.a if self.only_a > self.only_b else self.b
 
 
-def mcnemar(correct_a: BoolArray, correct_b: BoolArray) -> float:
+def paired_test(correct_a: BoolArray, correct_b: BoolArray, units: IntArray | None = None) -> float:
     """Return the two-sided exact p-value that heads a and b are equally good, from their right answers, bool (N,) each.
 
-    With b images that only the first got right and c that only the second did: p = min(1, 2 P[Binomial(b + c, 1/2) <=
-    min(b, c)]); p = 1 where they never differ. Raises ValueError unless both have the same length.
+    McNemar's test, p = min(1, 2 P[Binomial(n_a + n_b, 1/2) <= min(n_a, n_b)]) with n_a images that only a got right and
+    n_b that only b did; with units (N,), 0..U-1, the sign-flip test over units. p = 1 where the sums are equal. Raises
+    ValueError unless all have the same length.
     """
-    if correct_a.shape != correct_b.shape:
+    n_units = len(correct_a) if units is None else len(units)
+    if correct_a.shape != correct_b.shape or n_units != len(correct_a):
         raise ValueError(f"Paired tests need the same images: got {len(correct_a)} and {len(correct_b)} answers.")
-    return _exact_p(int(np.sum(correct_a & ~correct_b)), int(np.sum(correct_b & ~correct_a)))
+    return sign_flip_p(_sums(np.stack([correct_a]), units)[0] - _sums(np.stack([correct_b]), units)[0])
+
+
+def sign_flip_p(differences: IntArray) -> float:
+    """Return P[|sum_u s_u d_u| >= |sum_u d_u|] over random signs s_u, exactly, for whole numbers d (U,).
+
+    The distribution of the sum of the d_u with positive sign, by dynamic programming over its values 0..sum |d_u|.
+    """
+    d = differences[differences != 0]
+    sizes = np.sort(np.abs(d))
+    if not len(sizes) or sizes[-1] == 1:
+        return _exact_p(int(np.sum(d > 0)), int(np.sum(d < 0)))
+    total = int(sizes.sum())
+    chance, top = np.zeros(total + 1), 0
+    chance[0] = 1.0
+    for size in sizes.tolist():
+        before = chance[: top + 1].copy()
+        top += size
+        chance[: top + 1] *= 0.5
+        chance[size : top + 1] += 0.5 * before
+    distance = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(chance[distance >= abs(int(d.sum()))].sum()))
+
+
+def _sums(right: BoolArray, units: IntArray | None) -> IntArray:
+    """Return the right answers (H, N) summed over each unit, int (H, U)."""
+    if units is None or are_own(units):
+        return right.astype(np.int64)
+    n_units = int(units.max()) + 1
+    return np.array([np.bincount(units[row], minlength=n_units) for row in right], dtype=np.int64)
 
 
 def _exact_p(only_a: int, only_b: int) -> float:
@@ -72,8 +110,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare_pairs(correct: Mapping[str, BoolArray]) -> list[Pair]:
-    """Return every pair of heads, in the order given, from their right answers, bool (N,) each.
+def compare_pairs(correct: Mapping[str, BoolArray], units: IntArray | None = None) -> list[Pair]:
+    """Return every pair of heads, in the order given, from their right answers, bool (N,) each, in units (N,).
 
     Raises ValueError unless all have the same length.
     """
@@ -84,15 +122,21 @@ def compare_pairs(correct: Mapping[str, BoolArray]) -> list[Pair]:
     right = np.array([correct[name] for name in names], dtype=np.float64)
     only = np.rint(right @ (1.0 - right).T).astype(int) if names else np.zeros((0, 0), dtype=int)
     pairs = list(combinations(range(len(names)), 2))
-    p_values = [_exact_p(int(only[i, j]), int(only[j, i])) for i, j in pairs]
+    if are_own(units):
+        p_values = [_exact_p(int(only[i, j]), int(only[j, i])) for i, j in pairs]
+    else:
+        sums = _sums(right > 0, units)
+        p_values = [sign_flip_p(sums[i] - sums[j]) for i, j in pairs]
     return [
         Pair(names[i], names[j], int(only[i, j]), int(only[j, i]), p, adjusted)
         for (i, j), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
     ]
 
 
-def compare_with_best(correct: Mapping[str, BoolArray]) -> dict[str, tuple[float, bool]]:
+def compare_with_best(correct: Mapping[str, BoolArray], units: IntArray | None = None) -> dict[str, tuple[float, bool]]:
     """Return {name: (Holm-adjusted p against the best head, tied with the best)} for right answers bool (N,) per head.
+
+    units (N,): as in `compare_pairs`.
 
     The best head has most right answers, the first named of equals; it has p 1.0 and is tied with itself. A head is
     tied when its p, adjusted for all pairs of heads, is above 0.05.
@@ -101,7 +145,7 @@ def compare_with_best(correct: Mapping[str, BoolArray]) -> dict[str, tuple[float
         return {}
     best = best_of(correct)
     adjusted = {best: 1.0}
-    for pair in compare_pairs(correct):
+    for pair in compare_pairs(correct, units):
         if best in (pair.a, pair.b):
             adjusted[pair.b if pair.a == best else pair.a] = pair.p_holm
     return {name: (adjusted[name], adjusted[name] > SIGNIFICANCE) for name in correct}

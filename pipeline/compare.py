@@ -1,17 +1,15 @@
 """Several runs side by side: heads, backbones and data sets in one comparison, paired where the test images are shared.
 
-Heads that were tested on the same images under the same labels, in whatever run, are paired: McNemar's exact test for
-all pairs, Holm's correction. Runs that split the same images in different ways (seeds) are joined by the corrected
-resampled t-test. Over different data sets there is no test, only the mean rank (Demsar 2006); other splits of the same
-images are no other data set.
+Heads that were tested on the same images under the same labels, in whatever run, are paired: an exact test for all
+pairs (McNemar's, or the sign-flip test over groups and copies), Holm's correction. Runs that split the same images in
+different ways (seeds) are joined by the corrected resampled t-test. Over different data sets there is no test, only the
+mean rank (Demsar 2006); other splits of the same images are no other data set.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,53 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.manifest import printable
+from pipeline.compared_runs import Entry, Row, Run, read_run
 from pipeline.errors import UsageError
-from pipeline.rundir import RESULTS_FILE, read_json, reading_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Row = dict[str, Any]
-METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
-ITEM_BYTES = {"float32": 4, "float16": 2}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One head of one run."""
-
-    row: Row
-    """What the table says of it."""
-    correct: NDArray[np.bool_]
-    """Right answers on the run's test images in the order of their digests, (N,)."""
-
-    @property
-    def title(self) -> str:
-        """What it is called among the heads of one test set."""
-        return f"{self.row['run']}/{self.row['features']}/{self.row['head']}"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder says: its heads, and which images it was about."""
-
-    name: str
-    data_set: str
-    entries: list[Entry]
-    test_key: str
-    """SHA-256 of the digests and labels of the test images."""
-    images_key: str
-    """SHA-256 of those of all images: runs that share it and not the test images are other splits of one data set."""
-    n_train: int
-    n_test: int
-    created: str
-    """When it was written, as text that sorts by time."""
-    doubts: list[str]
-    """What the run itself says against its numbers."""
-
 
 def compare(folders: Sequence[Path]) -> Row:
-    """Return {"runs", "heads", "pairs", "over_splits", "mean_ranks", "notes"} of run folders, ready for JSON.
+    """Return {"runs", "test_sets", "heads", "pairs", "over_splits", "mean_ranks", "notes"} of run folders, for JSON.
 
     Raises UsageError for a folder that is no run or is named twice, PipelineError for a damaged one.
     """
@@ -73,18 +33,27 @@ def compare(folders: Sequence[Path]) -> Row:
     runs = [read_run(folder, name) for folder, name in zip(folders, _run_names(folders), strict=True)]
     rows: list[Row] = []
     pairs: list[Row] = []
+    test_sets: list[Row] = []
     for number, group in enumerate(_by(runs, "test_key"), start=1):
-        found, tested = _compare_paired([entry for run in group for entry in run.entries], number)
+        coarsest = min(group, key=lambda run: len(np.unique(run.units)))  # runs of older versions know no groups
+        test_sets.append({"test_set": number, "n_test": coarsest.n_test, **_units_row(coarsest)})
+        entries = [entry for run in group for entry in run.entries]
+        found, tested = _compare_paired(entries, number, coarsest.units)
         rows += found
         pairs += tested
     return {
         "runs": [{"run": run.name, "data_set": run.data_set, "test_key": run.test_key} for run in runs],
+        "test_sets": test_sets,
         "heads": rows,
         "pairs": pairs,
         "over_splits": [row for group in _by(runs, "images_key") for row in _over_splits(group)],
         "mean_ranks": _mean_ranks(runs),
         "notes": [*_doubts(runs), *_unpaired(runs), *_unjoined(runs), *_repeated(runs)],
     }
+
+
+def _units_row(run: Run) -> Row:
+    return {"n_test_units": len(np.unique(run.units)), "test_units": "group" if run.grouped else "image"}
 
 
 def _check_folders(folders: Sequence[Path]) -> None:
@@ -112,96 +81,15 @@ def _by(runs: Iterable[Run], key: str) -> list[list[Run]]:
     return list(groups.values())
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """Read what `classify` wrote. Raises UsageError where it is no run, PipelineError where it is damaged."""
-    results = read_json(folder / RESULTS_FILE)
-    with reading_run(folder):
-        return _read_run(folder, name, results)
-
-
-def _read_run(folder: Path, name: str, results: Row) -> Run:
-    import csv
-
-    import pyarrow.parquet
-
-    columns = ["features", "head", "digest", "label", "predicted"]
-    predictions = pyarrow.parquet.read_table(folder / "predictions.parquet", columns=columns).to_pydict()
-    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
-        images = [(row["digest"], row["label"]) for row in csv.DictReader(file)]
-    answers = _answers(predictions)
-    entries, test_key = [], ""
-    for head in results["heads"]:
-        test_images, correct = answers[head["features"], head["name"]]
-        test_key = _key(test_images)
-        entries.append(Entry(_row(folder, name, results, head), correct))
-    data = results["dataset"]
-    return Run(
-        name=name,
-        data_set=printable(data["name"]),
-        entries=entries,
-        test_key=test_key,
-        images_key=_key(sorted(images)),
-        n_train=data["n_train"] + data["n_val"],
-        n_test=data["n_test"],
-        created=results["created"],
-        doubts=_doubts_of(results),
-    )
-
-
-def _doubts_of(results: Row) -> list[str]:
-    doubts = [printable(warning) for warning in results.get("warnings", [])]
-    if results.get("interrupted"):
-        doubts.append("It was interrupted, and has only the heads and settings that were finished by then.")
-    return doubts
-
-
-def _key(images: Iterable[tuple[str, str]]) -> str:
-    return sha256("\n".join(f"{digest} {label}" for digest, label in images).encode()).hexdigest()
-
-
-def _answers(
-    predictions: dict[str, list[str]],
-) -> dict[tuple[str, str], tuple[list[tuple[str, str]], NDArray[np.bool_]]]:
-    """{(features, head): ((digest, label) of its test images, sorted, and which it got right)}."""
-    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    for features, head, digest, label, predicted in zip(*predictions.values(), strict=True):
-        found.setdefault((features, head), []).append((digest, label, predicted))
-    return {
-        key: ([(d, label) for d, label, _ in sorted(rows)], np.array([x == label for _, label, x in sorted(rows)]))
-        for key, rows in found.items()
-    }
-
-
-def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
-    data, test = results["dataset"], head["test"]
-    n_images = data["n_train"] + data["n_val"] + data["n_test"]
-    place = [each["name"] for each in results["features"]].index(head["features"])
-    features, request = results["features"][place], results["config"]["requests"][place]
-    rate = features["images_per_second"]
-    head_seconds = 1000 * head["predict_seconds"] / data["n_test"]
-    return {
-        "data_set": printable(data["name"]),
-        "run": name,
-        "backbone": printable(head["backbone"]),
-        "features": printable(head["features"]),
-        "head": printable(head["name"]),
-        "params": head["params"],
-        **{metric: test[metric] for metric in METRICS},
-        "extract_seconds": features["extract_seconds"],
-        "fit_seconds": head["fit_seconds"],
-        "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),
-        "head_bytes": sum(path.stat().st_size for path in (folder / head["saved"]).rglob("*") if path.is_file()),
-        "features_bytes": n_images * features["dim"] * ITEM_BYTES[request["dtype"]],
-    }
-
-
-def _compare_paired(entries: Sequence[Entry], number: int) -> tuple[list[Row], list[Row]]:
-    """Rank the heads of one test set, best first; their rows, and the test of every pair."""
+def _compare_paired(
+    entries: Sequence[Entry], number: int, units: NDArray[np.integer[Any]]
+) -> tuple[list[Row], list[Row]]:
+    """Rank the heads of one test set of images in units (N,), best first; their rows, and the test of every pair."""
     from classify.statistics import compare_pairs, compare_with_best, ranks
 
     correct = {entry.title: entry.correct for entry in sorted(entries, key=_best_first)}
-    tests = compare_pairs(correct)
-    rank, against_best = ranks(list(correct), tests), compare_with_best(correct)
+    tests = compare_pairs(correct, units)
+    rank, against_best = ranks(list(correct), tests), compare_with_best(correct, units)
     rows = []
     for entry in sorted(entries, key=_best_first):
         p_value, tied = against_best[entry.title]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.tables import table
+from pipeline.words import test_text
 
 Row = dict[str, Any]
 FORMATS = ("text", "csv", "markdown", "json")
@@ -16,8 +17,8 @@ HEADERS = ("data set", "run", "features", "head", "rank", "test %", "95 % interv
            "log loss", "ECE", "extract s", "fit s", "predict 1,000 s", "head MB", "features MB")  # fmt: skip
 FIRST_NUMBER = 4
 FOOT = (
-    "rank: 1 + the heads that are better beyond chance on the same test images (McNemar's exact test of all pairs, "
-    "Holm, 5 %); * tied with the best.\n"
+    "rank: 1 + the heads that are better beyond chance on the same test images ({test} of all pairs, Holm, 5 %); * "
+    "tied with the best.\n"
     "predict 1,000 s: images to labels, backbone included, at the pace of the extraction."
 )
 CSV_COLUMNS = ("test_set", "data_set", "run", "backbone", "features", "head", "params", "rank", "tied_with_best",
@@ -32,7 +33,7 @@ def render(compared: Row, how: str) -> str:
         return json.dumps(compared, indent=2, allow_nan=False)
     if how == "csv":
         return _csv(compared["heads"])
-    parts = [_table(_cells(compared["heads"]), HEADERS, how, FIRST_NUMBER), FOOT]
+    parts = [_table(_cells(compared["heads"]), HEADERS, how, FIRST_NUMBER), _foot(compared)]
     if compared["over_splits"]:
         n = max(row["n_splits"] for row in compared["over_splits"])
         parts += [f"over {n} splits of the same images (corrected resampled t-test, Holm, 5 %)", _splits(compared, how)]
@@ -42,6 +43,11 @@ def render(compared: Row, how: str) -> str:
         parts += [f"mean rank by accuracy over {n} data sets", _table(rows, ("features", "head", "mean rank"), how, 2)]
     notes = compared["notes"] if how == "text" else map(_escaped, compared["notes"])
     return "\n\n".join([*parts, *notes])
+
+
+def _foot(compared: Row) -> str:
+    tests = list(dict.fromkeys(test_text(each) for each in compared["test_sets"]))
+    return FOOT.format(test=" or ".join(tests))
 
 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:

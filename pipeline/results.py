@@ -41,7 +41,8 @@ def summarise(
 
     truth = labelled.y[labelled.rows("test")]
     tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
-    compared = compare_heads(truth, {t.folder_name: (t.proba, t.predicted) for t in tried}, seed=plan.seed)
+    predicted = {t.folder_name: (t.proba, t.predicted) for t in tried}
+    compared = compare_heads(truth, predicted, units=test_units(labelled), seed=plan.seed)
     heads: list[dict[str, Any]] = []
     for t in tried:
         heads.append({
@@ -68,15 +69,29 @@ def summarise(
             "name": printable(manifest.root.resolve().name),
             "classes": [printable(name) for name in labelled.classes],
             **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
+            **describe_units(labelled),
             "skipped": len(labelled.refusals),
         },
         "features": [_feature_row(each) for each in features],
         "heads": heads,
         "pairs": compared.pairs,
-        "transfer": judge_transfer(_chosen(tried, truth)),
+        "transfer": judge_transfer(_chosen(tried, truth), test_units(labelled)),
         "failed": [],
         "interrupted": False,
     }
+
+
+def test_units(labelled: Labelled) -> NDArray[np.integer[Any]]:
+    """The unit (n_test,) of each test image: copies and images of a group share one."""
+    return labelled.units[labelled.rows("test")]
+
+
+def describe_units(labelled: Labelled) -> dict[str, Any]:
+    """How many units the test images are, and whether groups make them or copies alone."""
+    import numpy as np
+
+    grouped = any(labelled.samples[i].group for i in labelled.rows("test"))
+    return {"n_test_units": len(np.unique(test_units(labelled))), "test_units": "group" if grouped else "image"}
 
 
 def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
@@ -134,8 +149,8 @@ def write_run(
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
     write_csv(
         folder / "splits.csv",
-        ("path", "label", "split", "digest"),
-        ((sample.name, sample.label, str(split), bytes(digest).hex()) for sample, digest, split in rows),
+        ("path", "label", "split", "digest", "group"),
+        ((sample.name, sample.label, str(split), bytes(digest).hex(), sample.group) for sample, digest, split in rows),
     )
     write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
     write_predictions(folder / "predictions.parquet", tried, labelled)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from extract.report import ExtractReport, Filled
 from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.errors import PipelineError
+from pipeline.join import groups_of
 from pipeline.words import there_are
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Candidate:
 
     logme, h_score (shrunk), leep, nce: see `classify.transferability`. ridge, knn: leave-one-out accuracy.
     images_per_second: as extracted here. full_seconds, full_bytes: all images, from nothing.
-    rank: mean rank over the measures that all candidates have. p_vs_best: McNemar's test of the ridge's answers.
+    rank: mean rank over the measures that all candidates have. p_vs_best: of the ridge's answers, by
+    `classify.statistics.paired_test`.
     """
 
     backbone: str
@@ -91,6 +93,8 @@ def select(
     settings: Settings | None = None,
 ) -> Selection:
     """Extract a subsample with every backbone, measure, rank and advise. Raises PipelineError, or as `extract` does."""
+    from classify.units import units_of
+
     sample = subsample(manifest, n_sample, seed=seed)
     reports = [_extract(FeatureRequest(name, size=size), sample, console, cache_root, settings) for name in backbones]
     n_asked = len(set(sample.samples))
@@ -98,7 +102,8 @@ def select(
     if len(common) < n_asked:
         console.say(f"{there_are(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
     measured = [_measure(report, common, len(manifest)) for report in reports]
-    candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured])
+    units = units_of(np.stack(list(common.values())), groups_of(list(common)))
+    candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
     return Selection(images, len(manifest), len(common), seed, size, candidates, advise(candidates, len(manifest)))
 
 
@@ -217,8 +222,10 @@ def _rate(filled: Filled) -> float:
     return sum(int(record["n"]) for record in records) / max(seconds, 1e-3)
 
 
-def _ranked(found: Sequence[Candidate], correct: Sequence[NDArray[np.bool_]]) -> tuple[Candidate, ...]:
-    from classify.statistics import mcnemar
+def _ranked(
+    found: Sequence[Candidate], correct: Sequence[NDArray[np.bool_]], units: NDArray[np.integer[Any]]
+) -> tuple[Candidate, ...]:
+    from classify.statistics import paired_test
 
     votes = [name for name in MEASURES if all(getattr(each, name) is not None for each in found)]
     ranks = [
@@ -227,4 +234,4 @@ def _ranked(found: Sequence[Candidate], correct: Sequence[NDArray[np.bool_]]) ->
     ]
     order = sorted(range(len(found)), key=lambda i: (ranks[i], -found[i].ridge))
     best = correct[order[0]]
-    return tuple(replace(found[i], rank=ranks[i], p_vs_best=mcnemar(correct[i], best)) for i in order)
+    return tuple(replace(found[i], rank=ranks[i], p_vs_best=paired_test(correct[i], best, units)) for i in order)

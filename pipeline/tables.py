@@ -11,7 +11,7 @@ from extract.digests import Refusal
 from extract.manifest import printable
 from extract.report import ExtractReport, Filled
 from pipeline.predict import Predictions
-from pipeline.words import there_are
+from pipeline.words import test_text, there_are, units_text
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
 MAX_REFUSALS_SHOWN = 10
@@ -54,7 +54,9 @@ def leaderboard_text(results: dict[str, Any]) -> str:
         f"{data['name']}: {len(data['classes'])} classes, {data['n_train']:,} train, {data['n_val']:,} val, "
         f"{data['n_test']:,} test"
     )
-    foot = "* not significantly worse than the best (McNemar's exact test of all pairs, Holm's correction, 5 %)"
+    foot = f"* not significantly worse than the best ({test_text(data)} of all pairs, Holm's correction, 5 %)"
+    if units := units_text(data):
+        foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
 
 

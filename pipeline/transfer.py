@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,18 +19,19 @@ class Chosen(NamedTuple):
     correct: NDArray[np.bool_]
 
 
-def judge_transfer(chosen: Mapping[str, Chosen]) -> list[str]:
+def judge_transfer(chosen: Mapping[str, Chosen], units: NDArray[np.integer[Any]] | None = None) -> list[str]:
     """A sentence for every set of features but the pixels, by name; none where the pixels are not among them.
 
-    Heads are compared on the same test images by McNemar's exact test, Holm-corrected over the backbones.
+    Heads are compared on the same test images, in units (N,), by `classify.statistics.paired_test`, Holm-corrected over
+    the backbones.
     """
-    from classify.statistics import SIGNIFICANCE, holm, mcnemar
+    from classify.statistics import SIGNIFICANCE, holm, paired_test
 
     if PIXELS not in chosen:
         return []
     others = [name for name in chosen if name != PIXELS]
     pixels = chosen[PIXELS]
-    p_values = holm([mcnemar(chosen[name].correct, pixels.correct) for name in others])
+    p_values = holm([paired_test(chosen[name].correct, pixels.correct, units) for name in others])
     return [
         _sentence(name, chosen[name], pixels, p, p <= SIGNIFICANCE) for name, p in zip(others, p_values, strict=True)
     ]

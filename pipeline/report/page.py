@@ -21,6 +21,7 @@ from pipeline.report.scoreboard import scoreboard
 from pipeline.report.thumbnails import contact_sheet, data_uri, read_thumbnails
 from pipeline.report.tsne import LEAST_POINTS, tsne_beside
 from pipeline.rundir import REPORT_FILE, writing_file
+from pipeline.words import test_text, units_text
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112
@@ -174,7 +175,7 @@ def _fill_template(page: Page) -> str:
         chosen=record.chosen,
         close_up=bool(page.heads),
         links=[link for link in LINKS if present.get(link[0], True)],
-        test_name="McNemar's exact test, Holm's correction, 5 %",
+        test_name=f"{test_text(data)}, Holm's correction, 5 %",
         table=scoreboard(record),
         sweeps=sweeps,
         learning=learning_caption(record) if learning else None,
@@ -213,9 +214,11 @@ def _source(name: str) -> str:
 def _facts(data: Mapping[str, Any], created: str) -> str:
     n_classes = len(data["classes"])
     refused = f", {data['skipped']:,} refused" if data["skipped"] else ""
+    units = units_text(data)
+    by_units = f", intervals and tests by {units}" if units else ""
     return (
         f"{n_classes:,} classes; {data['n_train']:,} train, {data['n_val']:,} val and {data['n_test']:,} test images"
-        f"{refused}; {created.replace('T', ' ').replace('Z', ' UTC')}"
+        f"{by_units}{refused}; {created.replace('T', ' ').replace('Z', ' UTC')}"
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from classify.comparison import compare_heads
 from classify.metrics import score_fully
-from classify.statistics import mcnemar
+from classify.statistics import paired_test
 
 
 def head(y, n_wrong, seed, n_classes=6):
@@ -49,7 +49,7 @@ def test_ties_follow_from_the_tests_of_all_pairs(compared):
         ("poor", "good"), ("poor", "fine"), ("good", "fine"),
     ]  # fmt: skip
     first = compared.pairs[0]
-    assert first["p"] == mcnemar(HEADS["poor"][1] == Y, HEADS["good"][1] == Y)
+    assert first["p"] == paired_test(HEADS["poor"][1] == Y, HEADS["good"][1] == Y)
     assert first["difference"] == pytest.approx(-70 / 300)
     low, high = first["difference_ci"]
     assert low < -70 / 300 < high < 0
@@ -68,3 +68,38 @@ def test_a_head_alone_is_the_best_and_has_no_pair():
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="no head"):
         compare_heads(Y, {})
+
+
+def test_where_every_image_is_a_unit_of_its_own_all_numbers_are_those_without_units():
+    alone = compare_heads(Y, HEADS, n_resamples=50)
+    assert compare_heads(Y, HEADS, units=np.random.default_rng(0).permutation(300), n_resamples=50) == alone
+
+
+def test_copies_of_test_images_are_no_further_evidence():
+    """Every image six times: intervals and tests are about those of the images once, not sqrt(6) times narrower."""
+    rows = np.tile(np.arange(300), 6)
+    heads = {name: (proba[rows], predicted[rows]) for name, (proba, predicted) in HEADS.items()}
+    once = compare_heads(Y, HEADS, n_resamples=400)
+    fooled = compare_heads(Y[rows], heads, n_resamples=400)
+    tied = compare_heads(Y[rows], heads, units=rows, n_resamples=400)
+    for name in HEADS:
+        for key, (low, high) in once.heads[name]["test"]["ci"].items():
+            ends = tied.heads[name]["test"]["ci"][key]
+            assert ends[1] - ends[0] == pytest.approx(high - low, rel=0.12)
+            narrow = fooled.heads[name]["test"]["ci"][key]
+            assert key == "ece" or narrow[1] - narrow[0] < 0.6 * (high - low)
+        for mine, theirs in zip(tied.heads[name]["by_class"], once.heads[name]["by_class"], strict=True):
+            assert mine["recall_ci"] == pytest.approx(theirs["recall_ci"], abs=0.02)
+            assert mine["precision_ci"] == pytest.approx(theirs["precision_ci"], abs=0.02)
+    for mine, theirs in zip(tied.pairs, once.pairs, strict=True):
+        assert mine["p"] == pytest.approx(theirs["p"], rel=1e-9)
+        assert mine["difference_ci"] == pytest.approx(theirs["difference_ci"], abs=0.005)
+
+
+def test_of_a_single_group_nothing_is_known():
+    found = compare_heads(Y, HEADS, units=np.zeros(300, dtype=int), n_resamples=50)
+    test = found.heads["good"]["test"]
+    assert test["ci"]["accuracy"] == test["ci"]["auc"] == test["ci"]["ece"] == [0.0, 1.0]
+    assert test["ci"]["brier"] == [0.0, 2.0]
+    assert all(pair["p"] == 1.0 and pair["difference_ci"] == [-1.0, 1.0] for pair in found.pairs)
+    json.dumps([found.heads, found.pairs], allow_nan=False)

@@ -27,10 +27,22 @@ def test_every_resample_draws_as_many_images_as_there_are():
     assert np.array_equal(counts, draw_counts(300, n_resamples=70, seed=3))
 
 
+def test_units_are_drawn_whole_and_images_of_their_own_as_without_units():
+    units = np.repeat(np.arange(30), np.arange(1, 31))
+    counts = draw_counts(len(units), units=units, n_resamples=70, seed=3)
+    assert all(len(np.unique(counts[units == unit], axis=0)) == 1 for unit in range(30))
+    firsts = np.flatnonzero(np.diff(units, prepend=-1))
+    assert set(counts[firsts].sum(axis=0).tolist()) == {30}
+    own = np.random.default_rng(0).permutation(300)
+    assert np.array_equal(draw_counts(300, units=own, seed=3), draw_counts(300, seed=3))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("n_classes", [2, 3, 9])
-def test_each_replicate_is_the_metric_of_the_images_drawn(n_classes):
+def test_each_replicate_is_the_metric_of_the_images_drawn(n_classes, grouped):
     y, proba, predicted = drawn(400, n_classes)
-    counts = draw_counts(400, n_resamples=30)
+    units = np.random.default_rng(1).integers(0, 150, 400) if grouped else None
+    counts = draw_counts(400, units=units, n_resamples=30)
     found = bootstrap(y, {"head": (proba, predicted)}, counts)["head"]
     for column in range(30):
         rows = np.repeat(np.arange(400), counts[:, column])

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,9 +14,10 @@ from classify.statistics import (
     compare_pairs,
     compare_with_best,
     holm,
-    mcnemar,
     mean_difference,
+    paired_test,
     ranks,
+    sign_flip_p,
 )
 
 
@@ -26,7 +29,7 @@ def answers(only_a, only_b, both=5):
 
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_mcnemar_is_the_exact_test_of_statsmodels_and_scipy(only_a, only_b):
-    p = mcnemar(*answers(only_a, only_b))
+    p = paired_test(*answers(only_a, only_b))
     assert p == pytest.approx(referee([[5, only_a], [only_b, 0]], exact=True).pvalue)
     if only_a + only_b:
         assert p == pytest.approx(binomtest(only_a, only_a + only_b, 0.5).pvalue)
@@ -34,7 +37,46 @@ def test_mcnemar_is_the_exact_test_of_statsmodels_and_scipy(only_a, only_b):
 
 def test_a_toy_worked_by_hand():
     # Five images only the first gets right: 2 * (1/2)^5.
-    assert mcnemar(*answers(5, 0)) == pytest.approx(1 / 16)
+    assert paired_test(*answers(5, 0)) == pytest.approx(1 / 16)
+
+
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_the_sign_flip_test_counts_all_assignments_of_signs(differences):
+    d = np.array(differences, dtype=int)
+    sums = [abs(np.dot(signs, d)) for signs in product((-1, 1), repeat=len(d))]
+    assert sign_flip_p(d) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum())), rel=1e-12)
+
+
+def test_a_sign_flip_test_worked_by_hand():
+    # 3 + 2 + 1 = 6 is reached by +++ and --- alone, of eight; 3 + 2 - 1 = 4 or more by those and by ++- and --+.
+    assert sign_flip_p(np.array([3, 2, 1])) == pytest.approx(2 / 8)
+    assert sign_flip_p(np.array([3, 2, -1])) == pytest.approx(4 / 8)
+    assert sign_flip_p(np.array([0, 0])) == 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_where_every_image_is_a_unit_of_its_own_the_test_is_mcnemars_to_the_bit(seed):
+    rng = np.random.default_rng(seed)
+    heads = {name: rng.uniform(size=80) < share for name, share in (("a", 0.8), ("b", 0.7), ("c", 0.75))}
+    own = rng.permutation(80)
+    assert compare_pairs(heads, own) == compare_pairs(heads)
+    assert compare_with_best(heads, own) == compare_with_best(heads)
+    # Two images of a unit, of which the heads agree on one, are as good as one.
+    doubled = {name: np.concatenate([right, np.ones(80, dtype=bool)]) for name, right in heads.items()}
+    pairs = zip(compare_pairs(doubled, np.tile(own, 2)), compare_pairs(heads), strict=True)
+    assert all((one.p, one.only_a) == (other.p, other.only_a) for one, other in pairs)
+
+
+def test_images_of_one_unit_are_one_piece_of_evidence():
+    # a is right on three whole groups where b is not: as far from chance as three coins that fall alike, not 30.
+    a, b, units = np.ones(60, dtype=bool), np.arange(60) >= 30, np.arange(60) // 10
+    assert paired_test(a, b) < 1e-8
+    assert paired_test(a, b, units) == pytest.approx(2 / 2**3)
+    pair, *_ = compare_pairs({"a": a, "b": b}, units)
+    assert (pair.only_a, pair.p, pair.different) == (30, pytest.approx(0.25), False)
+    with pytest.raises(ValueError, match="the same images"):
+        paired_test(a, b, units[:5])
 
 
 def by_hand(flipped_wrong, n=200):
@@ -78,7 +120,7 @@ def test_a_rank_counts_the_heads_that_are_better_beyond_chance():
 
 def test_answers_to_other_images_are_refused():
     with pytest.raises(ValueError, match="the same images"):
-        mcnemar(np.array([True]), np.array([True, False]))
+        paired_test(np.array([True]), np.array([True, False]))
     with pytest.raises(ValueError, match="got answers of different number, a 1, b 2"):
         compare_pairs({"a": np.array([True]), "b": np.array([True, False])})
 
@@ -97,7 +139,7 @@ def test_the_best_is_tied_with_itself_and_with_what_cannot_be_told_apart():
     found = compare_with_best({"far": far, "close": close, "best": best})
     assert found["best"] == (1.0, True)
     assert found["close"] == (1.0, True)
-    assert found["far"][0] == pytest.approx(3 * mcnemar(best, far))
+    assert found["far"][0] == pytest.approx(3 * paired_test(best, far))
     assert found["far"][1] is False
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
+from classify.metrics import answers_interval
 from extract.manifest import read_images
 from extract.memo import Memo
 from extract.request import FeatureRequest
+from pipeline.cli import DONE, run
 from pipeline.join import label_samples
 from pipeline.run import ClassifyPlan, assign_cv_folds
+from pipeline.tables import leaderboard_text
 
 
 def write_manifest(images: Path, rows: list[tuple[str, str, str]], name: str = "list.csv") -> Path:
@@ -54,3 +60,69 @@ def test_copies_without_a_group_and_in_another_group_share_the_fold_and_the_side
             n_shared += names[row] in fold_of
             assert not names[row] or fold_of.setdefault(names[row], fold) == fold
     assert n_shared > 20
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, digits_folder, filled_cache) -> Path:
+    """Runs `plain` on 90 digits and `grouped` on the same in twelve groups, and `half` of its heads alone."""
+    root = tmp_path_factory.mktemp("grouped")
+    images = Path(shutil.copytree(digits_folder, root / "digits"))
+    manifest = write_manifest(images, grouped_rows(images))
+    for name, place, heads in (
+        ("plain", digits_folder, "ridge,centroid"), ("grouped", manifest, "ridge,centroid"), ("half", manifest, "knn"),
+    ):  # fmt: skip
+        command = ["classify", str(place), "--cache", str(filled_cache), "--heads", heads, "--quiet", "--seed", "3"]
+        assert run([*command, "--out", str(root / name)]) == DONE
+    return root
+
+
+def test_results_tables_and_pages_say_that_groups_are_resampled(runs):
+    results = {name: json.loads((runs / name / "results.json").read_text()) for name in ("plain", "grouped")}
+    data = results["grouped"]["dataset"]
+    with (runs / "grouped" / "splits.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert data["n_test_units"] == len({row["group"] for row in rows}) < data["n_test"]
+    said = f"intervals and tests by {data['n_test_units']} groups"
+    assert said in leaderboard_text(results["grouped"])
+    assert f"(sign-flip test over {data['n_test_units']} groups of all pairs" in leaderboard_text(results["grouped"])
+    assert said in (runs / "grouped" / "report.html").read_text()
+    assert results["plain"]["dataset"]["n_test_units"] == results["plain"]["dataset"]["n_test"]
+    assert "intervals and tests" not in leaderboard_text(results["plain"])
+    assert "(McNemar's exact test of all pairs" in leaderboard_text(results["plain"])
+
+
+def test_accuracy_has_the_interval_of_its_groups(runs):
+    results = json.loads((runs / "grouped" / "results.json").read_text())
+    with (runs / "grouped" / "splits.csv").open() as file:
+        group_of = {row["digest"]: row["group"] for row in csv.DictReader(file)}
+    rows = pyarrow.parquet.read_table(runs / "grouped" / "predictions.parquet").to_pylist()
+    for head in results["heads"]:
+        own = [row for row in rows if row["head"] == head["name"]]
+        units = np.unique([group_of[row["digest"]] for row in own], return_inverse=True)[1]
+        right = np.array([row["label"] == row["predicted"] for row in own])
+        assert head["test"]["accuracy_ci"] == pytest.approx(list(answers_interval(right, units)))
+
+
+def test_runs_on_the_same_groups_are_compared_by_groups(runs, capsys):
+    assert run(["compare", str(runs / "grouped"), str(runs / "half"), "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    (test_set,) = found["test_sets"]
+    assert (test_set["test_units"], test_set["n_test"] > test_set["n_test_units"]) == ("group", True)
+    (pair,) = [p for p in found["pairs"] if not {"ridge", "centroid"} - {p[k].split("/")[-1] for k in "ab"}]
+    (own,) = json.loads((runs / "grouped" / "results.json").read_text())["pairs"]
+    assert pair["p"] == own["p"]
+    assert run(["compare", str(runs / "grouped"), str(runs / "plain")]) == DONE
+    text = capsys.readouterr().out
+    assert f"sign-flip test over {test_set['n_test_units']} groups or McNemar's exact test of all pairs" in text
+
+
+def test_a_run_of_a_version_that_wrote_no_groups_is_compared_by_images(runs, tmp_path, capsys):
+    old = Path(shutil.copytree(runs / "plain", tmp_path / "old"))
+    lines = (old / "splits.csv").read_text().splitlines()
+    (old / "splits.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    results = json.loads((old / "results.json").read_text())
+    del results["dataset"]["n_test_units"], results["dataset"]["test_units"]
+    (old / "results.json").write_text(json.dumps(results))
+    assert run(["compare", str(old), str(runs / "plain")]) == DONE
+    assert "McNemar's exact test of all pairs" in capsys.readouterr().out
+    assert "McNemar's exact test" in leaderboard_text(results)
