@@ -96,8 +96,10 @@ def forecast(n: FloatArray, accuracy: FloatArray, *, n_more: int, seed: int = 0)
     return Forecast(n_more, expected, min(float(low), expected), min(1.0, max(float(high), expected)), gain)
 
 
-def mean_interval(accuracy: FloatArray, n_test: int) -> tuple[float, float]:
+def mean_interval(accuracy: FloatArray, n_test: float) -> tuple[float, float]:
     """Return the 95 % interval of the mean of accuracies (R,) from R draws of the labels, on one test set of n_test.
+
+    n_test need not be whole: of images in groups it is their effective number (`classify.clustered`).
 
     Two things are uncertain: which labels were drawn, and which images are in the test set. Wilson's interval [l, u] of
     the mean m says the second alone, and all of it for a single draw; Student's t over the draws, of deviation s, says

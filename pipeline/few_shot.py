@@ -25,7 +25,8 @@ def check_shots(labelled: Labelled, shots: Sequence[int], repeats: int, *, seed:
     """Raise BadLabels where train is too small to draw from, before any head is fitted."""
     from classify.shots import draw_shots
 
-    draw_shots(labelled.y[labelled.rows("train")], shots, repeats, seed=seed)
+    train = labelled.rows("train")
+    draw_shots(labelled.y[train], shots, repeats, units=labelled.units[train], seed=seed)
 
 
 def few_shot(
@@ -40,16 +41,16 @@ def few_shot(
 ) -> dict[str, list[Row]]:
     """Return {"shots": rows, "doubling": rows} of results.json; heads: those of results.json, already tested.
 
-    A row of shots: features, head, shots (labels per class), n_train, repeats, mean, low, high (test accuracy); the
-    last of each head is the head on all labels. A row of doubling: features, head, n_now, n_doubled, now, expected,
-    low, high, gain. Every head sees the same samples; one that cannot learn from so few is left out with a word. Raises
-    BadLabels where train is too small to draw from.
+    A row of shots: features, head, shots (labels per class), n_train, n_chosen (labels that its setting is chosen on),
+    repeats, mean, low, high (test accuracy); the last of each head is the head on all labels. A row of doubling:
+    features, head, n_now, n_doubled, now, expected, low, high, gain. Every head sees the same samples; one that cannot
+    learn from so few is left out with a word. Raises BadLabels where train is too small to draw from.
     """
     from classify.errors import HeadFailed
     from classify.shots import draw_shots, try_shots
 
     train, test = labelled.rows("train"), labelled.rows("test")
-    nested = draw_shots(labelled.y[train], shots, repeats, seed=seed)
+    nested = draw_shots(labelled.y[train], shots, repeats, units=labelled.units[train], seed=seed)
     drawn = [[_of_all(sample, train) for sample in samples] for samples in nested]
     left_out = sorted(set(shots) - {sample.shots for sample in drawn[0]})
     if left_out:
@@ -60,17 +61,16 @@ def few_shot(
     for head in heads:
         X = X_of[head["features"]]
         progress = partial(console.sweeping, f"{head['name']}, few labels")
+        learn = partial(try_shots, head["name"], X, labelled.y, X[test], labelled.y[test], drawn)
         try:
-            accuracy = try_shots(
-                head["name"], X, labelled.y, X[test], labelled.y[test], drawn, seed=seed, progress=progress
-            )
+            right = learn(units=labelled.units, seed=seed, progress=progress)
         except HeadFailed as error:
             console.say(f"{head['name']} has no curve of few labels: {error}")
             continue
         named = {"features": head["features"], "head": head["name"]}
-        found["shots"] += [named | row for row in _points(accuracy, drawn[0], len(test))]
+        found["shots"] += [named | row for row in _points(right, drawn[0], labelled.units[test])]
         found["shots"].append(named | _all_labels(head, n_all, len(labelled.classes)))
-        found["doubling"] += [named | row for row in _doubling(accuracy, drawn[0], head, n_all)]
+        found["doubling"] += [named | row for row in _doubling(right.mean(axis=2), drawn[0], head, n_all)]
     return found
 
 
@@ -79,14 +79,17 @@ def _of_all(sample: Shots, train: NDArray[np.int64]) -> Shots:
     return replace(sample, rows=train[sample.rows], chosen_on=train[sample.chosen_on])
 
 
-def _points(accuracy: NDArray[Any], samples: Sequence[Shots], n_test: int) -> list[Row]:
+def _points(right: NDArray[np.bool_], samples: Sequence[Shots], units: NDArray[np.integer[Any]]) -> list[Row]:
+    """A row for each number of shots of right answers (R, K, M) on test images in units (M,)."""
+    from classify.clustered import effective_number
     from classify.learning_curve import mean_interval
 
     rows = []
-    for sample, column in zip(samples, accuracy.T, strict=True):
-        low, high = mean_interval(column, n_test)
-        counted = {"shots": sample.shots, "n_train": len(sample.rows), "repeats": len(column)}
-        rows.append(counted | {"mean": float(column.mean()), "low": low, "high": high})
+    for k, sample in enumerate(samples):
+        accuracy = right[:, k].mean(axis=1)
+        low, high = mean_interval(accuracy, effective_number(right[:, k].mean(axis=0), units))
+        counted = {"shots": sample.shots, "n_train": len(sample.rows), "n_chosen": len(sample.chosen_on)}
+        rows.append(counted | {"repeats": len(right), "mean": float(accuracy.mean()), "low": low, "high": high})
     return rows
 
 
@@ -130,7 +133,16 @@ def few_shot_text(results: Mapping[str, Any]) -> str:
     headers = ["head", *shots, "all", *(["twice as many, expected"] if doubled else [])]
     n_repeats = results["shots"][0]["repeats"]
     title = f"test % with few labels (mean of {n_repeats} draws of the labels, ± its 95 % interval)"
-    return f"{title}\n\n{table(rows, headers, right=range(1, len(headers)))}"
+    text = f"{title}\n\n{table(rows, headers, right=range(1, len(headers)))}"
+    note = few_shot_note(results)
+    return f"{text}\n\n{note}" if note else text
+
+
+def few_shot_note(results: Mapping[str, Any]) -> str:
+    """A sentence where settings were chosen on more labels than the heads were trained on; else empty."""
+    if not any(row.get("n_chosen", row["n_train"]) > row["n_train"] for row in results.get("shots") or []):
+        return ""
+    return "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
 
 
 def _doubled_cell(row: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.few_shot import few_shot_note
 from pipeline.report.comparison import LINES, Figure
 from pipeline.report.record import Record
 from pipeline.report.wording import ticks
@@ -27,7 +28,8 @@ Row = Mapping[str, Any]
 
 def learning_caption(record: Record) -> str:
     """What the figure shows."""
-    return CAPTION + (DOUBLED if record.results.get("doubling") else "")
+    note = few_shot_note(record.results)
+    return CAPTION + (f" {note}" if note else "") + (DOUBLED if record.results.get("doubling") else "")
 
 
 def learning_figure(record: Record) -> Figure | None:

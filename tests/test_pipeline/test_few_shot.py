@@ -20,6 +20,7 @@ def labelled():
     return SimpleNamespace(
         y=np.arange(240) % 3,
         classes=["a", "b", "c"],
+        units=np.arange(240),
         rows=lambda *names: np.flatnonzero(np.isin(splits, names)),
     )
 
@@ -84,3 +85,29 @@ def test_a_line_for_each_head(found):
     assert "± " in text
     assert "90.00" in text
     assert few_shot_text({}) == ""
+
+
+def test_the_table_says_that_one_label_a_class_has_its_setting_chosen_on_two(found):
+    assert [row["n_chosen"] for row in found["shots"][:4]] == [6, 6, 12, 24]
+    said = "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
+    assert few_shot_text(found).endswith(said)
+    without = {"shots": [row for row in found["shots"] if row["shots"] != 1], "doubling": []}
+    assert "chosen on" not in few_shot_text(without)
+    old = {**found, "shots": [{k: v for k, v in row.items() if k != "n_chosen"} for row in found["shots"]]}
+    assert "chosen on" not in few_shot_text(old)
+
+
+def test_intervals_are_those_of_the_groups_of_the_test_images(labelled):
+    rng = np.random.default_rng(1)
+    X = (rng.normal(size=(240, 12)) + 1.5 * np.eye(12)[labelled.y]).astype(np.float32)
+    strange = np.arange(240) % 4 == 0  # a quarter of the groups looks like another class
+    X[strange] += 9 * np.eye(12)[(labelled.y[strange] + 1) % 3].astype(np.float32)
+    heads = [{"name": "centroid", "features": "net", "test": {"accuracy": 0.9, "accuracy_ci": [0.8, 0.95]}}]
+    how = {"shots": [8], "repeats": 1, "seed": 0, "console": Console(quiet=True)}
+    groups = np.arange(240) % 4 + 4 * (np.arange(240) // 40)
+    grouped = SimpleNamespace(**{**vars(labelled), "units": np.unique(groups, return_inverse=True)[1]})
+    found = [
+        few_shot(heads, [SimpleNamespace(name="net", X=X)], each, **how)["shots"][0] for each in (grouped, labelled)
+    ]
+    wide, narrow = (row["high"] - row["low"] for row in found)
+    assert wide > 1.3 * narrow
