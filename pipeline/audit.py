@@ -82,15 +82,30 @@ class Audit:
 
 
 def audit(
-    manifest: Manifest, request: FeatureRequest, console: Console, *, images: str, cache_root: Path, seed: int = 0
+    manifest: Manifest,
+    request: FeatureRequest,
+    console: Console,
+    *,
+    images: str,
+    cache_root: Path,
+    seed: int = 0,
+    min_per_class: int = 1,
 ) -> Audit:
     """Look through the labelled images of a manifest, with the features of one request, from the cache alone.
+
+    min_per_class: classes with fewer images are left out, as in `classify`.
 
     Raises PipelineError with the command to run when a row is missing, ClassifyError where there is nothing to split.
     """
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
         labelled = label_samples(
-            manifest, memo, seed=seed, requests=[request], cache_root=cache_root, on_progress=console.digesting
+            manifest,
+            memo,
+            seed=seed,
+            requests=[request],
+            cache_root=cache_root,
+            min_per_class=min_per_class,
+            on_progress=console.digesting,
         )
         (features,) = look_up(labelled, [request], images=images, cache_root=cache_root, memo=memo)
     for note in (*manifest.notes, *labelled.notes):

@@ -129,7 +129,7 @@ def tell() -> None:
     try:
         manifest = read_images(told["images"])
         if told["few"]:
-            manifest = subsample(manifest, told["few"], seed=0)
+            manifest, _ = subsample(manifest, told["few"], seed=0)
         with Console(quiet=True) as console:
             classify(manifest, plan, console)
     except (PipelineError, ExtractError, ClassifyError) as error:

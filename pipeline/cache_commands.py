@@ -136,6 +136,7 @@ def export(options: argparse.Namespace) -> int:
             images=options.images,
             cache_root=options.cache,
             seed=options.seed,
+            min_per_class=options.min_per_class,
             on_progress=console.digesting,
         )
         for note in table.notes:

@@ -184,6 +184,7 @@ def audit(options: argparse.Namespace) -> int:
             images=options.images,
             cache_root=options.cache,
             seed=options.seed,
+            min_per_class=options.min_per_class,
         )
     print(json.dumps(found.to_dict(), indent=2) if options.json else audit_text(found))
     if options.out is not None:
@@ -205,6 +206,7 @@ def select(options: argparse.Namespace) -> int:
             images=options.images,
             cache_root=options.cache,
             n_sample=options.sample,
+            min_per_class=options.min_per_class,
             seed=options.seed,
             size=options.size,
             settings=_settings(options),
@@ -350,6 +352,7 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
             shots=options.shots,
             repeats=options.repeats,
             calibrate=options.calibrate,
+            min_per_class=options.min_per_class,
         )
         results = story.classify(manifest, plan, console)
     used = [f"{features['backbone']}-{features['key'][:12]}" for features in results["features"]]

@@ -29,7 +29,8 @@ from extract.memo import Memo
 from extract.request import FeatureRequest, Resolved, recall
 from extract.shards import LIBVER, TEMPORARY_PREFIX, publish
 from pipeline.errors import PipelineError, UsageError
-from pipeline.join import extract_command, refused_images, split_samples
+from pipeline.join import extract_command, groups_of, refused_images, split_samples
+from pipeline.rare import left_out_line, rare_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,9 +79,13 @@ def build_table(
     images: str,
     cache_root: Path,
     seed: int = 0,
+    min_per_class: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> FeatureTable:
-    """Join the manifest and the cache. Raises PipelineError with the command to run when a row is missing."""
+    """Join the manifest and the cache. Raises PipelineError with the command to run when a row is missing.
+
+    Images of classes with fewer than `min_per_class` images are exported without a split.
+    """
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
         refused = refused_images(digested.digests, [request], cache_root, memo)
@@ -105,7 +110,7 @@ def build_table(
     classes = sorted({sample.label for sample in samples if sample.label is not None})
     code = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
-    splits, notes = _splits(samples, digests, labels, classes, seed)
+    splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
     return FeatureTable(
         resolved,
         cache,
@@ -120,7 +125,12 @@ def build_table(
 
 
 def _splits(
-    samples: Sequence[Sample], digests: NDArray[np.uint8], labels: NDArray[np.int64], classes: list[str], seed: int
+    samples: Sequence[Sample],
+    digests: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: list[str],
+    seed: int,
+    least: int,
 ) -> tuple[list[str], tuple[str, ...]]:
     """The split of each sample and, where `classify` could not split them either, why they are as given or empty."""
     from classify.errors import ClassifyError
@@ -129,14 +139,20 @@ def _splits(
     labelled = np.flatnonzero(labels >= 0)
     if not len(labelled):
         return splits, ()
-    own = [sample for sample, label in zip(samples, labels, strict=True) if label >= 0]
+    groups = groups_of([samples[i] for i in labelled])
+    left_out = rare_classes([classes[labels[i]] for i in labelled], digests[labelled], groups, least)
+    told = (left_out_line(left_out, least),) if left_out else ()
+    for i in labelled:
+        splits[i] = "" if classes[labels[i]] in left_out else splits[i]
+    labelled = np.array([i for i in labelled if classes[labels[i]] not in left_out], dtype=np.int64)
+    own = [samples[i] for i in labelled]
     try:
         found = split_samples(own, digests[labelled], labels[labelled], classes, seed=seed)
     except ClassifyError as error:
-        return splits, (f"No splits are made up: {error}",)
+        return splits, (*told, f"No splits are made up: {error}")
     for i, split in zip(labelled, found, strict=True):
         splits[i] = str(split)
-    return splits, ()
+    return splits, told
 
 
 def check_out(out: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.options import (
     common_options,
     extract_options,
     map_options,
+    rare_option,
     start_options,
     training_options,
 )
@@ -155,6 +156,7 @@ def _audit_command(commands: Commands) -> None:
         default=MOST_LEAKED,
         help="share of the test images that may leak before it ends with exit code 3 (default: %(default)s)",
     )
+    rare_option(audit)
     common_options(audit)
 
 
@@ -174,6 +176,7 @@ def _select_command(commands: Commands) -> None:
         "--size", metavar="S", type=positive, help="side of the input in pixels (default: what the weights expect)"
     )
     select.add_argument("--seed", metavar="N", type=seed, default=0, help="of the subsample (default: 0)")
+    rare_option(select)
     extract_options(select)
     common_options(select)
 
@@ -237,6 +240,7 @@ def _cache_commands(commands: Commands) -> None:
     export.add_argument("out", metavar="OUT", type=Path, help="a .h5, .npz or .parquet file")
     backbone_options(export)
     export.add_argument("--seed", metavar="N", type=seed, default=0, help="of the split, as in classify (default: 0)")
+    rare_option(export)
     common_options(export)
 
     prune = commands.add_parser("prune", help="drop the rows that none of these images uses")

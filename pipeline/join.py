@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pipeline.alternatives import say_alternative
 from pipeline.errors import PipelineError
 from pipeline.memory import Shelf
 from pipeline.options import DEFAULT_LAYER
+from pipeline.rare import left_out_line, rare_classes
 from pipeline.words import there_are
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Labelled:
     splits: NDArray[np.str_]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many images each class had that is left out for having too few."""
 
     @cached_property
     def units(self) -> NDArray[np.integer[Any]]:
@@ -86,11 +89,13 @@ def label_samples(
     seed: int,
     requests: Sequence[FeatureRequest] = (),
     cache_root: Path | None = None,
+    min_per_class: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Labelled:
     """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError.
 
-    An image is refused when one of the requested features lacks it and extract said why.
+    An image is refused when one of the requested features lacks it and extract said why. Classes with fewer than
+    `min_per_class` images, counting copies and members of a group once, are left out.
     """
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
     refused = refused_images(digested.digests, requests, cache_root, memo) if cache_root is not None else {}
@@ -116,6 +121,11 @@ def label_samples(
             "Put them into one folder per class, or write a manifest with the columns path and label."
         )
     notes = [f"{there_are(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
+    labels, groups = [str(digested.samples[i].label) for i in kept], groups_of([digested.samples[i] for i in kept])
+    left_out = rare_classes(labels, digested.digests[kept], groups, min_per_class)
+    if left_out:
+        notes.append(left_out_line(left_out, min_per_class))
+        kept = [i for i, label in zip(kept, labels, strict=True) if label not in left_out]
     samples, digests = tuple(digested.samples[i] for i in kept), digested.digests[kept]
     classes = sorted({str(sample.label) for sample in samples})
     code = {name: i for i, name in enumerate(classes)}
@@ -123,7 +133,8 @@ def label_samples(
     splits = split_samples(samples, digests, y, classes, seed=seed)
     order = np.argsort([SPLITS.index(str(split)) for split in splits], kind="stable")
     samples = tuple(samples[i] for i in order)
-    return Labelled(samples, digests[order], y[order], classes, splits[order], tuple(refusals), tuple(notes))
+    splits, digests, y = splits[order], digests[order], y[order]
+    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out)
 
 
 def groups_of(samples: Sequence[Sample]) -> list[str | None]:
@@ -250,10 +261,11 @@ def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root
     return [shlex.join(_words("extract", images, request, found, cache_root)) for request, found in layers.items()]
 
 
-def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int) -> str:
+def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int, *, min_per_class: int = 1) -> str:
     """The command that looks thoroughly at the same images, features and split."""
     words = _words("audit", images, request, [request.layer], cache_root)
-    return shlex.join([*words, *(["--seed", str(seed)] if seed else [])])
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join([*words, *(["--min-per-class", str(min_per_class)] if min_per_class > 1 else [])])
 
 
 def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> list[str]:

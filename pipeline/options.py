@@ -76,6 +76,7 @@ def classify_options(parser: argparse.ArgumentParser) -> None:
         help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
     )  # fmt: skip
     group.add_argument("--seed", metavar="N", type=seed, default=0, help="of the split and of every head (default: 0)")
+    rare_option(group)
     group.add_argument("--folds", metavar="K", type=folds, help="choose by K-fold cross-validation instead of val")
     group.add_argument(
         "--calibrate", action="store_true",
@@ -89,6 +90,15 @@ def classify_options(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="GB", type=gigabytes,
         help="features beyond this go to a temporary file beside the run and are read in blocks; with them what is "
         "large of the heads (default: half of the machine's memory)",
+    )  # fmt: skip
+
+
+def rare_option(parser: argparse._ActionsContainer) -> None:
+    """Which classes are too small."""
+    parser.add_argument(
+        "--min-per-class", metavar="N", type=positive, default=1,
+        help="leave out classes with fewer images, named and counted; copies and members of a group count once "
+        "(default: 1, none)",
     )  # fmt: skip
 
 

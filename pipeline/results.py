@@ -13,6 +13,7 @@ from extract.request import installed_version
 from pipeline.console import Console
 from pipeline.join import Features, Labelled
 from pipeline.predict import rank_on_val
+from pipeline.rare import left_out_rows
 from pipeline.rundir import CONFIG_FILE, ERRORS_FILE, RESULTS_FILE, write_csv, write_errors, write_json
 from pipeline.transfer import Chosen, judge_transfer
 
@@ -71,6 +72,7 @@ def summarise(
             **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
             **describe_units(labelled),
             "skipped": len(labelled.refusals),
+            "left_out": left_out_rows(labelled.left_out),
         },
         "features": [_feature_row(each) for each in features],
         "heads": heads,
@@ -116,6 +118,7 @@ def _config(plan: ClassifyPlan) -> dict[str, Any]:
         "shots": list(plan.shots),
         "repeats": plan.repeats,
         "calibrate": plan.calibrate,
+        "min_per_class": plan.min_per_class,
     }
 
 

@@ -47,6 +47,8 @@ class ClassifyPlan:
     repeats: int = 5
     calibrate: bool = False
     """Temper every head's probabilities by what it said about val."""
+    min_per_class: int = 1
+    """Classes with fewer images are left out; copies and members of a group count once."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[
             seed=plan.seed,
             requests=plan.requests,
             cache_root=plan.cache_root,
+            min_per_class=plan.min_per_class,
             on_progress=console.digesting,
         )
         shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _writable_above(plan.out))
@@ -113,7 +116,8 @@ def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[
         )
     for note in (*manifest.notes, *labelled.notes, *_those_in_files(features, shelf.budget)):
         console.say(note)
-    audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed)
+    rare = {"min_per_class": plan.min_per_class}
+    audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed, **rare)
     warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
     for warning in warnings:
         console.say(warning)

@@ -27,6 +27,7 @@ from extract.request import FeatureRequest
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.join import groups_of
+from pipeline.rare import left_out_line
 from pipeline.words import there_are
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def select(
     images: str,
     cache_root: Path,
     n_sample: int = N_SAMPLE,
+    min_per_class: int = 1,
     seed: int = 0,
     size: int | None = None,
     settings: Settings | None = None,
@@ -95,7 +97,10 @@ def select(
     """Extract a subsample with every backbone, measure, rank and advise. Raises PipelineError, or as `extract` does."""
     from classify.units import units_of
 
-    sample = subsample(manifest, n_sample, seed=seed)
+    least = max(LEAST_OF_CLASS, min_per_class)
+    sample, left_out = subsample(manifest, n_sample, seed=seed, least=least)
+    if left_out:
+        console.say(left_out_line(left_out, least))
     reports = [_extract(FeatureRequest(name, size=size), sample, console, cache_root, settings) for name in backbones]
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
@@ -107,20 +112,23 @@ def select(
     return Selection(images, len(manifest), len(common), seed, size, candidates, advise(candidates, len(manifest)))
 
 
-def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:
-    """About n labelled samples, every class in its share and with at least two; classes of one image are left out.
+def subsample(manifest: Manifest, n: int, *, seed: int, least: int = LEAST_OF_CLASS) -> tuple[Manifest, dict[str, int]]:
+    """About n labelled samples, every class in its share and with at least two; and which classes are left out.
 
-    Raises PipelineError where there are not two classes of two images.
+    A class of fewer than `least` images is left out with its number of images; above two, members of a group count
+    once. Raises PipelineError where there are not two other classes.
     """
     members: dict[str, list[Sample]] = {}
     for sample in manifest.samples:
         if sample.label is not None:
             members.setdefault(sample.label, []).append(sample)
-    members = {label: own for label, own in members.items() if len(own) >= LEAST_OF_CLASS}
+    left_out = {label: len(own) for label, own in sorted(members.items()) if _n_distinct(own, least) < least}
+    members = {label: own for label, own in members.items() if label not in left_out}
     if len(members) < 2:
         raise PipelineError(
-            f"'{printable(manifest.root)}' has {len(members)} classes with two labelled images or more, and backbones "
-            "are compared by how well they tell classes apart: give at least two such classes."
+            f"'{printable(manifest.root)}' has {len(members)} classes with {'two' if least == 2 else least} labelled "
+            "images or more, and backbones are compared by how well they tell classes apart: give at least two such "
+            "classes."
         )
     share = n / sum(map(len, members.values()))
     random = np.random.default_rng(seed)
@@ -129,7 +137,13 @@ def subsample(manifest: Manifest, n: int, *, seed: int) -> Manifest:
         own = members[label]
         wanted = min(len(own), max(LEAST_OF_CLASS, round(share * len(own))))
         chosen += [own[i] for i in sorted(random.permutation(len(own))[:wanted])]
-    return Manifest(manifest.root, tuple(chosen))
+    return Manifest(manifest.root, tuple(chosen)), left_out
+
+
+def _n_distinct(samples: Sequence[Sample], least: int) -> int:
+    if least <= LEAST_OF_CLASS:
+        return len(samples)
+    return len({("group", sample.group) if sample.group else ("image", sample.name) for sample in samples})
 
 
 def advise(candidates: Sequence[Candidate], n_images: int) -> str:

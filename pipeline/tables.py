@@ -11,6 +11,7 @@ from extract.digests import Refusal
 from extract.manifest import printable
 from extract.report import ExtractReport, Filled
 from pipeline.predict import Predictions
+from pipeline.rare import left_out_line, left_out_of
 from pipeline.words import test_text, there_are, units_text
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
@@ -54,6 +55,8 @@ def leaderboard_text(results: dict[str, Any]) -> str:
         f"{data['name']}: {len(data['classes'])} classes, {data['n_train']:,} train, {data['n_val']:,} val, "
         f"{data['n_test']:,} test"
     )
+    if left_out := left_out_of(data):
+        title += f"\n{left_out_line(left_out, results['config']['min_per_class'])}"
     foot = f"* not significantly worse than the best ({test_text(data)} of all pairs, Holm's correction, 5 %)"
     if units := units_text(data):
         foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"

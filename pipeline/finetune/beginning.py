@@ -114,6 +114,7 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, console: Con
             seed=start.results["config"]["seed"],
             requests=[start.trained_request],
             cache_root=plan.cache_root,
+            min_per_class=start.results["config"].get("min_per_class", 1),
             on_progress=console.digesting,
         )
         (features,) = look_up(

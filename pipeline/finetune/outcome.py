@@ -48,9 +48,9 @@ def write_outcome(
     """
     fit_seconds = tuned.training.elapsed
     final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
-    asked = ClassifyPlan(
-        plan.images, (final,), (HEAD,), plan.cache_root, plan.out, seed=tuned.beginning.results["config"]["seed"]
-    )
+    config = tuned.beginning.results["config"]
+    split = {"seed": config["seed"], "min_per_class": config.get("min_per_class", 1)}
+    asked = ClassifyPlan(plan.images, (final,), (HEAD,), plan.cache_root, plan.out, **split)
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
         features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), labelled, plan, console)
@@ -63,8 +63,8 @@ def write_outcome(
 
 def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> list[str]:
     """What `classify` would say about these splits, by the features that the run began with."""
-    seed = start.results["config"]["seed"]
-    audit = audit_command(plan.images, start.trained_request, plan.cache_root, seed)
+    seed, rare = start.results["config"]["seed"], {"min_per_class": start.results["config"].get("min_per_class", 1)}
+    audit = audit_command(plan.images, start.trained_request, plan.cache_root, seed, **rare)
     return leak_warnings(labelled, features.X, audit=audit, seed=seed)
 
 

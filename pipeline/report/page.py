@@ -12,6 +12,7 @@ from typing import Any
 from extract.errors import ExtractError
 from extract.manifest import printable, read_images
 from pipeline.memory import return_freed_memory
+from pipeline.rare import left_out_count, left_out_of
 from pipeline.report import closeup, comparison, galleries, reproduce
 from pipeline.report.audit import read_audit
 from pipeline.report.featuremap import FeatureMap, feature_map, map_values
@@ -214,6 +215,8 @@ def _source(name: str) -> str:
 def _facts(data: Mapping[str, Any], created: str) -> str:
     n_classes = len(data["classes"])
     refused = f", {data['skipped']:,} refused" if data["skipped"] else ""
+    left_out = left_out_of(data)
+    refused += f", {left_out_count(left_out)} left out as too rare" if left_out else ""
     units = units_text(data)
     by_units = f", intervals and tests by {units}" if units else ""
     return (

@@ -17,7 +17,8 @@ from pipeline.options import DEFAULT_CACHE, DEFAULT_LAYER
 # Of finetune: what is not called like the field of its recipe.
 OPTIONS = {"learning_rate": "lr"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
-DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5}
+DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5,
+                                   "min_per_class": 1}  # fmt: skip
 
 
 def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) -> list[str]:
@@ -34,7 +35,7 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
     for name, default in DEFAULTS.items():
         value = config.get(name, default)
         if value not in (default, []):
-            words.append(f"--{name}")
+            words.append(f"--{name.replace('_', '-')}")
             words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
@@ -58,7 +59,8 @@ def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> st
 def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
     """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
     request, out = FeatureRequest(**config["requests"][0]), shlex.quote(str(run_folder))
-    audit = audit_command(config["images"], request, _cache(config), config.get("seed", 0))
+    same = {"min_per_class": config.get("min_per_class", 1)}
+    audit = audit_command(config["images"], request, _cache(config), config.get("seed", 0), **same)
     return [f"{audit} --out {out}", f"featurecache report {out}"]
 
 

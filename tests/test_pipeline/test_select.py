@@ -125,7 +125,8 @@ def of_classes(**sizes: int) -> Manifest:
 
 
 def test_the_subsample_holds_every_class_in_its_share_and_two_at_least():
-    chosen = subsample(of_classes(a=800, b=196, c=4), 100, seed=0)
+    chosen, left_out = subsample(of_classes(a=800, b=196, c=4), 100, seed=0)
+    assert left_out == {}
     assert Counter(sample.label for sample in chosen.samples) == {"a": 80, "b": 20, "c": 2}
 
 
@@ -136,7 +137,12 @@ def test_the_subsample_is_that_of_its_seed():
 
 
 def test_a_class_of_one_image_is_left_out():
-    assert {sample.label for sample in subsample(of_classes(a=5, b=5, c=1), 11, seed=0).samples} == {"a", "b"}
+    chosen, left_out = subsample(of_classes(a=5, b=5, c=1), 11, seed=0)
+    assert {sample.label for sample in chosen.samples} == {"a", "b"}
+    assert left_out == {"c": 1}
+    chosen, left_out = subsample(of_classes(a=5, b=5, c=3, d=1), 11, seed=0, least=4)
+    assert {sample.label for sample in chosen.samples} == {"a", "b"}
+    assert left_out == {"c": 3, "d": 1}
 
 
 def test_one_class_cannot_rank_anything():
