@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classify.metrics import ECE_BINS, accuracy_interval
+from classify.metrics import ECE_BINS, answers_interval
 from pipeline.report.comparison import ACCENT, AXIS_HEIGHT, INK, MUTED, SECOND, Figure
 from pipeline.report.record import Record
 from pipeline.report.wording import count, percent, ticks
@@ -27,14 +27,17 @@ FEW = 12
 CELL, LABEL_SPACE = 28, 130
 
 
-def close_up(record: Record, number: int) -> dict[str, Any]:
-    """Figures and sentences on one head: {"confusion", "reliability", "classes"} -> {"figure", "caption"}, "pairs"."""
+def close_up(record: Record, number: int, units: NDArray[np.integer[Any]] | None = None) -> dict[str, Any]:
+    """Figures and sentences on one head: {"confusion", "reliability", "classes"} -> {"figure", "caption"}, "pairs".
+
+    units (N,): the unit of each test image, for the intervals.
+    """
     answers = record.answers[number]
     counts = confusion(record.y, answers.predicted, len(record.classes))
     return {
         "confusion": confusion_figure(counts, record.classes),
         "pairs": confused_pairs(counts, record.classes),
-        "reliability": reliability_figure(answers.confidence, answers.predicted == record.y),
+        "reliability": reliability_figure(answers.confidence, answers.predicted == record.y, units),
         "classes": classes_figure(counts, record.classes),
     }
 
@@ -137,15 +140,21 @@ def confused_pairs(counts: NDArray[np.int64], classes: Sequence[str]) -> list[di
     ]
 
 
-def reliability_figure(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Any]:
-    """How often the head is right (N,) among the images of about the same confidence (N,), in ECE_BINS bins."""
+def reliability_figure(
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], units: NDArray[np.integer[Any]] | None = None
+) -> dict[str, Any]:
+    """How often the head is right (N,) among the images of about the same confidence (N,), in ECE_BINS bins.
+
+    Intervals are by units (N,).
+    """
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     n = np.bincount(bins, minlength=ECE_BINS)
     used = np.flatnonzero(n)
     mean = np.bincount(bins, weights=confidence, minlength=ECE_BINS)[used] / n[used]
     n_right = np.bincount(bins, weights=right, minlength=ECE_BINS)[used].astype(int)
     share = n_right / n[used]
-    limits = [accuracy_interval(int(k), int(m)) for k, m in zip(n_right, n[used], strict=True)]
+    own = np.arange(len(right)) if units is None else units
+    limits = [answers_interval(right[bins == each], own[bins == each]) for each in used]
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -175,12 +184,12 @@ def reliability_figure(confidence: NDArray[np.float32], right: NDArray[np.bool_]
         "yaxis": {"title": {"text": "how often it is right, %"}, "range": [-4, 104], "domain": [0.3, 1], "dtick": 20},
         "yaxis2": {"title": {"text": "images"}, "domain": [0, 0.2], "nticks": 3},
     }
-    return {"figure": {"data": [diagonal, points, bars], "layout": layout}, "caption": _trust(confidence, right)}
+    return {"figure": {"data": [diagonal, points, bars], "layout": layout}, "caption": _trust(confidence, right, own)}
 
 
-def _trust(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> str:
+def _trust(confidence: NDArray[np.float32], right: NDArray[np.bool_], units: NDArray[np.integer[Any]]) -> str:
     says, does = float(confidence.mean()), float(right.mean())
-    low, high = accuracy_interval(int(right.sum()), len(right))
+    low, high = answers_interval(right, units)
     if low <= says <= high:
         judgement = "as sure as it may be"
     else:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.report.record import Record
 from pipeline.report.wording import count, percent
 from pipeline.rundir import reading_run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SPLITS_FILE = "splits.csv"
 # Four rows on a wide page: what people look through.
@@ -33,6 +37,7 @@ class Listed:
     label: str
     split: str
     digest: str
+    group: str = ""
 
 
 def read_splits(folder: Path) -> dict[str, Listed]:
@@ -42,9 +47,20 @@ def read_splits(folder: Path) -> dict[str, Listed]:
         return {}
     with reading_run(folder), path.open(newline="", encoding="utf-8") as file:
         return {
-            row["path"]: Listed(intern(row["label"]), intern(row["split"]), row["digest"])
+            row["path"]: Listed(
+                intern(row["label"]), intern(row["split"]), row["digest"], intern(row.get("group") or "")
+            )
             for row in csv.DictReader(file)
         }
+
+
+def test_units(record: Record, listed: Mapping[str, Listed]) -> NDArray[np.integer[Any]]:
+    """The unit of each test image of the run, (N,): copies and images of a group share one."""
+    from classify.units import units_of
+
+    hashed = b"".join(sha256(digest.encode()).digest() for digest in record.digests)  # whatever the file says it is
+    digests = np.frombuffer(hashed, dtype=np.uint8).reshape(-1, 32)
+    return units_of(digests, [listed[name].group or None if name in listed else None for name in record.names])
 
 
 def confident_errors(record: Record, number: int) -> Gallery:

@@ -108,8 +108,9 @@ def render(run_folder: Path, *, images: str | None = None, cache_root: Path | No
 def _add_contents(page: Page, run_folder: Path, images: str | None, found: FeatureMap | None) -> None:
     """All figures, galleries and pictures but the places on the map."""
     record = page.record
+    units = galleries.test_units(record, page.listed)
     for number in range(len(record.answers)):
-        head = closeup.close_up(record, number)
+        head = closeup.close_up(record, number, units)
         head["reliability"]["caption"] += closeup.tempered(record.heads[number])
         page.heads.append({**head, "errors": galleries.confident_errors(record, number)})
     page.figures["intervals"] = comparison.interval_figure(record)

@@ -17,6 +17,7 @@ from extract.memo import Memo
 from extract.request import FeatureRequest
 from pipeline.cli import DONE, run
 from pipeline.join import label_samples
+from pipeline.report.closeup import reliability_figure
 from pipeline.run import ClassifyPlan, assign_cv_folds
 from pipeline.tables import leaderboard_text
 
@@ -101,6 +102,17 @@ def test_accuracy_has_the_interval_of_its_groups(runs):
         units = np.unique([group_of[row["digest"]] for row in own], return_inverse=True)[1]
         right = np.array([row["label"] == row["predicted"] for row in own])
         assert head["test"]["accuracy_ci"] == pytest.approx(list(answers_interval(right, units)))
+
+
+def test_the_bars_of_the_reliability_diagram_are_by_groups():
+    rng = np.random.default_rng(0)
+    units = np.arange(300) // 30
+    right = rng.uniform(size=10)[units] > 0.4
+    confidence = np.full(300, 0.75, dtype=np.float32)
+    by_images, by_groups = (reliability_figure(confidence, right, each) for each in (None, units))
+    narrow, wide = (figure["figure"]["data"][1]["error_y"]["array"][0] for figure in (by_images, by_groups))
+    assert wide > 2 * narrow
+    assert wide == round(100 * (answers_interval(right, units)[1] - right.mean()), 2)
 
 
 def test_runs_on_the_same_groups_are_compared_by_groups(runs, capsys):
