@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from classify.arrays import BoolArray, FloatArray, IntArray
+from classify.units import class_units
 
 # Placements tried for one set of demands. A search that succeeds takes few more than there are demands.
 MAX_STEPS = 10_000
@@ -55,13 +56,11 @@ class _Members:
     """Which units each class has, ordered by u, and which classes each unit has."""
 
     def __init__(self, y: IntArray, units: IntArray, u: FloatArray) -> None:
-        classes, codes = np.unique(y, return_inverse=True)
-        pairs = np.unique(np.stack([codes.ravel(), np.asarray(units)]), axis=1)
-        by_class = np.lexsort((u[pairs[1]], pairs[0]))
-        self.n_units = np.bincount(pairs[0], minlength=len(classes))
-        self.of_class = np.split(pairs[1][by_class], np.cumsum(self.n_units)[:-1])
-        self._classes = pairs[0][np.argsort(pairs[1], kind="stable")]
-        self._starts = np.searchsorted(np.sort(pairs[1]), np.arange(len(u) + 1))
+        codes, members = class_units(units, np.unique(y, return_inverse=True)[1].ravel())
+        self.n_units = np.bincount(codes)
+        self.of_class = np.split(members[np.lexsort((u[members], codes))], np.cumsum(self.n_units)[:-1])
+        self._classes = codes[np.argsort(members, kind="stable")]
+        self._starts = np.searchsorted(np.sort(members), np.arange(len(u) + 1))
 
     def classes_of(self, unit: int) -> IntArray:
         """Return the classes of a unit."""

@@ -56,8 +56,14 @@ def unit_hashes(
 
 def count_units(units: IntArray, y: IntArray, n_classes: int) -> IntArray:
     """Return the number of units (C,) that each class 0..C-1 has images in, from units (N,) and codes y (N,)."""
-    pairs = np.unique(np.stack([np.asarray(y), np.asarray(units)]), axis=1)
-    return np.bincount(pairs[0], minlength=n_classes)
+    return np.bincount(class_units(units, y)[0], minlength=n_classes)
+
+
+def class_units(units: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:
+    """Return every pair of a class and a unit that has images of it once, (P,) each, in the order of the classes."""
+    n_units = int(np.max(units, initial=0)) + 1
+    pairs = np.unique(np.asarray(y, dtype=np.int64) * n_units + units)
+    return pairs // n_units, pairs % n_units
 
 
 def _keys(digests: AnyArray, groups: Sequence[str | None] | None) -> tuple[list[bytes], list[bytes]]:

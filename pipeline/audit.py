@@ -99,14 +99,9 @@ def audit(
     """
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
         labelled = label_samples(
-            manifest,
-            memo,
-            seed=seed,
-            requests=[request],
-            cache_root=cache_root,
-            min_per_class=min_per_class,
-            on_progress=console.digesting,
-        )
+            manifest, memo, seed=seed, requests=[request], cache_root=cache_root,
+            min_per_class=min_per_class, on_progress=console.digesting,
+        )  # fmt: skip
         (features,) = look_up(labelled, [request], images=images, cache_root=cache_root, memo=memo)
     for note in (*manifest.notes, *labelled.notes):
         console.say(note)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.cache import FeatureCache
-from extract.digests import Refusal, digest_samples
+from extract.digests import Digested, Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest, Resolved, recall
@@ -99,17 +99,7 @@ def label_samples(
     """
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
     refused = refused_images(digested.digests, requests, cache_root, memo) if cache_root is not None else {}
-    refusals = list(digested.refusals)
-    kept: list[int] = []
-    n_unlabelled = 0
-    for i, sample in enumerate(digested.samples):
-        digest = bytes(digested.digests[i])
-        if digest in refused:
-            refusals.append(Refusal(sample.name, digest.hex(), refused[digest]))
-        elif sample.label is None:
-            n_unlabelled += 1
-        else:
-            kept.append(i)
+    kept, refusals, n_unlabelled = _sort_out(digested, refused)
     if not kept and refusals and not n_unlabelled:
         raise PipelineError(
             f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
@@ -135,6 +125,22 @@ def label_samples(
     samples = tuple(samples[i] for i in order)
     splits, digests, y = splits[order], digests[order], y[order]
     return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out)
+
+
+def _sort_out(digested: Digested, refused: Mapping[bytes, str]) -> tuple[list[int], list[Refusal], int]:
+    """The rows that have a label and are not refused, all refusals, and how many images have no label."""
+    refusals = list(digested.refusals)
+    kept: list[int] = []
+    n_unlabelled = 0
+    for i, sample in enumerate(digested.samples):
+        digest = bytes(digested.digests[i])
+        if digest in refused:
+            refusals.append(Refusal(sample.name, digest.hex(), refused[digest]))
+        elif sample.label is None:
+            n_unlabelled += 1
+        else:
+            kept.append(i)
+    return kept, refusals, n_unlabelled
 
 
 def groups_of(samples: Sequence[Sample]) -> list[str | None]:

@@ -66,20 +66,24 @@ def summarise(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": _config(plan),
         "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
-        "dataset": {
-            "name": printable(manifest.root.resolve().name),
-            "classes": [printable(name) for name in labelled.classes],
-            **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
-            **describe_units(labelled),
-            "skipped": len(labelled.refusals),
-            "left_out": left_out_rows(labelled.left_out),
-        },
+        "dataset": _dataset(manifest, labelled),
         "features": [_feature_row(each) for each in features],
         "heads": heads,
         "pairs": compared.pairs,
         "transfer": judge_transfer(_chosen(tried, truth), test_units(labelled)),
         "failed": [],
         "interrupted": False,
+    }
+
+
+def _dataset(manifest: Manifest, labelled: Labelled) -> dict[str, Any]:
+    return {
+        "name": printable(manifest.root.resolve().name),
+        "classes": [printable(name) for name in labelled.classes],
+        **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
+        **describe_units(labelled),
+        "skipped": len(labelled.refusals),
+        "left_out": left_out_rows(labelled.left_out),
     }
 
 
