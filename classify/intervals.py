@@ -81,7 +81,9 @@ def _share_number(
     if name == "balanced_accuracy":
         lonely = _recall_variance(y_true, y_pred, units)
         if lonely is not None:
-            factor = 1.0 if are_own(units) else student_factor(len(np.unique(units)), len(y_true))
+            factor = 1.0
+            if units is not None and not are_own(units):
+                factor = student_factor(len(np.unique(units)), len(y_true))
             return factor * estimate * (1.0 - estimate) / lonely
     return estimate * (1.0 - estimate) / (variance * widening(units))
 

@@ -136,15 +136,15 @@ def _splits(
     from classify.errors import ClassifyError
 
     splits = [sample.split or "" for sample in samples]
-    labelled = np.flatnonzero(labels >= 0)
-    if not len(labelled):
+    labelled = np.flatnonzero(labels >= 0).tolist()
+    if not labelled:
         return splits, ()
     groups = groups_of([samples[i] for i in labelled])
     left_out = rare_classes([classes[labels[i]] for i in labelled], digests[labelled], groups, least)
     told = (left_out_line(left_out, least),) if left_out else ()
     for i in labelled:
         splits[i] = "" if classes[labels[i]] in left_out else splits[i]
-    labelled = np.array([i for i in labelled if classes[labels[i]] not in left_out], dtype=np.int64)
+    labelled = [i for i in labelled if classes[labels[i]] not in left_out]
     own = [samples[i] for i in labelled]
     try:
         found = split_samples(own, digests[labelled], labels[labelled], classes, seed=seed)
