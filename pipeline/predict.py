@@ -117,8 +117,15 @@ def check_head(loaded: LoadedHead, spec: FeatureSpec) -> None:
         raise ValueError(f"its head tells {len(codes)} classes apart, which have other names or none")
     if head.n_features_in_ != spec.feature_dim:
         raise ValueError(f"its head takes {head.n_features_in_} columns, and its features have {spec.feature_dim}")
-    if not (tempering is None or (isinstance(tempering, float | int) and 0 < tempering < float("inf"))):
+    if not (tempering is None or (_is_number(tempering) and 0 < tempering < float("inf"))):
         raise ValueError(f"a tempering of {tempering!r}")
+    floor = loaded.meta.get("tempering_floor", 0.0)
+    if not (_is_number(floor) and 0 <= floor < 1):
+        raise ValueError(f"a smallest probability of {floor!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:

@@ -118,6 +118,9 @@ def test_a_head_outside_of_its_run_is_not_read(copied, digits_folder, capsys, sa
         ({"classes": "012"}, "tells 3 classes apart, which have other names or none"),
         ({"tempering": -1.0}, "a tempering of -1.0"),
         ({"tempering": "warm"}, "a tempering of 'warm'"),
+        ({"tempering": True}, "a tempering of True"),
+        ({"tempering_floor": 1.0}, "a smallest probability of 1.0"),
+        ({"tempering_floor": [1]}, "a smallest probability of [1]"),
     ],
 )
 def test_meta_that_is_not_about_the_head_is_refused(copied, digits_folder, capsys, changes, said):
