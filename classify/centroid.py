@@ -12,7 +12,7 @@ from classify.moment_heads import MomentsHead
 from classify.moments import Moments
 from classify.plain import working_dtype
 from classify.rows import scores_of
-from classify.scaling import Scaling
+from classify.scaling import Scaling, floored
 
 
 class CentroidHead(MomentsHead):
@@ -53,9 +53,7 @@ class CentroidHead(MomentsHead):
         self.temperature = temperature
 
     def _learn(self, moments: Moments, like: FloatArray) -> Self:
-        deviation = np.sqrt(moments.within())
-        scale = deviation + np.median(deviation)
-        scaling = Scaling(moments.mean(), np.where(scale > 0, scale, 1.0))
+        scaling = Scaling(moments.mean(), floored(np.sqrt(moments.within())))
         centroids = self._shrunken((moments.means - scaling.mean) / scaling.scale, moments.counts)
         coef, intercept = scaling.fold(*self._discriminants(centroids, moments.counts))
         self.coef_, self.intercept_ = (each.astype(working_dtype(like)) for each in (coef, intercept))

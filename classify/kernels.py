@@ -3,6 +3,7 @@
 import numpy as np
 
 from classify.arrays import FloatArray
+from classify.moments import class_moments
 from classify.plain import working
 
 # Rows at a time: 2048 x 1280 float32 is 10 MB.
@@ -14,21 +15,10 @@ NOISE = 1e-6
 def centre(X: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
     """Return the mean (D,) of X (N, D) with weights (N,), and the variance of its rows, summed over columns.
 
-    Sums within a block are in the dtype of X, of blocks in float64; rows are taken from the mean of the first block, so
-    that nothing is lost far from zero.
+    Both come without BLAS, whose threads stay awake after their work, and would be in the way of torch's.
     """
-    origin = working(X[:BLOCK]).mean(axis=0, dtype=np.float64)
-    sums, squares, total = np.zeros_like(origin), 0.0, float(weights.sum())
-    for start in range(0, len(X), BLOCK):
-        rows = slice(start, start + BLOCK)
-        block = working(X[rows])
-        block = block - origin.astype(block.dtype)
-        weight = weights[rows].astype(block.dtype)
-        # Not weight @ block: threads of BLAS stay awake after their work, and would be in the way of torch's.
-        sums += np.einsum("i,ij->j", weight, block)
-        squares += float(weight @ np.einsum("ij,ij->i", block, block))
-    shift = sums / total
-    return origin + shift, max(squares / total - float(shift @ shift), 0.0)
+    (moments,) = class_moments(X, np.zeros(len(weights), dtype=np.int64), 1, weights)
+    return moments.mean(), float(moments.total().sum())
 
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 from classify.arrays import FloatArray, IntArray
 from classify.newton import solve_margins
 from classify.rows import Rows
+from classify.scaling import Scaling, column_moments
 
 # Slope at which an optimum counts as found, that of `LinearSVMHead`, and steps after which one is given up.
 TOLERANCE = 2e-3
@@ -22,9 +23,8 @@ BLOCK = 4096
 class KernelRows(Rows):
     """Rows that are centred but not scaled: |W|^2 is the norm of the decision in the space of the kernel."""
 
-    def _moments(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, scale = super()._moments(weights)
-        return mean, np.ones_like(scale)
+    def _scalings(self, weights: FloatArray) -> list[Scaling]:
+        return [Scaling(mean, np.ones_like(mean)) for mean in column_moments(self.X, weights)[0]]
 
 
 def solve_landmarks(

@@ -38,6 +38,10 @@ STEPS = 30
 class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Dense(hidden, relu), dropout, softmax; cross-entropy; AdamW on features scaled as one, see `classify.networks`.
 
+    One scale for all columns, for a network learns the proportions of the columns itself: with that of the linear heads
+    (`classify.scaling`) the best val accuracy of a sweep was 0 to 1.1 points lower on mnist5k and digits, features,
+    stages and pixels, with every column's own deviation 0.8 to 4.9.
+
     Labels are smoothed: label_smoothing is shared out among all classes. On 48,000 images of Fashion-MNIST and 8 epochs
     that brought the best val accuracy of the grid from 92.07 to 92.42 %, that of the same network on test from 91.27 to
     91.75 (torch 2.14).
@@ -182,7 +186,8 @@ class Training:
         self.heads = heads
         first, n_classes = heads[0], len(heads[0].classes_)
         device = str(X.device) if isinstance(X, torch.Tensor) else first.device
-        self.scaling = common_scaling(X, codes, n_classes, weights, held_out)
+        moments = class_moments(X, codes, n_classes, weights, [held_out])[0]
+        self.scaling = Scaling.common(moments.mean(), np.sqrt(moments.total()))
         trained, looked_at = np.flatnonzero(~held_out & (weights > 0)), np.flatnonzero(held_out)
         self.trained, self.looked_at = (
             Batches(X, rows, codes, weights, self.scaling, device) for rows in (trained, looked_at)
@@ -227,17 +232,6 @@ class Training:
             return follow(self.networks, self.epoch, self.look, judge, codes, epochs=told)
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
         return race(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
-
-
-def common_scaling(X: FloatArray, codes: IntArray, n_classes: int, weights: FloatArray, held_out: BoolArray) -> Scaling:
-    """Return the mean of the columns of the rows that are not held out, and one scale: the mean variance becomes 1.
-
-    The features are seen in their own proportions: pooled features are often dead or nearly so in some columns, and
-    standardised this noise would weigh as much as the rest.
-    """
-    moments = class_moments(X, codes, n_classes, weights, [held_out])[0]
-    common = float(np.sqrt(moments.total().mean()))
-    return Scaling(moments.mean(), np.full(X.shape[1], common if common > 0 else 1.0))
 
 
 def _empty_beside(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.plain import plain
-from classify.scaling import CONSTANT
+from classify.scaling import rounding
 
 # Rows in float64 at a time: 1024 x 1280 is 10 MB.
 BLOCK = 1024
@@ -69,7 +69,7 @@ def class_moments(
     shift = plain(X[:BLOCK]).astype(np.float64).mean(axis=0)
     group = part.reshape(-1) * n_classes + codes
     counts, sums, squares, largest = _sums(X, group, n_parts * n_classes, weights, shift)
-    rounding = CONSTANT * float(np.finfo(plain(X[:1]).dtype).eps) * largest
+    noise = rounding(largest, float(np.finfo(plain(X[:1]).dtype).eps))
     shape = (n_parts, n_classes, -1)
     found = []
     for trained in ~held_out:
@@ -77,7 +77,7 @@ def class_moments(
         divisor = np.where(c > 0, c, 1.0)
         mean, variance = s / divisor, np.maximum(q / divisor - (s / divisor) ** 2, 0.0)
         means = np.where(c > 0, mean + shift, 0.0)
-        found.append(Moments(c[:, 0], means, variance, rounding))
+        found.append(Moments(c[:, 0], means, variance, noise))
     return found
 
 

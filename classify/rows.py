@@ -14,20 +14,16 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from classify.arrays import BoolArray, FloatArray, IntArray
-from classify.scaling import CONSTANT, Scaling
+from classify.scaling import Scaling, fit_scalings
 
 # A column whose mean is this many deviations from zero would lose digits if it were not centred first.
 FAR = 16.0
-# Rows at a time where statistics are taken: 2048 x 1280 float32 is 10 MB.
+# Rows scored at a time: 2048 x 1280 float32 is 10 MB.
 BLOCK = 2048
-# Every so many rows of a block are enough to know about where its mean is.
-SPARSE = 16
 # A pass goes by spans of rows, each for the rounds that train on it, while they are so few.
 MOST_SPANS = 32
 # Features up to this many bytes are copied, so that what a fold holds out is a span, and costs nothing: 12,000 x 1280.
 COPIED_BYTES = 64 * 2**20
-# Squares of larger numbers, or of numbers below its inverse, come near the ends of float32.
-SQUARABLE = 1e15
 
 
 class Rows:
@@ -46,13 +42,14 @@ class Rows:
         self.dtype: Any = self.xp.float64 if X.dtype == self.xp.float64 else self.xp.float32
         self.used = np.flatnonzero(weights.any(axis=0))
         self.spans = _spans(weights > 0, slice(int(self.used[0]), int(self.used[-1]) + 1))
-        shape = 1 + len(weights), self.shape[1]
         totals = np.vstack([weights.sum(axis=0), weights])
-        mean, scale = (np.zeros(shape), np.ones(shape)) if standard else self._moments(totals)
-        self.scalings = [Scaling(m, s) for m, s in zip(mean[1:], scale[1:], strict=True)]
-        centre = mean[0] if (np.abs(mean[0]) > FAR * scale[0]).any() else np.zeros_like(mean[0])
-        self.centre = self.array(centre) if centre.any() else None
-        self.shift, self.stretch = self.array(mean[1:] - centre), self.array(scale[1:])
+        as_is = Scaling(np.zeros(self.shape[1]), np.ones(self.shape[1]))
+        whole, *self.scalings = [as_is] * len(totals) if standard else self._scalings(totals)
+        is_far = (np.abs(whole.mean) > FAR * whole.scale).any()
+        centre = whole.mean if is_far else np.zeros_like(whole.mean)
+        self.centre = self.array(centre) if is_far else None
+        self.shift = self.array(np.stack([each.mean - centre for each in self.scalings]))
+        self.stretch = self.array(np.stack([each.scale for each in self.scalings]))
         self.buffer: Any = None
         self.edge: Any = None
 
@@ -114,38 +111,9 @@ class Rows:
         found *= self.array(roots)[:, None]
         return found
 
-    def _moments(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the mean and the scale (R, D) of the columns under every row of weights; constant columns get 1.
-
-        Sums within a block are those of x - m, m about its own mean, in the dtype of the rows, whose digits they keep;
-        the blocks' are put together in float64 (Chan, Golub and LeVeque 1983, equation 2.1).
-        """
-        xp, shape = self.xp, (len(weights), self.shape[1])
-        sums, squares = (xp.zeros(shape, dtype=xp.float64, device=self.device) for _ in range(2))
-        largest = xp.zeros(shape[1], dtype=self.dtype, device=self.device)
-        origin: Any = None
-        for start in range(0, self.shape[0], BLOCK):
-            block = self._plain(self.X[start : start + BLOCK])
-            here = xp.maximum(xp.max(block, axis=0), -xp.min(block, axis=0))
-            largest = xp.maximum(largest, here)
-            if bool(xp.any((here > SQUARABLE) | ((here > 0) & (here < 1.0 / SQUARABLE)))):
-                block = xp.astype(block, xp.float64)
-            middle = xp.mean(block[::SPARSE], axis=0)
-            own = self.array(weights[:, start : start + BLOCK], block.dtype)
-            block = block - middle
-            first, count = xp.astype(own @ block, xp.float64), xp.sum(own, axis=1, dtype=xp.float64)[:, None]
-            block *= block
-            middle = xp.astype(middle, xp.float64)
-            origin = middle if origin is None else origin
-            away = middle - origin
-            sums += first + count * away
-            squares += xp.astype(own @ block, xp.float64) + (2.0 * first + count * away) * away
-        total = self.array(weights.sum(axis=1), xp.float64)[:, None]
-        mean = sums / total
-        scale = xp.sqrt(xp.maximum(squares / total - mean**2, xp.zeros_like(mean)))
-        rounding = CONSTANT * float(xp.finfo(self.X.dtype).eps) * xp.astype(largest, xp.float64)
-        scale = xp.where(scale > rounding, scale, xp.ones_like(scale))
-        return to_numpy(mean + origin), to_numpy(scale)
+    def _scalings(self, weights: FloatArray) -> list[Scaling]:
+        """Return the standardisation of the columns under every row of weights (R, N)."""
+        return fit_scalings(self.X, weights)
 
 
 def _spans(trained: BoolArray, used: slice) -> list[tuple[slice, BoolArray]]:

@@ -87,13 +87,13 @@ def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
 
     ours = [LogisticHead(C=C) for C in STRENGTHS]
     # In float32 scikit-learn's own fits end far above such a tolerance.
-    X = data.X.astype(np.float64) if exact else None
+    Z = data.scaled.astype(np.float64) if exact else None
     slopes: list[float] = []
 
     def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
         C, best = STRENGTHS[setting], None
         if exact:
-            best = exact_logistic(C, ours[setting]).fit(X, data.y)
+            best = exact_logistic(C, *data.on_scaled(ours[setting])).fit(Z, data.y)
             slopes.append(softmax_slope(data, C, best))
         lowest = best or theirs
         return softmax_objective(data, C, lowest.coef_, lowest.intercept_), best
@@ -103,13 +103,13 @@ def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
     return found.noting(f"their largest slope {max(slopes):.0e}") if slopes else found
 
 
-def exact_logistic(C: float, ours: Any) -> Any:
-    """LogisticRegression at tol=1e-8, unfitted, that will begin at coef_ and intercept_ of another."""
+def exact_logistic(C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> Any:
+    """LogisticRegression at tol=1e-8, unfitted, that will begin at these weights (C, D) and intercept (C,)."""
     from sklearn.linear_model import LogisticRegression
 
     solver = "lbfgs" if C <= STEEP else "newton-cholesky"
     head = LogisticRegression(C=C, solver=solver, tol=1e-8, max_iter=100_000, warm_start=True)
-    head.coef_, head.intercept_ = (each.astype(np.float64) for each in (ours.coef_, ours.intercept_))
+    head.coef_, head.intercept_ = coef, intercept
     return head
 
 
@@ -131,7 +131,7 @@ def compare_svm(data: Data, sparse: int, exact: bool) -> Difference:
     def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
         if not best:
             return None, None
-        return margin_bound(data, MARGINS[setting], best[setting].coef_, best[setting].intercept_), best[setting]
+        return margin_bound(data, MARGINS[setting], *data.on_scaled(best[setting])), best[setting]
 
     ours, theirs = [LinearSVMHead(C=C) for C in MARGINS], [LinearSVC(C=C, dual="auto") for C in MARGINS]
     found = _compare(data, ours, theirs, beside=beside, objective=margin_objective, sparse=sparse)
@@ -147,12 +147,12 @@ def _compare(
     each = []
     for setting in range(0, len(ours), sparse):
         mine, other = ours[setting], theirs[setting]
-        their_seconds = timed(partial(other.fit, data.X, data.y))
+        their_seconds = timed(partial(other.fit, data.scaled, data.y))
         lowest, best = beside(setting, other)
         found = Setting(
             mine.C,
             their_seconds,
-            None if lowest is None else objective(data, mine.C, mine.coef_, mine.intercept_) / lowest - 1.0,
+            None if lowest is None else objective(data, mine.C, *data.on_scaled(mine)) / lowest - 1.0,
             _accuracy(data, mine, other),
             None if best is None else _accuracy(data, mine, best),
         )
@@ -163,12 +163,16 @@ def _compare(
 
 
 def _accuracy(data: Data, mine: Any, other: Any) -> float:
-    return float(mine.score(data.X_test, data.y_test) - other.score(data.X_test, data.y_test))
+    """Ours, which scales rows itself, minus that of another, which may be one of ours as well."""
+    from classify.linear import LinearHead
+
+    rows = data.X_test if isinstance(other, LinearHead) else data.scaled_test
+    return float(mine.score(data.X_test, data.y_test) - other.score(rows, data.y_test))
 
 
 def softmax_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
-    """C sum_i -log softmax(W x_i + b)[y_i] + |W|^2 / 2, in float64 and without losing small losses."""
-    scores = data.X @ coef.T.astype(np.float64) + intercept
+    """C sum_i -log softmax(W z_i + b)[y_i] + |W|^2 / 2, in float64 and without losing small losses."""
+    scores = data.scaled @ coef.T.astype(np.float64) + intercept
     rows = np.arange(len(scores))
     scores -= scores[rows, data.y][:, None]
     largest = scores.max(axis=1)
@@ -182,16 +186,16 @@ def softmax_slope(data: Data, C: float, head: Any) -> float:
     """The largest number in the gradient of that objective by coef_ and intercept_, divided by C N, as tol has it."""
     from scipy.special import softmax
 
-    by_scores = softmax(data.X @ head.coef_.T + head.intercept_, axis=1)
+    by_scores = softmax(data.scaled @ head.coef_.T + head.intercept_, axis=1)
     by_scores[np.arange(len(by_scores)), data.y] -= 1.0
     n = len(by_scores)
-    by_coef = by_scores.T @ data.X / n + head.coef_ / (C * n)
+    by_coef = by_scores.T @ data.scaled / n + head.coef_ / (C * n)
     return float(max(np.abs(by_coef).max(), np.abs(by_scores.mean(axis=0)).max()))
 
 
 def margin_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
-    """C sum_ic max(0, 1 - t_ic (W x_i + b)_c)^2 + |W|^2 / 2, in float64."""
-    scores = data.X @ coef.T.astype(np.float64) + intercept
+    """C sum_ic max(0, 1 - t_ic (W z_i + b)_c)^2 + |W|^2 / 2, in float64."""
+    scores = data.scaled @ coef.T.astype(np.float64) + intercept
     signs = np.where(data.y[:, None] == np.arange(len(coef)), 1.0, -1.0)
     slack = np.maximum(1.0 - signs * scores, 0.0)
     return float(C * (slack**2).sum() + 0.5 * (coef.astype(np.float64) ** 2).sum())
@@ -200,16 +204,16 @@ def margin_objective(data: Data, C: float, coef: NDArray[Any], intercept: NDArra
 def margin_bound(data: Data, C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> float:
     """What no `margin_objective` is below: the dual objective, near to the least of them where W and b are optimal.
 
-        D(a) = sum_i a_i - sum_i a_i^2 / (4 C) - |sum_i a_i t_i x_i|^2 / 2,     a_i >= 0,  sum_i a_i t_i = 0
+        D(a) = sum_i a_i - sum_i a_i^2 / (4 C) - |sum_i a_i t_i z_i|^2 / 2,     a_i >= 0,  sum_i a_i t_i = 0
 
-    of every class, at a = 2 C max(0, 1 - t (W x + b)), its heavier side scaled down to the other (Fan et al. 2008,
+    of every class, at a = 2 C max(0, 1 - t (W z + b)), its heavier side scaled down to the other (Fan et al. 2008,
     equation 4; Boyd and Vandenberghe 2004, section 5.2.2: weak duality).
     """
-    scores = data.X @ coef.T.astype(np.float64) + intercept
+    scores = data.scaled @ coef.T.astype(np.float64) + intercept
     signs = np.where(data.y[:, None] == np.arange(len(coef)), 1.0, -1.0)
     duals = 2.0 * C * np.maximum(1.0 - signs * scores, 0.0)
     own, other = (np.where(signs == side, duals, 0.0).sum(axis=0) for side in (1.0, -1.0))
     sides = np.where(signs > 0, own, other)
     duals *= np.minimum(own, other) / np.where(sides > 0, sides, 1.0)
-    weights = (duals * signs).T @ data.X
+    weights = (duals * signs).T @ data.scaled
     return float(duals.sum() - (duals**2).sum() / (4.0 * C) - 0.5 * (weights**2).sum())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from classify.scaling import Scaling, fit_scaling
 
 N_TEST = 10_000
 FEATURE_DIM, N_CLASSES = 1280, 10
@@ -21,13 +24,37 @@ SEPARATION, SEPARATED = 1.0, 40
 
 @dataclass(frozen=True)
 class Data:
-    """Standardised train rows X (N, D) with codes y (N,), and rows for a test; float32."""
+    """Train rows X (N, D) with codes y (N,), and rows for a test; float32.
+
+    Our heads take X and scale it themselves; scikit-learn's take `scaled`, the same rows as ours see
+    them.
+    """
 
     name: str
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     X_test: NDArray[np.float32]
     y_test: NDArray[np.int64]
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """The standardisation that our linear heads fold into their weights."""
+        return fit_scaling(self.X)
+
+    @cached_property
+    def scaled(self) -> NDArray[np.float32]:
+        """The train rows (N, D) on the scale of our linear heads."""
+        return np.asarray(self.scaling.apply(self.X))
+
+    @cached_property
+    def scaled_test(self) -> NDArray[np.float32]:
+        """The rows for a test on the same scale."""
+        return np.asarray(self.scaling.apply(self.X_test))
+
+    def on_scaled(self, head: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the weights (C, D) and intercept (C,) for `scaled` of a head of ours, whose own are for X; float64."""
+        coef, intercept = (np.asarray(each, dtype=np.float64) for each in (head.coef_, head.intercept_))
+        return coef * self.scaling.scale, intercept + coef @ self.scaling.mean
 
     def size(self) -> str:
         """Rows x columns x classes, for a title."""
@@ -38,13 +65,13 @@ def prepare(images: Path, cache_root: Path, n_rows: int) -> tuple[Data, str]:
     """Return rows to measure on, and a sentence where they are not the features of `images`: what would cache those."""
     found = load_features(images, cache_root)
     if found is not None:
-        return standardised(found, n_rows), ""
+        return first_rows(found, n_rows), ""
     make = "" if images.is_dir() else f"make data DATASET={images.name}, then "
     note = (
         f"The features of '{images}' are not in '{cache_root}': these are random ones with the spectrum of "
         f"Fashion-MNIST's. To measure on the real ones: {make}featurecache extract {images} --cache {cache_root}"
     )
-    return standardised(make_features(n_rows), n_rows), note
+    return make_features(n_rows), note
 
 
 def load_features(images: Path, cache_root: Path) -> Data | None:
@@ -88,13 +115,6 @@ def make_features(n_rows: int) -> Data:
     return Data("random features", X[:n_rows], y[:n_rows], X[n_rows:], y[n_rows:])
 
 
-def standardised(data: Data, n_rows: int) -> Data:
-    """The first rows, every column with mean 0 and deviation 1: what scikit-learn's solvers like best."""
-    X, y = data.X[:n_rows], data.y[:n_rows]
-    mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 0, scale, 1.0)
-    return Data(data.name, _scaled(X, mean, scale), y, _scaled(data.X_test, mean, scale), data.y_test)
-
-
-def _scaled(X: NDArray[np.float32], mean: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray((X - mean) / scale, dtype=np.float32)
+def first_rows(data: Data, n_rows: int) -> Data:
+    """The same with the first train rows only."""
+    return Data(data.name, data.X[:n_rows], data.y[:n_rows], data.X_test, data.y_test)

@@ -1,6 +1,7 @@
 """How fast the grids of heads are here, beside scikit-learn fitting the same settings one by one.
 
-Each line is one head on the same standardised rows in the same run, first ours, then scikit-learn's with its defaults:
+Each line is one head on the same rows in the same run, first ours, then scikit-learn's with its defaults, which gets
+them scaled as ours scales them:
 
     logistic      45 values of C, 1e-6 to 1e5, against LogisticRegression
     linear_svm    20 values of C, 1e-7 to 1e2, against LinearSVC(dual="auto")

@@ -80,19 +80,19 @@ def ridge(data: Data, sparse: int, exact: bool) -> Line:
 
     from classify.ridge import RidgeHead, leave_one_out
 
-    chosen = ALPHAS[::sparse]
+    chosen, Z = ALPHAS[::sparse], data.scaled
     seconds = timed(lambda: leave_one_out(ALPHAS, data.X, data.y))
     their_seconds = timed(
-        lambda: [cross_val_score(RidgeClassifier(alpha=alpha), data.X, data.y, cv=N_FOLDS) for alpha in chosen]
+        lambda: [cross_val_score(RidgeClassifier(alpha=alpha), Z, data.y, cv=N_FOLDS) for alpha in chosen]
     )
     their_seconds *= len(ALPHAS) / len(chosen)
     differences, accuracies = [], []
     for alpha in chosen[:: max(len(chosen) // COMPARED, 1)]:
         mine = RidgeHead(alpha=alpha).fit(data.X, data.y)
-        theirs = RidgeClassifier(alpha=alpha).fit(data.X.astype(np.float64), data.y)
-        expected = theirs.decision_function(data.X_test)
+        theirs = RidgeClassifier(alpha=alpha).fit(Z.astype(np.float64), data.y)
+        expected = theirs.decision_function(data.scaled_test)
         differences.append(float(np.abs(mine.decision_function(data.X_test) - expected).max() / np.abs(expected).max()))
-        accuracies.append(mine.score(data.X_test, data.y_test) - theirs.score(data.X_test, data.y_test))
+        accuracies.append(mine.score(data.X_test, data.y_test) - theirs.score(data.scaled_test, data.y_test))
     folds = fold_costs("ridge", data)[1]
     worst = max(accuracies, key=abs)
     return Line("ridge", len(ALPHAS), seconds, folds, their_seconds, 50, max(differences), worst)

@@ -7,6 +7,7 @@ from classify.curvature import BlockCurvature, SpectralCurvature, inverse_root
 from classify.losses import SoftmaxLoss, SquaredHingeLoss
 from classify.objective import Objective
 from classify.rows import Rows
+from classify.scaling import fit_scalings
 
 
 def problem(loss, kind=np.asarray, n=40, feature_dim=3):
@@ -48,8 +49,7 @@ def test_the_objective_is_the_formula_on_each_rounds_own_rows():
     value, _ = objective(theta, strengths, parts)
     for number, (W, C) in enumerate(zip(theta, strengths, strict=True)):
         w = weights[number]
-        mean = w @ X / w.sum()
-        scores = (X - mean) / np.sqrt(w @ (X - mean) ** 2 / w.sum()) @ W[:, :-1].T + W[:, -1]
+        scores = fit_scalings(X, w[None])[0].apply(X) @ W[:, :-1].T + W[:, -1]
         log_proba = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
         expected = -C * w @ log_proba[np.arange(40), codes] + 0.5 * (W[:, :-1] ** 2).sum()
         assert value[number] == pytest.approx(expected)
