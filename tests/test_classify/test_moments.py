@@ -121,3 +121,25 @@ def test_a_class_that_a_round_does_not_train_on_is_left_out_of_it():
     trial = next(NaiveBayesHead.try_grid([NaiveBayesHead()], X, y, [held_out]))[2]
     assert trial.classes.tolist() == [0, 1]
     assert (trial.sums.n_rows, len(trial.sums.named)) == (held_out.sum(), 2)
+
+
+def test_evidence_that_is_counted_thousands_of_times_is_divided_by_the_temperature():
+    """Equal columns: with d copies of each the scores, and so the best temperature, are d times as large."""
+    rng, y = np.random.default_rng(0), np.arange(300) % 3
+    X = rng.normal(size=(300, 2)) + 1.2 * np.eye(3, 2)[y]
+    found = {}
+    for copies in (1, 3000):
+        wide = np.repeat(X, copies, axis=1).astype(np.float32)
+        ((_, _, trial),) = NaiveBayesHead.try_grid([NaiveBayesHead()], wide, y, val_round(200, 300))
+        found[copies] = trial
+    assert found[3000].decided["temperature"] == pytest.approx(3000 * found[1].decided["temperature"], rel=1e-2)
+    assert found[3000].sums.loss == pytest.approx(found[1].sums.loss, rel=1e-3)
+    assert not found[3000].hint
+
+
+def test_scores_that_say_nothing_of_val_are_told_of():
+    rng, y = np.random.default_rng(0), np.arange(300) % 3
+    X = rng.normal(size=(300, 4)) + 3.0 * np.eye(3, 4)[y]
+    turned = np.where(np.arange(300) < 200, y, (y + 1) % 3)
+    ((_, _, trial),) = NaiveBayesHead.try_grid([NaiveBayesHead()], X, turned, val_round(200, 300))
+    assert trial.hint.startswith("Its temperature, ")
