@@ -14,13 +14,19 @@ from unittest.mock import Mock, call
 import numpy as np
 import pytest
 
+import classify.calibration
 import classify.files
+import classify.kernels
+import classify.moments
+import classify.neighbours
+import classify.votes
 from classify.errors import HeadFailed
 from classify.files import empty_beside, file_array, mapped, read_here_and_there
 from classify.knn import KNNHead
 from classify.linear_svm import LinearSVMHead
 from classify.rbf_svm import RBFSVMHead
-from classify.rounds import val_round
+from classify.rounds import fold_rounds, val_round
+from classify.sweep import sweep
 
 WORTH_A_FILE = (1024, 256)  # float32: 1 MiB
 
@@ -135,6 +141,34 @@ def test_what_a_sweep_holds_is_in_memory_only_where_the_features_are_and_changes
     for (setting, _, one), (other_setting, _, other) in zip(of_file, of_memory, strict=True):
         assert setting == other_setting
         assert (one.sums.loss, one.sums.squares) == (other.sums.loss, other.sums.squares)
+
+
+def test_a_sweep_of_knn_over_folds_holds_half_of_features_that_are_in_a_file(tmp_path, monkeypatch):
+    """With blocks as small beside these features as the usual ones are beside features that fill the memory."""
+    monkeypatch.setattr(classify.files, "WORTH_A_FILE", 1)
+    for module, name, value in (
+        (classify.neighbours, "SQUARE", (64, 128)),
+        (classify.neighbours, "FLAT", (64, 128)),
+        (classify.votes, "BLOCK", 64),
+        (classify.calibration, "BLOCK_NUMBERS", 2**12),
+        (classify.kernels, "BLOCK", 64),
+        (classify.moments, "BLOCK", 64),
+    ):
+        monkeypatch.setattr(module, name, value)
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 60, 1200)
+    X = (rng.normal(size=(1200, 500)) + 0.3 * rng.normal(size=(60, 500))[y]).astype(np.float32)
+    in_file = file_array(tmp_path, X.shape, X.dtype)
+    in_file[:] = X
+    rounds = fold_rounds(np.arange(1200) % 3)
+    choose = lambda rows: sweep("knn", rows, y, rounds=rounds, calibrate=True)  # noqa: E731
+    choose(X[:, :2])  # imports what it needs
+    of_file, held = peak(lambda: choose(in_file))
+    assert mapped(of_file.head.rows_) is not None
+    # The probabilities of all settings would be eight times the features.
+    assert held < 0.5 * X.nbytes < of_file.grid_size * 1200 * 60 * 4 / 7
+    of_memory = choose(X)
+    assert (of_file.params, of_file.val) == (of_memory.params, of_memory.val)
 
 
 def test_rows_here_and_there_are_read_alone_until_that_is_over(monkeypatch, in_file):
