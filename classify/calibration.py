@@ -176,7 +176,12 @@ def temper(proba: FloatArray, temperature: float, *, floor: float = 0.0) -> Floa
     """
     if temperature == 1.0:
         return proba
-    return np.asarray(softmax(log_proba(proba, floor=floor) / temperature), dtype=proba.dtype)
+    found = np.empty_like(proba)
+    size = max(1, BLOCK_NUMBERS // proba.shape[1])
+    for start in range(0, len(proba), size):
+        rows = slice(start, start + size)
+        found[rows] = softmax(log_proba(proba[rows], floor=floor) / temperature)
+    return found
 
 
 def temper_head(head: Any, X: FloatArray, proba: FloatArray, temperature: float, *, floor: float = 0.0) -> FloatArray:
@@ -187,8 +192,10 @@ def temper_head(head: Any, X: FloatArray, proba: FloatArray, temperature: float,
     """
     if temperature == 1.0 or floor > 0.0 or not hasattr(head, "decision_function"):
         return temper(proba, temperature, floor=floor)
-    scores = two_columns(head.decision_function(X)).astype(np.float64)
-    return np.asarray(softmax(scores / (temperature * head.temperature)), dtype=proba.dtype)
+    found = np.empty_like(proba)
+    for rows, block in softmax_blocks(two_columns(head.decision_function(X)), temperature * head.temperature):
+        found[rows] = block
+    return found
 
 
 def log_proba(proba: FloatArray, *, floor: float = 0.0) -> FloatArray:

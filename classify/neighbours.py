@@ -23,9 +23,9 @@ from classify.plain import working, working_dtype
 
 Tensor = torch.Tensor
 METRICS = ("cosine", "euclidean")
-# Rows of a block where both sides look, 2048 x 4096 float32, 34 MB, taken twice; and where one does, 17 MB. Blocks of
+# Rows of a block where both sides look, 2048 x 2048 float32, 17 MB, taken twice; and where one does, 17 MB. Blocks of
 # twice or half the size are not faster by more than 5 % (10,000 x 1280 rows, two AVX-512 cores).
-SQUARE = (2048, 4096)
+SQUARE = (2048, 2048)
 FLAT = (1024, 4096)
 # Rows whose lengths are taken at a time.
 BLOCK = 4096
@@ -51,11 +51,22 @@ class Points:
     def __init__(self, X: FloatArray, origin: FloatArray) -> None:
         self.X, self.origin = X, origin.astype(working_dtype(X))
 
-    def block(self, rows: IntArray) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x - m (B, D), |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
-        raw = working(self.X[_as_slice(rows)])
-        centred = raw - self.origin
-        half, raw_half = (torch.from_numpy(np.einsum("ij,ij->i", each, each) / 2) for each in (centred, raw))
+    def memory(self, n_rows: int) -> FloatArray:
+        """Return memory for so many rows: fresh one for every block would add up, page by page and piece by piece."""
+        return np.empty((n_rows, self.X.shape[1]), working_dtype(self.X))
+
+    def block(self, rows: IntArray, memory: FloatArray) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x - m (B, D), in the memory given, |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
+        centred, picked = memory[: len(rows)], _as_slice(rows)
+        if isinstance(picked, slice):
+            raw = working(self.X[picked])
+        elif self.X.dtype == centred.dtype:
+            raw = np.take(self.X, picked, axis=0, out=centred, mode="clip")  # other modes need a copy besides
+        else:
+            raw = working(self.X[picked])
+        raw_half = torch.from_numpy(np.einsum("ij,ij->i", raw, raw) / 2)
+        np.subtract(raw, self.origin, out=centred)
+        half = torch.from_numpy(np.einsum("ij,ij->i", centred, centred) / 2)
         return torch.from_numpy(centred), half, raw_half
 
 
@@ -228,14 +239,13 @@ def _meet(
     at, other_at: the places of their first.
     """
     size, other_size = SQUARE if both else FLAT
-    # Fresh memory for every block would be cleared by the system, page by page.
-    most = min(size, len(rows)) * min(other_size, len(other_rows))
-    memory = [torch.from_numpy(np.empty(most, working_dtype(one.X))) for _ in range(1 + both)]
+    own, others = one.memory(min(size, len(rows))), other.memory(min(other_size, len(other_rows)))
+    memory = [torch.from_numpy(np.empty(len(own) * len(others), own.dtype)) for _ in range(1 + both)]
     for start in range(0, len(other_rows), other_size):
-        across, across_half, across_raw = other.block(other_rows[start : start + other_size])
+        across, across_half, across_raw = other.block(other_rows[start : start + other_size], others)
         there = slice(other_at + start, other_at + start + len(across))
         for begin in range(0, len(rows), size):
-            centred, half, raw = one.block(rows[begin : begin + size])
+            centred, half, raw = one.block(rows[begin : begin + size], own)
             here = slice(at + begin, at + begin + len(centred))
             product = _product(centred, across, memory[0]).sub_(half[:, None]).sub_(across_half)
             for metric in sorted(tables, reverse=True):  # the cosine last, which takes the place of the product

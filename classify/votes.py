@@ -9,8 +9,8 @@ import numpy as np
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.neighbours import Neighbours
 
-# Rows whose neighbours vote at a time: with k = 200 they are 16 MB.
-BLOCK = 2048
+# Rows whose neighbours vote at a time: with k = 200 they are 8 MB.
+BLOCK = 1024
 
 
 class Rule(Protocol):
