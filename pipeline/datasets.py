@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import secrets
 import shutil
 import sys
 import tempfile
@@ -105,9 +106,9 @@ def write_dataset(name: str, folder: Path) -> int:
     if folder.exists():
         return 0
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    temporary = folder.with_name(f".{name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)
         count = -1
         for count, picture in enumerate(DATASETS[name]()):
             target = temporary / picture.folder

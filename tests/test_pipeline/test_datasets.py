@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,19 @@ def test_an_interrupted_writer_leaves_no_folder_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         datasets.write_dataset("broken", tmp_path / "broken")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_data_set_is_as_open_as_the_user_has_it(tmp_path, monkeypatch, mask):
+    picture = datasets.Picture("0", np.zeros((2, 2), dtype=np.uint8))
+    monkeypatch.setitem(datasets.DATASETS, "one", lambda: iter([picture]))
+    before = os.umask(mask)
+    try:
+        datasets.write_dataset("one", tmp_path / "one")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "one", tmp_path / "one/0/00000.png")]
+    assert modes == [0o777 & ~mask, 0o666 & ~mask]
 
 
 def test_an_unknown_data_set_lists_those_there_are(tmp_path):
