@@ -20,6 +20,7 @@ from pipeline.cli import DONE, INTERRUPTED, REFUSED
 from pipeline.console import Console
 from pipeline.errors import UsageError
 from pipeline.options import DEFAULT_LAYER
+from pipeline.refusal_list import list_refusals
 from pipeline.rundir import (
     ERRORS_FILE,
     REPORT_FILE,
@@ -31,7 +32,6 @@ from pipeline.rundir import (
     default_run_folder,
     reserving,
     write_csv,
-    write_errors,
     writing_file,
 )
 
@@ -43,7 +43,7 @@ def extract(options: argparse.Namespace) -> int:
     with Console(quiet=options.quiet) as console:
         report = _extract(options, read_images(options.images), console)
     print(tables.extract_json(report) if options.json else tables.extract_text(report))
-    return _refused(report, options.cache)
+    return _refused(report, options)
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         manifest = read_images(options.images)
         report = _extract(options, manifest, console)
         console.say(tables.extract_text(report))
-        _refused(report, options.cache)
+        _refused(report, options)
         return _classify(options, manifest, console)
 
 
@@ -92,10 +92,10 @@ def predict(options: argparse.Namespace) -> int:
             write_csv(out, ("path", "label", "probability"), predictions.rows())
     if out is None:
         print(tables.predictions_json(predictions) if options.json else tables.predictions_text(predictions))
+    place = _errors_place(options.out, predictions.cache_root)
+    listed_in = list_refusals(place, predictions.refusals, options.images)
     if not predictions.refusals:
         return DONE
-    listed_in = _errors_place(options.out, predictions.cache_root)
-    write_errors(listed_in, predictions.refusals)
     print(tables.refusals_text(predictions.refusals, listed_in), file=sys.stderr)
     return REFUSED
 
@@ -304,10 +304,9 @@ def _extract(options: argparse.Namespace, manifest: Manifest, console: Console) 
     return report
 
 
-def _refused(report: ExtractReport, cache_root: Path) -> int:
+def _refused(report: ExtractReport, options: argparse.Namespace) -> int:
     """List what was refused, on the terminal and in errors.csv beside the caches."""
-    listed_in = cache_root / ERRORS_FILE
-    write_errors(listed_in, report.refusals)
+    listed_in = list_refusals(options.cache / ERRORS_FILE, report.refusals, [options.images])
     if not report.refusals:
         return DONE
     print(tables.refusals_text(report.refusals, listed_in), file=sys.stderr)

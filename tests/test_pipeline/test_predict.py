@@ -85,6 +85,7 @@ def test_where_all_images_are_refused_they_are_listed_and_nothing_fails(finished
     assert f"all listed in {tmp_path / 'errors.csv'}" in capsys.readouterr().err
     with (tmp_path / "errors.csv").open() as file:
         (listed,) = csv.DictReader(file)
+    assert listed.pop("images") == str(tmp_path / "new")
     assert listed["path"] == r"a\nb.png"
     if name == "all.json":
         assert {**json.loads(out.read_text()), "head": ""} == {"head": "", "images": [], "refused": [listed]}
