@@ -6,8 +6,11 @@ cache_commands.py, export_features.py
                       the upkeep of caches, and features as one ordinary file
 join.py               labels, splits and cached features become X and y
 alternatives.py       what a cache holds instead of what was asked for
-run.py, results.py, rundir.py
+run.py, attempts.py, failures.py, results.py, rundir.py
                       stage two as one story, what came of it, and the folder it leaves
+workfolder.py, kept.py, placing.py, locks.py, leftover_runs.py
+                      the hidden folder where a run is made, the heads it goes on from, its way into its place
+refusal_list.py       errors.csv outside of runs
 predict.py            a saved head on any images
 datasets.py           the data sets of `make data`
 audit.py, audit_text.py, copies.py, leaks.py

@@ -34,6 +34,7 @@ from pipeline.rundir import (
     write_csv,
     writing_file,
 )
+from pipeline.workfolder import heal
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
@@ -316,9 +317,11 @@ def _refused(report: ExtractReport, options: argparse.Namespace) -> int:
 def _check_classify(options: argparse.Namespace) -> tuple[str, ...]:
     from classify.heads import parse_heads
 
+    place = options.out or RUNS_ROOT / "run"
+    heal(place)
     if options.out is not None:
         check_run_folder(options.out)
-    check_writable(options.out or RUNS_ROOT / "run")
+    check_writable(place)
     return tuple(parse_heads(",".join(options.heads or ["all"])))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.console import Console
+from pipeline.failures import why_failed
 from pipeline.join import Features, Labelled
 from pipeline.tables import table
 
@@ -46,7 +47,7 @@ def few_shot(
     features, head, n_now, n_doubled, now, expected, low, high, gain. Every head sees the same samples; one that cannot
     learn from so few is left out with a word. Raises BadLabels where train is too small to draw from.
     """
-    from classify.errors import HeadFailed
+    from classify.errors import ClassifyError
     from classify.shots import draw_shots, try_shots
 
     train, test = labelled.rows("train"), labelled.rows("test")
@@ -64,8 +65,11 @@ def few_shot(
         learn = partial(try_shots, head["name"], X, labelled.y, X[test], labelled.y[test], drawn)
         try:
             right = learn(units=labelled.units, seed=seed, progress=progress)
-        except HeadFailed as error:
+        except ClassifyError as error:
             console.say(f"{head['name']} has no curve of few labels: {error}")
+            continue
+        except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
+            console.say(f"{head['name']} has no curve of few labels: {why_failed(error)}")
             continue
         named = {"features": head["features"], "head": head["name"]}
         found["shots"] += [named | row for row in _points(right, drawn[0], labelled.units[test])]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
     import pyarrow
     from numpy.typing import NDArray
 
-    from pipeline.run import ClassifyPlan, Tried
+    from pipeline.attempts import Tried
+    from pipeline.run import ClassifyPlan
 
 FORMAT = 1
+# So many of the numbers that are none are named; the rest is counted.
+NAMED_PLACES = 3
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
 LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "test_accuracy", "ci_low", "ci_high",
                        "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier", "fit_seconds", "p_vs_best",
@@ -140,6 +146,31 @@ def _feature_row(features: Features) -> dict[str, Any]:
     }
 
 
+def without_nan(results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with null for every number that is infinite or NaN, and a warning that names where these are.
+
+    JSON has no such numbers, and a run is not to be lost for one.
+    """
+    places: list[str] = []
+    found: dict[str, Any] = _finite(results, "", places)
+    if places:
+        more = f" and {len(places) - NAMED_PLACES:,} more" if len(places) > NAMED_PLACES else ""
+        said = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
+        found["warnings"] = [*found.get("warnings", []), said]
+    return found
+
+
+def _finite(values: Any, place: str, places: list[str]) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _finite(each, f"{place}.{key}" if place else str(key), places) for key, each in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(each, f"{place}[{i}]", places) for i, each in enumerate(values)]
+    if isinstance(values, float) and not math.isfinite(values):
+        places.append(place)
+        return None
+    return values
+
+
 def write_run(
     folder: Path,
     results: dict[str, Any],
@@ -147,12 +178,11 @@ def write_run(
     labelled: Labelled,
     plan: ClassifyPlan,
     console: Console,
-) -> None:
-    """Everything a run folder holds (DESIGN section 5)."""
-    from classify.saved import save_head
-
+) -> dict[str, Any]:
+    """Write everything a run folder holds (DESIGN section 5) and return what its results.json says."""
+    results = without_nan(results)
     for t in tried:
-        save_head(t.result.head, folder / "heads" / t.folder_name, meta=_head_meta(t, labelled))
+        _put_head(t, folder / "heads" / t.folder_name, labelled)
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
     write_csv(
         folder / "splits.csv",
@@ -165,9 +195,26 @@ def write_run(
     write_json(folder / CONFIG_FILE, results["config"])
     write_json(folder / RESULTS_FILE, results)
     (folder / "log.txt").write_text("\n".join(console.lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    return results
 
 
-def _head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
+def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
+    """Write a head into a run, or where it is kept on disk already let its files have a name there too."""
+    from classify.saved import save_head
+
+    if tried.saved is None:
+        save_head(tried.result.head, place, meta=head_meta(tried, labelled))
+        return
+    place.mkdir(parents=True)
+    for path in tried.saved.iterdir():
+        try:
+            os.link(path, place / path.name)
+        except OSError:  # no such thing on this disk
+            shutil.copyfile(path, place / path.name)
+
+
+def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
+    """What is saved with a head: what it is, and of which features of which classes."""
     weights = tried.features.request.weights
     request = tried.features.request
     if weights is not None and Path(weights).exists():
@@ -208,7 +255,10 @@ def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
 
 
 def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
-    """predictions.parquet: for every test image and head the label, what was predicted and all probabilities."""
+    """predictions.parquet: for every test image and head the label, what was predicted and all probabilities.
+
+    A row group a head, one after the other, so that no more than one is in memory.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -219,15 +269,17 @@ def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) ->
         "digest": pyarrow.array([bytes(labelled.digests[i]).hex() for i in test]),
         "label": pyarrow.array([classes[labelled.y[i]] for i in test]),
     }
-    tables = [
-        pyarrow.table({
-            **alike,
-            "backbone": [t.features.request.backbone] * len(test),
-            "features": [t.features.name] * len(test),
-            "head": [t.name] * len(test),
-            "predicted": [classes[code] for code in t.predicted],
-            "probabilities": _lists(t.proba),
-        })
-        for t in tried
-    ]  # fmt: skip
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), path)
+    text = pyarrow.string()
+    schema = pyarrow.schema([(name, text) for name in (*alike, "backbone", "features", "head", "predicted")])
+    schema = schema.append(pyarrow.field("probabilities", pyarrow.list_(pyarrow.float32())))
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for t in tried:
+            columns = {
+                **alike,
+                "backbone": [t.features.request.backbone] * len(test),
+                "features": [t.features.name] * len(test),
+                "head": [t.name] * len(test),
+                "predicted": [classes[code] for code in t.predicted],
+                "probabilities": _lists(t.proba),
+            }
+            writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=len(test))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +15,26 @@ from classify.files import mapped
 from extract.manifest import Manifest
 from extract.memo import Memo
 from extract.request import FeatureRequest
+from pipeline.attempts import Attempts, Tried
 from pipeline.console import Console
 from pipeline.errors import PipelineError
+from pipeline.failures import check_answers, check_chosen, why_failed
 from pipeline.few_shot import check_shots, few_shot
 from pipeline.join import Features, Labelled, audit_command, label_samples, look_up
+from pipeline.kept import KeptHeads, identity_of
 from pipeline.leaks import leak_warnings
+from pipeline.leftover_runs import sweep_runs
 from pipeline.memory import Shelf, default_budget, return_freed_memory
+from pipeline.placing import home_of
 from pipeline.report.page import write_report
-from pipeline.results import summarise, write_run
-from pipeline.rundir import point_latest, writing_run
+from pipeline.results import head_meta, summarise, write_run
+from pipeline.rundir import point_latest
+from pipeline.words import there_are
+from pipeline.workfolder import WorkFolder, unwritable, working
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from classify.sweep import SweepResult
 
 
 @dataclass(frozen=True)
@@ -51,55 +58,58 @@ class ClassifyPlan:
     """Classes with fewer images are left out; copies and members of a group count once."""
 
 
-@dataclass(frozen=True)
-class Tried:
-    """One head on one backbone, chosen, refitted and tested."""
-
-    features: Features
-    name: str
-    result: SweepResult
-    predicted: NDArray[np.int64]
-    proba: NDArray[np.floating[Any]]
-    """(N, C), tempered where that was asked for."""
-    tempering: dict[str, float] | None
-    """What tempering did to them on test: see `classify.calibration.tempering_effect`."""
-    predict_seconds: float
-    stopped: bool = False
-    """Whether the user stopped its sweep, and this is the best of a part of its settings."""
-
-    @property
-    def folder_name(self) -> str:
-        """Where the head is saved below heads/, and its name in comparisons."""
-        return f"{self.features.name}--{self.name}"
-
-
-@dataclass
-class Attempts:
-    """What became of the heads."""
-
-    tried: list[Tried] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
-    """features, head and what was said about it, for each that could not be trained."""
-    interrupted: bool = False
-
-
 def classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
     Interrupted after the first head is finished, or a setting of it, it writes what there is, and says so in
     "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: whatever hinders it,
-    the run is there.
+    the run is there. Heads that are finished stay beside the run until all is done, and the same call goes on from
+    them, even after a kill.
 
-    Raises PipelineError, ClassifyError or CacheError, and then leaves no folder behind; so does KeyboardInterrupt.
+    Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
-    results = _classify(manifest, plan, console)
-    point_latest(plan.out)
-    reported = report_on(plan.out, plan.images, plan.cache_root, console)
+    with contextlib.ExitStack() as held:
+        results, work = _classify(manifest, plan, console, held)
+        point_latest(plan.out)
+        reported = report_on(plan.out, plan.images, plan.cache_root, console)
+        if reported and not results["interrupted"]:
+            work.finish()
+        sweep_runs(plan.out)
     return results | {"interrupted": results["interrupted"] or not reported}
 
 
-def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[str, Any]:
+def _classify(
+    manifest: Manifest, plan: ClassifyPlan, console: Console, held: contextlib.ExitStack
+) -> tuple[dict[str, Any], WorkFolder]:
     """Write the run folder, but for its report: when that is made, features and heads are gone."""
+    home = home_of(plan.out)
+    labelled, features, warnings = _gather(manifest, plan, home, console)
+    if plan.shots:
+        check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
+    identity = identity_of(labelled, features, plan, assign_cv_folds(labelled, plan))
+    with unwritable(plan.out):
+        work = held.enter_context(working(home, identity))
+    kept = KeptHeads(work.heads, n_test=len(labelled.rows("test")), n_classes=len(labelled.classes))
+    attempts = try_heads(features, labelled, plan, kept, console)
+    return_freed_memory()
+    results = summarise(attempts.tried, features, labelled, plan, manifest) | {
+        "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
+        "failed": attempts.failed,
+        "interrupted": attempts.interrupted,
+    }
+    if plan.shots and not results["interrupted"]:
+        results |= try_few_labels(results, features, labelled, plan, console)
+    return_freed_memory()
+    with unwritable(plan.out):
+        results = write_run(work.begin(), results, attempts.tried, labelled, plan, console)
+        work.place(plan.out)
+    return results, work
+
+
+def _gather(
+    manifest: Manifest, plan: ClassifyPlan, home: Path, console: Console
+) -> tuple[Labelled, list[Features], list[str]]:
+    """Labels and features, and why the test numbers would not be true; home: where features go beyond the memory."""
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
         labelled = label_samples(
             manifest,
@@ -110,7 +120,7 @@ def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[
             min_per_class=plan.min_per_class,
             on_progress=console.digesting,
         )
-        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _writable_above(plan.out))
+        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _there_already(home))
         features = look_up(
             labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo, shelf=shelf
         )
@@ -121,21 +131,7 @@ def _classify(manifest: Manifest, plan: ClassifyPlan, console: Console) -> dict[
     warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
     for warning in warnings:
         console.say(warning)
-    if plan.shots:
-        check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
-    with writing_run(plan.out) as folder:
-        attempts = try_heads(features, labelled, plan, console)
-        return_freed_memory()
-        results = summarise(attempts.tried, features, labelled, plan, manifest) | {
-            "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
-            "failed": attempts.failed,
-            "interrupted": attempts.interrupted,
-        }
-        if plan.shots and not results["interrupted"]:
-            results |= try_few_labels(results, features, labelled, plan, console)
-        return_freed_memory()
-        write_run(folder, results, attempts.tried, labelled, plan, console)
-    return results
+    return labelled, features, warnings
 
 
 def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:
@@ -171,22 +167,32 @@ def report_on(run: Path, images: str, cache_root: Path, console: Console) -> boo
     return True
 
 
-def _writable_above(out: Path) -> Path:
-    """The nearest folder above the run folder that is there already; on the disk where the run will be."""
-    return next(parent for parent in out.absolute().parents if parent.is_dir())
+def _there_already(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there; on the disk where the run will be."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
-def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, console: Console) -> Attempts:
+def try_heads(
+    features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, kept: KeptHeads, console: Console
+) -> Attempts:
     """Every head on all features, or those finished when the user interrupts; one that fails costs only itself.
 
+    A head that is kept already is not trained; one that is trained is kept at once, and leaves memory.
     KeyboardInterrupt, or PipelineError with what failed first, where no head is left.
     """
     attempts = Attempts()
+    found = {(each.name, name): kept.recall(each, name) for each in features for name in plan.heads}
+    if n_there := sum(tried is not None for tried in found.values()):
+        console.say(f"{there_are(n_there, 'head')} there already from a run that was stopped.")
     try:
         for each in features:
             for name in plan.heads:
                 return_freed_memory()
-                _attempt(attempts, name, each, labelled, plan, console)
+                tried = found[each.name, name]
+                if tried is not None:
+                    attempts.tried.append(tried)
+                else:
+                    _attempt(attempts, name, each, labelled, plan, kept, console)
     except KeyboardInterrupt:
         if not attempts.tried:
             raise
@@ -203,22 +209,24 @@ def try_heads(features: Sequence[Features], labelled: Labelled, plan: ClassifyPl
 
 
 def _attempt(
-    attempts: Attempts, name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, console: Console
+    attempts: Attempts,
+    name: str,
+    features: Features,
+    labelled: Labelled,
+    plan: ClassifyPlan,
+    kept: KeptHeads,
+    console: Console,
 ) -> None:
     """Take in one head, or why it failed; KeyboardInterrupt once the best of a stopped sweep is taken in."""
-    from numpy.linalg import LinAlgError
-
-    from classify.errors import BadLabels, BadSplit, ClassifyError
-
     try:
-        attempts.tried.append(try_head(name, features, labelled, plan, console))
-    except (BadLabels, BadSplit):  # of the rows: every head would say the same
-        raise
-    except (ClassifyError, LinAlgError) as error:
-        why = error if isinstance(error, ClassifyError) else f"its equations cannot be solved ({error})."
-        said = f"{name} on {features.name} is left out: {why}"
+        tried = try_head(name, features, labelled, plan, console)
+        with unwritable(plan.out):
+            attempts.tried.append(kept.keep(tried, meta=head_meta(tried, labelled)))
+    except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
+        said = f"{name} on {features.name} is left out: {why_failed(error)}"
         attempts.failed.append({"features": features.name, "head": name, "said": said})
         console.say(said)
+        console.lines.append(traceback.format_exc())  # for log.txt alone
     else:
         if attempts.tried[-1].stopped:
             raise KeyboardInterrupt
@@ -246,6 +254,8 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     X_test = features.X[test]
     predicted, proba = result.head.predict_both(X_test)
     seconds = round(time.perf_counter() - started, 4)
+    check_chosen(result.val)
+    check_answers(predicted, proba, n=len(labelled.rows("test")), n_classes=len(labelled.classes))
     if result.tempering is None:
         return Tried(features, name, result, predicted, proba, None, seconds, stopped)
     tempered = temper_head(result.head, X_test, proba, result.tempering)

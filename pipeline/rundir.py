@@ -1,4 +1,7 @@
-"""The folder of one run: written beside its place under a temporary name, then renamed, so it is whole or not there."""
+"""The folder of one run: what is in it, where it may be, and how its files are written and read.
+
+It is made in a work folder (`workfolder.py`), so it is whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ import csv
 import itertools
 import json
 import os
-import shutil
-import tempfile
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,22 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 LATEST = "latest"
 RUNS_ROOT = Path("data/runs")
+FORMATS = (1,)
+# Every file of a run, by its path in the folder; then those that a killed process may have left there.
+FILES = re.compile(
+    r"results\.json|config\.json|splits\.csv|leaderboard\.csv|predictions\.parquet|report\.html|log\.txt|errors\.csv"
+    r"|weights\.safetensors|audit\.json|audit_[a-z_]+\.csv|heads/[^/]+--[^/]+/head\.(json|safetensors|skops)"
+    r"|\.(report\.html|audit\.json|audit_[a-z_]+\.csv)-\d+"
+)
+FOLDERS = re.compile(r"heads|heads/[^/]+--[^/]+")
+WORK_FOLDER = re.compile(r"\.run-[0-9a-f]{16}(-\d+)?")
+# What may be in the folder besides and is left alone: work that goes on, where the folder is a disk of its own, and
+# what systems put anywhere.
+LEFT_ALONE = re.compile(
+    rf"{WORK_FOLDER.pattern}|\.finetune-[0-9a-f]{{16}}\.pt(-\d+)?|lost\+found|\.DS_Store|Thumbs\.db|desktop\.ini"
+)
+# So many of the entries that are in the way are named.
+NAMED_ENTRIES = 3
 
 
 def default_run_folder(images: Path) -> Path:
@@ -33,16 +51,56 @@ def default_run_folder(images: Path) -> Path:
     return RUNS_ROOT / f"{printable(name) or 'images'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run that this program wrote, by its results.json."""
+    try:
+        results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        return results["format"] in FORMATS and isinstance(results["heads"], list)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def known_files(folder: Path) -> list[str]:
+    """The paths in a folder of those files that a run consists of."""
+    return [name for name, is_known in _entries(folder, "") if is_known]
+
+
+def foreign_entries(folder: Path) -> list[str]:
+    """The paths of everything in a folder that this program does not write there; of a folder that itself alone."""
+    return [name for name, is_known in _entries(folder, "") if not is_known]
+
+
+def _entries(folder: Path, above: str) -> Iterator[tuple[str, bool]]:
+    """Every file of a run, and what is foreign; links are foreign, for what they lead to is elsewhere."""
+    for entry in sorted(os.scandir(folder), key=lambda each: each.name):
+        name, is_folder = f"{above}{entry.name}", entry.is_dir(follow_symlinks=False)
+        if is_folder and FOLDERS.fullmatch(name):
+            yield from _entries(Path(entry.path), f"{name}/")
+        elif not LEFT_ALONE.fullmatch(name):
+            yield name, bool(FILES.fullmatch(name)) and not is_folder and not entry.is_symlink()
+
+
 def check_run_folder(folder: Path, *, may_be_tuned: bool = False) -> None:
-    """Raises UsageError when `folder` is `latest`, or holds what would be lost: no run, or a tuned network."""
+    """Raises UsageError where `folder` is `latest`, or holds what is no run's, or a tuned network."""
     if folder.name == LATEST:
         raise UsageError(
             f"'{printable(folder)}' is the link that leads to the newest run. Choose another name with --out."
         )
-    if folder.is_dir() and not (folder / RESULTS_FILE).exists() and any(folder.iterdir()):
-        raise UsageError(f"'{printable(folder)}' is not empty and not a run. Choose another folder with --out.")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{printable(folder)}' is a file. Choose a folder with --out.")
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            what = "is a link that leads nowhere" if folder.is_symlink() else "is a file"
+            raise UsageError(f"'{printable(folder)}' {what}. Choose a folder with --out.")
+        return
+    foreign = foreign_entries(folder)
+    if not is_run(folder) and (foreign or known_files(folder)):
+        raise UsageError(
+            f"'{printable(folder)}' is not empty and not a run{_named(foreign)}. Choose another folder with --out."
+        )
+    if foreign:
+        raise UsageError(
+            f"'{printable(folder)}' holds a run, which this one would replace, and what is no run's{_named(foreign)}. "
+            "Move that away, or choose another folder with --out."
+        )
     if not may_be_tuned and (folder / WEIGHTS_FILE).exists():
         raise UsageError(
             f"'{printable(folder)}' holds a tuned network, and other runs may stand on its weights. Choose another "
@@ -50,9 +108,24 @@ def check_run_folder(folder: Path, *, may_be_tuned: bool = False) -> None:
         )
 
 
+def _named(entries: Sequence[str]) -> str:
+    if not entries:
+        return ""
+    named = ", ".join(f"'{printable(name)}'" for name in entries[:NAMED_ENTRIES])
+    n_more = len(entries) - NAMED_ENTRIES
+    return f" ({named}{f' and {n_more:,} more' if n_more > 0 else ''})"
+
+
 def check_writable(folder: Path) -> None:
-    """Raises PipelineError where the run folder `folder` cannot be made; makes nothing."""
-    _check_place(folder.absolute().parents, f"The run folder '{printable(folder)}'")
+    """Raises PipelineError where the run folder `folder` cannot be made or filled; makes nothing."""
+    place = Path(os.path.realpath(folder))
+    try:
+        is_there = place.lstat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as error:  # a name that is too long
+        raise _unwritable(folder, error) from error
+    _check_place([place] if is_there else place.parents, f"The run folder '{printable(folder)}'")
 
 
 def check_fillable(folder: Path) -> None:
@@ -93,45 +166,6 @@ def reserving(folder: Path) -> Iterator[Path]:
         marker.rmdir()
 
 
-@contextlib.contextmanager
-def writing_run(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends without an error; an older run there is replaced.
-
-    Raises PipelineError when the place cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        _replace(temporary, folder)
-    except OSError as error:
-        raise PipelineError(f"The run could not be written to '{printable(folder)}': {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    old = aside / "run"
-    try:
-        folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        if folder.exists():  # otherwise the old run is the only one left
-            shutil.rmtree(aside, ignore_errors=True)
-
-
 def _unwritable(folder: Path, error: OSError) -> PipelineError:
     return PipelineError(
         f"The run folder '{printable(folder)}' cannot be written: {error.strerror}. Choose another with --out."
@@ -164,17 +198,33 @@ def writing_file(path: Path) -> Iterator[Path]:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside the run lead to it; without links on this system it is simply not there."""
-    link = folder.parent / LATEST
+    """Let data/runs/latest lead to a run in data/runs; to one anywhere else no link leads.
+
+    Only a link that leads to a run there is moved, or one to a run that is gone. Without links on this system it is
+    simply not there.
+    """
     with contextlib.suppress(OSError):
-        if link.is_symlink() or not link.exists():
-            temporary = folder.parent / f".{LATEST}-{os.getpid()}"
-            temporary.symlink_to(folder.name)
+        root = RUNS_ROOT.resolve()
+        link = root / LATEST
+        if folder.resolve().parent == root and (not os.path.lexists(link) or _leads_to_a_run(link)):
+            temporary = root / f".{LATEST}-{os.getpid()}"
+            temporary.symlink_to(folder.resolve().name)
             temporary.replace(link)
 
 
+def _leads_to_a_run(link: Path) -> bool:
+    if not link.is_symlink():
+        return False
+    if link.exists():
+        return link.resolve().parent == link.parent and is_run(link)
+    return str(link.readlink()) == link.readlink().name  # as `point_latest` writes it
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Plain JSON; class and file names that are not UTF-8 are escaped."""
+    """Plain JSON; class and file names that are not UTF-8 are escaped.
+
+    Raises ValueError for a number that is infinite or NaN: `results.without_nan` takes these out of a run.
+    """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text.encode("utf-8", "backslashreplace").decode() + "\n", encoding="utf-8")
 
@@ -184,6 +234,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if _is_completed(path):
+            return read_json(path)
         raise UsageError(
             f"'{printable(path.parent)}' is not a run: it has no {path.name}. "
             f"A run is a folder that 'featurecache classify' wrote, such as {RUNS_ROOT / LATEST}."
@@ -193,6 +245,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes.")
     return values
+
+
+def _is_completed(path: Path) -> bool:
+    """Whether a file is there now that a run, which a killed process had on its way, is put into its folder."""
+    from pipeline.workfolder import heal
+
+    heal(path.parent)
+    return path.exists()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pipeline.console import Console
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetune.plan import ONE_WAY, FinetunePlan
 from pipeline.finetune.recipe import Recipe
+from pipeline.leftover_runs import sweep_runs
 from pipeline.rundir import (
     RESULTS_FILE,
     check_run_folder,
@@ -27,12 +28,14 @@ from pipeline.rundir import (
     reading_run,
     reserving,
 )
+from pipeline.workfolder import heal
 
 
 def finetune(options: argparse.Namespace) -> int:
     """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError."""
-    _check(options)
     out = options.out or default_run_folder(Path(options.images))
+    heal(out)
+    _check(options)
     check_writable(out)
     with (
         Console(quiet=options.quiet) as console,
@@ -134,6 +137,7 @@ def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> tup
         results = write_outcome(tuned, labelled, plan, manifest, warnings, console)
     finish(results, labelled, plan, console)
     ready.checkpoint.forget()
+    sweep_runs(plan.out)
     point_latest(plan.out)
     return plan.out, results
 

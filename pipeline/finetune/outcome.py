@@ -22,6 +22,7 @@ from extract.progress import Silent
 from extract.report import ExtractReport
 from extract.request import FeatureRequest
 from extract.weights import save_weights
+from pipeline.attempts import Tried
 from pipeline.console import Console
 from pipeline.errors import PipelineError
 from pipeline.finetune.beginning import Beginning
@@ -33,8 +34,9 @@ from pipeline.join import Features, Labelled, audit_command, look_up
 from pipeline.leaks import leak_warnings
 from pipeline.predict import with_own_weights
 from pipeline.results import summarise, write_run
-from pipeline.run import ClassifyPlan, Tried, report_on
-from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, writing_run
+from pipeline.run import ClassifyPlan, report_on
+from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json
+from pipeline.workfolder import writing_run
 
 HEAD = "finetuned"
 
@@ -57,8 +59,7 @@ def write_outcome(
         tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
         results = summarise([tried], [tried.features], labelled, asked, manifest)
         results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
-        write_run(folder, results, [tried], labelled, asked, console)
-    return results
+        return write_run(folder, results, [tried], labelled, asked, console)
 
 
 def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> list[str]:

@@ -28,6 +28,7 @@ from pipeline.finetune.supply import supply_maps
 from pipeline.finetune.training import Part, Training
 from pipeline.join import Features, Labelled
 from pipeline.memory import Shelf, default_budget
+from pipeline.placing import home_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -191,7 +192,7 @@ def _checkpoint(
         "data": data.hexdigest(),
         "versions": [installed_version(name) for name in ("featurecache", "torch")],
     }
-    return Checkpoint(plan.out.absolute().parent, decisive)
+    return Checkpoint(home_of(plan.out), decisive)
 
 
 def _is_kept(checkpoint: Checkpoint, plan: FinetunePlan, console: Console) -> bool:

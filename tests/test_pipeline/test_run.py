@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from pipeline.cli import DONE, FAILED, run
+from pipeline.cli import DONE, FAILED, USAGE, run
 
 HEADS = "logistic,ridge,knn,mlp"
 
@@ -77,8 +77,7 @@ def test_the_run_folder_holds_everything_and_nothing_pickled(finished):
 
 
 def test_no_half_written_run_is_left_beside_it(finished):
-    assert {path.name for path in finished.parent.iterdir()} == {"digits", "latest"}
-    assert (finished.parent / "latest").resolve() == finished.resolve()
+    assert {path.name for path in finished.parent.iterdir()} == {"digits"}
 
 
 def test_the_accuracies_follow_from_the_stored_predictions(finished, results):
@@ -246,7 +245,7 @@ def test_two_runs_in_the_same_second_are_both_kept(digits_folder, filled_cache, 
     assert (runs / "latest").resolve().name == "digits-now-2"
 
 
-@pytest.mark.parametrize("name", ["file/run", "x" * 250])
+@pytest.mark.parametrize("name", ["file/run", "x" * 300])
 def test_no_head_is_tried_where_the_run_cannot_be_written(
     digits_folder, filled_cache, tmp_path, monkeypatch, capsys, name
 ):
@@ -255,6 +254,58 @@ def test_no_head_is_tried_where_the_run_cannot_be_written(
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
     assert run([*command, "--out", str(tmp_path / name)]) == FAILED
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_is_no_runs_is_never_replaced(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):
+    mine = {"results.json": '{"accuracy": 0.9}', "thesis.txt": "mine", "src/main.py": "mine"}
+    for name, text in mine.items():
+        (tmp_path / "exp" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "exp" / name).write_text(text)
+    monkeypatch.setattr("classify.sweep.sweep", lambda *_, **__: pytest.fail("a head was tried"))
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "exp")]) == USAGE
+    assert "is not empty and not a run ('src', 'thesis.txt')" in capsys.readouterr().err
+    assert {name: (tmp_path / "exp" / name).read_text() for name in mine} == mine
+
+
+@pytest.mark.parametrize("kind", ["the working folder", "a mounted volume"])
+def test_a_run_goes_into_a_folder_that_cannot_be_renamed(
+    digits_folder, filled_cache, tmp_path, monkeypatch, capsys, kind
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet", "--out"]
+    if kind == "a mounted volume":
+        monkeypatch.setattr("pipeline.placing._can_move", lambda folder, into: False)
+    else:
+        monkeypatch.chdir(out)
+    inode = out.stat().st_ino
+    for _ in range(2):
+        assert run([*command, "." if kind == "the working folder" else str(out)]) == DONE
+        assert out.stat().st_ino == inode
+        assert {path.name for path in out.iterdir()} >= {"results.json", "report.html", "heads"}
+        assert not [path.name for path in [*out.iterdir(), *tmp_path.iterdir()] if path.name.startswith(".")]
+
+
+def test_a_run_elsewhere_moves_no_link_called_latest(digits_folder, filled_cache, tmp_path):
+    (tmp_path / "prod").mkdir()
+    (tmp_path / "latest").symlink_to("prod")
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert run([*command, "--out", str(tmp_path / "new")]) == DONE
+    assert (tmp_path / "latest").readlink() == Path("prod")
+
+
+def test_a_file_of_the_users_in_a_run_keeps_it_from_being_replaced(digits_folder, filled_cache, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
+    assert run([*command, "--out", str(out)]) == DONE
+    assert run(["audit", str(digits_folder), "--cache", str(filled_cache), "--out", str(out), "--quiet"]) in (0, 3)
+    assert run([*command, "--out", str(out)]) == DONE
+    assert not (out / "audit.json").exists()
+    (out / "heads" / "notes.txt").write_text("mine")
+    assert run([*command, "--out", str(out)]) == USAGE
+    assert "what is no run's ('heads/notes.txt'). Move that away" in capsys.readouterr().err
+    assert (out / "heads" / "notes.txt").read_text() == "mine"
 
 
 def test_who_is_about_to_replace_a_run_is_told(digits_folder, filled_cache, tmp_path, capsys):
