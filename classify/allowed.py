@@ -8,11 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
-from sys import float_info
 from typing import Any
-
-# Whole numbers of Python have no end, and beyond this are none of numpy's.
-LARGEST = float_info.max
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,11 @@ class Range:
             return self.optional
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        if abs(value) > LARGEST or not isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:  # whole numbers of Python have no end
             return False
-        return self.least <= float(value) <= self.most and self.above < float(value) < self.below
+        return isfinite(number) and self.least <= number <= self.most and self.above < number < self.below
 
     def refusal(self, name: str, value: Any) -> str:
         """Return the sentence that refuses the value of a parameter."""
