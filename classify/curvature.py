@@ -7,15 +7,16 @@ path of strengths, so the blocks of one strength serve a decade of them, and all
 features of ten classes: half a decade from one optimum to the next took up to 119 passes with the first, 8 with these.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
-from scipy.linalg import get_blas_funcs, get_lapack_funcs
+from scipy.linalg import get_blas_funcs, get_lapack_funcs, solve_triangular
 
 from classify.arrays import FloatArray, IntArray
 from classify.objective import Objective
-from classify.rows import Rows
+from classify.rows import Rows, to_numpy
 
 # Rows, as a multiple of the columns, from which curvature is measured. From twice the columns the smallest eigenvalues
 # come out far too small: 48,000 x 1280 at C = 0.1 took over 260 passes with 2, 20 with 8.
@@ -24,16 +25,32 @@ ROWS_PER_COLUMN = 8
 LEAST_ROWS = 2048
 # Rows with the least curvature are left out up to this part of the sum over all rows.
 NEGLIGIBLE = 1e-3
-# Curvature of the intercept's own, which is not penalised: where no row doubts a class the block is not singular.
+# Curvature C h of the intercept's own, which is not penalised: where no row doubts a class it is not singular.
 LEAST = 1e-2
 # Rows in a product: 2048 x 1280 float32 is 10 MB.
 TOGETHER = 2048
-# All blocks together may take this many bytes; with more classes or columns the spectral curvature must do.
-BLOCKS_BYTES = 160 * 2**20
-# Beyond this many columns the eigendecomposition takes longer than what it saves.
-MOST_COLUMNS = 6000
+# Of the random directions by which they are found.
+SEED = 0
 # Keeps a block positive definite in float32, as part of its largest entry.
 JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Room:
+    """What curvature may take."""
+
+    blocks_bytes: int = 160 * 2**20
+    """For all blocks together; with more classes or columns the spectral curvature must do."""
+    matrices_bytes: int = 336 * 2**20
+    """For all matrices of Newton's method; the classes of all rounds are cut into batches accordingly. Five folds of
+    ten classes, 10,000 x 1280, took 60 s with room for 25 of them, 76 with room for 14 and 54 with room for all."""
+    most_columns: int = 6000
+    """Beyond these the whole eigendecomposition takes longer than what it saves, and memory for D x D numbers."""
+    rank: int = 512
+    """Eigenvectors that are looked for beyond: of 8192 columns they take 17 MB."""
+
+
+ROOM = Room()
 
 
 class Curvature(Protocol):
@@ -45,27 +62,46 @@ class Curvature(Protocol):
 
 
 class SpectralCurvature:
-    """(C h n V diag(lambda) V^T + I)^-1, h the typical second derivative of the loss."""
+    """(C h V diag(lambda) V^T + I)^-1, h the second derivative of the loss, summed over the rows, of each class.
 
-    def __init__(self, objective: Objective) -> None:
-        rows = objective.rows
-        self.xp, self.array = rows.xp, rows.array
-        self.factor = objective.loss.curvature * float(objective.total.max())
-        gram = _sampled_gram(rows) if rows.shape[1] <= MOST_COLUMNS else None
-        found = (rows.xp.ones(rows.shape[1]), None) if gram is None else rows.xp.linalg.eigh(gram)
-        self.eigenvalues = np.maximum(np.asarray(found[0].cpu() if hasattr(found[0], "cpu") else found[0]), 0.0)
-        self.basis = found[1]
+    h is the typical one before anything is learned, later what `measure` has found; between the two strengths measured
+    last it is interpolated, log h in log C. Where the loss is nearly gone C h hardly changes.
+    """
+
+    def __init__(self, objective: Objective, room: Room = ROOM) -> None:
+        self.objective, rows = objective, objective.rows
+        self.xp, self.array, self.joint = rows.xp, rows.array, objective.loss.joint
+        first = np.repeat(objective.total, objective.n_parts // objective.n_rounds)[:, None] * objective.loss.curvature
+        self.measured: list[tuple[float, FloatArray]] = [(0.0, np.repeat(first, objective.width, axis=1))]
+        self.eigenvalues, self.rest, self.basis = _spectrum(rows, room)
+
+    def measure(self, theta: Any, strength: float) -> None:
+        """Take h at the point theta (P, K, D + 1) of all parts with one strength."""
+        parts = np.arange(self.objective.n_parts)
+        self.measured = [*self.measured, (strength, self.objective.seconds_summed(theta, parts))][-2:]
+
+    def _energy(self, strengths: FloatArray, parts: IntArray) -> FloatArray:
+        """Return C h (M, K)."""
+        (low, lower), (high, upper) = self.measured[0], self.measured[-1]
+        share = np.clip((np.log(strengths) - np.log(low)) / np.log(high / low), 0.0, 1.0) if high > low > 0 else 1.0
+        share = np.broadcast_to(share, strengths.shape)[:, None]
+        return np.asarray(strengths[:, None] * lower[parts] ** (1.0 - share) * upper[parts] ** share)
 
     def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
-        """Return about H^-1 g for gradients g (M, K, D + 1); all rounds and classes are taken alike."""
-        xp, (n_members, n_classes, width) = self.xp, gradient.shape
-        scale = self.array(1.0 / (strengths[:, None] * self.factor * self.eigenvalues + 1.0))
+        """Return about H^-1 g for gradients g (M, K, D + 1)."""
+        xp, width, energy = self.xp, gradient.shape[2], self._energy(strengths, parts)
+        gradient = gradient - xp.mean(gradient, axis=1, keepdims=True) if self.joint else gradient
+        scale = self.array(1.0 / (energy[:, :, None] * self.eigenvalues + 1.0))
         flat = xp.reshape(gradient[:, :, :-1], (-1, width - 1))
-        turned = flat if self.basis is None else flat @ self.basis
-        turned = xp.reshape(xp.reshape(turned, (n_members, n_classes, -1)) * scale[:, None, :], (-1, width - 1))
-        turned = turned if self.basis is None else turned @ self.basis.T
-        intercept = gradient[:, :, -1:] * self.array(1.0 / (strengths * self.factor))[:, None, None]
-        return xp.concat([xp.reshape(turned, (n_members, n_classes, -1)), intercept], axis=2)
+        turned = flat @ self.basis
+        solved = xp.reshape(turned, scale.shape) * scale
+        solved = xp.reshape(solved, turned.shape) @ self.basis.T
+        if self.rest is not None:  # what the basis leaves out
+            beyond = self.array(1.0 / (energy * self.rest + 1.0))
+            solved = solved + (flat - turned @ self.basis.T) * xp.reshape(beyond, (-1, 1))
+        intercept = gradient[:, :, -1:] * self.array(1.0 / np.maximum(energy, LEAST))[:, :, None]
+        solved = xp.concat([xp.reshape(solved, (*gradient.shape[:2], -1)), intercept], axis=2)
+        return solved - xp.mean(solved, axis=1, keepdims=True) if self.joint else solved
 
 
 class BlockCurvature:
@@ -102,22 +138,70 @@ class BlockCurvature:
         return solved
 
 
+class RoundedCurvature:
+    """A curvature in the digits of the rows, for gradients in those of an exact objective."""
+
+    def __init__(self, curvature: Curvature, exact: Any) -> None:
+        self.curvature, self.exact = curvature, exact
+
+    def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
+        """Return about H^-1 g for gradients g (M, K, D + 1), float64."""
+        rounded = self.exact.objective.array(gradient)
+        return self.exact.array(self.curvature.solve(rounded, strengths, parts))
+
+
 def _solve(root: Any, right: Any) -> Any:
     """Return A^-1 b for the rows b of right (M, D) and the root L^-1 of A."""
     return (right @ root.T) @ root
 
 
-def blocks_fit(objective: Objective) -> bool:
+def blocks_fit(objective: Objective, room: Room = ROOM) -> bool:
     """Say whether the blocks of all classes are within their budget."""
     itemsize = 8 if objective.rows.dtype == objective.rows.xp.float64 else 4
-    return objective.n_classes * (objective.rows.shape[1] + 1) ** 2 * itemsize <= BLOCKS_BYTES
+    return objective.n_classes * (objective.rows.shape[1] + 1) ** 2 * itemsize <= room.blocks_bytes
+
+
+def _spectrum(rows: Rows, room: Room) -> tuple[FloatArray, float | None, Any]:
+    """Return eigenvalues (R,) of the covariance of the standardised rows, what stands for the others, basis (D, R).
+
+    All D of them while those are not too many, and None; beyond, the largest by the randomised Nystroem method
+    (Frangella, Tropp and Udell 2023, "Randomized Nystroem preconditioning", algorithm 2.1), and the mean of the others.
+    """
+    if rows.shape[1] <= room.most_columns:
+        found, basis = rows.xp.linalg.eigh(_sampled_gram(rows))
+        return np.maximum(to_numpy(found).astype(np.float64), 0.0), None, basis
+    return _sketched_spectrum(rows, min(room.rank, rows.shape[1]))
+
+
+def _sketched_spectrum(rows: Rows, rank: int) -> tuple[FloatArray, float, Any]:
+    xp, n_columns, generator = rows.xp, rows.shape[1], np.random.default_rng(SEED)
+    tests = np.linalg.qr(generator.standard_normal((n_columns, rank)))[0]
+    sketch, trace, ours = np.zeros((n_columns, rank)), 0.0, rows.array(tests)
+    chosen = _sample(rows, ROWS_PER_COLUMN * rank)
+    for start in range(0, len(chosen), TOGETHER):
+        block = rows.standardised(chosen[start : start + TOGETHER], 0)
+        sketch += to_numpy(block.T @ (block @ ours))
+        trace += float(xp.sum(block * block, dtype=xp.float64))
+    sketch, trace = sketch / len(chosen), trace / len(chosen)
+    shift = float(np.finfo(np.float32).eps) * float(np.linalg.norm(sketch))
+    sketch += shift * tests
+    small = tests.T @ sketch
+    root = np.linalg.cholesky((small + small.T) / 2.0)
+    left, singular, _ = np.linalg.svd(solve_triangular(root, sketch.T, lower=True).T, full_matrices=False)
+    eigenvalues = np.maximum(singular**2 - shift, 0.0)
+    rest = max(trace - float(eigenvalues.sum()), 0.0) / max(n_columns - rank, 1)
+    return eigenvalues, rest, rows.array(left)
+
+
+def _sample(rows: Rows, n_rows: int) -> IntArray:
+    """Return places of about so many rows or somewhat more, at equal distances; of all where they are fewer."""
+    return rows.used[:: max(len(rows.used) // n_rows, 1)]
 
 
 def _sampled_gram(rows: Rows) -> Any:
     """Return the covariance (D, D) of the standardised rows, from at most a few rows per column."""
     n_columns = rows.shape[1]
-    step = max(len(rows.used) // (ROWS_PER_COLUMN * n_columns), 1)
-    chosen = rows.used[::step]
+    chosen = _sample(rows, ROWS_PER_COLUMN * n_columns)
     gram = rows.xp.zeros((n_columns, n_columns), dtype=rows.dtype, device=rows.device)
     for start in range(0, len(chosen), TOGETHER):
         block = rows.standardised(chosen[start : start + TOGETHER], 0)

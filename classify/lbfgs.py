@@ -4,9 +4,9 @@ Each member has its own memory, step length and end; a member that has converged
 are cheaper. A step that does not lower the objective enough is shortened for that member alone, while the others go on
 (Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4 and equation 3.57, with a preconditioner as H_0).
 
-A member has converged when its slope, sqrt(g^T H g / F), is at most `tol`, H being what the memory and the
-preconditioner know of the inverse of the second derivative. The objective is then within a few tol^2 of its minimum,
-relatively; tol^2 / 2 with the true H.
+A member has arrived when its slope, sqrt(g^T H g / F), is at most `tol`, H being what the memory and the
+preconditioner know of the inverse of the second derivative, and the gap to the minimum that its gradient proves at most
+`gap`, see `exact`. The slope alone proves nothing: where H is far too small so is the slope.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ import numpy as np
 
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.curvature import Curvature
+from classify.exact import ExactObjective
 from classify.objective import Objective
 from classify.rows import to_numpy
 
@@ -32,15 +33,21 @@ NOISE = 8.0
 PATIENCE = 40
 # Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
 SLACK = 3.0
+# One that is flat enough in float32, but no nearer to proving it after so many passes, is at the end of its digits.
+PROVING = 8
 
 
 @dataclass
 class Found:
-    """Where the descent of M members ended: theta (M, K, D + 1), objective, slope and passes (M,), converged or not."""
+    """Where the descent of M members ended: theta (M, K, D + 1), objective, slope, gap, passes and converged (M,).
+
+    gap: how far the objective is at most above its minimum, as a part of that.
+    """
 
     theta: Any
     objective: FloatArray
     slope: FloatArray
+    gap: FloatArray
     n_passes: IntArray
     converged: BoolArray
 
@@ -48,20 +55,23 @@ class Found:
         """Return the members of one of so many equal parts."""
         size = len(self.slope) // n_parts
         here = slice(place * size, (place + 1) * size)
-        return Found(
-            self.theta[here], self.objective[here], self.slope[here], self.n_passes[here], self.converged[here]
-        )
+        numbers = (self.theta[here], self.objective[here], self.slope[here], self.gap[here])
+        return Found(*numbers, self.n_passes[here], self.converged[here])
 
     def replace(self, index: IntArray, other: "Found", places: Any) -> None:
         """Put the further descent of some members, at `index` (or as an array of theta's kind, `places`), in place."""
         self.theta[places] = other.theta
-        self.objective[index], self.slope[index], self.converged[index] = other.objective, other.slope, other.converged
+        self.objective[index], self.slope[index], self.gap[index] = other.objective, other.slope, other.gap
+        self.converged[index] = other.converged
         self.n_passes[index] += other.n_passes
 
 
 @dataclass
 class _Batch:
-    """The members still under way: `index` in the result, point, objective, gradient, direction, step, memory."""
+    """The members still under way: `index` in the result, point, objective, gradient, direction, step, memory.
+
+    best, waited: the smallest slope so far, and passes since; nearest, unproven: the same of the gap once it is flat.
+    """
 
     index: IntArray
     theta: Any
@@ -71,6 +81,8 @@ class _Batch:
     step: FloatArray
     best: FloatArray
     waited: IntArray
+    nearest: FloatArray
+    unproven: IntArray
     pairs: list[tuple[Any, Any, FloatArray]]
 
     def keep(self, going: BoolArray, xp: Any, array: Any) -> None:
@@ -78,12 +90,24 @@ class _Batch:
         chosen = array(np.flatnonzero(going), xp.int64)
         self.index, self.value, self.step = self.index[going], self.value[going], self.step[going]
         self.best, self.waited = self.best[going], self.waited[going]
+        self.nearest, self.unproven = self.nearest[going], self.unproven[going]
         self.theta, self.gradient, self.direction = (a[chosen] for a in (self.theta, self.gradient, self.direction))
         self.pairs = [(s[chosen], y[chosen], rho[going]) for s, y, rho in self.pairs]
 
+    def judge(
+        self, slope: FloatArray, gap: FloatArray, *, tol: float, enough: float, patience: int
+    ) -> tuple[BoolArray, BoolArray]:
+        """Say which members (M,) have arrived, and which end here, arrived or at the end of their arithmetic."""
+        self.waited = np.where(slope < self.best, 0, self.waited + 1)
+        flat, proven, stuck = slope <= tol, gap <= enough, self.waited >= PATIENCE
+        self.unproven = np.where((gap < self.nearest) | ~flat, 0, self.unproven + 1)
+        self.best, self.nearest = np.minimum(self.best, slope), np.where(flat, np.minimum(self.nearest, gap), np.inf)
+        arrived = proven & (flat | (stuck & (slope <= SLACK * tol)))
+        return arrived, arrived | stuck | (self.unproven >= patience)
+
 
 def descend(
-    objective: Objective,
+    objective: Objective | ExactObjective,
     start: Any,
     strengths: FloatArray,
     parts: IntArray,
@@ -91,29 +115,35 @@ def descend(
     *,
     tol: float,
     max_passes: int,
+    gap: float = np.inf,
 ) -> Found:
-    """Minimise for members with strengths (M,) and parts (M,), from start (M, K, D + 1)."""
-    xp, array, n = objective.rows.xp, objective.rows.array, len(strengths)
-    found = Found(xp.asarray(start, copy=True), np.zeros(n), np.zeros(n), np.zeros(n, int), np.zeros(n, bool))
-    noise = NOISE * float(xp.finfo(objective.rows.dtype).eps)
+    """Minimise for members with strengths (M,) and parts (M,), from start (M, K, D + 1).
+
+    tol, gap: what ends it, the slope and the gap that is proven. An `ExactObjective` proves it; an `Objective` in
+    float32, with intercepts on their way, tells about what it is.
+    """
+    xp, array, n = objective.xp, objective.array, len(strengths)
+    start = xp.asarray(start, copy=True)
+    zeros = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
+    found = Found(xp.zeros_like(start), *zeros)
+    noise = NOISE * float(xp.finfo(objective.dtype).eps)
+    patience = PATIENCE if isinstance(objective, ExactObjective) else PROVING
     value, gradient = objective(start, strengths, parts)
-    zeros = xp.zeros_like(start)
-    batch = _Batch(np.arange(n), start, value, gradient, zeros, np.zeros(n), np.full(n, np.inf), np.zeros(n, int), [])
+    counts = (np.zeros(n), np.full(n, np.inf), np.zeros(n, int), np.full(n, np.inf), np.zeros(n, int))
+    batch = _Batch(np.arange(n), start, value, gradient, xp.zeros_like(start), *counts, [])
     fresh = np.ones(n, dtype=bool)
     for n_passes in range(1, max_passes + 1):
         solve = partial(curvature.solve, strengths=strengths[batch.index], parts=parts[batch.index])
         promised = _new_directions(batch, fresh, solve, xp, array)
-        slope = _slope(-promised, batch.value)
-        better = slope < batch.best
-        batch.best, batch.waited = np.minimum(batch.best, slope), np.where(better, 0, batch.waited + 1)
-        ended = batch.waited >= PATIENCE
-        done = (slope <= tol) | (ended & (slope <= SLACK * tol))
-        leaving = done | ended | (n_passes == max_passes)
+        slope, proven = _slope(-promised, batch.value), objective.gap(batch.value, batch.gradient)
+        arrived, leaving = batch.judge(slope, proven, tol=tol, enough=gap, patience=patience)
+        leaving |= n_passes == max_passes
         if leaving.any():
             places = batch.index[leaving]
             found.theta[array(places, xp.int64)] = batch.theta[array(np.flatnonzero(leaving), xp.int64)]
             found.objective[places], found.slope[places] = batch.value[leaving], slope[leaving]
-            found.n_passes[places], found.converged[places] = n_passes, done[leaving]
+            found.gap[places], found.n_passes[places] = proven[leaving], n_passes
+            found.converged[places] = arrived[leaving]
             if leaving.all():
                 break
             batch.keep(~leaving, xp, array)
@@ -171,7 +201,8 @@ def _advance(
     nothing = xp.zeros_like(trial)
     s, y = xp.where(here, trial - batch.theta, nothing), xp.where(here, gradient - batch.gradient, nothing)
     along = _dot(s, y, xp)
-    batch.pairs = [*batch.pairs, (s, y, np.where(along > 0, 1.0 / np.where(along > 0, along, 1.0), 0.0))][-MEMORY:]
+    usable = along > np.finfo(np.float64).tiny
+    batch.pairs = [*batch.pairs, (s, y, np.where(usable, 1.0 / np.where(usable, along, 1.0), 0.0))][-MEMORY:]
     with np.errstate(invalid="ignore", over="ignore"):
         rise = 2.0 * (value - batch.value - batch.step * promised)
         parabola = -promised * batch.step**2 / np.where(rise > 0, rise, np.inf)

@@ -50,7 +50,7 @@ class LDAHead(LinearHead):
                 with np.errstate(divide="ignore"):  # a class without weight is never predicted
                     log_prior = np.log(spectrum.counts / spectrum.counts.sum())
                 intercept = np.maximum(log_prior, LOG_SMALLEST) - 0.5 * (W * spectrum.means).sum(axis=1)
-                yield Optimum(setting, number, W, intercept, 1, 0.0, "")
+                yield Optimum(setting, number, W, intercept, 1, 0.0, 0.0, "")
 
 
 # A scatter within classes of less than this part of that between them is none: in float32, copies of one row a class

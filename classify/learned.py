@@ -56,10 +56,11 @@ class Text:
 Learned = Mapping[str, Array | Labels | Range | Choice | Flag | Text]
 COLUMNS = Range("a whole number from 1 to 10 million", least=1.0, most=1e7, whole=True)
 FITTED: Learned = {"n_features_in_": COLUMNS, "classes_": Labels("C", in_order=True), "converged_": Flag()}
-# A sentence for the table, and the names of columns where X was a table: nothing that a prediction needs.
-OPTIONAL_LEARNED: Learned = {"note_": Text(), "feature_names_in_": Labels("D")}
 COUNTED = Range("0 or more, a whole number", least=0.0, whole=True)
 SLOPE = Range("0 or more, or None", least=0.0, optional=True)
+# A sentence for the table, the names of columns where X was a table, and how near the optimum is, which the first heads
+# of format 1 do not say: nothing that a prediction needs.
+OPTIONAL_LEARNED: Learned = {"note_": Text(), "feature_names_in_": Labels("D"), "gap_": SLOPE}
 
 
 def check_fitted(head: Any) -> None:

@@ -6,10 +6,8 @@ from typing import Any, ClassVar, Self
 from classify.allowed import COUNT, OPTIONAL, POSITIVE, Allowed
 from classify.arrays import FloatArray, IntArray
 from classify.linear import LinearHead, tightest
-from classify.losses import SquaredHingeLoss
-from classify.newton import curvature_fits, solve_margins
-from classify.objective import Objective
-from classify.paths import Optimum, solve_path
+from classify.newton import solve_margins
+from classify.paths import Optimum
 from classify.rows import Rows
 
 # The objective is then within 1e-3 of its minimum, relatively, by a wide margin: 2e-5 was measured.
@@ -21,9 +19,9 @@ class LinearSVMHead(LinearHead):
 
         minimise  C sum_i sum_c w_i max(0, 1 - t_ic (W z_i + b)_c)^2  +  |W|^2 / 2
 
-    The problem of scikit-learn's LinearSVC, but the intercept is not penalised. Solved by `newton` where its matrices
-    fit their budget, else by `paths`. The scores are margins, not log odds: see `temperature` in `ScoredHead`. `tol` is
-    the slope at which an optimum counts as found; None: 2e-3 for float32, 1e-9 for float64.
+    The problem of scikit-learn's LinearSVC, but the intercept is not penalised. Solved by `newton`. The scores are
+    margins, not log odds: see `temperature` in `ScoredHead`. `tol` is the slope at which an optimum counts as found;
+    None: 2e-3 for float32, 1e-9 for float64.
     """
 
     descends = True
@@ -53,7 +51,4 @@ class LinearSVMHead(LinearHead):
             max(h.max_iter for h in heads),
             [h.C for h in heads],
         )
-        if curvature_fits(rows):
-            return solve_margins(rows, codes, weights, n_classes, strengths, tol=tol, max_steps=limit)
-        objective = Objective(rows, codes, weights, SquaredHingeLoss(), n_classes)
-        return solve_path(objective, strengths, tol=tol, max_passes=limit)
+        return solve_margins(rows, codes, weights, n_classes, strengths, tol=tol, max_steps=limit)

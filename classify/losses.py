@@ -34,6 +34,10 @@ class Loss(Protocol):
         """Return the second derivative by each score, (B, M, K), at scores (B, M, K), which it may overwrite."""
         ...
 
+    def by_intercepts(self, by_score: Any, codes: Any, weights: Any) -> Any:
+        """Return the second derivative by the intercepts (M, K, K) of rows with weights (B, M), by their gradient."""
+        ...
+
 
 class SoftmaxLoss:
     """-log softmax(s)[y]: multinomial logistic regression.
@@ -65,6 +69,19 @@ class SoftmaxLoss:
         share = array_namespace(scores).abs(self.evaluate(scores, codes, classes)[1])
         return share * (1.0 - share)
 
+    def by_intercepts(self, by_score: Any, codes: Any, weights: Any) -> Any:
+        """Return sum_i w_i (diag(p) - p p^T), p being the gradient but for the true class."""
+        xp = array_namespace(by_score)
+        share = xp.abs(by_score)
+        diagonal = xp.sum(share * (1.0 - share) * weights[:, :, None], axis=0)
+        rows = xp.arange(codes.shape[0], device=codes.device)
+        share[rows, :, codes] = 1.0 - share[rows, :, codes]
+        share = xp.permute_dims(share, (1, 2, 0))
+        found = -((share * weights.T[:, None, :]) @ xp.permute_dims(share, (0, 2, 1)))
+        places = xp.arange(found.shape[1], device=codes.device)
+        found[:, places, places] = diagonal
+        return found
+
 
 class SquaredHingeLoss:
     """max(0, 1 - t s)^2 with t = +1 for the rows of a class, -1 for the others: one-versus-rest linear SVM."""
@@ -81,6 +98,12 @@ class SquaredHingeLoss:
         """Return 2 where the margin is violated, else 0."""
         slack, _ = self._slack(scores, codes, classes)
         return 2.0 * array_namespace(scores).astype(slack > 0, scores.dtype)[:, :, None]
+
+    def by_intercepts(self, by_score: Any, codes: Any, weights: Any) -> Any:
+        """Return 2 sum_i w_i over the rows whose margin is violated, (M, 1, 1)."""
+        xp = array_namespace(by_score)
+        violated = xp.astype(by_score[:, :, 0] != 0, by_score.dtype)
+        return 2.0 * xp.sum(violated * weights, axis=0)[:, None, None]
 
     def _slack(self, scores: Any, codes: Any, classes: Any) -> tuple[Any, Any]:
         """Return max(0, 1 - t s) and t, both (B, M)."""

@@ -21,6 +21,8 @@ from classify.rows import Rows, rows_within, to_numpy
 BLOCK_BYTES = 8 * 2**20
 # Arrays as large as the scores that a loss needs at a time.
 TEMPORARIES = 4
+# An objective so small is zero, and no part of it means anything: that of a class that no row of a round has.
+NOTHING = 1e-60
 
 
 class Objective:
@@ -28,6 +30,7 @@ class Objective:
 
     def __init__(self, rows: Rows, codes: IntArray, weights: FloatArray, loss: Loss, n_classes: int) -> None:
         self.rows, self.loss, self.n_classes = rows, loss, n_classes
+        self.xp, self.array, self.dtype = rows.xp, rows.array, rows.dtype
         self.n_rounds = len(weights)
         self.n_parts, self.width = (self.n_rounds, n_classes) if loss.joint else (self.n_rounds * n_classes, 1)
         self.codes = rows.array(codes, rows.xp.int64)
@@ -40,7 +43,7 @@ class Objective:
     def __call__(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
         """Return F (M,), float64, and its gradient (M, K, D + 1) for members with strengths (M,), parts (M,)."""
         xp, shape = self.rows.xp, theta.shape
-        number, classes = self._round_and_class(parts)
+        number, classes = self.round_and_class(parts)
         weights, intercept = self._to_common(theta, number)
         gradient, by_intercept = xp.zeros_like(weights), xp.zeros_like(intercept)
         total = xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
@@ -54,6 +57,10 @@ class Objective:
         own[:, :, :-1] += theta[:, :, :-1]
         penalty = 0.5 * xp.sum(theta[:, :, :-1] ** 2, axis=(1, 2), dtype=xp.float64)
         return strengths * to_numpy(total) + to_numpy(penalty), own
+
+    def gap(self, value: FloatArray, gradient: Any) -> FloatArray:
+        """Return about how far F (M,) is above its minimum, as a part of that: no more is known in so few digits."""
+        return gap_by_gradient(value, gradient, self.xp)
 
     def _spans(self, parts: IntArray) -> Iterator[tuple[slice, Any]]:
         """Yield spans of rows, and which of the members train on them."""
@@ -84,18 +91,27 @@ class Objective:
 
     def seconds(self, theta: Any, strengths: FloatArray, parts: IntArray) -> FloatArray:
         """Return the curvature C w loss'' (N, M K), float32, of every row by every score of members (M,)."""
-        xp, shape = self.rows.xp, theta.shape
-        found = np.zeros((self.rows.shape[0], shape[0] * shape[1]), dtype=np.float32)
-        number, classes = self._round_and_class(parts)
-        weights, intercept = self._to_common(theta, number)
-        factor = self.rows.array(strengths)
-        for places, _, scores in self._scores(weights, intercept, None):
-            second = self.loss.second(scores, self.codes[places], classes)
-            second *= (self.weights[places][:, number] * factor)[:, :, None]
-            found[places] = to_numpy(xp.reshape(second, (-1, found.shape[1])))
+        found = np.zeros((self.rows.shape[0], theta.shape[0] * theta.shape[1]), dtype=np.float32)
+        factor = self.rows.array(strengths)[:, None]
+        for places, second in self._seconds(theta, parts):
+            found[places] = to_numpy(self.xp.reshape(second * factor, (-1, found.shape[1])))
         return found
 
-    def _round_and_class(self, parts: IntArray) -> tuple[Any, Any]:
+    def seconds_summed(self, theta: Any, parts: IntArray) -> FloatArray:
+        """Return the curvature w loss'' by every score (M, K) of members (M,), summed over the rows."""
+        found = np.zeros(theta.shape[:2])
+        for _, second in self._seconds(theta, parts):
+            found += to_numpy(self.xp.sum(second, axis=0, dtype=self.xp.float64))
+        return found
+
+    def _seconds(self, theta: Any, parts: IntArray) -> Iterator[tuple[slice, Any]]:
+        """Yield places and w loss'' (B, M, K), block by block."""
+        number, classes = self.round_and_class(parts)
+        for places, _, scores in self._scores(*self._to_common(theta, number), None):
+            second = self.loss.second(scores, self.codes[places], classes)
+            yield places, second * self.weights[places][:, number][:, :, None]
+
+    def round_and_class(self, parts: IntArray) -> tuple[Any, Any]:
         """Return the round (M,) and, for a loss that is not joint, the class (M,) of every member."""
         per_round, array = self.n_parts // self.n_rounds, self.rows.array
         return array(parts // per_round, self.rows.xp.int64), array(parts % per_round, self.rows.xp.int64)
@@ -121,3 +137,15 @@ class Objective:
         by_intercept = by_intercept[:, :, None]
         own = gradient - by_intercept * self.rows.shift[number][:, None, :]
         return self.rows.xp.concat([own / self.rows.stretch[number][:, None, :], by_intercept], axis=2)
+
+
+def gap_by_gradient(value: FloatArray, gradient: Any, xp: Any) -> FloatArray:
+    """Return |g|^2 / 2 as a part of F - |g|^2 / 2, g the gradient (M, K, D) by the weights, of (M, K, D + 1).
+
+    F (M,) is strongly convex with constant 1 in the weights: where the intercepts are at their minimum its own is at
+    most |g|^2 / 2 below it (Boyd and Vandenberghe 2004, equation 9.9).
+    """
+    above = 0.5 * to_numpy(xp.sum(gradient[:, :, :-1] ** 2, axis=(1, 2), dtype=xp.float64))
+    least = value - above
+    part = np.where(least > 0, above / np.where(least > 0, least, 1.0), np.inf)
+    return np.where((above == 0) | (value <= NOTHING), 0.0, part)

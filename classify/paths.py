@@ -18,13 +18,15 @@ cut into pieces where its memory would pass the budget.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from classify.arrays import FloatArray, IntArray
-from classify.curvature import BlockCurvature, Curvature, SpectralCurvature, blocks_fit
+from classify.curvature import ROOM, BlockCurvature, Curvature, Room, RoundedCurvature, SpectralCurvature, blocks_fit
+from classify.exact import ExactObjective
 from classify.lbfgs import MEMORY, Found, descend
 from classify.objective import Objective
 from classify.rows import to_numpy
@@ -40,6 +42,12 @@ RUNG = 10.0
 # Slope that is enough at a strength nobody asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes, with the
 # optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
 PASSING = 0.03
+# Gap that is to be proven, as a part of tol^2: 1e-4 for a slope of 4e-3.
+PROVEN = 6.25
+# No gap smaller than this is asked for: float64 has no more digits.
+DIGITS = 1e-14
+# A descent in float32 ends at this part of it, as its own gradient, with intercepts on their way, has it.
+AHEAD = 0.8
 # What L-BFGS may keep in memory, in bytes.
 BATCH_BYTES = 128 * 2**20
 # Arrays as large as the parameters that a descent holds besides its pairs.
@@ -48,7 +56,10 @@ BESIDES = 10
 
 @dataclass(frozen=True)
 class Optimum:
-    """One strength in one round: weights (C, D) on that round's standardised columns, intercept (C,), how it ended."""
+    """One strength in one round: weights (C, D) on that round's standardised columns, intercept (C,), how it ended.
+
+    gap: how far the objective is at most above its minimum, as a part of that.
+    """
 
     setting: int
     number: int
@@ -56,25 +67,29 @@ class Optimum:
     intercept: FloatArray
     n_passes: int
     slope: float
+    gap: float
     note: str
 
 
-def solve_path(objective: Objective, strengths: Sequence[float], *, tol: float, max_passes: int) -> Iterator[Optimum]:
+def solve_path(
+    objective: Objective, strengths: Sequence[float], *, tol: float, max_passes: int, room: Room = ROOM
+) -> Iterator[Optimum]:
     """Yield the optimum for every strength in every round; above the easy strengths one round after the other."""
     wanted = np.array(strengths, dtype=np.float64)
-    for strength, rounds, found in _ladder(objective, np.unique(wanted).tolist(), tol, max_passes):
+    for strength, rounds, found in _ladder(objective, np.unique(wanted).tolist(), tol, max_passes, room):
         for setting in np.flatnonzero(wanted == strength):
             for place, number in enumerate(rounds):
-                yield _optimum(int(setting), number, strength, found.part(place, len(rounds)))
+                part = found.part(place, len(rounds))
+                yield _optimum(int(setting), number, strength, part, proven_by(tol))
 
 
 def _ladder(
-    objective: Objective, strengths: list[float], tol: float, max_passes: int
+    objective: Objective, strengths: list[float], tol: float, max_passes: int, room: Room
 ) -> Iterator[tuple[float, range, Found]]:
     """Yield strength, rounds and their optima for ascending strengths, and for rungs besides."""
-    spectral = SpectralCurvature(objective)
-    together = _Climb(objective, range(objective.n_rounds), spectral, strengths, tol, max_passes)
-    easy = EASY / spectral.factor
+    spectral, blocked = SpectralCurvature(objective, room), blocks_fit(objective, room)
+    together = _Climb(objective, range(objective.n_rounds), spectral, blocked, strengths, tol, max_passes)
+    easy = EASY / (objective.loss.curvature * float(objective.total.max()))
     low = [c for c in strengths if c <= easy] or [min(easy, strengths[0])]
     for strength, found in together.start(low):
         yield strength, together.rounds, found
@@ -86,12 +101,29 @@ def _ladder(
                 yield strength, climb.rounds, found
 
 
-def _optimum(setting: int, number: int, strength: float, found: Found) -> Optimum:
+def _optimum(setting: int, number: int, strength: float, found: Found, enough: float) -> Optimum:
     """Return the optimum in one round, of its parts (P,) at one strength."""
     theta = to_numpy(found.theta).astype(np.float64).reshape(-1, found.theta.shape[2])
-    n_passes, slope = int(found.n_passes.max()), float(found.slope.max())
-    note = "" if found.converged.all() else f"C={strength:g}: stopped after {n_passes} passes, slope {slope:.1e}."
-    return Optimum(setting, number, theta[:, :-1], theta[:, -1], n_passes, slope, note)
+    n_passes, slope, gap = int(found.n_passes.max()), float(found.slope.max()), joint_gap(found.objective, found.gap)
+    note = "" if found.converged.all() else not_converged(strength, f"{n_passes} passes", gap, enough)
+    return Optimum(setting, number, theta[:, :-1], theta[:, -1], n_passes, slope, gap, note)
+
+
+def proven_by(tol: float) -> float:
+    """Return the gap to the minimum that is to be proven where the slope is to be `tol`."""
+    return max(PROVEN * tol**2, DIGITS)
+
+
+def joint_gap(objective: FloatArray, gap: FloatArray) -> float:
+    """Return the gap of a sum of objectives (P,), each at most that part above its minimum."""
+    least = objective / (1.0 + gap)
+    return float((objective - least).sum() / least.sum()) if np.isfinite(gap).all() else float("inf")
+
+
+def not_converged(strength: float, spent: str, gap: float, enough: float) -> str:
+    """Return the sentence on a strength whose optimum is not proven to be near."""
+    far = f"at most {gap:.1e} of it" if np.isfinite(gap) else "an unknown distance"
+    return f"C={strength:g}: not converged after {spent}: {far} above the minimum, {enough:.0e} was asked for."
 
 
 class _Climb:
@@ -102,6 +134,7 @@ class _Climb:
         objective: Objective,
         rounds: range,
         spectral: SpectralCurvature,
+        blocked: bool,
         wanted: Sequence[float],
         tol: float,
         max_passes: int,
@@ -110,7 +143,7 @@ class _Climb:
         self.wanted, self.tol, self.max_passes = wanted, tol, max_passes
         per_round = objective.n_parts // objective.n_rounds
         self.parts = np.arange(rounds.start * per_round, rounds.stop * per_round)
-        self.blocked = blocks_fit(objective)
+        self.blocked = blocked
         self.rungs: list[tuple[float, Any]] = []
         self.curvature: Curvature = spectral
         self.stale = True
@@ -119,7 +152,7 @@ class _Climb:
         """Descend from zero for the low strengths."""
         founds = self._descend(strengths, self._zeros(len(strengths)))
         solved = list(zip(strengths, founds, strict=True))
-        self.rungs = [(strength, found.theta) for strength, found in solved[-2:]]
+        self.rungs = [(strength, self.objective.array(found.theta)) for strength, found in solved[-2:]]
         return solved
 
     def apart(self) -> Iterator["_Climb"]:
@@ -127,7 +160,7 @@ class _Climb:
         per_round = len(self.parts) // len(self.rounds)
         for place, number in enumerate(self.rounds):
             own = _Climb(
-                self.objective, range(number, number + 1), self.spectral, self.wanted, self.tol, self.max_passes
+                self.objective, range(number, number + 1), self.spectral, True, self.wanted, self.tol, self.max_passes
             )
             own.rungs = [(c, theta[place * per_round : (place + 1) * per_round]) for c, theta in self.rungs]
             yield own
@@ -135,10 +168,14 @@ class _Climb:
     def step(self, above: float, between: list[float]) -> list[Found]:
         """Climb to the rung above; return its optimum and those of the strengths between."""
         start = self._predict(above)
-        if self.stale:
+        if not self.blocked:
+            if len(self.rungs) == 1 or not self.spectral.measured[-1][0]:
+                self.spectral.measure(self.rungs[-1][1], self.rungs[-1][0])
+            self.spectral.measure(start, above)
+        elif self.stale:
             self._measure(start, np.full(len(self.parts), above), self.parts)
         (top,) = self._descend([above], start)
-        self.rungs = [*self.rungs, (above, top.theta)][-3:]
+        self.rungs = [*self.rungs, (above, self.objective.array(top.theta))][-3:]
         starts = [self._interpolate(strength) for strength in between]
         found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0)) if between else []
         measured_anew = any(int(each.n_passes.max()) > REFRESH for each in found)
@@ -170,9 +207,7 @@ class _Climb:
         return sum(terms[1:], terms[0])
 
     def _measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
-        """Take the curvature at the first of some members (M,), or of each class of them, if blocks of it fit."""
-        if not self.blocked:
-            return
+        """Take the curvature in blocks at the first of some members (M,), or of each class of them."""
         if not isinstance(self.curvature, BlockCurvature):
             self.curvature = BlockCurvature(self.objective)
         code = parts % (self.objective.n_parts // self.objective.n_rounds)
@@ -193,19 +228,34 @@ class _Climb:
         return solved
 
     def _converge(self, strengths: FloatArray, start: Any) -> Found:
-        """Descend with some strengths in all rounds; curvature in blocks is measured anew while some need it."""
-        array, xp = self.objective.rows.array, self.objective.rows.xp
+        """Descend with some strengths in all rounds, and prove how far it came where one of them is wanted."""
         own, parts = np.repeat(strengths, len(self.parts)), np.tile(self.parts, len(strengths))
-        tol = self.tol if set(strengths.tolist()) & set(self.wanted) else max(self.tol, PASSING)
+        if not set(strengths.tolist()) & set(self.wanted):
+            return self._approach(own, parts, start, max(self.tol, PASSING), np.inf)
+        enough = proven_by(self.tol)
+        found = self._approach(own, parts, start, self.tol, AHEAD * enough)
+        exact = ExactObjective(self.objective)
+        limit = max(self.max_passes - int(found.n_passes.max()), 1)
+        theta, curvature = exact.array(found.theta), RoundedCurvature(self.curvature, exact)
+        proven = descend(exact, theta, own, parts, curvature, tol=np.inf, gap=enough, max_passes=limit)
+        proven.n_passes += found.n_passes - 1
+        return proven
+
+    def _approach(self, own: FloatArray, parts: IntArray, start: Any, tol: float, enough: float) -> Found:
+        """Descend in the digits of the rows; curvature in blocks is measured anew while some need it."""
+        array, xp = self.objective.array, self.objective.xp
         limit = min(REFRESH, self.max_passes) if isinstance(self.curvature, BlockCurvature) else self.max_passes
-        found = descend(self.objective, start, own, parts, self.curvature, tol=tol, max_passes=limit)
-        while not found.converged.all() and found.n_passes.max() < self.max_passes and limit < self.max_passes:
-            left = np.flatnonzero(~found.converged)
+        ends = partial(descend, self.objective, tol=tol, gap=enough, max_passes=limit)
+        found = ends(start, own, parts, self.curvature)
+        while limit < self.max_passes and found.n_passes.max() < self.max_passes:
+            left = np.flatnonzero(found.n_passes % limit == 0)  # those that were not at their end
+            left = left[~found.converged[left]]
+            if not len(left):
+                break
             left = left[np.argsort(-found.slope[left], kind="stable")]  # measured where it is steepest
             theta = found.theta[array(left, xp.int64)]
             self._measure(theta, own[left], parts[left])
-            more = descend(self.objective, theta, own[left], parts[left], self.curvature, tol=tol, max_passes=limit)
-            found.replace(left, more, array(left, xp.int64))
+            found.replace(left, ends(theta, own[left], parts[left], self.curvature), array(left, xp.int64))
         return found
 
 

@@ -52,7 +52,7 @@ class RidgeHead(LinearHead):
         for setting, head in enumerate(heads):
             for number, (spectrum, moments, target) in enumerate(rounds):
                 W = (spectrum.basis @ (moments / _divisor(spectrum, head.alpha)[:, None])).T
-                yield Optimum(setting, number, W, target - W @ spectrum.mean, 1, 0.0, "")
+                yield Optimum(setting, number, W, target - W @ spectrum.mean, 1, 0.0, 0.0, "")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import approx_fprime
 
-from classify.curvature import BlockCurvature, SpectralCurvature, inverse_root
+from classify.curvature import BlockCurvature, Room, SpectralCurvature, inverse_root
 from classify.losses import SoftmaxLoss, SquaredHingeLoss
 from classify.objective import Objective
 from classify.rows import Rows
@@ -70,15 +70,56 @@ def test_the_curvature_in_blocks_is_the_second_derivative_of_each_class():
         assert back[0, 0] == pytest.approx([0, 1, 0, 0], abs=0.05)
 
 
-def test_the_spectral_curvature_is_exact_where_every_row_has_the_typical_curvature():
-    objective, *_ = problem(SoftmaxLoss())
-    strengths, parts = np.array([2.0]), np.array([0])
-    gradient = np.random.default_rng(2).normal(size=(1, 3, 4))
+@pytest.mark.parametrize("loss", [SoftmaxLoss(), SquaredHingeLoss()], ids=["softmax", "hinge"])
+def test_the_spectral_curvature_is_exact_where_every_row_has_the_typical_curvature(loss):
+    objective, *_ = problem(loss)
+    parts = np.arange(objective.n_parts)
+    strengths = np.full(len(parts), 2.0)
+    gradient = np.random.default_rng(2).normal(size=(len(parts), objective.width, 4))
+    gradient -= gradient.mean(axis=1, keepdims=True) if loss.joint else 0.0
     solved = SpectralCurvature(objective).solve(gradient, strengths, parts)
     used = objective.rows.used
     Z = objective.rows.standardised(used, 0)
-    H = 2.0 * 0.1 * objective.total.max() * Z.T @ Z / len(used) + np.eye(3)
-    assert solved[0, :, :-1] @ H == pytest.approx(gradient[0, :, :-1])
+    for part in parts:
+        total = objective.total[part // (objective.n_parts // 2)]
+        H = 2.0 * loss.curvature * total * Z.T @ Z / len(used) + np.eye(3)
+        assert solved[part, :, :-1] @ H == pytest.approx(gradient[part, :, :-1])
+
+
+def test_between_two_strengths_the_measured_curvature_is_interpolated():
+    objective, *_ = problem(SquaredHingeLoss())
+    theta, _, parts = members(objective)
+    curvature = SpectralCurvature(objective)
+    curvature.measure(0.1 * theta, 1.0)
+    curvature.measure(theta, 100.0)
+    unit = np.zeros_like(theta)
+    unit[:, :, -1] = 1.0
+
+    def at(strength):
+        return 1.0 / curvature.solve(unit, np.full(len(parts), strength), parts)[:, 0, -1]
+
+    low, high = objective.seconds_summed(0.1 * theta, parts)[:, 0], objective.seconds_summed(theta, parts)[:, 0]
+    assert at(0.5) == pytest.approx(0.5 * low)
+    assert at(10.0) == pytest.approx(10.0 * np.sqrt(low * high))
+    assert at(1000.0) == pytest.approx(1000.0 * high)
+    assert objective.seconds(theta, np.ones(len(parts)), parts).sum(axis=0) == pytest.approx(high, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_largest_eigenvectors_alone_are_nearly_all_of_the_spectral_curvature(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 80)) * np.arange(1, 81) ** -1.0 @ rng.normal(size=(80, 80))
+    weights, codes = np.ones((1, 300)), np.arange(300) % 3
+    objective = Objective(Rows(kind(X), weights), codes, weights, SoftmaxLoss(), 3)
+    whole, part = SpectralCurvature(objective), SpectralCurvature(objective, Room(most_columns=79, rank=40))
+    assert part.basis.shape == (80, 40)
+    assert part.eigenvalues[:10] == pytest.approx(whole.eigenvalues[::-1][:10], rel=0.05)
+    assert part.eigenvalues.sum() + 40 * part.rest == pytest.approx(whole.eigenvalues.sum(), rel=1e-6)
+    gradient = objective.rows.array(rng.normal(size=(1, 3, 81)))
+    expected, found = (
+        np.asarray(each.solve(gradient, np.array([0.01]), np.zeros(1, int))).ravel() for each in (whole, part)
+    )
+    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
