@@ -105,37 +105,24 @@ class SpectralCurvature:
 
 
 class BlockCurvature:
-    """The blocks (D + 1, D + 1) of classes, factorised, each as it was measured last."""
+    """The blocks (D + 1, D + 1) of the classes that a joint loss ties together, factorised, as measured last."""
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self.joint, self.n_classes = objective, objective.loss.joint, objective.n_classes
-        self.xp, self.array = objective.rows.xp, objective.rows.array
+        self.objective, self.xp = objective, objective.xp
         self.roots: dict[int, Any] = {}
 
-    def measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
-        """Take the blocks at points theta (M, K, D + 1) with strengths and parts (M,), one after the other.
-
-        For a joint loss M is 1 and its K classes are the blocks; else there is a point for each class to measure.
-        """
-        objective = self.objective
-        seconds = objective.seconds(theta, strengths, parts)
-        codes = range(self.n_classes) if self.joint else (parts % self.n_classes).tolist()
-        number = int(parts[0]) // (objective.n_parts // objective.n_rounds)
-        for code, own in zip(codes, seconds.T, strict=True):
+    def measure(self, theta: Any, strength: float, number: int) -> None:
+        """Take the blocks of all classes at a point theta (1, K, D + 1) with one strength in round `number`."""
+        seconds = self.objective.seconds(theta, np.array([strength]), np.array([number]))
+        for code, own in enumerate(seconds.T):
             self.roots.pop(code, None)  # makes room for the next
-            self.roots[code] = _root_of_block(objective.rows, own, number)
+            self.roots[code] = _root_of_block(self.objective.rows, own, number)
 
     def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
-        """Return about H^-1 g; where only differences of scores count, in the space of weights that sum to zero."""
-        if self.joint:
-            gradient = gradient - self.xp.mean(gradient, axis=1, keepdims=True)
-            solved = self.xp.stack([_solve(self.roots[c], gradient[:, c, :]) for c in range(self.n_classes)], axis=1)
-            return solved - self.xp.mean(solved, axis=1, keepdims=True)
-        solved, code = self.xp.zeros_like(gradient), parts % self.n_classes
-        for c in np.unique(code).tolist():
-            here = self.array(np.flatnonzero(code == c), self.xp.int64)
-            solved[here] = _solve(self.roots[c], gradient[here, 0, :])[:, None, :]
-        return solved
+        """Return about H^-1 g in the space of weights that sum to zero: only differences of scores count."""
+        gradient = gradient - self.xp.mean(gradient, axis=1, keepdims=True)
+        solved = self.xp.stack([_solve(root, gradient[:, c, :]) for c, root in sorted(self.roots.items())], axis=1)
+        return solved - self.xp.mean(solved, axis=1, keepdims=True)
 
 
 class RoundedCurvature:

@@ -1,4 +1,4 @@
-"""All strengths of a linear head, in all rounds, solved together.
+"""All strengths of a linear head whose loss ties the classes together, in all rounds, solved together.
 
 The strengths are climbed on a ladder, weakly fitted (small C) to strongly fitted:
 
@@ -74,7 +74,10 @@ class Optimum:
 def solve_path(
     objective: Objective, strengths: Sequence[float], *, tol: float, max_passes: int, room: Room = ROOM
 ) -> Iterator[Optimum]:
-    """Yield the optimum for every strength in every round; above the easy strengths one round after the other."""
+    """Yield the optimum for every strength in every round, of a joint loss.
+
+    Above the easy strengths one round comes after the other, where the curvature of classes has room.
+    """
     wanted = np.array(strengths, dtype=np.float64)
     for strength, rounds, found in _ladder(objective, np.unique(wanted).tolist(), tol, max_passes, room):
         for setting in np.flatnonzero(wanted == strength):
@@ -102,10 +105,10 @@ def _ladder(
 
 
 def _optimum(setting: int, number: int, strength: float, found: Found, enough: float) -> Optimum:
-    """Return the optimum in one round, of its parts (P,) at one strength."""
-    theta = to_numpy(found.theta).astype(np.float64).reshape(-1, found.theta.shape[2])
-    n_passes, slope, gap = int(found.n_passes.max()), float(found.slope.max()), joint_gap(found.objective, found.gap)
-    note = "" if found.converged.all() else not_converged(strength, f"{n_passes} passes", gap, enough)
+    """Return the optimum in one round, a single member, at one strength."""
+    theta = to_numpy(found.theta[0, :, :]).astype(np.float64)
+    n_passes, slope, gap = int(found.n_passes[0]), float(found.slope[0]), float(found.gap[0])
+    note = "" if found.converged[0] else not_converged(strength, f"{n_passes} passes", gap, enough)
     return Optimum(setting, number, theta[:, :-1], theta[:, -1], n_passes, slope, gap, note)
 
 
@@ -127,7 +130,7 @@ def not_converged(strength: float, spent: str, gap: float, enough: float) -> str
 
 
 class _Climb:
-    """Some rounds of an objective on the ladder; a rung is a strength and theta (P, K, D + 1), their parts' optimum."""
+    """Some rounds of an objective on the ladder; a rung is a strength and theta (R, C, D + 1), their optima."""
 
     def __init__(
         self,
@@ -141,8 +144,7 @@ class _Climb:
     ) -> None:
         self.objective, self.rounds, self.spectral = objective, rounds, spectral
         self.wanted, self.tol, self.max_passes = wanted, tol, max_passes
-        per_round = objective.n_parts // objective.n_rounds
-        self.parts = np.arange(rounds.start * per_round, rounds.stop * per_round)
+        self.parts = np.arange(rounds.start, rounds.stop)
         self.blocked = blocked
         self.rungs: list[tuple[float, Any]] = []
         self.curvature: Curvature = spectral
@@ -157,12 +159,11 @@ class _Climb:
 
     def apart(self) -> Iterator["_Climb"]:
         """Yield one climb a round, from where all stand: each has rows, and so a curvature, of its own."""
-        per_round = len(self.parts) // len(self.rounds)
         for place, number in enumerate(self.rounds):
             own = _Climb(
                 self.objective, range(number, number + 1), self.spectral, True, self.wanted, self.tol, self.max_passes
             )
-            own.rungs = [(c, theta[place * per_round : (place + 1) * per_round]) for c, theta in self.rungs]
+            own.rungs = [(c, theta[place : place + 1]) for c, theta in self.rungs]
             yield own
 
     def step(self, above: float, between: list[float]) -> list[Found]:
@@ -173,7 +174,7 @@ class _Climb:
                 self.spectral.measure(self.rungs[-1][1], self.rungs[-1][0])
             self.spectral.measure(start, above)
         elif self.stale:
-            self._measure(start, np.full(len(self.parts), above), self.parts)
+            self._measure(start, above)
         (top,) = self._descend([above], start)
         self.rungs = [*self.rungs, (above, self.objective.array(top.theta))][-3:]
         starts = [self._interpolate(strength) for strength in between]
@@ -188,7 +189,7 @@ class _Climb:
         return rows.xp.zeros(shape, dtype=rows.dtype, device=rows.device)
 
     def _predict(self, strength: float) -> Any:
-        """Return the line through the last two rungs, in log C; for parts where that is worse, the last rung."""
+        """Return the line through the last two rungs, in log C; for rounds where that is worse, the last rung."""
         (last, theta), before = self.rungs[-1], self.rungs[-2:-1]
         if not before:
             return theta
@@ -206,14 +207,11 @@ class _Climb:
         ]
         return sum(terms[1:], terms[0])
 
-    def _measure(self, theta: Any, strengths: FloatArray, parts: IntArray) -> None:
-        """Take the curvature in blocks at the first of some members (M,), or of each class of them."""
+    def _measure(self, theta: Any, strength: float) -> None:
+        """Take the curvature in blocks at theta (1, C, D + 1), in the only round."""
         if not isinstance(self.curvature, BlockCurvature):
             self.curvature = BlockCurvature(self.objective)
-        code = parts % (self.objective.n_parts // self.objective.n_rounds)
-        first = np.unique(np.zeros_like(code) if self.objective.loss.joint else code, return_index=True)[1]
-        here = self.objective.rows.array(first, self.objective.rows.xp.int64)
-        self.curvature.measure(theta[here], strengths[first], parts[first])
+        self.curvature.measure(theta, strength, self.rounds.start)
 
     def _descend(self, strengths: list[float], start: Any) -> list[Found]:
         """Descend with some strengths in all rounds, as many at a time as the budget allows."""
@@ -252,9 +250,8 @@ class _Climb:
             left = left[~found.converged[left]]
             if not len(left):
                 break
-            left = left[np.argsort(-found.slope[left], kind="stable")]  # measured where it is steepest
-            theta = found.theta[array(left, xp.int64)]
-            self._measure(theta, own[left], parts[left])
+            theta, steepest = found.theta[array(left, xp.int64)], int(np.argmax(found.slope[left]))
+            self._measure(theta[steepest : steepest + 1], float(own[left[steepest]]))
             found.replace(left, ends(theta, own[left], parts[left], self.curvature), array(left, xp.int64))
         return found
 

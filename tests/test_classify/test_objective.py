@@ -56,18 +56,22 @@ def test_the_objective_is_the_formula_on_each_rounds_own_rows():
 
 
 def test_the_curvature_in_blocks_is_the_second_derivative_of_each_class():
-    objective, *_ = problem(SquaredHingeLoss())
+    objective, *_ = problem(SoftmaxLoss())
     theta, strengths, parts = members(objective)
     curvature = BlockCurvature(objective)
-    curvature.measure(theta[:3], strengths[:3], parts[:3])
-    for i in range(3):
-        step = np.zeros_like(theta[[i]])
-        step[0, 0, 1] = 1e-5
-        _, higher = objective(theta[[i]] + step, strengths[[i]], parts[[i]])
-        _, lower = objective(theta[[i]] - step, strengths[[i]], parts[[i]])
-        back = curvature.solve((higher - lower) / 2e-5, strengths[[i]], parts[[i]])
+    curvature.measure(theta[:1], float(strengths[0]), 0)
+    for code in range(3):
+        step = np.zeros_like(theta[:1])
+        step[0, code, 1] = 1e-5
+        _, higher = objective(theta[:1] + step, strengths[:1], parts[:1])
+        _, lower = objective(theta[:1] - step, strengths[:1], parts[:1])
+        right = np.zeros_like(step)
+        right[0, code] = ((higher - lower) / 2e-5)[0, code]
+        found = right[0, code] @ curvature.roots[code].T @ curvature.roots[code]
         # The rows with the least curvature are left out, so that this is not exact.
-        assert back[0, 0] == pytest.approx([0, 1, 0, 0], abs=0.05)
+        assert found == pytest.approx([0, 1, 0, 0], abs=0.05)
+        solved = curvature.solve(right, strengths[:1], parts[:1])
+        assert solved.sum(axis=1) == pytest.approx(np.zeros((1, 4)), abs=1e-9)
 
 
 @pytest.mark.parametrize("loss", [SoftmaxLoss(), SquaredHingeLoss()], ids=["softmax", "hinge"])
