@@ -69,9 +69,9 @@ test: $(STAMP)  ## all tests
 lint: $(STAMP)  ## style, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
-torture: $(STAMP)  ## kill extractions at 100 random instants, let four at once into one cache, kill a fine-tune 20 times, draw 4,000 data sets of groups
-	@$(BIN)/python tests/torture.py 100 2000
-	@$(BIN)/python -m pytest -m slow tests/test_pipeline/test_finetune.py tests/test_classify/test_clustered.py
+torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, four extractions at once, 4,000 grouped data sets
+	@$(BIN)/python tests/torture.py 100 100 20 2000
+	@$(BIN)/python -m pytest -m slow tests/test_classify/test_clustered.py
 
 survey: $(STAMP)  ## every network there is, once through --engine auto (about forty minutes)
 	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py

@@ -1,7 +1,5 @@
 """Kill an extraction with SIGKILL at random instants, restart it, and compare with a run that nobody disturbed.
 
-    python tests/torture.py [ROUNDS] [IMAGES]        (`make torture`: 100 rounds, then four processes on 2,000 images)
-
 Half of the kills come from outside at a random time; the other half from inside, just before or after a random call of
 one of the steps that touch the disk: so that decoding, shard writing, renaming, the index and the memo are all hit.
 After each kill the cache must verify, at most one unfinished shard may be lost, and after the restart every vector must
@@ -16,7 +14,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -25,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from killing import ANY_TIME, Kill, KillPoints, in_a_process, killed, wait_for
 from PIL import Image
 
 from extract import cache as cache_module
-from extract import fill, memo, shards
+from extract import fill
 from extract.architectures import build_network
 from extract.manifest import read_images
 from extract.request import FeatureRequest
@@ -40,15 +38,14 @@ N_PROCESSES = 4
 BATCH = 4
 SHARD_ROWS = 8
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
-# Where a process kills itself: (what is replaced, its name, up to which call).
-STEPS = {
-    "decode": (fill, "decode_image", N_IMAGES),
-    "shard write": (shards, "_write_file", N_IMAGES // SHARD_ROWS),
-    "rename": (shards, "publish", N_IMAGES // SHARD_ROWS),
-    "spec": (cache_module.FeatureCache, "_write_spec", 1),
-    "index": (cache_module.FeatureCache, "_write_virtual", 1),
-    "memo": (memo.Memo, "_write", 2),
-}
+POINTS = KillPoints(
+    decode="extract.compute:decode_image",
+    shard_write="extract.shards:_write_file",
+    rename="extract.shards:publish",
+    spec="extract.cache:FeatureCache._write_spec",
+    index="extract.cache:FeatureCache._write_virtual",
+    memo="extract.memo:Memo._write",
+)
 
 
 def prepare(folder: Path, seed: int, n_images: int) -> None:
@@ -84,62 +81,19 @@ class Counting(fill.Silent):
         self.path.write_text(str(done))
 
 
-def in_a_process(work) -> int:
-    """Run `work` in a forked process and return its pid. Nothing here has started a thread before."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  (a child must end here, whatever happened)
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-
-
-def kill_at_call(step: str, number: int, after: bool) -> None:
-    """In this process: SIGKILL before or after the `number`-th call of a step."""
-    owner, name, _ = STEPS[step]
-    original, calls = getattr(owner, name), 0
-
-    def deadly(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **kwargs)
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, deadly)
-
-
 def one_round(
-    folder: Path, request: FeatureRequest, reference: np.ndarray, seconds: float, rng: random.Random
+    folder: Path, request: FeatureRequest, reference: np.ndarray, seconds: float | None, kill: Kill
 ) -> str | None:
     """Start, kill, verify, restart, compare; returns where the kill came, None where the work was done before it."""
     cache, count = folder / "cache", folder / "count"
     shutil.rmtree(cache, ignore_errors=True)
     count.write_text("0")
-    inside = rng.random() < 0.5
-    step, after = rng.choice(list(STEPS)), rng.random() < 0.5
-    number = rng.randint(1, STEPS[step][2])
 
     def work() -> None:
-        if inside:
-            kill_at_call(step, number, after)
+        POINTS.arm(kill)
         extract(folder, cache, request, Counting(count))
 
-    pid = in_a_process(work)
-    if not inside:
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    killed = os.WIFSIGNALED(status)
-    assert killed or os.WEXITSTATUS(status) == 0, "the extraction ended with an error"
+    was_killed = killed(work, seconds)
     check_cache(cache)
 
     def restart() -> None:
@@ -147,15 +101,14 @@ def one_round(
         (folder / "present").write_text(str(report.filled[0].n_present))
         np.save(folder / "vectors.npy", report.filled[0].cache.lookup(report.digests))
 
-    _, status = os.waitpid(in_a_process(restart), 0)
-    assert status == 0, "the restart ended with an error"
+    wait_for(restart)
     n_kept = int((folder / "present").read_text())
     # Images that went through the engine wait for their shard, those of an unfinished batch for the engine.
     lost = int(count.read_text() or 0) - n_kept
     assert lost <= SHARD_ROWS + 2 * BATCH, f"{lost} images were lost"
     assert (np.load(folder / "vectors.npy") == reference).all(), "a vector differs from the undisturbed run's"
     check_cache(cache)
-    return (f"{step}, {'after' if after else 'before'}" if inside else "any time") if killed else None
+    return str(kill) if was_killed else None
 
 
 def check_cache(cache: Path) -> None:
@@ -163,14 +116,6 @@ def check_cache(cache: Path) -> None:
     for folder in sorted(cache.glob(f"{BACKBONE}-*")):
         report = verify_cache(folder)
         assert not report.damaged, report
-
-
-def wait_for(work) -> float:
-    """Run `work` in a forked process to its good end; the seconds it took."""
-    started = time.perf_counter()
-    _, status = os.waitpid(in_a_process(work), 0)
-    assert status == 0, "a process ended with an error"
-    return time.perf_counter() - started
 
 
 def undisturbed(folder: Path, request: FeatureRequest, seed: int, n_images: int) -> tuple[np.ndarray, float]:
@@ -184,7 +129,10 @@ def undisturbed(folder: Path, request: FeatureRequest, seed: int, n_images: int)
         np.save(folder / "reference.npy", report.filled[0].cache.lookup(report.digests))
 
     wait_for(lambda: prepare(folder, seed, n_images))
-    seconds = wait_for(reference)
+    started = time.perf_counter()
+    wait_for(lambda: POINTS.counting(reference, folder / "calls.json"))
+    seconds = time.perf_counter() - started
+    POINTS.read_calls(folder / "calls.json")
     vectors = np.load(folder / "reference.npy")
     assert vectors.shape == (n_images, FEATURE_DIM)
     assert len(np.unique(vectors, axis=0)) == n_images
@@ -199,10 +147,13 @@ def torture(rounds: int, seed: int = 0) -> Counter[str]:
         folder = Path(name)
         request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
         vectors, seconds = undisturbed(folder, request, seed, N_IMAGES)
-        while where.total() < rounds:
-            place = one_round(folder, request, vectors, seconds, rng)
+        for kill in POINTS.draw(rng):
+            if where.total() >= rounds:
+                break
+            moment = rng.uniform(0, seconds) if kill.point == ANY_TIME else None
+            place = one_round(folder, request, vectors, moment, kill)
             where.update([place] if place else [])
-            print(f"\r{where.total()} of {rounds} kills survived", end="", file=sys.stderr, flush=True)
+            print(f"\r{where.total()} of {rounds} extractions killed", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return where
 
@@ -248,17 +199,3 @@ def compare(folder: Path, cache_root: Path, vectors: np.ndarray, *, complete: bo
     there = ~found.missing(digests)
     assert there.all() or not complete, f"{(~there).sum()} rows are missing"
     assert (found.lookup(digests[there]) == vectors[there]).all(), "a row differs from the undisturbed run's"
-
-
-def main(rounds: int, n_images: int) -> None:
-    """Both, and what was seen."""
-    where = torture(rounds)
-    for place, times in where.most_common():
-        print(f"{times:4d}  {place}")
-    looks = crowd(n_images)
-    print(f"{N_PROCESSES} processes on {n_images} images, and a reader that looked {looks} times")
-    print(f"{where.total() + 1} passed, 0 failed")
-
-
-if __name__ == "__main__":
-    main(*([int(word) for word in sys.argv[1:]] or [100, 2000]))
