@@ -90,7 +90,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.rows_, self.codes_, self.counts_ = (
             (X, codes, counts) if kept.all() else (X[kept], codes[kept], counts[kept])
         )
-        self._blank = _blank(self.rows_, self.metric)
+        self._zeros = zero_rows(self.rows_)
         self.origin_, self.variance_ = centre(self.rows_, self.counts_)
         self.converged_ = True
         return self
@@ -106,7 +106,8 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
         """Return what `predict` and `predict_proba` do, at the cost of one."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
-        blank = self._blank if hasattr(self, "_blank") else _blank(self.rows_, self.metric)  # a saved head does not say
+        zeros = self._zeros if hasattr(self, "_zeros") else zero_rows(self.rows_)  # a saved head does not say
+        blank = zeros & (self.metric == "cosine")
         found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, blank)
         voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)
         votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
