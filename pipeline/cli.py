@@ -19,7 +19,7 @@ INTERRUPTED_SENTENCES = {
     "run": FEATURES_KEPT,
     "predict": FEATURES_KEPT,
     "select": FEATURES_KEPT,
-    "classify": "Stopped before a head was finished: no run was written; the same command starts the heads again.",
+    "classify": "Stopped: no run was written. Heads that are finished are kept; the same command goes on from there.",
     "report": "Stopped: no page was written.",
     "audit": "Stopped before the audit was finished.",
     "finetune": "Stopped. Maps are kept, and of the training all but half a minute: --resume goes on from there.",

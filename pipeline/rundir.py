@@ -86,11 +86,11 @@ def check_run_folder(folder: Path, *, may_be_tuned: bool = False) -> None:
         raise UsageError(
             f"'{printable(folder)}' is the link that leads to the newest run. Choose another name with --out."
         )
-    if not folder.is_dir():
-        if os.path.lexists(folder):
-            what = "is a link that leads nowhere" if folder.is_symlink() else "is a file"
-            raise UsageError(f"'{printable(folder)}' {what}. Choose a folder with --out.")
+    if not os.path.lexists(folder):
         return
+    if not folder.is_dir():
+        what = "is a link that leads nowhere" if folder.is_symlink() else "is a file"
+        raise UsageError(f"'{printable(folder)}' {what}. Choose a folder with --out.")
     foreign = foreign_entries(folder)
     if not is_run(folder) and (foreign or known_files(folder)):
         raise UsageError(

@@ -262,7 +262,7 @@ def test_ctrl_c_before_the_first_head_writes_no_run(digits_folder, filled_cache,
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "ridge", "--quiet"]
     assert run([*command, "--out", str(tmp_path / "run")]) == INTERRUPTED
     assert not (tmp_path / "run").exists()
-    assert "Stopped before a head was finished: no run was written" in capsys.readouterr().err
+    assert "Stopped: no run was written. Heads that are finished are kept" in capsys.readouterr().err
 
 
 def test_the_table_names_the_folds_that_chose(digits_folder, filled_cache, tmp_path, capsys):

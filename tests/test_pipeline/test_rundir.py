@@ -209,6 +209,7 @@ def test_a_mounted_folder_can_be_written_below_one_that_cannot(tmp_path, monkeyp
 
 
 def test_a_name_that_is_too_long_is_found_out_before(tmp_path):
+    check_run_folder(tmp_path / ("x" * 300))
     with pytest.raises(PipelineError, match="cannot be written"):
         check_writable(tmp_path / ("x" * 300))
 
