@@ -14,9 +14,12 @@
     spec.py        what features are a function of, and the key of that
     memo.py, digests.py, request.py
                    what need not be computed twice: file digests, and what a name resolves to
+    plain_files.py, parquet_files.py, shard_structure.py, opening.py
+                   files that somebody else may have written: what is opened at all, and what is damage
     seals.py       what ties a vector to its image
     shards.py      one immutable HDF5 file of rows
-    cache.py       all rows of one spec
+    cache.py, index.py
+                   all rows of one spec, and the one array that shows them to other tools
     inventory.py, verify.py, compact.py, leftovers.py
                    the upkeep of caches: what there is, whether it is whole, merging and pruning, sweeping
     cores.py, loader.py, compute.py

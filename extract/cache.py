@@ -2,27 +2,27 @@
 
     <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  features.h5
 
-The shards are the truth and the only thing read here. `features.h5` shows them as one array to everybody else; it is
-derived, replaced atomically and rebuilt when the list of shards is no longer the one it was made from.
+The shards are the truth and the only thing read here. `features.h5` shows them as one array to everybody else
+(`index.py`); it is derived, replaced atomically and rebuilt when the list of shards is not the one it was made from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from extract import shards
-from extract.errors import CacheDamaged, CacheError, CacheUnwritable
+from extract.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
+from extract.index import SHARDS_FOLDER, Served, is_index_of, write_index_file
 from extract.manifest import printable
+from extract.opening import open_index
+from extract.plain_files import read_json_file
 from extract.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -30,25 +30,14 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "spec.json"
 INDEX_FILE = "features.h5"
-SHARDS_FOLDER = "shards"
+# An empty file of the shard's name that ends in this says that the rows stand in other shards now (compact.py).
+MERGED_SUFFIX = f"{shards.SUFFIX}.merged"
+# A spec is half a kilobyte; that of a hundred layers side by side a few.
+MOST_SPEC_BYTES = 1 << 20
 # How often shards are listed anew because one went meanwhile; compacting in a loop would be needed to use them up.
 N_LISTINGS = 10
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Served:
-    """The rows (m,) that are served from one shard of n rows, and their digests (m, 32).
-
-    `is_alone`: none of its rows is in another shard too.
-    """
-
-    path: Path
-    n: int
-    rows: NDArray[np.int64]
-    digests: NDArray[np.uint8]
-    is_alone: bool
 
 
 class FeatureCache:
@@ -167,7 +156,7 @@ class FeatureCache:
         try:
             self._write_virtual(temporary)
             shards.publish(temporary, path)
-        except CacheDamaged:
+        except (CacheDamaged, ShardGone):
             raise
         except (OSError, RuntimeError, CacheError) as error:
             raise CacheUnwritable(f"The index '{path}' cannot be written: {str(error).rstrip('.')}.") from error
@@ -180,8 +169,8 @@ class FeatureCache:
         for _ in range(N_LISTINGS):
             try:
                 return read()
-            except CacheDamaged:
-                if all(os.path.exists(path) for path in self._shards):  # noqa: PTH110 (pathlib's own can raise)
+            except (CacheDamaged, ShardGone):
+                if all(os.path.lexists(path) for path in self._shards):
                     raise
                 look_again()
         return read()
@@ -232,95 +221,58 @@ class FeatureCache:
 
     def _index_is_current(self, path: Path) -> bool:
         try:
-            with shards.open_shard(path) as file:
+            with open_index(path) as file:
                 return is_index_of(shards.read_attributes(file), self._shards)
         except CacheError:
             return False
 
     def _write_virtual(self, path: Path) -> None:
-        import h5py
-
-        n, width = len(self), self.spec.feature_dim
-        lengths, text_length = self._source_sizes()
-        layouts = {
-            "features": h5py.VirtualLayout((n, width), self.spec.dtype),
-            "digests": h5py.VirtualLayout((n, 32), np.uint8),
-            "paths": h5py.VirtualLayout((n,), h5py.string_dtype("utf-8", text_length)),
-        }
-        for number, start, stop, at in self._runs():
-            source_name = f"{SHARDS_FOLDER}/{self._shards[number].name}"
-            size, text = lengths[number]
-            sources: dict[str, tuple[tuple[int, ...], Any]]
-            sources = {"features": ((size, width), self.spec.dtype), "digests": ((size, 32), np.uint8)}
-            sources["paths"] = ((size,), h5py.string_dtype("utf-8", text))
-            for name, (shape, dtype) in sources.items():
-                source = h5py.VirtualSource(source_name, name, shape=shape, dtype=dtype)
-                layouts[name][at : at + stop - start] = source[start:stop]
-        with shards.new_file(path) as file:
-            for name, layout in layouts.items():
-                file.create_virtual_dataset(name, layout, fillvalue=np.nan if name == "features" else None)
-            attributes = {"format": shards.FORMAT, "spec": self.spec.to_json(), "key": self.spec.key}
-            shown = {part.path.name: len(part.rows) for part in self.served()}
-            attributes |= {"shards_sha256": shard_list_digest(self._shards), "shards": json.dumps(shown)}
-            shards.write_attributes(file, attributes)
-        with path.open("r+b") as written:
-            digest = hashlib.sha256(written.read()).digest()
-            written.write(digest)
-
-    def _source_sizes(self) -> tuple[list[tuple[int, int]], int]:
-        """Rows and bytes of the longest path, for each shard, and the longest of all."""
-        sizes = []
-        for path in self._shards:
-            with shards.open_shard(path) as file:
-                sizes.append((len(file["paths"]), file["paths"].dtype.itemsize))
-        return sizes, max((text for _, text in sizes), default=1)
-
-    def _runs(self) -> Iterator[tuple[int, int, int, int]]:
-        """Stretches of rows that are served from one shard: (shard, first row, end row, place in the index)."""
-        order = np.lexsort((self._row_of, self._shard_of))
-        shard, row = self._shard_of[order], self._row_of[order]
-        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
-        for first, last in zip([0, *breaks], [*breaks, len(row)], strict=True):
-            if first < last:
-                yield int(shard[first]), int(row[first]), int(row[last - 1]) + 1, int(first)
+        write_index_file(path, self.spec, self.served())
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards of a cache folder, by name. Raises CacheError when the folder cannot be read."""
+    """The shards of a cache folder, by name, without those that were merged into others.
+
+    Raises CacheError when the folder cannot be read.
+    """
+    found, merged = _listed(folder)
+    return [path for path in found if path.name not in merged]
+
+
+def merged_paths(folder: Path) -> list[Path]:
+    """The marks of the shards that were merged into others and wait for their removal, by name; see `shard_of_mark`.
+
+    Raises CacheError when the folder cannot be read.
+    """
+    return [mark_of_shard(folder / SHARDS_FOLDER / name) for name in sorted(_listed(folder)[1])]
+
+
+def mark_of_shard(path: Path) -> Path:
+    """The mark that says of a shard that it was merged into others."""
+    return path.with_name(path.name.removesuffix(shards.SUFFIX) + MERGED_SUFFIX)
+
+
+def shard_of_mark(mark: Path) -> Path:
+    """The shard that a mark is about."""
+    return mark.with_name(mark.name.removesuffix(MERGED_SUFFIX) + shards.SUFFIX)
+
+
+def _listed(folder: Path) -> tuple[list[Path], set[str]]:
     try:
         paths = sorted((folder / SHARDS_FOLDER).iterdir())
     except FileNotFoundError:
-        return []
+        return [], set()
     except OSError as error:
         raise CacheError(f"The cache '{folder}' cannot be read: {error.strerror}.") from error
-    return [path for path in paths if path.suffix == shards.SUFFIX and not path.name.startswith(".")]
-
-
-def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path]) -> bool:
-    """Whether an index with these attributes shows these shards; one of an older version is none."""
-    return "shards" in attributes and bool(attributes.get("shards_sha256") == shard_list_digest(paths))
-
-
-def index_is_intact(path: Path) -> bool:
-    """Whether every byte of an index is the one that was written.
-
-    HDF5 keeps the map of a virtual dataset without a checksum and ends the process over some of its flipped bits. So
-    the SHA-256 of the file stands behind its end, where HDF5 does not look, and is compared before the map is read.
-    """
-    data = path.read_bytes()
-    return hashlib.sha256(data[:-32]).digest() == data[-32:]
-
-
-def shard_list_digest(paths: Iterable[Path]) -> str:
-    """By what an index tells whether these are the shards that it shows."""
-    return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()
+    merged = {shard_of_mark(path).name for path in paths if path.name.endswith(MERGED_SUFFIX)}
+    return [path for path in paths if path.suffix == shards.SUFFIX and not path.name.startswith(".")], merged
 
 
 def read_spec(folder: Path) -> FeatureSpec | None:
     """The spec of a cache folder, or None where there is none. Raises CacheDamaged when it is no spec."""
     path = folder / SPEC_FILE
     try:
-        return FeatureSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return FeatureSpec.from_dict(read_json_file(path, folder, most_bytes=MOST_SPEC_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,9 +1,13 @@
-"""Rewriting shards: merging small ones, dropping second copies and rows that nobody uses.
+"""Rewriting shards: merging small ones, sealing old ones, dropping second copies and rows that nobody uses.
 
-    read the rows that are served -> publish them in new shards -> an index without the old ones -> remove the old ones
+    read the rows that are served -> publish them in new shards -> an index without the old ones -> mark the old ones
 
 At every instant each row that is kept stands in a complete shard, so a kill costs nothing: rows then stand in two
-shards and count once, and the next `compact` ends it. Readers that opened before look again when a shard has gone.
+shards and count once, and the next `compact` ends it.
+
+Old shards stay where they are for a generation, under a mark that takes them out of every list: who opened features.h5
+before, with any HDF5 tool, goes on reading them by their names. The next `compact` removes them, or any extract a day
+later. What `prune` drops is removed at once, for room is why one prunes.
 
 Several may do this at once, and extract at once, without a lock. A row is only ever removed by who has published it
 anew: a shard of which one row stands elsewhere too is rewritten, never dropped because the other copy is there, since
@@ -13,7 +17,7 @@ the one that was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +25,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract import shards
-from extract.cache import N_LISTINGS, FeatureCache, Served, as_names, read_spec
-from extract.errors import CacheDamaged, CacheError, CacheUnwritable
+from extract.cache import (
+    N_LISTINGS,
+    FeatureCache,
+    Served,
+    as_names,
+    mark_of_shard,
+    merged_paths,
+    read_spec,
+    shard_of_mark,
+)
+from extract.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,10 +73,15 @@ def open_cache(folder: Path) -> FeatureCache:
 
 
 def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
-    """Merge what is less than half of `shard_bytes` up to that size, and drop second copies."""
+    """Merge what is less than half of `shard_bytes` up to that size, drop second copies, seal what has no seals."""
     found = cache.served()
-    chosen = [part for part in found if not part.is_alone or part.path.stat().st_size < shard_bytes // 2]
-    return _plan(cache, found, chosen, shard_bytes)
+    unsealed = {part.path for part in found if not shards.has_seals(part.path)}
+    chosen = [
+        part
+        for part in found
+        if part.path in unsealed or not part.is_alone or part.path.stat().st_size < shard_bytes // 2
+    ]
+    return _plan(cache, found, chosen, shard_bytes, unsealed=unsealed)
 
 
 def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
@@ -80,7 +98,13 @@ def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: i
 
 
 def _plan(
-    cache: FeatureCache, found: Sequence[Served], chosen: Sequence[Served], shard_bytes: int, *, n_unused: int = 0
+    cache: FeatureCache,
+    found: Sequence[Served],
+    chosen: Sequence[Served],
+    shard_bytes: int,
+    *,
+    n_unused: int = 0,
+    unsealed: Collection[Path] = (),
 ) -> Rewriting:
     groups: list[list[Served]] = []
     filled = 0.0
@@ -91,18 +115,21 @@ def _plan(
             filled = 0.0
         groups[-1].append(part)
         filled += size
-    # A small shard that is all by itself gains nothing.
-    worth = tuple(
-        tuple(group) for group in groups if len(group) > 1 or not group[0].is_alone or len(group[0].rows) < group[0].n
-    )
+    worth = tuple(tuple(group) for group in groups if len(group) > 1 or not _gains_nothing(group[0], unsealed))
     n_stored = sum(part.n for part in found)
     n_bytes = sum(part.path.stat().st_size for part in found)
     return Rewriting(cache.folder, len(cache) - n_unused, n_unused, n_stored - len(cache), len(found), n_bytes, worth)
 
 
-def rewrite(cache: FeatureCache, plan: Rewriting) -> list[Path]:
+def _gains_nothing(part: Served, unsealed: Collection[Path]) -> bool:
+    """Whether a shard that is merged with no other would come out as it is."""
+    return part.path not in unsealed and part.is_alone and len(part.rows) == part.n
+
+
+def rewrite(cache: FeatureCache, plan: Rewriting, *, at_once: bool = False) -> list[Path]:
     """Carry out a plan and return the new shards. Raises CacheDamaged (a shard fails its seals), CacheUnwritable.
 
+    at_once: remove the old shards, instead of marking them for the next time.
     After an error every row is still served, and the same command may be given again.
     """
     if not plan.groups:
@@ -117,7 +144,10 @@ def rewrite(cache: FeatureCache, plan: Rewriting) -> list[Path]:
             last = new[-1].name
     cache.refresh(without=old)
     cache.write_index()
-    _remove(old)
+    if at_once:
+        _remove(old)
+    else:
+        _mark(old)
     cache.refresh()
     cache.write_index()
     return new
@@ -125,24 +155,34 @@ def rewrite(cache: FeatureCache, plan: Rewriting) -> list[Path]:
 
 def compact_cache(folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
     """Compact the cache in a folder and return what was done. Raises CacheError."""
+    remove_merged(folder)
     return _carry_out(folder, lambda cache: plan_compaction(cache, shard_bytes=shard_bytes))
 
 
 def prune_cache(folder: Path, used: NDArray[np.uint8]) -> Rewriting:
     """Drop the rows of all images but those with the digests `used` (N, 32), and return what was done."""
-    return _carry_out(folder, lambda cache: plan_pruning(cache, used))
+    remove_merged(folder)
+    return _carry_out(folder, lambda cache: plan_pruning(cache, used), at_once=True)
 
 
-def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting]) -> Rewriting:
+def remove_merged(folder: Path) -> list[Path]:
+    """Remove the shards of the generation before, and return them. Raises CacheError, CacheUnwritable."""
+    marks = merged_paths(folder)
+    _remove([shard_of_mark(mark) for mark in marks])  # before their marks, or a kill would bring them back
+    _remove(marks)
+    return [shard_of_mark(mark) for mark in marks]
+
+
+def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting], *, at_once: bool = False) -> Rewriting:
     """Plan and rewrite; begin anew when somebody else rewrites the same shards."""
     for attempt in range(1, N_LISTINGS + 1):
         cache = open_cache(folder)
         before = [part.path for part in cache.served()]
         try:
             plan = make_plan(cache)
-            rewrite(cache, plan)
+            rewrite(cache, plan, at_once=at_once)
             return plan
-        except (CacheDamaged, FileNotFoundError):
+        except (CacheDamaged, ShardGone, FileNotFoundError):
             if attempt == N_LISTINGS or all(path.exists() for path in before):
                 raise
     raise AssertionError("the loop above returns or raises")
@@ -159,6 +199,8 @@ def _merge(cache: FeatureCache, group: Sequence[Served], *, after: str) -> Path:
         own = shards.read_names(part.path)
         names += [own[row] for row in part.rows]
         at += len(places)
+    if not np.isfinite(vectors).all():  # a seal would vouch for them
+        raise shards.damaged(parts[0].path, "it, or one that is merged with it, holds rows that are not numbers")
     rows = shards.Rows(vectors, np.concatenate([part.digests for part in parts]), names)
     return shards.write_shard(parts[0].path.parent, rows, cache.spec, _record(parts), after=after)
 
@@ -169,10 +211,21 @@ def _record(parts: Sequence[Served]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in dict.fromkeys(name for record in records for name in record):
         values = list(dict.fromkeys(record[name] for record in records if name in record))
-        merged[name] = ", ".join(values) if name in {"engine", "device", "weights"} else max(values)
+        merged[name] = ", ".join(values) if name in {"engine", "device", "weights"} else max(values, key=str)
     seconds = [float(r.get("seconds", 0.0)) * len(p.rows) / max(1, p.n) for r, p in zip(records, parts, strict=True)]
     merged["seconds"] = round(sum(seconds), 3)
     return {name: value for name, value in merged.items() if name not in {"format", "spec", "n"}}
+
+
+def _mark(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
+            mark_of_shard(path).touch()
+        except OSError as error:
+            raise CacheUnwritable(
+                f"The shard '{path}' was merged into another and cannot be marked: {error.strerror}. "
+                "No row is lost; correct the permissions and run the same command again."
+            ) from error
 
 
 def _remove(paths: Sequence[Path]) -> None:

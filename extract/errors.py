@@ -9,11 +9,13 @@
     │   ├── UnknownLayer       the network has no node of that name
     │   ├── WeightsMissing     the file is not on this machine and could not be fetched
     │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
+    ├── RequestError           features asked for with a value that there is not
     ├── EngineError            a device or precision that this machine does not offer
     │   └── EngineFailed       a batch that an engine did not get through
     ├── OutOfMemory            a batch that does not fit
     └── CacheError
         ├── CacheUnwritable    no permission, or no space left
+        ├── ShardGone          a shard that was removed meanwhile, as compacting does
         └── CacheDamaged       a shard whose bytes are not what was written
 
 A message says what was found, what is allowed, and the next step, in one or two sentences.
@@ -56,6 +58,10 @@ class WeightsMismatch(BackboneError):
     """The weights file does not belong to this architecture, or holds no tensors."""
 
 
+class RequestError(ExtractError):
+    """Features that are asked for with a value that there is not."""
+
+
 class EngineError(ExtractError):
     """A device or precision that this machine does not offer."""
 
@@ -74,6 +80,10 @@ class CacheError(ExtractError):
 
 class CacheUnwritable(CacheError):
     """The cache folder cannot be written: no permission, or no space left."""
+
+
+class ShardGone(CacheError):
+    """A shard that is no longer there: `compact` may have put another in its place."""
 
 
 class CacheDamaged(CacheError):

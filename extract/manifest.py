@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract.errors import ManifestError, NoSuchImages
+from extract.parquet_files import table_fault
 
 # What Pillow reads as a still picture by itself, without an outside program or a plug-in. Asking Pillow costs 0.2 s at
 # every start, so the list stands here and a test compares it with Pillow's own registry.
@@ -225,6 +226,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     names the column, the row or the file at fault.
     """
     path = Path(path)
+    if not os.path.isfile(path):  # noqa: PTH113 (a pipe would be waited for)
+        raise ManifestError(f"The manifest '{printable(path)}' is not an ordinary file. Name a table that is one.")
     rows = list(_read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path))
     if not rows:
         raise ManifestError(f"The manifest '{printable(path)}' has no rows.")
@@ -259,6 +262,8 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
             parquet = pyarrow.parquet.ParquetFile(file)
             names = parquet.schema_arrow.names
             _check_columns(path, names)
+            if fault := table_fault(parquet, COLUMNS, path.stat().st_size):
+                raise ManifestError(f"The manifest '{printable(path)}' {fault}. Write one text a row, a row an image.")
             table = parquet.read(columns=[name for name in names if name.strip().lower() in COLUMNS])
             rows = table.to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extract.errors import CacheUnwritable
+from extract.plain_files import UnfitFile, check_plain_file
 
 FILE_NAME = "digests.sqlite"
 # Coarser than any clock tick in use (FAT: 2 s), so that a later edit always shows as another time.
 RACY_NS = 2_000_000_000
 # Long enough for another process to finish a batch of inserts.
 LOCK_TIMEOUT_S = 60.0
+# Of the year 9999, where the calendar ends.
+LAST_SECOND = 253_402_300_799
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (
@@ -32,6 +35,7 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
 """
+_TABLES = ("digests", "requests", "refused", "uses")
 # Made when first needed: a memo from before, on a disk that may only be read, is still good for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
 
@@ -62,10 +66,17 @@ class Memo:
 
     def __init__(self, cache_root: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = Path(cache_root) / FILE_NAME
-        if read_only and not self.path.exists():
+        try:
+            check_plain_file(self.path, self.path.parent)
+            is_ours = True
+        except (OSError, UnfitFile):  # not there, or a link to somebody's database, which would be written to
+            is_ours = False
+        if read_only and not is_ours:
             self._database = _open(":memory:")
             return
         try:
+            if not is_ours:
+                self.path.unlink(missing_ok=True)
             if not read_only:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _open_or_replace(self.path)
@@ -86,7 +97,10 @@ class Memo:
 
     def known_digests(self) -> dict[bytes, tuple[FileState, bytes]]:
         """Everything remembered about files: path bytes -> (state, SHA-256)."""
-        rows = self._read("SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests")
+        rows = self._read(
+            "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE typeof(path) = 'blob' AND "
+            "typeof(sha256) = 'blob' AND length(sha256) = 32"
+        )
         return {path: (FileState(*state), digest) for path, *state, digest in rows}
 
     def remember_digests(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
@@ -101,7 +115,8 @@ class Memo:
 
     def answers(self) -> list[tuple[str, str]]:
         """Everything remembered about requests: (request, answer)."""
-        return self._read("SELECT request, answer FROM requests ORDER BY request")
+        wanted = "typeof(request) = 'text' AND typeof(answer) = 'text'"
+        return self._read(f"SELECT request, answer FROM requests WHERE {wanted} ORDER BY request")
 
     def remember_answer(self, request: str, answer: str) -> None:
         """Keep what `request` resolved to."""
@@ -112,7 +127,8 @@ class Memo:
 
         Limits and libraries change, so a row in the cache counts more than a refusal here.
         """
-        return dict(self._read("SELECT sha256, reason FROM refused WHERE key = ?", (key,)))
+        wanted = "typeof(sha256) = 'blob' AND typeof(reason) = 'text'"
+        return dict(self._read(f"SELECT sha256, reason FROM refused WHERE key = ? AND {wanted}", (key,)))
 
     def remember_refusals(self, reasons: Mapping[tuple[bytes, str], str]) -> None:
         """Keep why these bytes have no row in these caches: (SHA-256, key) -> reason."""
@@ -125,7 +141,8 @@ class Memo:
 
     def uses(self) -> list[tuple[str, bytes, int]]:
         """Every (cache folder, images, seconds since 1970) that is remembered, the latest first."""
-        return self._read("SELECT cache, images, used FROM uses ORDER BY used DESC, images")
+        wanted = f"typeof(images) = 'blob' AND typeof(used) = 'integer' AND used BETWEEN 0 AND {LAST_SECOND}"
+        return self._read(f"SELECT cache, images, used FROM uses WHERE {wanted} ORDER BY used DESC, images")
 
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
@@ -150,6 +167,8 @@ class Memo:
 def _open(path: str | Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)
     try:
+        database.execute("PRAGMA trusted_schema = OFF")
+        _check_schema(database)
         database.executescript(_SCHEMA)
         verdict = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != ("ok",):
@@ -158,6 +177,16 @@ def _open(path: str | Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _check_schema(database: sqlite3.Connection) -> None:
+    """Raise DatabaseError for a file with more than our tables: a view or a trigger would answer in their place."""
+    found = database.execute(
+        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    ).fetchall()
+    strange = next((name for kind, name in found if kind != "table" or name not in _TABLES), None)
+    if strange is not None:
+        raise sqlite3.DatabaseError(f"not ours: {strange}")
 
 
 def _open_or_replace(path: Path) -> sqlite3.Connection:

@@ -117,7 +117,7 @@ class Group:
             "transform": spec.transform.to_dict(),
         }
         self.engine = build_engine(
-            Source(identity, spec.transform.crop, self._load),
+            Source(identity, spec.transform.crop, self._load, max(plan.columns.stop for plan in self.plans.values())),
             engine=settings.engine,
             device=settings.device,
             precision=spec.precision,

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from extract.errors import BackboneError
+from extract.spec import POOLINGS
 
-POOLINGS = ("avg", "max", "gem", "flatten", "cls")
 GEM_POWER = 3.0  # the value that the paper starts from, and most retrieval code keeps
 GEM_FLOOR = 1e-6  # keeps the root differentiable and the power defined below zero
 

@@ -13,14 +13,18 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extract.decode import DECODE_VERSION
+from extract.errors import ExtractError, RequestError
 from extract.memo import FileState, Memo
-from extract.spec import FULL, FeatureSpec
+from extract.plain_files import parse_json
+from extract.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec
+from extract.transform import MAX_SIDE
+from extract.views import View
 
 if TYPE_CHECKING:
     from extract.backbones import Backbone
@@ -48,7 +52,13 @@ NOT_RESOLVING = {
     "memo",
 }
 NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes"}
+NOT_RESOLVING |= {"index", "opening", "parquet_files", "plain_files", "shard_structure"}
 NOT_RESOLVING |= {"splitting", "thumbnails", "verify", "views", "ways"}
+
+
+# As long as a path may be.
+MOST_CHARACTERS = 4096
+CHOICES = {"precision": PRECISIONS, "dtype": DTYPES, "decode": DECODES, "pooling": POOLINGS}
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class FeatureRequest:
     """A backbone as users name it; None stands for the backbone's own default.
 
     size: side of the input in pixels. view: name of a view (`views.py`), empty for the image itself.
+    Raises RequestError for a value that there is not; whether there is such a backbone or layer shows in `load`.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -67,6 +78,28 @@ class FeatureRequest:
     decode: str = FULL
     size: int | None = None
     view: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (name == "pooling" and value is None):
+                raise RequestError(f"There is no {name} {str(value)[:40]!r}: choose from {', '.join(allowed)}.")
+        for name in ("backbone", "weights", "layer", "view"):
+            value = getattr(self, name)
+            is_name = isinstance(value, str) and len(value) <= MOST_CHARACTERS
+            if not is_name and not (value is None and name in ("weights", "layer")):
+                raise RequestError(f"The {name} is {str(value)[:40]!r} and has to be a name.")
+        if self.size is not None and not (type(self.size) is int and 1 <= self.size <= MAX_SIDE):
+            raise RequestError(f"The size is {str(self.size)[:40]} and has to be 1 to {MAX_SIDE:,} pixels.")
+        if self.view:
+            View.of(self.view)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> FeatureRequest:
+        """The request with these fields, as `asdict` gave them. Raises RequestError for anything else."""
+        if not isinstance(values, dict) or not set(values) <= {field.name for field in fields(cls)}:
+            raise RequestError("A request for features has the fields of FeatureRequest and no others.")
+        return cls(**values)
 
     def load(self) -> Backbone:
         """Load the backbone. Raises BackboneError."""
@@ -152,10 +185,11 @@ def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
     if text is None:
         return None
     try:
-        answer = json.loads(text)
+        answer = parse_json(text)
         if list(FileState.of(Path(answer["weights_path"]).stat())) != answer["state"]:
             return None
-        return Resolved(FeatureSpec.from_dict(answer["spec"]), answer["weights"])
+        spec = FeatureSpec.from_dict(answer["spec"])
+        return Resolved(spec, str(answer["weights"])) if spec.backbone == request.backbone else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -164,9 +198,9 @@ def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
     """Every request that was ever resolved here and what it stood for then; no proof that it still does."""
     found = []
     for question, answer in memo.answers():
-        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
-            request = FeatureRequest(**json.loads(question)[0])
-            found.append((request, FeatureSpec.from_dict(json.loads(answer)["spec"])))
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, ExtractError):
+            request = FeatureRequest.from_dict(parse_json(question)[0])
+            found.append((request, FeatureSpec.from_dict(parse_json(answer)["spec"])))
     return found
 
 

@@ -7,8 +7,9 @@
     attributes  format, spec (JSON), engine, device, batch_size, weights, versions (JSON), created, seconds
 
 A shard is written under a temporary name, flushed to the disk and renamed: under its final name it is complete. The
-file format is HDF5 1.10's, whose own structures carry checksums too. Shards from before there were seals are read
-without them; `compact` seals what it rewrites.
+file format is HDF5 1.10's, whose own structures carry checksums too. From format 2 on a shard has seals; those of
+format 1 may be older than seals and are then read without, until `compact` rewrites them. What else a file may not be
+made of is in `shard_structure.py`, and how it is opened in `opening.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import contextlib
 import json
 import os
 import secrets
-import shlex
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,15 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.errors import CacheDamaged, CacheError, CacheUnwritable
-from extract.manifest import printable
+from extract.errors import CacheUnwritable
+from extract.opening import damaged, open_shard, reason_of
+from extract.plain_files import UnfitFile, parse_json
 from extract.seals import content_digest, seal_rows
+from extract.shard_structure import SEALED_FORMAT
 from extract.spec import FeatureSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = SEALED_FORMAT
 SUFFIX = ".h5"
 TEMPORARY_PREFIX = ".writing-"
 # Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
@@ -44,6 +46,8 @@ CHUNK_BYTES = 1 << 20
 READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
+# What is added up, compared and shown of the attributes.
+TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds")
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str
         publish(temporary, path)
     except (OSError, RuntimeError) as error:
         raise CacheUnwritable(
-            f"The cache folder '{folder}' cannot be written: {_reason(error)}. "
+            f"The cache folder '{folder}' cannot be written: {reason_of(error)}. "
             "Free some space or correct its permissions and run the same command again: finished rows are kept."
         ) from error
     finally:
@@ -164,35 +168,54 @@ def read_attributes(file: Any) -> dict[str, Any]:
     return {name: value.decode("utf-8") if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    if "filter returned failure" in str(error):
-        return "a checksum does not match"
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
     """The digests (n, 32) of a shard of `spec`. Raises CacheDamaged when it is another's, or no complete shard."""
     with open_shard(path) as file:
         check_spec(path, file, spec)
         digests: NDArray[np.uint8] = file["digests"][:]
-        n = len(digests)
-        if digests.shape != (n, 32) or file["features"].shape != (n, spec.feature_dim) or len(seals_of(file, n)) != n:
-            raise damaged(path, "its digests and features do not belong together")
         return digests
 
 
 def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:
-    """Raises CacheDamaged when the open shard holds the features of another spec."""
-    if read_attributes(file)["spec"] != spec.to_json():
+    """Raises CacheDamaged when the open shard holds the features of another spec, or of another width or type."""
+    if _text_of(path, file, "spec") != spec.to_json():
         raise damaged(path, "its features are those of another spec")
+    features = file["features"]
+    if features.shape[1] != spec.feature_dim or features.dtype != np.dtype(spec.dtype):
+        raise damaged(path, f"its features are {features.shape[1]} numbers in {features.dtype}, unlike its spec")
+
+
+def spec_of(path: Path) -> FeatureSpec:
+    """The spec that a shard itself names. Raises CacheDamaged where that is none."""
+    with open_shard(path) as file:
+        try:
+            return FeatureSpec.from_dict(parse_json(_text_of(path, file, "spec")))
+        except (UnfitFile, ValueError, KeyError, TypeError) as error:
+            raise damaged(path, "it names no spec") from error
+
+
+def _text_of(path: Path, file: Any, name: str) -> str:
+    value = read_attributes(file).get(name)
+    if not isinstance(value, str):
+        raise damaged(path, f"it has no '{name}'")
+    return value
 
 
 def seals_of(file: Any, n: int) -> NDArray[np.uint8]:
     """The seals (n, 16) of an open shard; (n, 0) where it is from before there were any."""
-    seals: NDArray[np.uint8] = file["seals"][:] if "seals" in file else np.empty((n, 0), dtype=np.uint8)
+    seals: NDArray[np.uint8] = file["seals"][:] if is_sealed(file) else np.empty((n, 0), dtype=np.uint8)
     return seals
+
+
+def is_sealed(file: Any) -> bool:
+    """Whether an open shard has seals; only one of format 1 may have none."""
+    return "seals" in file
+
+
+def has_seals(path: Path) -> bool:
+    """Whether a shard has seals. Raises CacheDamaged."""
+    with open_shard(path) as file:
+        return is_sealed(file)
 
 
 def read_features(
@@ -209,10 +232,12 @@ def read_features(
     Raises CacheDamaged when the bytes fail a checksum, or when they are not the vectors of `digests` (m, 32) and `spec`
     (where not given: of what the shard says itself).
     """
+    spec = spec or spec_of(path)
     with open_shard(path) as file:
-        spec = spec or FeatureSpec.from_dict(json.loads(read_attributes(file)["spec"]))
         check_spec(path, file, spec)
         dataset, kept = file["features"], file["digests"][:]
+        if len(rows) and int(rows.max()) >= len(kept):
+            raise damaged(path, "it holds other images than when the cache was opened")
         seals = seals_of(file, len(kept))
         digests = kept[rows] if digests is None else digests
         block = max(1, READ_BYTES // (4 * out.shape[1]))
@@ -233,35 +258,19 @@ def read_features(
 def read_names(path: Path) -> list[str]:
     """The path under which each of the n images was first seen. Raises CacheDamaged."""
     with open_shard(path) as file:
-        return [name.decode("utf-8") for name in file["paths"][:].tolist()]
+        names = file["paths"][:].tolist()
+    try:
+        return [name.decode("utf-8") for name in names]
+    except UnicodeDecodeError as error:
+        raise damaged(path, "its paths are not UTF-8") from error
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """The attributes of a shard and `n`, its rows. Raises CacheDamaged when it cannot be opened."""
     with open_shard(path) as file:
-        return {**read_attributes(file), "n": len(file["digests"])}
-
-
-@contextlib.contextmanager
-def open_shard(path: Path) -> Any:
-    """An open shard; whatever HDF5 says about its bytes becomes one sentence that names the file."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except PermissionError as error:
-        raise CacheError(f"The shard '{printable(path)}' cannot be read: {_reason(error)}.") from error
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise damaged(path, _reason(error)) from error
-
-
-def damaged(path: Path, reason: str) -> CacheDamaged:
-    """The error that names a damaged shard and says what to do."""
-    command = shlex.join(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
-    error = CacheDamaged(
-        f"The shard '{printable(path)}' is damaged ({reason}). Run '{printable(command)}' and then extract again: "
-        "only its rows are redone."
-    )
-    error.reason = reason
-    return error
+        record = read_attributes(file)
+        for name, value in record.items():
+            is_number = isinstance(value, int | float) and 0 <= value < float("inf")
+            if (name in TEXTS and not isinstance(value, str)) or (name in NUMBERS and not is_number):
+                raise damaged(path, f"its '{name}' is {str(value)[:40]}")
+        return {**record, "n": len(file["digests"])}

@@ -11,17 +11,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from extract.transform import TransformSpec
 
 DTYPES = ("float32", "float16")
+# How a map becomes a vector (pooling.py).
+POOLINGS = ("avg", "max", "gem", "flatten", "cls")
 PRECISIONS = ("fp32", "fp16", "bf16")
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
 # Left out of the text, and so of the key, where they have this value: keys from before there were such fields stay.
 USUAL = {"decode": FULL, "view": ""}
+
+
+# A backbone gives its name to a folder, and so is one.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+# All layers of a network side by side are thousands of characters; maps kept whole are millions of numbers.
+MOST_CHARACTERS, MOST_NUMBERS = 1 << 16, 1 << 30
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_CHARACTERS
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MOST_NUMBERS
+
+
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "backbone": lambda value: isinstance(value, str) and NAME.fullmatch(value) is not None,
+    "source": _is_text,
+    "weights_digest": lambda value: isinstance(value, str) and HEX_DIGEST.fullmatch(value) is not None,
+    "layer": _is_text,
+    "pooling": _is_text,
+    "feature_dim": _is_count,
+    "decode_version": _is_count,
+    "precision": lambda value: value in PRECISIONS,
+    "dtype": lambda value: value in DTYPES,
+    "decode": lambda value: value in DECODES,
+    "view": _is_text,
+}
 
 
 @dataclass(frozen=True)
@@ -54,9 +88,17 @@ class FeatureSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureSpec:
-        """The inverse of `to_dict`. Raises KeyError or TypeError on values that are no spec."""
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on values that are no spec.
+
+        They may be anybody's: no name in them leads out of a folder, and no number is beyond what can be computed.
+        """
+        if not isinstance(values, dict):
+            raise TypeError("a spec is an object")
         whole = {**USUAL, **values}
         known = {field.name: whole[field.name] for field in fields(cls)}
+        for name, check in CHECKS.items():
+            if not check(known[name]):
+                raise ValueError(f"'{name}' is {str(known[name])[:40]!r}")
         return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
 
     @property

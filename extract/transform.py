@@ -8,6 +8,7 @@ graph. So an image takes a quarter of the memory, and resizing uses the integer 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from extract.errors import ImageRefused
@@ -15,6 +16,8 @@ from extract.errors import ImageRefused
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_SIDE = 8192  # of the input of a network; those that are in use take 32 to 1,024
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 MAX_PIXELS = 178_956_970  # where Pillow, too, stops believing in an image: twice its MAX_IMAGE_PIXELS
 
 
@@ -42,8 +45,17 @@ class TransformSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformSpec:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on values that are no transform."""
+        found = cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in (found.resize, found.crop)):
+            raise ValueError(f"its sides are not 1 to {MAX_SIDE:,} pixels")
+        if found.interpolation not in INTERPOLATIONS or type(found.antialias) is not bool:
+            raise ValueError("its interpolation is none")
+        values_of = [value for channels in (found.mean, found.std) for value in channels]
+        are_numbers = all(type(value) in (int, float) and isfinite(value) for value in values_of)
+        if len(found.mean) != 3 or len(found.std) != 3 or not are_numbers or min(found.std) <= 0:
+            raise ValueError("its mean and standard deviation are not those of three channels")
+        return found
 
 
 def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:

@@ -6,7 +6,7 @@ that is not there or older than the shards is no damage, for a run may have been
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extract import shards
-from extract.cache import (
-    INDEX_FILE,
-    SPEC_FILE,
-    FeatureCache,
-    as_names,
-    index_is_intact,
-    is_index_of,
-    read_spec,
-    shard_paths,
-)
-from extract.errors import CacheDamaged, CacheError, CacheUnwritable
+from extract.cache import INDEX_FILE, SPEC_FILE, FeatureCache, as_names, read_spec, shard_paths
+from extract.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
+from extract.index import index_agrees, is_index_of
+from extract.opening import damaged, open_index, open_shard
+from extract.plain_files import UnfitFile, parse_json
 from extract.seals import SEAL_BYTES, content_digest, seal_rows
 from extract.spec import FeatureSpec
 
@@ -35,6 +29,8 @@ if TYPE_CHECKING:
 ASIDE_FOLDER = "damaged"
 # Read, checked and forgotten, block by block.
 BLOCK_BYTES = 16 << 20
+# Of the shards that are older than seals, so many are named.
+MOST_NAMED = 3
 
 OnProgress = Callable[[int, int], None]
 
@@ -68,11 +64,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that were checked: digests (n, 32), their seals (n, 16), and whether the file itself held these seals."""
+    """Rows that were checked: digests (n, 32), and whether the file held a seal for each."""
 
     digests: NDArray[np.uint8]
-    seals: NDArray[np.uint8]
-    is_sealed: bool = True
+    is_sealed: bool
 
 
 def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verdict:
@@ -80,49 +75,65 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verd
 
     Damage is returned, never raised. Raises CacheError when the folder cannot be read at all.
     """
-    spec, damaged = _true_spec(folder)
+    spec, found = _true_spec(folder)
     whole, broken, n_bytes = _check_shards(folder, spec, on_progress)
-    rows = _first_of_each(whole)
+    names = _distinct(whole)
     present = shard_paths(folder)
     index = _Index(folder, present)
-    damaged += [
-        Damage(path, _reason(error), _n_lost(path, spec, rows, index), is_closed=not isinstance(error, CacheDamaged))
+    found += [
+        Damage(path, _reason(error), _n_lost(path, spec, names, index), is_closed=not isinstance(error, CacheDamaged))
         for path, error in sorted(broken.items())
     ]
-    damaged += [Damage(folder / "shards" / name, "it is gone", n) for name, n in sorted(index.gone.items())]
-    if index.is_broken or (index.is_current and not damaged and spec is not None and not index.agrees(rows, spec)):
-        damaged.append(Damage(index.path, "it does not show what the shards hold"))
+    found += [Damage(folder / "shards" / name, "it is gone", n) for name, n in sorted(index.gone.items())]
+    if index.closed:
+        found.append(Damage(index.path, index.closed, is_closed=True))
+    elif index.is_broken or (index.is_current and not found and spec is not None and not _agrees(index.path, spec)):
+        found.append(Damage(index.path, "it does not show what the shards hold"))
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
-        notes.append(f"{n_unsealed} shards are older than seals, so only their checksums were compared")
+        notes.append(_older_than_seals(sorted(name for name, each in whole.items() if not each.is_sealed)))
     n_stored = sum(len(each.digests) for each in whole.values())
-    n_rows = len(rows.digests)
-    return Verdict(folder, spec, n_rows, n_stored - n_rows, len(present), n_bytes, tuple(damaged), tuple(notes))
+    return Verdict(folder, spec, len(names), n_stored - len(names), len(present), n_bytes, tuple(found), tuple(notes))
+
+
+def _agrees(path: Path, spec: FeatureSpec) -> bool:
+    """Whether plain h5py finds in an index the rows of the shards, each once and each with its own vector."""
+    try:
+        return index_agrees(path, spec, FeatureCache(path.parent.parent, spec).served())
+    except (CacheError, OSError, RuntimeError, ValueError, KeyError, TypeError):  # h5py has many for a map that is none
+        return False
+
+
+def _older_than_seals(names: list[str]) -> str:
+    count = "1 shard is" if len(names) == 1 else f"{len(names)} shards are"
+    listed = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    return (
+        f"{count} older than seals, so only checksums were compared ({listed}); 'featurecache cache compact' seals them"
+    )
 
 
 def check_shard(path: Path, spec: FeatureSpec) -> Rows:
     """Compare every byte that means something in a shard of `spec`. Raises CacheDamaged."""
     digests = shards.read_digests(path, spec)
-    with shards.open_shard(path) as file:
+    shards.read_names(path)
+    shards.read_record(path)
+    with open_shard(path) as file:
         features, names, sealed = file["features"], file["paths"][:], shards.seals_of(file, len(digests))
-        if features.dtype != np.dtype(spec.dtype) or names.shape != (len(digests),):
-            raise shards.damaged(path, "its parts do not belong together")
-        b"\n".join(names.tolist()).decode("utf-8")
-        is_sealed = bool(sealed.shape[1])
+        is_sealed = shards.is_sealed(file)
         seals = np.empty((len(digests), SEAL_BYTES), dtype=np.uint8)
         block = max(1, BLOCK_BYTES // (spec.feature_dim * features.dtype.itemsize))
         for start in range(0, len(digests), block):
             part = slice(start, start + block)
             vectors = features[part]
             if not np.isfinite(vectors).all():
-                raise shards.damaged(path, "it holds rows that are not numbers")
+                raise damaged(path, "it holds rows that are not numbers")
             seals[part] = seal_rows(spec, digests[part], vectors)
         if is_sealed and (seals != sealed).any():
-            raise shards.damaged(path, "its vectors are not those that were sealed")
-        if is_sealed and shards.read_attributes(file["seals"])["sha256"] != content_digest(seals, names):
-            raise shards.damaged(path, "its paths are not those that were sealed")
-    return Rows(digests, seals, is_sealed)
+            raise damaged(path, "its vectors are not those that were sealed")
+        if is_sealed and shards.read_attributes(file["seals"]).get("sha256") != content_digest(seals, names):
+            raise damaged(path, "its paths are not those that were sealed")
+    return Rows(digests, is_sealed)
 
 
 def repair_cache(verdict: Verdict) -> list[Path]:
@@ -133,13 +144,15 @@ def repair_cache(verdict: Verdict) -> list[Path]:
     """
     closed = [each for each in verdict.damaged if each.is_closed]
     if closed:
-        raise CacheError(f"{closed[0].reason} Correct the permissions first; nothing of its cache was set aside.")
+        raise CacheError(
+            f"{closed[0].reason} Correct the permissions first, or what else it is; nothing of its cache was set aside."
+        )
     if verdict.spec is None:
         raise CacheError(
             f"Whose features '{verdict.folder}' holds cannot be told: no spec in it has the key in its name. "
             "Give the folder its old name back, or move it away and run extract again."
         )
-    moved = [_set_aside(verdict.folder, each.path) for each in verdict.damaged if each.path.exists()]
+    moved = [_set_aside(verdict.folder, each.path) for each in verdict.damaged if os.path.lexists(each.path)]
     cache = FeatureCache(verdict.folder.parent, verdict.spec)
     cache.write_index()
     return moved
@@ -177,8 +190,8 @@ def _true_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
         return None, []  # killed before there was anything
     for shard in present:
         try:
-            spec = FeatureSpec.from_dict(json.loads(shards.read_record(shard)["spec"]))
-        except (CacheError, ValueError, KeyError, TypeError):
+            spec = shards.spec_of(shard)
+        except CacheError:
             continue
         if spec.folder_name == folder.name:
             return spec, [Damage(path, reason)]
@@ -202,7 +215,7 @@ def _check_shards(
             try:
                 whole[path.name] = check_shard(path, spec)
             except CacheError as error:
-                if not isinstance(error, CacheDamaged) or path.exists():
+                if not isinstance(error, ShardGone):
                     broken[path] = error
             done += size
             if on_progress is not None:
@@ -215,18 +228,13 @@ def _reason(error: CacheError) -> str:
     return error.reason if isinstance(error, CacheDamaged) else str(error)
 
 
-def _first_of_each(whole: dict[str, Rows]) -> Rows:
-    """All rows in shard order, of each image the copy that is served, sorted by digest."""
-    parts = [whole[name] for name in sorted(whole)]
-    if not parts:
-        return Rows(np.empty((0, 32), dtype=np.uint8), np.empty((0, SEAL_BYTES), dtype=np.uint8))
-    digests = np.concatenate([part.digests for part in parts])
-    seals = np.concatenate([part.seals for part in parts])
-    _, first = np.unique(as_names(digests), return_index=True)
-    return Rows(digests[first], seals[first])
+def _distinct(whole: dict[str, Rows]) -> NDArray[np.bytes_]:
+    """The names of all images that have a row, each once, sorted."""
+    empty = np.empty((0, 32), dtype=np.uint8)
+    return np.unique(as_names(np.concatenate([empty, *(part.digests for part in whole.values())])))
 
 
-def _n_lost(path: Path, spec: FeatureSpec | None, rows: Rows, index: _Index) -> int | None:
+def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: _Index) -> int | None:
     """How many images have their vector in this damaged shard only; by the index where it does not say itself."""
     try:
         digests = shards.read_digests(path, spec) if spec is not None else None
@@ -234,7 +242,7 @@ def _n_lost(path: Path, spec: FeatureSpec | None, rows: Rows, index: _Index) -> 
         digests = None
     if digests is None:
         return index.shown.get(path.name)
-    return len(np.setdiff1d(as_names(digests), as_names(rows.digests)))
+    return len(np.setdiff1d(as_names(digests), names))
 
 
 def _size(path: Path) -> int:
@@ -244,11 +252,22 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _counts(path: Path, text: object) -> dict[str, int]:
+    """How many rows an index says that it shows of each shard. Raises CacheDamaged for what no index says."""
+    try:
+        counts = parse_json(str(text))
+    except UnfitFile as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(counts, dict) or not all(type(n) is int and n >= 0 for n in counts.values()):
+        raise damaged(path, "what it shows cannot be read")
+    return {name: n for name, n in counts.items() if Path(name).name == name}
+
+
 class _Index:
     """What features.h5 shows, and whether that can be so.
 
     `shown`: how many rows it shows of each shard. `gone`: those that are not there. It is current when it was made from
-    the shards that are present, broken when it cannot be read.
+    the shards that are present, broken when it is no index, and closed, with what is said, when it cannot be read.
     """
 
     def __init__(self, folder: Path, present: list[Path]) -> None:
@@ -256,37 +275,17 @@ class _Index:
         self.shown: dict[str, int] = {}
         self.gone: dict[str, int] = {}
         self.is_current = self.is_broken = False
-        if not self.path.exists():
+        self.closed = ""
+        if not os.path.lexists(self.path):
             return
         try:
-            with shards.open_shard(self.path) as file:
+            with open_index(self.path) as file:
                 attributes = shards.read_attributes(file)
-                self.is_current = is_index_of(attributes, present)
-                self.shown = dict(json.loads(attributes.get("shards", "{}")))
-        except CacheError:
+            self.is_current = is_index_of(attributes, present)
+            self.shown = _counts(self.path, attributes.get("shards", "{}"))
+        except CacheDamaged:
             self.is_broken = True
+        except CacheError as error:
+            self.closed = str(error)
         names = {path.name for path in present}
         self.gone = {name: n for name, n in self.shown.items() if name not in names}
-
-    def agrees(self, rows: Rows, spec: FeatureSpec) -> bool:
-        """Whether plain h5py finds here the rows of the shards, each once and each with its own vector."""
-        names = as_names(rows.digests)
-        try:
-            if not index_is_intact(self.path):
-                return False
-            with shards.open_shard(self.path) as file:
-                digests = file["digests"][:]
-                order = np.argsort(as_names(digests), kind="stable")
-                if not np.array_equal(as_names(digests)[order], names):
-                    return False
-                place = np.empty(len(order), dtype=np.int64)
-                place[order] = np.arange(len(order))
-                block = max(1, BLOCK_BYTES // (spec.feature_dim * np.dtype(spec.dtype).itemsize))
-                for start in range(0, len(digests), block):
-                    part = slice(start, start + block)
-                    seals = seal_rows(spec, digests[part], file["features"][part])
-                    if (seals != rows.seals[place[part]]).any():
-                        return False
-        except (CacheError, OSError):
-            return False
-        return True

@@ -38,6 +38,7 @@ from extract.architectures import LITE_SIZES, Network, lite_transform
 from extract.errors import WeightsMismatch, WeightsMissing
 from extract.memo import RACY_NS, FileState
 from extract.pixels import NO_WEIGHTS, OWN_FILE, PIXELS, pixels_transform
+from extract.plain_files import check_is_stored, parse_json
 from extract.transform import TransformSpec
 
 LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
@@ -162,12 +163,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path.name} is not a plain state dict: reading it would run code from the file, which is refused. "
             f"Save `model.state_dict()` with torch.save, or as .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A file that is none can make its reader stumble over anything.
         raise WeightsMismatch(
             f"{path.name} is not a weights file, or is damaged; a .safetensors file or a state dict saved by torch is"
         ) from error
-    except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
     return _plain_names(_unwrap(content, path.name))
 
 
@@ -202,7 +206,7 @@ def _recorded_transform(path: Path) -> TransformSpec | None:
     try:
         with safe_open(path, framework="pt") as file:
             recorded = (file.metadata() or {}).get(TRANSFORM)
-        return None if recorded is None else TransformSpec.from_dict(json.loads(recorded))
+        return None if recorded is None else TransformSpec.from_dict(parse_json(recorded))
     except (SafetensorError, OSError):
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -275,6 +279,7 @@ def _patience() -> Iterator[None]:
 def _load_pickled_tensors(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on pickle protocols; what cannot be read is an error anyway
+        check_is_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -282,10 +287,17 @@ def _unwrap(content: Any, file_name: str) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    tensors = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
-    if not tensors or not content:
+    if not isinstance(content, Mapping) or not content or not all(map(_is_entry, content, content.values())):
         raise WeightsMismatch(f"{file_name} holds no state dict; save `model.state_dict()` instead")
     return dict(content)
+
+
+def _is_entry(name: object, value: object) -> bool:
+    """Whether this is a name and a plain tensor: not sparse, not quantised, not larger than what is stored of it."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return is_plain and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.cache import FeatureCache
+from extract.cache import FeatureCache, merged_paths, shard_of_mark, shard_paths
 from extract.compact import Rewriting, compact_cache, open_cache, plan_pruning, prune_cache
 from extract.digests import Digested, digest_samples
 from extract.errors import CacheError
@@ -99,6 +99,7 @@ def compact(options: argparse.Namespace) -> int:
             "shards": done.n_shards_after,
             "bytes_before": before,
             "bytes": _shards_bytes(folder),
+            "bytes_kept_for_readers": files_bytes(map(shard_of_mark, merged_paths(folder))),
         })  # fmt: skip
     if options.json:
         print(json.dumps({"caches": rows, "swept": list(map(str, swept))}, indent=2))
@@ -107,7 +108,7 @@ def compact(options: argparse.Namespace) -> int:
             print(
                 f"{row['folder']}: {row['rows']:,} rows, {row['shards_before']} shards -> {row['shards']}, "
                 f"{row['duplicates']:,} second copies dropped, "
-                f"{readable_bytes(row['bytes_before'])} -> {readable_bytes(row['bytes'])}"
+                f"{readable_bytes(row['bytes_before'])} -> {readable_bytes(row['bytes'])}{_kept_for_readers(row)}"
             )
         if swept:
             print(f"{len(swept)} left-over temporary files removed")
@@ -254,7 +255,14 @@ def _digest_all(options: argparse.Namespace, console: Console) -> Digested:
 
 
 def _shards_bytes(folder: Path) -> int:
-    return files_bytes(folder.glob("shards/*.h5"))
+    return files_bytes(shard_paths(folder))
+
+
+def _kept_for_readers(row: dict[str, Any]) -> str:
+    kept = row["bytes_kept_for_readers"]
+    return (
+        f"; the {readable_bytes(kept)} before stay a day for who reads them, or until the next compact" if kept else ""
+    )
 
 
 def _info_lines(each: CacheInfo) -> list[str]:

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.inventory import files_bytes
 from extract.manifest import printable
-from pipeline.rundir import RESULTS_FILE, read_json, reading_run
+from extract.plain_files import check_plain_file
+from extract.spec import HEX_DIGEST
+from pipeline.predictions_file import check_predictions, check_texts
+from pipeline.record_checks import damaged, need, need_each, read_results, saved_folder
+from pipeline.rundir import RESULTS_FILE, reading_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +25,14 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
 ITEM_BYTES = {"float32": 4, "float16": 2}
+# What the table reads of results.json, besides what every reader does.
+NEEDED = ("created", "config.requests", "features", "dataset.name", "dataset.n_train", "dataset.n_val",
+          "dataset.n_test")  # fmt: skip
+NEEDED_OF_HEADS = ("features", "params", "saved", "fit_seconds", "predict_seconds", *(f"test.{m}" for m in METRICS))
+# Digest, label and group of an image.
+Listed = tuple[str, str, str | None]
+# {(features, head): ((digest, label) of its N test images, which it got right (N,))}
+Answers = dict[tuple[str, str], "tuple[list[tuple[str, str]], NDArray[np.bool_]]"]
 
 
 @dataclass(frozen=True)
@@ -62,24 +75,51 @@ class Run:
 
 def read_run(folder: Path, name: str) -> Run:
     """Read what `classify` wrote. Raises UsageError where it is no run, PipelineError where it is damaged."""
-    results = read_json(folder / RESULTS_FILE)
+    path = folder / RESULTS_FILE
+    results = read_results(folder)
+    need(path, results, NEEDED)
+    need_each(path, results, "heads", NEEDED_OF_HEADS)
+    need_each(path, results, "features", ("name", "dim", "extract_seconds", "images_per_second"))
     with reading_run(folder):
-        return _read_run(folder, name, results)
+        answers = _answers(_read_predictions(folder / "predictions.parquet"))
+        images = _read_images(folder / "splits.csv")
+    return _as_run(folder, name, results, answers, images)
 
 
-def _read_run(folder: Path, name: str, results: Row) -> Run:
+def _read_predictions(path: Path) -> dict[str, list[str]]:
     import pyarrow.parquet
 
-    columns = ["features", "head", "digest", "label", "predicted"]
-    predictions = pyarrow.parquet.read_table(folder / "predictions.parquet", columns=columns).to_pydict()
-    with (folder / "splits.csv").open(newline="", encoding="utf-8") as file:
-        images = [(row["digest"], row["label"], row.get("group") or None) for row in csv.DictReader(file)]
-    answers = _answers(predictions)
+    check_plain_file(path, path.parent)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        check_predictions(file, path.stat().st_size)
+        table = file.read(columns=["features", "head", "digest", "label", "predicted"])
+    check_texts(table)
+    found: dict[str, list[str]] = table.to_pydict()
+    return found
+
+
+def _read_images(path: Path) -> list[Listed]:
+    """Every image of splits.csv. Raises ValueError for a digest that is none."""
+    check_plain_file(path, path.parent)
+    with path.open(newline="", encoding="utf-8") as file:
+        images = [(row["digest"], row["label"], row.get("group") or None) for row in csv.DictReader(file, restval="")]
+    strange = next((digest for digest, *_ in images if not HEX_DIGEST.fullmatch(digest)), None)
+    if strange is not None:
+        raise ValueError(f"splits.csv has the digest {strange[:40]!r}, which is no SHA-256")
+    return images
+
+
+def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: list[Listed]) -> Run:
     entries, test_key = [], ""
     test_images: list[tuple[str, str]] = []
+    listed = {digest for digest, *_ in images}
     for head in results["heads"]:
+        if (head["features"], head["name"]) not in answers:
+            raise damaged(folder / "predictions.parquet", f"it has no rows of the head '{printable(head['name'])}'")
         test_images, correct = answers[head["features"], head["name"]]
         test_key = _key(test_images)
+        if not listed.issuperset(digest for digest, _ in test_images):
+            raise damaged(folder / "splits.csv", "it lacks images that predictions.parquet has")
         entries.append(Entry(_row(folder, name, results, head), correct))
     data = results["dataset"]
     return Run(
@@ -118,9 +158,7 @@ def _key(images: Iterable[tuple[str, str]]) -> str:
     return sha256("\n".join(f"{digest} {label}" for digest, label in images).encode()).hexdigest()
 
 
-def _answers(
-    predictions: dict[str, list[str]],
-) -> dict[tuple[str, str], tuple[list[tuple[str, str]], NDArray[np.bool_]]]:
+def _answers(predictions: dict[str, list[str]]) -> Answers:
     """{(features, head): ((digest, label) of its test images, sorted, and which it got right)}."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for features, head, digest, label, predicted in zip(*predictions.values(), strict=True):
@@ -134,10 +172,13 @@ def _answers(
 def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
     data, test = results["dataset"], head["test"]
     n_images = data["n_train"] + data["n_val"] + data["n_test"]
-    place = [each["name"] for each in results["features"]].index(head["features"])
+    names = [each["name"] for each in results["features"]]
+    if head["features"] not in names[: len(results["config"]["requests"])]:
+        raise damaged(folder / RESULTS_FILE, f"it does not say which features '{printable(head['features'])}' are")
+    place = names.index(head["features"])
     features, request = results["features"][place], results["config"]["requests"][place]
     rate = features["images_per_second"]
-    head_seconds = 1000 * head["predict_seconds"] / data["n_test"]
+    head_seconds = 1000 * head["predict_seconds"] / max(1, data["n_test"])
     return {
         "data_set": printable(data["name"]),
         "run": name,
@@ -149,6 +190,6 @@ def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
         "extract_seconds": features["extract_seconds"],
         "fit_seconds": head["fit_seconds"],
         "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),
-        "head_bytes": sum(path.stat().st_size for path in (folder / head["saved"]).rglob("*") if path.is_file()),
-        "features_bytes": n_images * features["dim"] * ITEM_BYTES[request["dtype"]],
+        "head_bytes": files_bytes(saved_folder(folder, head).rglob("*")),
+        "features_bytes": n_images * features["dim"] * ITEM_BYTES[request.get("dtype", "float32")],
     }

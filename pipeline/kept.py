@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.manifest import printable
+from extract.plain_files import parse_json
 from extract.request import installed_version
 from pipeline.attempts import Tried
 from pipeline.join import Features, Labelled
@@ -114,7 +115,7 @@ def _read(place: Path, features: Features, name: str) -> Tried:
     from classify.heads import head_grid
     from classify.sweep import SweepResult
 
-    told = json.loads((place / "record.json").read_text(encoding="utf-8"))
+    told = parse_json((place / "record.json").read_text(encoding="utf-8"))
     if told["settings"] != json.loads(json.dumps(head_grid(name))):
         raise ValueError("the head was fitted for other settings")
     (place / "head" / "head.json").stat()

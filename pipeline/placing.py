@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from extract.manifest import printable
+from extract.plain_files import check_plain_file, parse_json
 from pipeline.errors import PipelineError
-from pipeline.rundir import RESULTS_FILE, WORK_FOLDER, is_run, known_files
+from pipeline.rundir import FILES, RESULTS_FILE, WORK_FOLDER, is_run, known_files
 
 FRESH = "fresh"
 NOTE = "into.json"
@@ -153,15 +154,29 @@ def work_folders(home: Path) -> list[Path]:
 
 
 def read_note(work: Path) -> tuple[Path, list[str], bool] | None:
-    """Into which folder a committed run goes, its files, and whether it replaces one; None where none is committed."""
+    """Into which folder a committed run goes, its files, and whether it replaces one; None where none is committed.
+
+    The note may be a stranger's: it names files of a run and no others, and nothing that is moved is behind a link.
+    """
     try:
-        told = json.loads((work / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
+        check_plain_file(work / NOTE, work)
+        told = parse_json((work / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
         into, names, replaces = str(told["into"]), [str(name) for name in told["files"]], bool(told["replaces"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    if into != HERE and (os.sep in into or into == ".."):
+    if into != HERE and (os.sep in into or into in ("", "..") or "\0" in into):
+        return None
+    if not all(FILES.fullmatch(name) for name in names) or _has_links(work, names):
         return None
     return (work.parent if into == HERE else work.parent / into), names, replaces
+
+
+def _has_links(work: Path, names: Sequence[str]) -> bool:
+    """Whether a work folder, or any file or folder of the run in it, is a link."""
+    fresh = work / FRESH
+    paths = {work, fresh, *(fresh / name for name in names)}
+    paths |= {above for name in names for above in (fresh / name).parents if fresh in above.parents}
+    return any(path.is_symlink() for path in paths)
 
 
 def flush_tree(folder: Path) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.digests import Refusal
 from extract.errors import CacheError
 from extract.fill import Settings, extract_features
-from extract.manifest import Manifest, Sample, merge, read_images
+from extract.manifest import Manifest, Sample, merge, printable, read_images
+from extract.memo import FILE_NAME
+from extract.plain_files import UnfitFile, check_plain_file
 from extract.request import FeatureRequest
 from extract.spec import FeatureSpec
 from pipeline.console import Console
-from pipeline.errors import UsageError
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
+from pipeline.errors import PipelineError, UsageError
+from pipeline.options import DEFAULT_CACHE
+from pipeline.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
+from pipeline.rundir import CONFIG_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,15 +79,14 @@ def predict(
     from classify.metrics import SMALLEST_PROBABILITY
     from classify.saved import load_head
 
-    with reading_run(run):
-        chosen = choose_head(read_json(run / RESULTS_FILE), head)
-        loaded = load_head(head_folder(run, chosen), trust=trust_head)
-        name = f"{chosen['name']} on {features_of(chosen)}"
-        request = with_own_weights(run, FeatureRequest(**loaded.meta["request"]))
-        spec = FeatureSpec.from_dict(loaded.meta["spec"])
-        classes: list[str] = loaded.meta["classes"]
-        check_head(loaded, spec)
-        root = cache_root or Path(read_json(run / CONFIG_FILE)["cache"])
+    chosen = choose_head(read_results(run), head)
+    place = saved_folder(run, chosen)
+    loaded = load_head(place, trust=trust_head)
+    meta = head_meta(place, loaded.meta)
+    check_head(place, loaded, meta)
+    name = f"{chosen['name']} on {features_of(chosen)}"
+    request, spec, classes = with_own_weights(run, meta.request), meta.spec, meta.classes
+    root = cache_root or recorded_cache(run, read_config(run), console)
     for note in loaded.notes:
         console.say(note)
     manifest = merge(read_named(path, several=len(images) > 1) for path in images)
@@ -95,43 +99,50 @@ def predict(
         X = filled.cache.lookup(report.digests)
         codes, proba = loaded.head.predict_both(X)
         # Runs that do not name a floor tempered probabilities with this one.
-        floor = loaded.meta.get("tempering_floor", SMALLEST_PROBABILITY)
-        proba = temper_head(loaded.head, X, proba, loaded.meta.get("tempering") or 1.0, floor=floor)
+        floor = SMALLEST_PROBABILITY if meta.tempering_floor is None else meta.tempering_floor
+        proba = temper_head(loaded.head, X, proba, meta.tempering, floor=floor)
     return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
 
 
-def head_folder(run: Path, row: Mapping[str, Any]) -> Path:
-    """The folder of a head in its run, by its row in results.json; raises ValueError for one that is elsewhere."""
-    saved = PurePosixPath(row["saved"])
-    if saved.is_absolute() or ".." in saved.parts:
-        raise ValueError(f"the head is said to be in {str(saved)!r}, outside of the run")
-    return run / saved
-
-
-def check_head(loaded: LoadedHead, spec: FeatureSpec) -> None:
-    """Raises ValueError where what was saved with a head is not about that head: its classes, features, tempering."""
-    head, names, tempering = loaded.head, loaded.meta["classes"], loaded.meta.get("tempering")
+def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
+    """Raises PipelineError where what was saved with a head is not about that head: its classes, its features."""
+    head, path = loaded.head, place / "head.json"
     codes = head.classes_.tolist()
-    is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not is_named or not all(type(code) is int and 0 <= code < len(names) for code in codes):
-        raise ValueError(f"its head tells {len(codes)} classes apart, which have other names or none")
-    if head.n_features_in_ != spec.feature_dim:
-        raise ValueError(f"its head takes {head.n_features_in_} columns, and its features have {spec.feature_dim}")
-    if not (tempering is None or (_is_number(tempering) and 0 < tempering < float("inf"))):
-        raise ValueError(f"a tempering of {tempering!r}")
-    floor = loaded.meta.get("tempering_floor", 0.0)
-    if not (_is_number(floor) and 0 <= floor < 1):
-        raise ValueError(f"a smallest probability of {floor!r}")
+    if not all(type(code) is int and 0 <= code < len(meta.classes) for code in codes):
+        raise damaged(path, f"its head tells {len(codes)} classes apart, which have other names or none")
+    if head.n_features_in_ != meta.spec.feature_dim:
+        dim = meta.spec.feature_dim
+        raise damaged(path, f"its head takes {head.n_features_in_} columns, and its features have {dim}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)
+def recorded_cache(run: Path, config: Mapping[str, Any], console: Console) -> Path:
+    """The cache that a run had its features in, where it is a cache of this machine; else the usual one, which is said.
+
+    A run from elsewhere names a folder of another machine: nothing is made there.
+    """
+    need(run / CONFIG_FILE, config, ["cache"])
+    recorded = Path(config["cache"])
+    if (recorded / FILE_NAME).is_file():
+        return recorded
+    console.say(
+        f"The run had its features in '{printable(recorded)}', which is no cache here: they are kept in "
+        f"'{DEFAULT_CACHE}'. Another: --cache."
+    )
+    return DEFAULT_CACHE
 
 
 def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
     """The request with the weights that a fine-tuned run carries, wherever its folder is now."""
     own = run / WEIGHTS_FILE
-    return replace(request, weights=str(own)) if own.exists() else request
+    if not os.path.lexists(own):
+        return request
+    try:
+        check_plain_file(own, run)
+    except (OSError, UnfitFile) as error:
+        raise PipelineError(
+            f"'{printable(own)}' is not read: {printable(str(error))}. Take a run that is whole."
+        ) from error
+    return replace(request, weights=str(own))
 
 
 def read_named(images: str, *, several: bool) -> Manifest:

@@ -18,6 +18,7 @@ from typing import Any
 
 from extract.digests import Refusal
 from extract.manifest import printable
+from extract.plain_files import UnfitFile, read_json_file
 from pipeline.errors import PipelineError, UsageError
 
 REPORT_FILE = "report.html"
@@ -26,6 +27,8 @@ ERRORS_FILE = "errors.csv"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 LATEST = "latest"
+# A run of thousands of heads and classes has tens of megabytes, an audit of many near-duplicates hundreds.
+MOST_JSON_BYTES = 512 << 20
 RUNS_ROOT = Path("data/runs")
 FORMATS = (1,)
 # Every file of a run, by its path in the folder; then those that a killed process may have left there.
@@ -54,9 +57,9 @@ def default_run_folder(images: Path) -> Path:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run that this program wrote, by its results.json."""
     try:
-        results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        results = read_json_file(folder / RESULTS_FILE, folder, most_bytes=MOST_JSON_BYTES)
         return results["format"] in FORMATS and isinstance(results["heads"], list)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
@@ -232,7 +235,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The inverse. Raises UsageError where there is no such file, PipelineError where it is damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json_file(path, path.parent, most_bytes=MOST_JSON_BYTES)
     except FileNotFoundError:
         if _is_completed(path):
             return read_json(path)
@@ -240,8 +243,9 @@ def read_json(path: Path) -> dict[str, Any]:
             f"'{printable(path.parent)}' is not a run: it has no {path.name}. "
             f"A run is a folder that 'featurecache classify' wrote, such as {RUNS_ROOT / LATEST}."
         ) from None
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"'{printable(path)}' cannot be read: {error}.") from error
+    except (OSError, UnfitFile) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PipelineError(f"'{printable(path)}' cannot be read: {printable(str(reason))}.") from error
     if not isinstance(values, dict):
         raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes.")
     return values
@@ -257,7 +261,10 @@ def _is_completed(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reading_run(folder: Path) -> Iterator[None]:
-    """Let the block read what `classify` wrote; raises PipelineError for whatever it stumbles over."""
+    """Let the block read and check what `classify` wrote; raises PipelineError for whatever it stumbles over.
+
+    Nothing but reading belongs into the block: an error of what is done with it afterwards says nothing of the run.
+    """
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:

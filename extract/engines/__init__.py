@@ -59,11 +59,13 @@ class Source:
     """A network on its way to an engine: an engine that finds its graph at hand never loads it.
 
     identity: JSON-able, everything that the vectors of the network depend on. side: S. load: uint8 images to vectors.
+    feature_dim: D, None where only the network itself knows.
     """
 
     identity: Mapping[str, Any]
     side: int
     load: Callable[[], nn.Module]
+    feature_dim: int | None = None
 
 
 def source_of(backbone: Backbone) -> Source:
@@ -74,7 +76,7 @@ def source_of(backbone: Backbone) -> Source:
         "cuts": [[backbone.layer, backbone.pooling]],
         "transform": backbone.transform.to_dict(),
     }
-    return Source(identity, backbone.transform.crop, lambda: backbone.module)
+    return Source(identity, backbone.transform.crop, lambda: backbone.module, backbone.feature_dim)
 
 
 def build_engine(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from extract.cores import count_cores
 from extract.engines.export import export_graph
+from extract.engines.graph_checks import bind_graph, graph_fault
 from extract.engines.graphs import GraphFolder, Verdict
 from extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
 from extract.errors import EngineError, OutOfMemory
@@ -51,10 +52,11 @@ def choose_cpu_engine(
     Raises EngineError where `onnxruntime` is asked for and the network does not export or does not agree.
     """
     identity = full_identity(source, batch_size)
-    kept = graphs.find(identity) if graphs is not None else None
+    kept = _kept(source, identity, batch_size, graphs, say)
     if kept is None or (engine == "onnxruntime" and kept[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
-        kept = judge(source, batch_size)
+        verdict, graph = judge(source, batch_size)
+        kept = verdict, None if graph is None else bind_graph(graph, identity)
         if graphs is not None and kept[0].is_lasting:
             graphs.keep(identity, *kept)
     verdict, graph = kept
@@ -66,6 +68,24 @@ def choose_cpu_engine(
         return _onnx(source, batch_size, graph, verdict.reason)
     except EngineError as error:
         return _torch(source, batch_size, str(error))
+
+
+def _kept(
+    source: Source,
+    identity: Mapping[str, Any],
+    batch_size: int | None,
+    graphs: GraphFolder | None,
+    say: Callable[[str], None],
+) -> tuple[Verdict, bytes | None] | None:
+    """What was found out before; None where nothing was, or the graph is not what it should be, which is said."""
+    found = None if graphs is None else graphs.find(identity)
+    if found is None or found[1] is None:
+        return found
+    size, dim = batch_size or BATCH_SIZE, source.feature_dim
+    fault = graph_fault(found[1], identity, batch_size=size, side=source.side, feature_dim=dim)
+    if fault:
+        say(f"The graph that is kept for {source.identity['backbone']} is not used: {fault}")
+    return None if fault else found
 
 
 class _TooLarge(Exception):

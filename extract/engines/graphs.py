@@ -4,8 +4,8 @@
     graph-<identity12>.onnx    the graph, where there is one
 
 Both are derived and may be deleted at any time. A graph is used only when the identity is the same in every field
-(network, cut, numbers, library versions, machine, the code that exports) and the file has the recorded SHA-256;
-anything else is exported again.
+(network, cut, numbers, library versions, machine, the code that exports), the file has the recorded SHA-256, and it is
+what such a graph is (`graph_checks.py`); anything else is exported again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extract.manifest import printable
+from extract.plain_files import check_plain_file, read_json_file
 from extract.shards import TEMPORARY_PREFIX, publish
 
 FORMAT = 1
+ENGINES = ("onnxruntime", "torch")
+# A verdict is a kilobyte, and its reason one sentence.
+MOST_BYTES, MOST_CHARACTERS = 1 << 20, 500
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,13 @@ class GraphFolder:
         """The verdict on exactly this network and its graph; None where there is none to trust."""
         described, graph = self._paths(identity)
         try:
-            document = json.loads(described.read_text(encoding="utf-8"))
+            document = read_json_file(described, self.root, most_bytes=MOST_BYTES)
             if document["format"] != FORMAT or document["identity"] != _plain(identity):
                 return None
-            verdict = Verdict(**document["verdict"])
+            verdict = _verdict(document["verdict"])
             if document["sha256"] is None:
                 return verdict, None
+            check_plain_file(graph, self.root)
             content = graph.read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -84,6 +90,15 @@ class GraphFolder:
     def _paths(self, identity: Mapping[str, Any]) -> tuple[Path, Path]:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         return self.root / f"engine-{name}.json", self.root / f"graph-{name}.onnx"
+
+
+def _verdict(values: Mapping[str, Any]) -> Verdict:
+    """The verdict with these values. Raises TypeError or ValueError where they are none."""
+    found = Verdict(**values)
+    is_number = isinstance(found.error, float | int | None) and type(found.n_lanes) is int
+    if found.engine not in ENGINES or not is_number or not isinstance(found.reason, str):
+        raise ValueError("no verdict")
+    return replace(found, reason=printable(found.reason[:MOST_CHARACTERS]))
 
 
 def _plain(identity: Mapping[str, Any]) -> Any:

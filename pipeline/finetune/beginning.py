@@ -16,8 +16,12 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetune.plan import FinetunePlan
 from pipeline.finetune.start import RANDOM, STARTERS, check_can_start
 from pipeline.join import Features, Labelled, label_samples, look_up
-from pipeline.predict import check_spec, choose_head, features_of, head_folder, with_own_weights
-from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json, reading_run
+from pipeline.predict import check_spec, choose_head, features_of, with_own_weights
+from pipeline.record_checks import head_meta, need, need_each, read_results, saved_folder
+from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE
+
+# What a fine-tune takes over from the run besides its head.
+NEEDED = ("features", "config.seed", "dataset.classes", "dataset.n_train", "dataset.n_val", "dataset.n_test")
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,10 @@ class Beginning:
 
 def begin(plan: FinetunePlan) -> Beginning:
     """Read the run. Raises UsageError for one that has no head to start from, or not the one that is named."""
-    with reading_run(plan.start):
-        results = read_json(plan.start / RESULTS_FILE)
-        return _chosen(results, plan)
+    results = read_results(plan.start)
+    need(plan.start / RESULTS_FILE, results, NEEDED)
+    need_each(plan.start / RESULTS_FILE, results, "heads", ["params"])
+    return _chosen(results, plan)
 
 
 def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
@@ -50,10 +55,11 @@ def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
     if not is_random:
         _check_untuned(results, plan)
         check_can_start(row["name"])
-    meta = load_meta(head_folder(plan.start, row))
-    trained = with_own_weights(plan.start, FeatureRequest(**meta["request"]))
+    place = saved_folder(plan.start, row)
+    meta = head_meta(place, load_meta(place))
+    trained = with_own_weights(plan.start, meta.request)
     request = trained if plan.size is None else replace(trained, size=plan.size)
-    return Beginning(row, results, request, trained, FeatureSpec.from_dict(meta["spec"]), is_random)
+    return Beginning(row, results, request, trained, meta.spec, is_random)
 
 
 def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict[str, Any]]:
@@ -73,7 +79,7 @@ def _heads_at_one_place(
     results: dict[str, Any], heads: list[dict[str, Any]], plan: FinetunePlan
 ) -> list[dict[str, Any]]:
     """Those that a network can go on to: its ends of stages are several places, and it is trained towards one."""
-    ends = {each["name"] for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
+    ends = {each.get("name") for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
     found = [head for head in heads if features_of(head) not in ends]
     if not found:
         raise UsageError(
@@ -93,9 +99,10 @@ def _row(heads: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
 
 def _check_untuned(results: dict[str, Any], plan: FinetunePlan) -> None:
     if "finetune" in results:
+        came_from = results["finetune"].get("from", "which it does not name")
         raise UsageError(
             f"'{printable(plan.start)}' is fine-tuned already. Start again from the run that it came from, "
-            f"'{printable(results['finetune']['from'])}', or classify with --weights {printable(plan.start)}/"
+            f"'{printable(came_from)}', or classify with --weights {printable(plan.start)}/"
             f"{WEIGHTS_FILE} and start from that run."
         )
 

@@ -1,7 +1,8 @@
 """What survives a kill: the state of a training, written whole or not at all, and found again by what it is a state of.
 
-The file lies beside the run that it will become, under a name that is the hash of everything that decides the result.
-So there is nothing to check when it is found, and a state is never gone on with under other settings.
+The file lies beside the run that it will become, under a name that is the hash of everything that decides the result,
+and holds that hash too: a state is never gone on with under other settings. It may be somebody's all the same, so it is
+read as tensors and plain values, and each is compared with what the training has in its place (`state_checks.py`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extract.manifest import printable
+from extract.plain_files import UnfitFile, check_is_stored, check_plain_file
 from extract.shards import publish
 from pipeline.errors import PipelineError
+from pipeline.finetune.state_checks import check_state
 
 if TYPE_CHECKING:
     from pipeline.finetune.training import Training
@@ -37,7 +39,7 @@ class Checkpoint:
         temporary = self.path.with_name(f"{self.path.name}-{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, temporary)
+            torch.save({**state, "identity": self.identity}, temporary)
             publish(temporary, self.path)
         except (OSError, RuntimeError) as error:
             raise PipelineError(
@@ -49,13 +51,25 @@ class Checkpoint:
                 temporary.unlink(missing_ok=True)
 
     def restore(self, training: Training) -> None:
-        """Put what was kept last into a training. Raises PipelineError where it is damaged or gone."""
+        """Put what was kept last into a training. Raises PipelineError where it is damaged, another's, or gone."""
+        training.restore(check_state(self._read(), training, self.identity, self._damaged))
+
+    def _read(self) -> Any:
+        """What is kept, as tensors and plain values: no object in it is built. Raises PipelineError."""
         try:
-            training.restore(torch.load(self.path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise PipelineError(
-                f"'{printable(self.path)}' is damaged ({type(error).__name__}). Delete it and start without --resume."
-            ) from error
+            check_plain_file(self.path, self.path.parent)
+            check_is_stored(self.path)
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except UnfitFile as error:
+            raise self._damaged(str(error)) from error
+        except Exception as error:
+            # A file that is no pickle of tensors can make its reader stumble over anything.
+            raise self._damaged(type(error).__name__) from error
+
+    def _damaged(self, reason: str) -> PipelineError:
+        return PipelineError(
+            f"'{printable(self.path)}' is damaged ({printable(reason)}). Delete it and start without --resume."
+        )
 
     def forget(self) -> None:
         """Remove what was kept, and what a kill has left half written: it is finished, or leads nowhere."""

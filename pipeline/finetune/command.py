@@ -18,14 +18,13 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetune.plan import ONE_WAY, FinetunePlan
 from pipeline.finetune.recipe import Recipe
 from pipeline.leftover_runs import sweep_runs
+from pipeline.predict import recorded_cache
+from pipeline.record_checks import read_results
 from pipeline.rundir import (
-    RESULTS_FILE,
     check_run_folder,
     check_writable,
     default_run_folder,
     point_latest,
-    read_json,
-    reading_run,
     reserving,
 )
 from pipeline.workfolder import heal
@@ -41,7 +40,7 @@ def finetune(options: argparse.Namespace) -> int:
         Console(quiet=options.quiet) as console,
         contextlib.nullcontext(out) if options.out else reserving(out) as place,
     ):
-        plan = plan_of(options, place)
+        plan = plan_of(options, place, console)
         place, results = tune_images(read_images(options.images), plan, console)
         console.say(f"run folder: {place}")
     print(json.dumps(results, indent=2) if options.json else _table(plan.start, place, results))
@@ -60,7 +59,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"--views says how many views are drawn, and --augment {options.augment} draws none.")
 
 
-def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
+def plan_of(options: argparse.Namespace, out: Path, console: Console) -> FinetunePlan:
     """What the options ask for."""
     from extract.engines.torch_engine import choose_device
 
@@ -82,7 +81,7 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
     return FinetunePlan(
         images=options.images,
         start=options.start.resolve(),  # `latest` will lead to the run that this becomes
-        cache_root=options.cache or _cache_of(options.start),
+        cache_root=options.cache or _cache_of(options.start, console),
         out=out,
         recipe=recipe,
         head=options.head,
@@ -102,10 +101,9 @@ def plan_of(options: argparse.Namespace, out: Path) -> FinetunePlan:
     )
 
 
-def _cache_of(run: Path) -> Path:
-    """Where the run had its features."""
-    with reading_run(run):
-        return Path(read_json(run / RESULTS_FILE)["config"]["cache"])
+def _cache_of(run: Path, console: Console) -> Path:
+    """Where the run had its features, or where features are kept here."""
+    return recorded_cache(run, read_results(run).get("config", {}), console)
 
 
 def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -127,7 +125,7 @@ def tune_images(manifest: Manifest, plan: FinetunePlan, console: Console) -> tup
     if whole:
         console.say(f"Trained to the end already: '{printable(whole)}'. Without --resume it is trained again.")
         plan = replace(plan, out=whole)
-        results = read_json(whole / RESULTS_FILE)
+        results = read_results(whole)
     else:
         check_run_folder(plan.out)
         tuned = tune(ready, labelled, features, plan, start, console, began=began)

@@ -33,9 +33,10 @@ from pipeline.finetune.story import Tuned
 from pipeline.join import Features, Labelled, audit_command, look_up
 from pipeline.leaks import leak_warnings
 from pipeline.predict import with_own_weights
+from pipeline.record_checks import read_results
 from pipeline.results import summarise, write_run
 from pipeline.run import ClassifyPlan, report_on
-from pipeline.rundir import RESULTS_FILE, WEIGHTS_FILE, read_json
+from pipeline.rundir import WEIGHTS_FILE
 from pipeline.workfolder import writing_run
 
 HEAD = "finetuned"
@@ -83,8 +84,8 @@ def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
 def _identity(folder: Path) -> str | None:
     """Of the training that a folder is the outcome of; None for what is no such run."""
     try:
-        return str(read_json(folder / RESULTS_FILE)["finetune"]["identity"])
-    except (PipelineError, LookupError, TypeError):
+        return str(read_results(folder)["finetune"]["identity"])
+    except (PipelineError, LookupError):
         return None
 
 

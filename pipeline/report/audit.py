@@ -6,6 +6,7 @@ finding says, so that the page follows when the audit learns to look for more.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 from extract.manifest import printable
 from pipeline.errors import PipelineError
 from pipeline.leakage import read_leakage
+from pipeline.record_checks import need, read_results
 from pipeline.report.galleries import MAX_CARDS, Card, Gallery
 from pipeline.report.reproduce import audit_commands
 from pipeline.report.wording import count, short
-from pipeline.rundir import RESULTS_FILE, read_json, reading_run
+from pipeline.rundir import RESULTS_FILE, read_json
 
 AUDIT_FILE = "audit.json"
+# To say how this run would be audited, and whether an audit is of its split.
+NEEDED = ("config.images", "config.requests", "config.cache", "dataset.n_train", "dataset.n_val", "dataset.n_test")
 MEANINGS = {
     "duplicates": "The same bytes in more than one file. In train and test they make the test numbers too good.",
     "near_duplicates": "Not the same bytes but nearly the same pixels: one picture saved, sized or toned anew.",
@@ -50,10 +54,10 @@ def read_audit(run_folder: Path) -> Audited:
     That of another split is shown, but what it says about test numbers is not about those of this run.
     """
     path = run_folder / AUDIT_FILE
-    with reading_run(run_folder):
-        results = read_json(run_folder / RESULTS_FILE)
-        to_audit = printable("; ".join(audit_commands(results["config"], run_folder)))
-    if not path.exists():
+    results = read_results(run_folder)
+    need(run_folder / RESULTS_FILE, results, NEEDED)
+    to_audit = printable("; ".join(audit_commands(results["config"], run_folder)))
+    if not os.path.lexists(path):
         advice = f"This run was not audited. To add near-duplicates, doubtful labels and outliers: {to_audit}"
         return Audited(notes=[advice])
     try:
@@ -101,4 +105,5 @@ def _card(finding: Mapping[str, Any]) -> Card:
 
 def _several(finding: Mapping[str, Any], key: str) -> list[str]:
     """What stands under `key`, or the list under its plural."""
-    return [str(finding[key])] if key in finding else list(map(str, finding.get(f"{key}s", [])))
+    several = finding.get(f"{key}s", [])
+    return [str(finding[key])] if key in finding else list(map(str, several if isinstance(several, list) else []))

@@ -6,6 +6,7 @@ A gallery is {"title", "caption", "cards"}; a card shows one or two images: {"na
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.plain_files import check_plain_file
 from pipeline.report.record import Record
 from pipeline.report.wording import count, percent
 from pipeline.rundir import reading_run
@@ -43,15 +45,17 @@ class Listed:
 def read_splits(folder: Path) -> dict[str, Listed]:
     """Every image of the run by its name; empty where splits.csv is gone. Raises PipelineError where it is damaged."""
     path = folder / SPLITS_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
-    with reading_run(folder), path.open(newline="", encoding="utf-8") as file:
-        return {
-            row["path"]: Listed(
-                intern(row["label"]), intern(row["split"]), row["digest"], intern(row.get("group") or "")
-            )
-            for row in csv.DictReader(file)
-        }
+    with reading_run(folder):
+        check_plain_file(path, folder)
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                row["path"]: Listed(
+                    intern(row["label"]), intern(row["split"]), row["digest"], intern(row.get("group") or "")
+                )
+                for row in csv.DictReader(file, restval="")
+            }
 
 
 def test_units(record: Record, listed: Mapping[str, Listed]) -> NDArray[np.integer[Any]]:

@@ -5,17 +5,19 @@ N test images, C classes; classes are codes 0..C-1 into `classes`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.request import FeatureRequest
+from extract.plain_files import check_plain_file
 from pipeline.errors import PipelineError
 from pipeline.predict import choose_head
-from pipeline.rundir import CONFIG_FILE, RESULTS_FILE, read_json, reading_run
+from pipeline.predictions_file import check_predictions, check_texts
+from pipeline.record_checks import need, need_each, read_config, read_results
+from pipeline.rundir import CONFIG_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,14 +27,12 @@ PREDICTIONS_FILE = "predictions.parquet"
 # Rows of probabilities that are in memory at a time: at 1,000 classes 32 MB.
 BATCH_ROWS = 8192
 # Keys that the page reads of the parts of results.json, and that every version has written.
-NEEDED = {
-    "results": ("created", "versions"),
-    "dataset": ("name", "n_train", "n_val", "n_test", "skipped"),
-    "config": ("images", "requests", "heads", "cache"),
+NEEDED = ("created", "versions", "features", "dataset.name", "dataset.classes", "dataset.n_train", "dataset.n_val",
+          "dataset.n_test", "dataset.skipped")  # fmt: skip
+NEEDED_OF_CONFIG = ("images", "requests", "heads", "cache")
+NEEDED_OF_EACH = {
     "features": ("backbone", "dim", "weights", "key"),
-    "head": ("name", "backbone", "params", "tied_with_best"),
-    "val": ("accuracy", "log_loss"),
-    "test": ("accuracy", "accuracy_ci"),
+    "heads": ("params", "tied_with_best", "test.accuracy", "test.accuracy_ci"),
 }
 
 
@@ -88,42 +88,33 @@ def features_of(head: dict[str, Any]) -> str:
 
 def read_record(folder: Path) -> Record:
     """Read a run folder. Raises UsageError where it is none, PipelineError where it is damaged."""
-    results = read_json(folder / RESULTS_FILE)
-    if not results.get("heads"):
-        raise PipelineError(f"'{folder / RESULTS_FILE}' names no head, so there is nothing to show. Classify again.")
-    with reading_run(folder):
-        config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else results["config"]
-        _check(results, config)
-        classes = [str(name) for name in results["dataset"]["classes"]]
+    results = read_results(folder)
+    need(folder / RESULTS_FILE, results, NEEDED)
+    for listed, names in NEEDED_OF_EACH.items():
+        need_each(folder / RESULTS_FILE, results, listed, names)
+    config = read_config(folder) if os.path.lexists(folder / CONFIG_FILE) else results.get("config", {})
+    need(folder / CONFIG_FILE, config, NEEDED_OF_CONFIG)
+    record = Record(results, config, results["dataset"]["classes"])
     path = folder / PREDICTIONS_FILE
-    if not path.exists():
-        return Record(results, config, classes)
+    if not os.path.lexists(path):
+        return record
     try:
-        return _with_predictions(path, Record(results, config, classes))
-    except (OSError, ValueError, KeyError) as error:
+        check_plain_file(path, folder)
+        return _with_predictions(path, record)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise PipelineError(
             f"'{path}' is not what 'featurecache classify' writes: {error}. Delete it for a report without it."
         ) from error
-
-
-def _check(results: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raises KeyError or TypeError where something is missing that the page cannot do without."""
-    parts = [("results", results), ("dataset", results["dataset"]), ("config", config)]
-    parts += [("features", row) for row in results["features"]]
-    for head in results["heads"]:
-        parts += [("head", head), ("val", head["val"]), ("test", head["test"])]
-    for name, part in parts:
-        itemgetter(*NEEDED[name])(part)
-    for request in config["requests"]:
-        FeatureRequest(**request)
 
 
 def _with_predictions(path: Path, record: Record) -> Record:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
+        check_predictions(file, path.stat().st_size)
         columns = [name for name in file.schema_arrow.names if name != "probabilities"]
         table = file.read(columns=columns)
+        check_texts(table)
         labels, predicted = (_codes(table[name], record.classes) for name in ("label", "predicted"))
         confidence, doubt = _probabilities(file, labels, predicted, len(record.classes))
     rows = _rows_of_heads(table, record.heads)

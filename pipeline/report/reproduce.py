@@ -28,7 +28,7 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
     """
     if tuned is not None:
         return [_finetune_command(config, tuned)]
-    requests = [FeatureRequest(**request) for request in config["requests"]]
+    requests = [FeatureRequest.from_dict(request) for request in config["requests"]]
     cache = _cache(config)
     words = ["featurecache", "classify", config["images"], *_features_words(requests)]
     words += ["--heads", ",".join(config["heads"])]
@@ -47,18 +47,18 @@ def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> st
     words += ["--backbone", config["requests"][0]["backbone"]]
     words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
     if tuned["augment"] not in ONE_WAY:
-        words += ["--views", str(tuned["views"])]
+        words += ["--views", str(tuned.get("views", 1))]
     if tuned.get("dtype"):  # none without maps, nor in runs from before it was told
         words += ["--dtype", tuned["dtype"]]
     for name, value in tuned["recipe"].items():
-        if value != getattr(Recipe(), name):
+        if value != getattr(Recipe(), name, value):  # a later version may have written more
             words += [f"--{OPTIONS.get(name, name.replace('_', '-'))}", str(value)]
     return shlex.join([*words, "--cache", str(_cache(config))])
 
 
 def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
     """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
-    request, out = FeatureRequest(**config["requests"][0]), shlex.quote(str(run_folder))
+    request, out = FeatureRequest.from_dict(config["requests"][0]), shlex.quote(str(run_folder))
     same = {"min_per_class": config.get("min_per_class", 1)}
     audit = audit_command(config["images"], request, _cache(config), config.get("seed", 0), **same)
     return [f"{audit} --out {out}", f"featurecache report {out}"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from extract import compact, shards
-from extract.cache import INDEX_FILE, FeatureCache, shard_paths
+from extract.cache import INDEX_FILE, FeatureCache, merged_paths, shard_of_mark, shard_paths
 from extract.compact import compact_cache, open_cache, plan_compaction, plan_pruning, prune_cache, rewrite
 from extract.errors import CacheDamaged, CacheError
 from extract.leftovers import find_leftovers, sweep_leftovers
@@ -99,6 +99,7 @@ def test_shards_are_merged_up_to_a_size_and_large_ones_left_alone(filled, make_r
 def test_compacting_again_changes_nothing(filled):
     cache, _ = filled
     compact_cache(cache.folder)
+    compact_cache(cache.folder)  # which removes the shards of before
     before = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")}
     assert compact_cache(cache.folder).groups == ()
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
@@ -237,7 +238,76 @@ def test_a_reader_that_opened_before_is_served_after(filled):
     reader = opened(cache)
     compact_cache(cache.folder)
     np.testing.assert_array_equal(reader.lookup(rows.digests), rows.features)
+    compact_cache(cache.folder)
+    np.testing.assert_array_equal(reader.lookup(rows.digests), rows.features)
     assert len(reader.records()) == 1
+
+
+def in_another_process(call, *arguments):
+    """Run `extract.compact.<call>` on a folder elsewhere: HDF5 lets one process open a file in one way only."""
+    code = f"import sys; from pathlib import Path; from extract.compact import {call}; {call}(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_who_opened_the_index_before_reads_on_with_any_hdf5_tool_until_the_next_time(filled):
+    cache, rows = filled
+    with h5py.File(cache.folder / INDEX_FILE) as before:
+        in_another_process("compact_cache", cache.folder)
+        assert len(shard_paths(cache.folder)) == 1
+        shown = dict(zip(map(bytes, before["digests"][:]), before["features"][:], strict=True))
+        for digest, vector in zip(rows.digests, rows.features, strict=True):
+            np.testing.assert_array_equal(shown[bytes(digest)], vector)
+    assert len(merged_paths(cache.folder)) == 6
+    assert_all_served(cache, rows)
+    compact_cache(cache.folder)
+    assert [path.suffix for path in (cache.folder / "shards").iterdir()] == [".h5"]
+    assert_all_served(cache, rows)
+
+
+def test_merged_shards_are_swept_a_day_later(filled):
+    cache, rows = filled
+    compact_cache(cache.folder)
+    marks = merged_paths(cache.folder)
+    os.utime(marks[0], (time.time() - 23 * 3600,) * 2)
+    os.utime(marks[1], (time.time() - 25 * 3600,) * 2)
+    assert sweep_leftovers(cache.folder.parent) == [shard_of_mark(marks[1])]
+    assert merged_paths(cache.folder) == [marks[0], *marks[2:]]
+    assert_all_served(cache, rows)
+
+
+def test_what_is_pruned_is_removed_at_once(filled):
+    cache, rows = filled
+    before = set(shard_paths(cache.folder))
+    prune_cache(cache.folder, rows.digests[::2])
+    assert not any(path.exists() for path in before - set(shard_paths(cache.folder)))
+    assert merged_paths(cache.folder) == []
+
+
+def test_a_shard_without_seals_is_sealed_also_where_nothing_else_is_to_do(tmp_path, spec, make_rows):
+    cache, rows = FeatureCache(tmp_path, spec), make_rows(40)
+    cache.add(rows, RECORD)
+    (old,) = shard_paths(cache.folder)
+    with h5py.File(old, "r+") as file:
+        del file["seals"]
+        file.attrs["format"] = 1
+    assert compact_cache(cache.folder, shard_bytes=1).n_shards_after == 1
+    (new,) = shard_paths(cache.folder)
+    assert new != old
+    with h5py.File(new) as file:
+        assert file.attrs["format"] == 2
+    assert verify_cache(cache.folder).notes == ()
+    assert_all_served(cache, rows)
+    assert compact_cache(cache.folder, shard_bytes=1).groups == ()
+
+
+def test_rows_that_are_not_numbers_are_never_sealed(tmp_path, spec, make_rows):
+    cache, rows = FeatureCache(tmp_path, spec), make_rows(4)
+    rows.features[2, 1] = np.nan
+    cache.add(rows, RECORD)
+    cache.add(make_rows(4, seed=1), RECORD)
+    with pytest.raises(CacheDamaged, match="holds rows that are not numbers"):
+        compact_cache(cache.folder)
+    assert len(shard_paths(cache.folder)) == 2
 
 
 def test_an_index_made_from_an_old_list_is_corrected_by_who_wrote_it(filled, monkeypatch):

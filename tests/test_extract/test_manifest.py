@@ -506,3 +506,30 @@ def test_printable_never_ends_a_line():
     every = "".join(map(chr, range(0x3000)))
     assert len(printable(every).splitlines()) == 1
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", printable(every))
+
+
+# From a stranger
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(images):
+    os.mkfifo(images / "m.csv")
+    with pytest.raises(ManifestError, match="is not an ordinary file"):
+        read_manifest(images / "m.csv")
+
+
+def test_rows_that_are_packed_are_not_unpacked(images):
+    """Two million equal rows in some kilobytes."""
+    row = pa.table({"path": ["cat/0.png"] * 100_000})
+    with pyarrow.parquet.ParquetWriter(images / "m.parquet", row.schema) as writer:
+        for _ in range(20):
+            writer.write_table(row)
+    with pytest.raises(ManifestError, match=r"names 2,000,000 rows in [\d,]+ bytes\. Write one text a row"):
+        read_manifest(images / "m.parquet")
+
+
+@pytest.mark.parametrize("value", [["cat/0.png"], {"a": "cat/0.png"}])
+@pytest.mark.parametrize("column", ["path", "label"])
+def test_lists_in_a_cell_are_refused(images, column, value):
+    pyarrow.parquet.write_table(pa.table({"path": ["cat/0.png"], column: [value]}), images / "m.parquet")
+    with pytest.raises(ManifestError, match=f"has lists or objects in its column '{column}'"):
+        read_manifest(images / "m.parquet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
@@ -12,8 +12,10 @@ from torch import nn
 from extract import request as requests
 from extract.backbones import Backbone
 from extract.decode import DECODE_VERSION
+from extract.errors import RequestError
 from extract.memo import FILE_NAME, FileState, Memo
 from extract.request import FeatureRequest, installed_version, recall, remember, resolve
+from extract.settings import Settings
 
 OTHER_VALUES = {
     "backbone": "resnet18",
@@ -73,6 +75,56 @@ def test_precision_and_dtype_come_from_the_request(backbone):
 
 def test_the_default_request_is_the_backbone_that_comes_with_pip():
     assert FeatureRequest() == FeatureRequest("efficientnet_lite0", None, None, None, "fp32", "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dtype", "int8"),
+        ("dtype", ["float32"]),
+        ("decode", "reducd"),
+        ("precision", "fp8"),
+        ("pooling", "mean"),
+        ("size", 0),
+        ("size", 10**9),
+        ("size", 224.0),
+        ("size", True),
+        ("backbone", None),
+        ("backbone", 3),
+        ("weights", 3),
+        ("layer", ["a"]),
+        ("layer", "x" * 10_000),
+        ("view", None),
+    ],
+)
+def test_a_value_that_there_is_not_is_refused_with_those_there_are(name, value):
+    with pytest.raises(RequestError, match=name):
+        FeatureRequest(**{name: value})
+    with pytest.raises(RequestError):
+        FeatureRequest.from_dict({name: value})
+
+
+def test_the_sentence_names_what_there_is():
+    with pytest.raises(RequestError) as raised:
+        FeatureRequest(dtype="int8")
+    assert str(raised.value) == "There is no dtype 'int8': choose from float32, float16."
+
+
+@pytest.mark.parametrize("values", [None, [], "efficientnet_lite0", {"command": "rm"}])
+def test_what_is_no_request_is_none(values):
+    with pytest.raises(RequestError):
+        FeatureRequest.from_dict(values)
+
+
+def test_every_request_comes_back_from_its_fields():
+    request = FeatureRequest(**OTHER_VALUES)
+    assert FeatureRequest.from_dict(asdict(request)) == request
+
+
+@pytest.mark.parametrize("values", [{"on_error": "ignore"}, {"on_error": None}, {"max_pixels": 0}])
+def test_settings_that_there_are_not_are_refused(values):
+    with pytest.raises(RequestError, match=next(iter(values))):
+        Settings(**values)
 
 
 def test_an_answer_is_recalled_without_a_backbone(remembered, backbone, memo, monkeypatch):

@@ -80,7 +80,7 @@ def test_plain_h5py_reads_the_file_as_the_design_says(written, spec):
         assert np.isnan(file["features"].fillvalue)
         assert file["digests"].dtype == np.uint8
         assert [name.decode() for name in file["paths"][:]] == rows.names
-        assert file.attrs["format"] == 1
+        assert file.attrs["format"] == 2
         assert file.attrs["spec"].decode() == spec.to_json()
 
 
@@ -101,7 +101,7 @@ def test_rows_wider_than_a_chunk_are_one_row_each(tmp_path, spec, make_rows):
 def test_what_was_written_down_is_read_as_it_was(written, spec):
     path, _ = written
     record = read_record(path)
-    assert record == {**RECORD, "versions": '{"a": "1"}', "format": 1, "spec": spec.to_json(), "n": 9}
+    assert record == {**RECORD, "versions": '{"a": "1"}', "format": 2, "spec": spec.to_json(), "n": 9}
     assert {name: type(value) for name, value in record.items() if name in RECORD} == {
         "engine": str,
         "device": str,

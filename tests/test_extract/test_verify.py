@@ -46,6 +46,13 @@ def content(path):
         }
 
 
+def unseal(path):
+    """Make a shard what it was before there were seals."""
+    with h5py.File(path, "r+") as file:
+        del file["seals"]
+        file.attrs["format"] = 1
+
+
 def names_of(verdict):
     return [damage.path.name for damage in verdict.damaged]
 
@@ -208,12 +215,33 @@ def test_second_copies_are_counted_and_are_no_damage(filled):
 
 def test_a_shard_from_before_there_were_seals_is_served_and_said(filled):
     cache, rows = filled
-    with h5py.File(shard_paths(cache.folder)[0], "r+") as file:
-        del file["seals"]
+    old = shard_paths(cache.folder)[0]
+    unseal(old)
     np.testing.assert_array_equal(opened(cache).lookup(rows.digests), rows.features)
     verdict = verify_cache(cache.folder)
     assert verdict.damaged == ()
-    assert verdict.notes == ("1 shards are older than seals, so only their checksums were compared",)
+    assert verdict.notes == (
+        f"1 shard is older than seals, so only checksums were compared ({old.name}); "
+        "'featurecache cache compact' seals them",
+    )
+
+
+def test_a_shard_of_format_1_with_seals_is_read_like_any(filled):
+    cache, rows = filled
+    for path in shard_paths(cache.folder):
+        with h5py.File(path, "r+") as file:
+            file.attrs["format"] = 1
+    np.testing.assert_array_equal(opened(cache).lookup(rows.digests), rows.features)
+    assert (verify_cache(cache.folder).damaged, verify_cache(cache.folder).notes) == ((), ())
+
+
+def test_a_shard_of_format_2_without_seals_is_damaged(filled):
+    cache, _ = filled
+    with h5py.File(shard_paths(cache.folder)[0], "r+") as file:
+        del file["seals"]
+    with pytest.raises(CacheDamaged, match="it has no seals"):
+        opened(cache)
+    assert [each.reason for each in verify_cache(cache.folder).damaged] == ["it has no seals"]
 
 
 def test_progress_counts_the_bytes_to_the_last(filled):

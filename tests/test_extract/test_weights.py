@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -227,6 +228,32 @@ def test_a_file_without_a_state_dict_is_refused(content, tmp_path):
     assert refusal("resnet18", weights) == "odd.pth holds no state dict; save `model.state_dict()` instead"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {3: torch.zeros(1)},
+        {"a": torch.zeros(3).to_sparse()},
+        {"a": torch.zeros(1).expand(10**6, 10**6)},
+        {"a": torch.zeros(3, device="meta")},
+    ],
+    ids=["number as a name", "sparse", "expanded", "without values"],
+)
+def test_what_are_no_plain_tensors_by_name_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(WeightsMismatch, match=r"^odd\.pth "):
+        read_tensors(tmp_path / "odd.pth")
+
+
+def test_a_file_that_is_packed_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "packed.pth", "w") as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    assert read_tensors(tmp_path / "whole.pth")["a"].shape == (10**6,)
+    with pytest.raises(WeightsMismatch, match=r"packed\.pth is not a weights file"):
+        read_tensors(tmp_path / "packed.pth")
+
+
 def test_neither_a_name_nor_a_file_is_refused():
     assert refusal("resnet50", "IMAGENET1K_V3") == (
         "there is no file 'IMAGENET1K_V3', and no weights of resnet50 of that name: it has IMAGENET1K_V2, IMAGENET1K_V1"
@@ -273,8 +300,19 @@ def test_a_vision_transformer_is_built_for_the_size_that_its_file_records(tmp_pa
     assert build_network("vit_b_16", found.meta).module.encoder.pos_embedding.shape[1] == 1 + (384 // 16) ** 2
 
 
-def test_a_recorded_transform_that_is_none_is_refused(tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"transform": "[]"})
+IMPOSSIBLE = {
+    "resize": 8,
+    "crop": 10**9,
+    "interpolation": "bilinear",
+    "antialias": True,
+    "mean": [0] * 3,
+    "std": [1] * 3,
+}
+
+
+@pytest.mark.parametrize("recorded", ["[]", "[" * 100_000, json.dumps(IMPOSSIBLE)], ids=["list", "deep", "vast"])
+def test_a_recorded_transform_that_is_none_is_refused(tmp_path, recorded):
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"transform": recorded})
     with pytest.raises(WeightsMismatch, match=r"odd.safetensors records a transform that cannot be read"):
         find_weights("squeezenet1_1", str(tmp_path / "odd.safetensors"))
 

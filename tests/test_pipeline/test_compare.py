@@ -227,7 +227,7 @@ def test_a_table_for_people_marks_the_tied(runs, capsys, on_other_images):
     [
         (lambda folder: (folder / "results.json").unlink(), USAGE, "is not a run: it has no results.json"),
         (lambda folder: (folder / "predictions.parquet").unlink(), FAILED, "is not whole"),
-        (lambda folder: (folder / "results.json").write_text("{}"), FAILED, "is not whole"),
+        (lambda folder: (folder / "results.json").write_text("{}"), FAILED, "'heads' is missing"),
         (lambda folder: (folder / "splits.csv").write_text("x\n1\n"), FAILED, "is not whole"),
     ],
 )

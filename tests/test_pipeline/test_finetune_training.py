@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zipfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -369,12 +370,13 @@ class Hostile:
         return Path.touch, (self.path,)
 
 
-def test_a_damaged_or_hostile_state_is_one_sentence_and_runs_nothing(tmp_path):
-    checkpoint = Checkpoint(tmp_path, {"seed": 0})
-    checkpoint.save({"step": 3, "weights": torch.randn(5)})
-    whole, taker = checkpoint.path.read_bytes(), Mock()
+def test_a_damaged_or_hostile_state_is_one_sentence_and_runs_nothing(network, data, tmp_path):
+    checkpoint, taker = Checkpoint(tmp_path, {"seed": 0}), training(network, data)
+    checkpoint.save(after_two_steps(network, data))
+    whole = checkpoint.path.read_bytes()
     checkpoint.restore(taker)
-    assert taker.restore.call_args.args[0]["step"] == 3
+    assert taker.step == 2
+    before = copy.deepcopy(taker.state())
     hostile = pickle.dumps(Hostile(tmp_path / "ran"), protocol=2)
     for content in (b"", b"no state at all", whole[:40], whole[: len(whole) // 2], hostile):
         checkpoint.path.write_bytes(content)
@@ -383,11 +385,120 @@ def test_a_damaged_or_hostile_state_is_one_sentence_and_runs_nothing(tmp_path):
     torch.save(Hostile(tmp_path / "ran"), checkpoint.path)
     with pytest.raises(PipelineError, match="is damaged"):
         checkpoint.restore(taker)
-    assert taker.restore.call_count == 1
+    assert_same(before, taker.state())
     assert not (tmp_path / "ran").exists()
     checkpoint.path.with_name(f"{checkpoint.path.name}-123").touch()  # of a process that was killed while it wrote
     checkpoint.forget()
     assert not list(tmp_path.iterdir())
+
+
+def after_two_steps(network, data) -> dict:
+    """The state of a training in the middle of its first epoch of three steps."""
+    each = training(network, data)
+    steps = each._epoch()
+    next(steps), next(steps)
+    return copy.deepcopy(each.state())
+
+
+def assert_same(one, other) -> None:
+    """That two states are one, but for the time."""
+    for name in ("weights", "mean", "best"):
+        assert all(torch.equal(one[name][key], other[name][key]) for key in one[name])
+    assert all(one[name] == other[name] for name in ("step", "loss_sum", "epochs"))
+
+
+def an_expanded_tensor(state):
+    name, tensor = next(iter(state["weights"].items()))
+    state["weights"][name] = torch.zeros(1).expand(tensor.shape)
+
+
+def a_vast_tensor(state):
+    state["mean"][next(iter(state["mean"]))] = torch.zeros(1).expand(10**9, 10**9)
+
+
+def a_tensor_that_is_not_finite(state):
+    next(iter(state["best"].values())).fill_(float("nan"))
+
+
+def a_sparse_tensor(state):
+    name, tensor = next(iter(state["weights"].items()))
+    state["weights"][name] = torch.zeros(tensor.shape).to_sparse()
+
+
+def another_type(state):
+    name, tensor = next(iter(state["weights"].items()))
+    state["weights"][name] = tensor.double()
+
+
+def a_name_more(state):
+    state["weights"]["more"] = torch.zeros(3)
+
+
+def averages_of_another_shape(state):
+    state["optimiser"]["state"][0]["exp_avg"] = torch.zeros(1)
+
+
+def another_optimiser(state):
+    del state["optimiser"]["state"][0]["exp_avg_sq"]
+
+
+def deep_epochs(state):
+    state["epochs"] = "[" * 100_000
+
+
+HARMS = [
+    an_expanded_tensor, a_vast_tensor, a_tensor_that_is_not_finite, a_sparse_tensor, another_type, a_name_more,
+    averages_of_another_shape, another_optimiser, deep_epochs,
+    lambda state: state.update(step=-1), lambda state: state.update(step=10**9), lambda state: state.update(step=2.0),
+    lambda state: state.update(step=True), lambda state: state.update(loss_sum=float("nan")),
+    lambda state: state.update(elapsed="1"), lambda state: state.update(seconds=-1.0),
+    lambda state: state.update(epochs=[]), lambda state: state.update(epochs='[{"number": 1}]'),
+    lambda state: state.update(identity="another"), lambda state: state.update(optimiser=[]),
+    lambda state: state.update(weights=None), lambda state: state.pop("best"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_state_that_does_not_fit_is_refused_before_anything_is_taken_over(network, data, tmp_path, harm):
+    checkpoint, taker = Checkpoint(tmp_path, {"seed": 0}), training(network, data)
+    state, before = after_two_steps(network, data), copy.deepcopy(taker.state())
+    harm(state)
+    torch.save({"identity": checkpoint.identity, **state}, checkpoint.path)
+    with pytest.raises(PipelineError, match=r"is damaged \(.*\)\. Delete it and start without --resume\."):
+        checkpoint.restore(taker)
+    assert_same(before, taker.state())
+    assert not taker.optimiser.state
+
+
+def test_how_the_optimiser_steps_is_never_taken_from_a_file(network, data, tmp_path):
+    checkpoint, taker = Checkpoint(tmp_path, {"seed": 0}), training(network, data)
+    state = after_two_steps(network, data)
+    for group in state["optimiser"]["param_groups"]:
+        group.update(weight_decay=1e9, peak=1e9, betas=(0.0, 0.0), maximize=True)
+    torch.save(state, checkpoint.path)
+    checkpoint.restore(taker)
+    own = training(network, data).optimiser.param_groups
+    for group, ours in zip(taker.optimiser.param_groups, own, strict=True):
+        assert {k: v for k, v in group.items() if k not in ("params", "lr")} == {
+            k: v for k, v in ours.items() if k not in ("params", "lr")
+        }
+
+
+def test_a_state_that_is_packed_or_a_link_out_is_not_read(network, data, tmp_path):
+    (tmp_path / "runs").mkdir()
+    checkpoint, taker = Checkpoint(tmp_path / "runs", {"seed": 0}), training(network, data)
+    checkpoint.save(after_two_steps(network, data))
+    with zipfile.ZipFile(checkpoint.path) as whole, zipfile.ZipFile(tmp_path / "packed", "w") as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    outside = checkpoint.path.rename(tmp_path / "outside")
+    (tmp_path / "packed").rename(checkpoint.path)
+    with pytest.raises(PipelineError, match="it is packed"):
+        checkpoint.restore(taker)
+    checkpoint.path.unlink()
+    checkpoint.path.symlink_to(outside)
+    with pytest.raises(PipelineError, match="a link that leads out"):
+        checkpoint.restore(taker)
 
 
 def test_a_state_of_another_layout_is_damaged_as_well(network, data, tmp_path):

@@ -152,10 +152,10 @@ def test_a_damaged_head_is_one_sentence(finished, digits_folder, tmp_path, capsy
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("results.json", "{}", "KeyError: 'heads'"),
-        ("results.json", '{"heads": []}', "ValueError: "),
-        ("results.json", '{"heads": [{}]}', "KeyError: 'val'"),
-        ("config.json", "{}", "KeyError: 'cache'"),
+        ("results.json", "{}", "'heads' is missing"),
+        ("results.json", '{"heads": []}', "'heads' is empty"),
+        ("results.json", '{"heads": [{}]}', "'heads[0].name' is missing"),
+        ("config.json", "{}", "'cache' is missing"),
     ],
 )
 def test_a_damaged_run_is_one_sentence(finished, digits_folder, tmp_path, capsys, name, text, reason):
@@ -163,7 +163,7 @@ def test_a_damaged_run_is_one_sentence(finished, digits_folder, tmp_path, capsys
     (broken / name).write_text(text)
     assert run(["predict", str(broken), str(digits_folder), "--quiet"]) == FAILED
     said = capsys.readouterr().err
-    assert said.startswith(f"featurecache: The run '{broken}' is not whole, or of an older version ({reason}")
+    assert said.startswith(f"featurecache: '{broken / name}' is not what 'featurecache classify' writes: {reason}")
 
 
 def test_the_default_head_is_the_best_on_val_not_on_test(finished):

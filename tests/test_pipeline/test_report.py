@@ -258,11 +258,11 @@ def test_damaged_predictions_are_named(finished, capsys):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda results: {"heads": [{}]}, "KeyError: 'dataset'"),
-        (lambda results: results | {"heads": [{}]}, "KeyError: 'val'"),
-        (lambda results: results | {"heads": [1]}, "TypeError: "),
-        (lambda results: results | {"features": [{"backbone": "x"}]}, "KeyError: 'dim'"),
-        (lambda results: {key: value for key, value in results.items() if key != "created"}, "KeyError: 'created'"),
+        (lambda results: {key: value for key, value in results.items() if key != "dataset"}, "'dataset.name' is miss"),
+        (lambda results: results | {"heads": [{}]}, "'heads[0].name' is missing"),
+        (lambda results: results | {"heads": [1]}, "'heads[0]' is 1 and has to be an object"),
+        (lambda results: results | {"features": [{"backbone": "x"}]}, "'features[0].dim' is missing"),
+        (lambda results: {key: value for key, value in results.items() if key != "created"}, "'created' is missing"),
     ],
 )
 def test_damaged_results_are_one_sentence(finished, capsys, damage, reason):
@@ -270,14 +270,15 @@ def test_damaged_results_are_one_sentence(finished, capsys, damage, reason):
     (finished / "results.json").write_text(json.dumps(damage(results)))
     assert run(["report", str(finished)]) == FAILED
     said = capsys.readouterr().err
-    assert said.startswith(f"featurecache: The run '{finished}' is not whole, or of an older version ({reason}")
+    named = f"featurecache: '{finished / 'results.json'}' is not what 'featurecache classify' writes: {reason}"
+    assert said.startswith(named)
 
 
 def test_settings_of_features_that_nobody_knows_are_one_sentence(finished, capsys):
     config = json.loads((finished / "config.json").read_text())
     (finished / "config.json").write_text(json.dumps(config | {"requests": [{"colour": "red"}]}))
     assert run(["report", str(finished)]) == FAILED
-    assert "is not whole, or of an older version (TypeError: " in capsys.readouterr().err
+    assert "config.json' is not what 'featurecache classify' writes: 'requests[0]' is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -107,20 +107,20 @@ def test_a_head_outside_of_its_run_is_not_read(copied, digits_folder, capsys, sa
         row["saved"] = saved
     (copied / "results.json").write_text(json.dumps(results))
     assert predict(copied, digits_folder, "--head", "ridge", "--quiet") == FAILED
-    assert f"the head is said to be in '{saved}', outside of the run" in capsys.readouterr().err
+    assert "'saved' of the head 'ridge' leads out of the run folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"classes": ["0"]}, "tells 3 classes apart, which have other names or none"),
-        ({"classes": [0, 1, 2]}, "tells 3 classes apart, which have other names or none"),
-        ({"classes": "012"}, "tells 3 classes apart, which have other names or none"),
-        ({"tempering": -1.0}, "a tempering of -1.0"),
-        ({"tempering": "warm"}, "a tempering of 'warm'"),
-        ({"tempering": True}, "a tempering of True"),
-        ({"tempering_floor": 1.0}, "a smallest probability of 1.0"),
-        ({"tempering_floor": [1]}, "a smallest probability of [1]"),
+        ({"classes": [0, 1, 2]}, "'meta.classes[0]' is 0 and has to be a text"),
+        ({"classes": "012"}, "'meta.classes' is '012' and has to be a list"),
+        ({"tempering": -1.0}, "'meta.tempering' is -1.0 and has to be above 0"),
+        ({"tempering": "warm"}, "'meta.tempering' is 'warm' and has to be a number"),
+        ({"tempering": True}, "'meta.tempering' is True and has to be a number"),
+        ({"tempering_floor": 1.0}, "'meta.tempering_floor' is 1.0 and has to be a probability below 1"),
+        ({"tempering_floor": [1]}, "'meta.tempering_floor' is a list and has to be a probability below 1"),
     ],
 )
 def test_meta_that_is_not_about_the_head_is_refused(copied, digits_folder, capsys, changes, said):
