@@ -16,11 +16,11 @@ BIN      := $(VENV)/bin
 STAMP    := $(VENV)/installed
 COMMAND  := $(BIN)/featurecache
 OUT_OPTION := $(if $(OUT),--out "$(OUT)")
-# Exit code 3 says: finished, but some images were refused. They are listed; the job goes on.
+# Exit code 3 says: finished, but something is not in the result, such as an image. It is listed; the job goes on.
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict finetune report picture test lint torture bench clean
+.PHONY: all help install data features classify run predict finetune report picture test lint torture survey bench clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 

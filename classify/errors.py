@@ -7,16 +7,25 @@
     ├── HeadFailed       a head that cannot be fitted to these rows, or not predict; a ValueError too
     └── SavedHeadError   a folder that is not a head, is damaged, or must not be trusted
 
-Each message says what was found, what is allowed and what to do next.
+Each message says what was found, what is allowed and what to do next. `exit_code` is that of a command that it ends: 1
+for a run that failed, 2 for a command that names what is not there.
 """
+
+from typing import ClassVar
+
+FAILED, USAGE = 1, 2
 
 
 class ClassifyError(Exception):
     """Anything that `classify` refuses, in one or two sentences a person would say."""
 
+    exit_code: ClassVar[int] = FAILED
+
 
 class UnknownHead(ClassifyError):
     """No head of that name, or no such parameter."""
+
+    exit_code = USAGE
 
 
 class BadSplit(ClassifyError):

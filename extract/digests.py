@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.manifest import Sample
+from extract.manifest import Sample, printable
 from extract.memo import FileState, Memo
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Refusal:
     name: str
     digest: str
     reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """What JSON says of it."""
+        return {"path": printable(self.name), "digest": self.digest, "reason": printable(self.reason)}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
     │   ├── UnknownBackbone    no backbone of that name; names its neighbours
     │   ├── UnknownLayer       the network has no node of that name
     │   ├── WeightsMissing     the file is not on this machine and could not be fetched
+    │   │   └── UnknownWeights the backbone has no weights of that name, and there is no such file
     │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
     ├── RequestError           features asked for with a value that there is not
     ├── EngineError            a device or precision that this machine does not offer
@@ -18,12 +19,19 @@
         ├── ShardGone          a shard that was removed meanwhile, as compacting does
         └── CacheDamaged       a shard whose bytes are not what was written
 
-A message says what was found, what is allowed, and the next step, in one or two sentences.
+A message says what was found, what is allowed, and the next step, in one or two sentences. `exit_code` is that of a
+command that it ends: 1 for a run that failed, 2 for a command that names what is not there.
 """
+
+from typing import ClassVar
+
+FAILED, USAGE = 1, 2
 
 
 class ExtractError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = FAILED
 
 
 class ManifestError(ExtractError):
@@ -32,6 +40,8 @@ class ManifestError(ExtractError):
 
 class NoSuchImages(ManifestError):
     """The path leads nowhere."""
+
+    exit_code = USAGE
 
 
 class ImageRefused(ExtractError):
@@ -45,13 +55,23 @@ class BackboneError(ExtractError):
 class UnknownBackbone(BackboneError):
     """No backbone has that name."""
 
+    exit_code = USAGE
+
 
 class UnknownLayer(BackboneError):
     """The network has no node of that name."""
 
+    exit_code = USAGE
+
 
 class WeightsMissing(BackboneError):
     """The weights file is not on this machine and could not be fetched."""
+
+
+class UnknownWeights(WeightsMissing):
+    """Neither the name of weights of this backbone nor a file."""
+
+    exit_code = USAGE
 
 
 class WeightsMismatch(BackboneError):
@@ -65,9 +85,13 @@ class RequestError(ExtractError):
 class EngineError(ExtractError):
     """A device or precision that this machine does not offer."""
 
+    exit_code = USAGE
+
 
 class EngineFailed(EngineError):
     """An engine that was there, and failed."""
+
+    exit_code = FAILED
 
 
 class OutOfMemory(ExtractError):

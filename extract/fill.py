@@ -25,9 +25,10 @@ from extract.memo import Memo
 from extract.plan import Group, Plan, Work, outlook, plan_work
 from extract.progress import Pace, Progress, Silent
 from extract.report import ExtractReport, Filled, Seconds, write_report
-from extract.request import FeatureRequest, installed_version
+from extract.request import FeatureRequest
 from extract.settings import OnError, Settings
 from extract.shards import Rows
+from extract.versions import installed_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

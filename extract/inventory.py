@@ -42,7 +42,10 @@ def find_caches(cache_root: Path) -> list[Path]:
     try:
         folders = sorted(path for path in cache_root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise CacheError(f"The cache folder '{cache_root}' cannot be read: {error.strerror}.") from error
+        raise CacheError(
+            f"The cache folder '{cache_root}' cannot be read: {error.strerror}. Correct its permissions, or name "
+            "another with --cache."
+        ) from error
     return [path for path in folders if _may_be_cache(path)]
 
 

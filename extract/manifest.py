@@ -47,13 +47,15 @@ class Sample:
 class Manifest:
     """The samples of one data set, in a fixed order, with what was left out and why.
 
-    `unreadable`: the folders whose images, if there are any, could not be seen; each has its note too.
+    `unreadable`: the folders whose images, if there are any, could not be seen; each has its note too. `name`: what the
+    data set is called, that of a manifest file without its suffix; empty where it is that of the folder.
     """
 
     root: Path
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=())
     unreadable: tuple[str, ...] = field(default=())
+    name: str = ""
 
     @property
     def classes(self) -> list[str]:
@@ -230,7 +232,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ManifestError(f"The manifest '{printable(path)}' is not an ordinary file. Name a table that is one.")
     rows = list(_read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path))
     if not rows:
-        raise ManifestError(f"The manifest '{printable(path)}' has no rows.")
+        raise ManifestError(f"The manifest '{printable(path)}' has no rows: give it one for each image.")
     samples = tuple(_row_sample(path, number, row) for number, row in enumerate(rows, start=1))
     missing = [sample for sample in samples if not os.path.isfile(sample.path)]  # noqa: PTH113 (hot loop)
     if missing:
@@ -238,7 +240,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
             f"{len(missing)} of the {len(samples)} files named in '{printable(path)}' are not there, "
             f"the first is '{printable(missing[0].name)}'. Correct the manifest or put the files in place."
         )
-    return Manifest(path.parent, samples)
+    return Manifest(path.parent, samples, name=path.stem)
 
 
 def _read_csv(path: Path) -> Iterator[Mapping[str, str]]:
@@ -250,7 +252,9 @@ def _read_csv(path: Path) -> Iterator[Mapping[str, str]]:
             for row in reader:
                 yield {key.strip().lower(): value for key, value in row.items() if key is not None and value}
     except (OSError, csv.Error) as error:
-        raise ManifestError(f"The manifest '{printable(path)}' cannot be read: {_one_line(error)}.") from error
+        raise ManifestError(
+            f"The manifest '{printable(path)}' cannot be read: {_one_line(error)}. Save it as a table in UTF-8."
+        ) from error
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
@@ -268,7 +272,9 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
             rows = table.to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = _one_line(error)
-        raise ManifestError(f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}.") from error
+        raise ManifestError(
+            f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}. Write it anew, or as .csv."
+        ) from error
     for row in rows:
         yield {key.strip().lower(): str(value) for key, value in row.items() if value is not None}
 
@@ -290,7 +296,7 @@ def _row_sample(manifest: Path, number: int, row: Mapping[str, str]) -> Sample:
     cells = {column: row.get(column, "").strip() or None for column in COLUMNS}
     name = row.get("path", "")
     if not name.strip():
-        raise ManifestError(f"Row {number} of '{printable(manifest)}' has no path.")
+        raise ManifestError(f"Row {number} of '{printable(manifest)}' has no path: give it one, or delete it.")
     path = os.path.normpath(os.path.join(manifest.parent, name))  # noqa: PTH118 (hot loop, and no links followed)
     if not _inside(path, manifest.parent):
         raise ManifestError(

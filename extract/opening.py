@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from extract.errors import CacheDamaged, CacheError, ShardGone
 from extract.manifest import printable
 from extract.plain_files import UnfitFile, check_plain_file
+from extract.quoting import as_command
 from extract.shard_structure import Unfit, check_attributes, check_shard_file
 
 GONE = {errno.ENOENT, errno.ESTALE}
@@ -104,7 +104,7 @@ def reason_of(error: BaseException) -> str:
 
 def damaged(path: Path, reason: str) -> CacheDamaged:
     """The error that names a damaged shard and says what to do."""
-    command = shlex.join(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
+    command = as_command(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
     error = CacheDamaged(
         f"The shard '{printable(path)}' is damaged ({printable(reason)}). Run '{printable(command)}' and then extract "
         "again: only its rows are redone."

@@ -21,6 +21,7 @@ from extract import request as requests
 from extract.cache import FeatureCache
 from extract.digests import Digested
 from extract.errors import CacheUnwritable, WeightsMismatch
+from extract.matching import find_only
 from extract.memo import Memo
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest, Loaded, Resolved
@@ -186,7 +187,7 @@ def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, dig
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
     for together in _by_network(asked):
-        resolved, loaded = _resolve(together, memo)
+        resolved, loaded = _resolve(together, cache_root, memo, digested)
         group = Group({}, loaded)
         for request in together:
             key = resolved[request].spec.key
@@ -228,9 +229,14 @@ def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
     return list(groups.values())
 
 
-def _resolve(together: list[FeatureRequest], memo: Memo) -> tuple[dict[FeatureRequest, Resolved], Loaded | None]:
-    """What each resolves to; loads the network once, for those that nothing is remembered of."""
+def _resolve(
+    together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested
+) -> tuple[dict[FeatureRequest, Resolved], Loaded | None]:
+    """What each resolves to; loads the network once, for those that are neither remembered nor all in a cache."""
     known = {request: requests.recall(request, memo) for request in together}
+    for request in (request for request, resolved in known.items() if resolved is None):
+        whole = find_only(request, digested.digests, cache_root=cache_root, memo=memo, but_refused=False)
+        known[request] = None if whole is None else whole.resolved
     unknown = [request for request, resolved in known.items() if resolved is None]
     resolved = {request: found for request, found in known.items() if found is not None}
     if not unknown:

@@ -48,7 +48,8 @@ class Pooling(nn.Module):
         """
         if maps.ndim not in (2, 3, 4):
             raise BackboneError(
-                f"cannot pool an output of {maps.ndim} dimensions; a feature map, tokens or a vector can"
+                f"cannot pool an output of {maps.ndim} dimensions; a feature map, tokens or a vector can: choose "
+                "another --layer"
             )
         if self.kind == "cls":
             return _first_token(maps).float()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from extract.memo import FileState, Memo
 from extract.plain_files import parse_json
 from extract.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec
 from extract.transform import MAX_SIDE
+from extract.versions import installed_version
 from extract.views import View
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ RESOLVING_LIBRARIES = (
 # Modules of this package that have no say in it.
 NOT_RESOLVING = {
     "cache",
+    "cgroups",
     "compact",
     "compute",
     "digests",
@@ -49,11 +50,12 @@ NOT_RESOLVING = {
     "leftovers",
     "loader",
     "manifest",
+    "matching",
     "memo",
 }
-NOT_RESOLVING |= {"plan", "progress", "report", "seals", "settings", "shards", "source_classes"}
+NOT_RESOLVING |= {"plan", "progress", "quoting", "report", "seals", "settings", "shards", "source_classes"}
 NOT_RESOLVING |= {"index", "opening", "parquet_files", "plain_files", "shard_structure"}
-NOT_RESOLVING |= {"splitting", "thumbnails", "verify", "views", "ways"}
+NOT_RESOLVING |= {"splitting", "thumbnails", "verify", "versions", "views", "ways"}
 
 
 # As long as a path may be.
@@ -170,11 +172,23 @@ def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, me
     """Keep what a request resolved to, tied to the state of its weights file."""
     if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
         return  # written to since it was read: what was read is no longer what the file holds
+    _keep(request, resolved, backbone.weights_path, backbone.weights_state, memo)
+
+
+def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
+    """Keep what a request was found to stand for, where the file of its weights is here and has settled."""
+    with contextlib.suppress(OSError):
+        state = None if path is None else FileState.of(path.stat())
+        if path is not None and state is not None and state.is_settled(time.time_ns()):
+            _keep(request, resolved, path, state, memo)
+
+
+def _keep(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
     answer = {
         "spec": resolved.spec.to_dict(),
         "weights": resolved.weights,
-        "weights_path": str(backbone.weights_path.resolve()),
-        "state": backbone.weights_state,
+        "weights_path": str(path.resolve()),
+        "state": state,
     }
     memo.remember_answer(_question(request), json.dumps(answer))
 
@@ -219,15 +233,6 @@ def _question(request: FeatureRequest) -> str:
 
 def _versions() -> dict[str, str | None]:
     return {name: installed_version(name) for name in RESOLVING_LIBRARIES}
-
-
-@cache
-def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution, without importing it; None where it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _code_digest() -> str:

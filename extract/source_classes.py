@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extract.architectures import FAMILIES, build_network
+from extract.errors import WeightsMissing
 from extract.weights import find_weights, read_tensors
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def source_proba(backbone: str, X: NDArray[np.floating]) -> NDArray[np.float64] 
 def last_layer(backbone: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Weight (Z, D) and bias (Z,) of a backbone's last layer where that is linear in the default vector, else None.
 
-    Raises WeightsMissing or WeightsMismatch where the weights cannot be read.
+    None, too, where the weights are not on this machine. Raises WeightsMismatch where they cannot be read.
     """
-    found = find_weights(backbone)
+    try:
+        found = find_weights(backbone)
+    except WeightsMissing:
+        return None
     family = build_network(backbone, found.meta).family
     hidden = any(family is FAMILIES[name] for name in HIDDEN_CLASSIFIERS)
     if hidden or found.path is None or not found.at_hand:

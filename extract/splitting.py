@@ -66,7 +66,9 @@ def split_network(
     several places at once or nothing above the split can be trained.
     """
     if wanted.layer == STAGES:
-        raise BackboneError(f"the layer '{STAGES}' is the ends of all stages at once, and a network ends in one place")
+        raise BackboneError(
+            f"the layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer"
+        )
     return _Splitting(name, network, transform, wanted).split(unfreeze)
 
 
@@ -95,7 +97,7 @@ class _Splitting:
         node = self._split_node(unfreeze)
         module, stages = self._upper(node)
         if not any(stages):
-            raise BackboneError(f"{self.name} has nothing that could be trained above '{unfreeze}'")
+            raise BackboneError(f"{self.name} has nothing that could be trained above '{unfreeze}'; name a lower part")
         pool = self._pool()
         feature_dim = int(pool(self.outputs[self.end]).shape[1])
         if node is None:

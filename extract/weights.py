@@ -35,7 +35,7 @@ from torch import Tensor
 from torchvision import models
 
 from extract.architectures import LITE_SIZES, Network, lite_transform
-from extract.errors import WeightsMismatch, WeightsMissing
+from extract.errors import UnknownWeights, WeightsMismatch, WeightsMissing
 from extract.memo import RACY_NS, FileState
 from extract.pixels import NO_WEIGHTS, OWN_FILE, PIXELS, pixels_transform
 from extract.plain_files import check_is_stored, parse_json
@@ -95,7 +95,7 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
 
     A file that says which transform it expects gets that one; one that is called like a published file that one's; any
     other the default's.
-    Raises WeightsMissing where it is neither a name nor a file.
+    Raises UnknownWeights where it is neither a name nor a file.
     """
     named = named_weights(backbone)
     if weights is None or weights.lower() == "default":
@@ -104,11 +104,11 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
         if weights.rpartition("Weights.")[2].lower() == source.name.lower():
             return source
     if backbone == PIXELS:
-        raise WeightsMissing("pixels is the image itself and has no weights: leave out --weights, or extract it alone")
+        raise UnknownWeights("pixels is the image itself and has no weights: leave out --weights, or extract it alone")
     path = Path(weights).expanduser()
     if not path.is_file():
         known = ", ".join(source.name for source in named)
-        raise WeightsMissing(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
+        raise UnknownWeights(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
     like = next((source for source in named if source.path and source.path.name == path.name), named[0])
     recorded = _recorded_transform(path)
     if recorded is None:
@@ -143,7 +143,7 @@ def settled_state(path: Path) -> FileState:
         while not (state := FileState.of(path.stat())).is_settled(time.time_ns()) and time.monotonic() < deadline:
             time.sleep(0.1)
     except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsMissing(_unreadable(path, error)) from error
     return state
 
 
@@ -164,7 +164,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"Save `model.state_dict()` with torch.save, or as .safetensors"
         ) from error
     except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsMissing(_unreadable(path, error)) from error
     except MemoryError:
         raise
     except Exception as error:
@@ -173,6 +173,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path.name} is not a weights file, or is damaged; a .safetensors file or a state dict saved by torch is"
         ) from error
     return _plain_names(_unwrap(content, path.name))
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror or error}; correct its permissions, or name another with --weights"
 
 
 def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str) -> None:
@@ -186,7 +190,9 @@ def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: s
     found = _comparable(_renamed(tensors, expected), passed_over)
     difference = _first_difference(expected, found)
     if difference:
-        raise WeightsMismatch(f"{file_name} does not hold weights of {backbone}: {difference}")
+        raise WeightsMismatch(
+            f"{file_name} does not hold weights of {backbone}: {difference}; name the network that it is of"
+        )
     filled = OrderedDict((name, found[name].to(tensor.dtype).contiguous()) for name, tensor in expected.items())
     filled._metadata = network.module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
     network.module.load_state_dict(filled, strict=False, assign=True)
@@ -210,7 +216,9 @@ def _recorded_transform(path: Path) -> TransformSpec | None:
     except (SafetensorError, OSError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsMismatch(f"{path.name} records a transform that cannot be read ({error})") from error
+        raise WeightsMismatch(
+            f"{path.name} records a transform that cannot be read ({error}); save it again"
+        ) from error
 
 
 def weights_digest(network: Network) -> str:

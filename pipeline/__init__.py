@@ -1,8 +1,11 @@
 """Both stages joined: F(x) = T(P(x)). The only room that may enter `extract` and `classify`.
 
 cli.py, commands.py   the command line: what can be asked for, and what it does
+asked.py              what its options ask for, as values
+exits.py, stopping.py, unexpected.py
+                      how a command ends: exit codes, Ctrl-C and SIGTERM, a sentence and a log for any other exception
 console.py, tables.py what people see: progress on stderr, results on stdout
-cache_commands.py, export_features.py
+cache_commands.py, cache_text.py, export_features.py
                       the upkeep of caches, and features as one ordinary file
 join.py               labels, splits and cached features become X and y
 alternatives.py       what a cache holds instead of what was asked for
@@ -24,6 +27,6 @@ finetune/             the network itself trained on, from a run's head and cache
 memory.py             features that are larger than memory
 bench_extract.py, bench_rivals.py, bench_heads.py, bench_classify.py, bench_finetune.py
                       how fast both stages and fine-tuning are, beside what is usual
-doctor.py             what this machine offers
+listings.py, doctor.py what can be named, and what this machine offers
 errors.py             what the pipeline itself refuses
 """

@@ -7,9 +7,18 @@ import sys
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    from pipeline.cli import run
+    try:
+        from pipeline.stopping import stoppable
 
-    return run(sys.argv[1:])
+        with stoppable() as stops:
+            from pipeline.cli import run
+
+            return stops.code(run(sys.argv[1:]))
+    except KeyboardInterrupt as stop:  # before there was a command
+        from pipeline.exits import INTERRUPTED
+
+        sys.stderr.write("\nStopped.\n")
+        return int(getattr(stop, "exit_code", INTERRUPTED))
 
 
 if __name__ == "__main__":

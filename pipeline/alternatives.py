@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from extract.cache import FeatureCache, read_spec
 from extract.errors import CacheError
 from extract.inventory import find_caches
+from extract.matching import Found, cut_as_asked
 from extract.memo import Memo
 from extract.request import FeatureRequest, remembered, with_whole_path
 from extract.spec import FeatureSpec
@@ -57,6 +58,27 @@ def say_alternative(
     return f"There are features{of} with {' and '.join(listed)}, and the two are never mixed."
 
 
+def say_ambiguous(request: FeatureRequest, found: Sequence[Found], cache_root: Path) -> str:
+    """Two sentences on caches that are all what was asked for: in what they differ, and how to choose."""
+    first, *others = [each.resolved for each in found]
+    fields = list(dict.fromkeys(name for other in others for name in first.spec.differences(other.spec)))
+    listed = " and ".join(
+        f"'{each.cache.folder.name}' ({each.resolved.weights}, {each.resolved.spec.transform.crop} px)"
+        for each in found
+    )
+    ways = []
+    if len({each.resolved.weights for each in found}) > 1:
+        ways.append("name one with --weights")
+    if "transform.crop" in fields:
+        ways.append("give its --size")
+    ways.append("make the weights available, which tell them apart")
+    ways.append(f"move the other folder out of '{cache_root}'")
+    return (
+        f"{len(found)} caches hold features of {request.backbone} for these images as they were asked for, and differ "
+        f"in {', '.join(fields)}: {listed}. To choose one, {', or '.join(ways)}."
+    )
+
+
 def _specs_with(digests: NDArray[np.uint8], cache_root: Path) -> list[FeatureSpec]:
     """The specs of all caches that hold any of these images; damaged ones are passed over."""
     found = []
@@ -95,8 +117,13 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
     there_is = {**spec.to_dict(), "decode": spec.decode, "layer": spec.layer.partition(":")[0]}
     there_is |= {"size": spec.transform.crop, "view": spec.view}
     fields = ("layer", "pooling", "precision", "dtype", "decode", "size", "view")
-    named = [(name, there_is[name], wanted[name]) for name in fields]
-    return [(name, there, want) for name, there, want in named if want is not None and there != want]
+    cut = cut_as_asked(request, spec.transform)
+    stands_for = wanted if cut is None else wanted | {"layer": cut[0].partition(":")[0], "pooling": cut[1]}
+    return [
+        (name, there_is[name], wanted[name])
+        for name in fields
+        if stands_for[name] is not None and there_is[name] != stands_for[name]
+    ]
 
 
 def _value(spec: FeatureSpec, name: str) -> object:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.digests import Refusal
 from extract.manifest import Manifest, printable
 from extract.memo import Memo
 from extract.request import FeatureRequest
@@ -54,6 +55,7 @@ class Audit:
     leakage: the test images that are in train or val too, or have two labels.
     findings: a list of plain dicts for every name in FINDINGS. n_near: pairs of near-copies, of which up to 10,000 are
     listed.
+    refusals: the images that could not be looked at.
     """
 
     images: str
@@ -64,6 +66,7 @@ class Audit:
     leakage: Leakage
     findings: dict[str, list[dict[str, Any]]]
     n_near: int = 0
+    refusals: tuple[Refusal, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What audit.json holds."""
@@ -77,6 +80,7 @@ class Audit:
             "n_leaked": self.leakage.n_leaked,
             "share_leaked": round(self.leakage.share, 6),
             "n_near_duplicates": self.n_near,
+            "refused": [refusal.to_dict() for refusal in self.refusals],
             **self.findings,
         }
 
@@ -126,7 +130,17 @@ def audit(
     }
     n_of_split = {split: int((labelled.splits == split).sum()) for split in ("train", "val", "test")}
     leakage = find_leakage(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
-    return Audit(images, features.name, len(labelled.samples), n_of_split, seed, leakage, findings, len(near))
+    return Audit(
+        images,
+        features.name,
+        len(labelled.samples),
+        n_of_split,
+        seed,
+        leakage,
+        findings,
+        n_near=len(near),
+        refusals=labelled.refusals,
+    )
 
 
 def _listed(labelled: Labelled, near: Sequence[NearCopy]) -> list[NearCopy]:
@@ -252,7 +266,7 @@ def write_audit(found: Audit, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with writing_file(folder / AUDIT_FILE) as file:
         write_json(file, found.to_dict())
-    for name, rows in found.findings.items():
+    for name, rows in {**found.findings, "refused": [refusal.to_dict() for refusal in found.refusals]}.items():
         columns = list(rows[0]) if rows else ["nothing_found"]
         with writing_file(folder / f"audit_{name}.csv") as file:
             write_csv(file, columns, [[_cell(value) for value in row.values()] for row in rows])

@@ -30,8 +30,8 @@ from typing import Any
 from extract.errors import ExtractError
 from extract.manifest import read_images
 from extract.request import FeatureRequest
-from pipeline.cli import DONE, FAILED
 from pipeline.errors import PipelineError
+from pipeline.exits import DONE, FAILED
 from pipeline.join import SPLITS
 from pipeline.rundir import RESULTS_FILE, read_json
 from pipeline.tables import table

@@ -35,7 +35,8 @@ import numpy as np
 from extract.cores import count_cores
 from extract.fill import extract_features
 from extract.manifest import Manifest, scan_folder
-from extract.request import FeatureRequest, installed_version
+from extract.request import FeatureRequest
+from extract.versions import installed_version
 from pipeline.bench_inputs import N_PHOTOS, SIZE, weights_for, write_photos
 from pipeline.bench_rivals import PLAIN, Job, elsewhere, go_through, ways_of_others
 from pipeline.bench_ways import (

@@ -11,7 +11,8 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from extract.request import FeatureRequest, installed_version
+from extract.request import FeatureRequest
+from extract.versions import installed_version
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.cache import FeatureCache, merged_paths, shard_of_mark, shard_paths
-from extract.compact import Rewriting, compact_cache, open_cache, plan_pruning, prune_cache
+from extract.cache import merged_paths, shard_of_mark, shard_paths
+from extract.compact import compact_cache, open_cache, plan_pruning, prune_cache
 from extract.digests import Digested, digest_samples
 from extract.errors import CacheError
 from extract.inventory import CacheInfo, describe_caches, files_bytes, find_caches
@@ -19,12 +19,13 @@ from extract.manifest import merge, printable, read_images
 from extract.memo import Memo
 from extract.progress import readable_bytes
 from extract.request import FeatureRequest
-from extract.spec import FULL
 from extract.verify import Damage, Verdict, repair_cache, verify_cache
 from pipeline import tables
-from pipeline.cli import DONE, FAILED, REFUSED
+from pipeline.asked import requests_of
+from pipeline.cache_text import info_json, info_lines, pruning_json, verdict_json, verdicts_text
 from pipeline.console import Console
 from pipeline.errors import PipelineError, UsageError
+from pipeline.exits import DONE, FAILED, REFUSED
 
 
 def info(options: argparse.Namespace) -> int:
@@ -33,23 +34,28 @@ def info(options: argparse.Namespace) -> int:
     infos, leftovers = describe_caches(options.cache), find_leftovers(options.cache)
     n_bytes = sum(each.n_bytes for each in infos) + files_bytes(leftovers)
     if options.json:
-        rows = [_info_json(each) for each in infos]
+        rows = [info_json(each) for each in infos]
         print(json.dumps({"caches": rows, "left_over_files": list(map(str, leftovers)), "bytes": n_bytes}, indent=2))
-        return DONE
+        return _found_damage(infos)
     if not infos:
         print(f"'{printable(options.cache)}' holds no features yet: 'featurecache extract IMAGES' makes some.")
     for each in infos:
-        print("\n".join(_info_lines(each)), end="\n\n")
+        print("\n".join(info_lines(each)), end="\n\n")
     if infos:
         n_rows = sum(each.n_rows for each in infos)
         print(f"{len(infos)} caches, {n_rows:,} rows, {readable_bytes(n_bytes)} in '{printable(options.cache)}'")
     if leftovers:
         print(f"{len(leftovers)} temporary files are left over or being written; extract and compact remove old ones")
-    return DONE
+    return _found_damage(infos)
+
+
+def _found_damage(infos: Sequence[CacheInfo]) -> int:
+    """The exit code: rows of files that cannot be opened are not counted."""
+    return REFUSED if any(each.damaged for each in infos) else DONE
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every byte; with --repair set aside what is damaged."""
+    """Read every byte; with --repair set aside what is damaged. Damage that is left there is exit code 3."""
     _check_root(options.cache)
     with Console(quiet=options.quiet) as console:
         verdicts = []
@@ -69,17 +75,18 @@ def verify(options: argparse.Namespace) -> int:
             except CacheError as error:
                 failed.append(str(error))
     if options.json:
-        print(json.dumps([_verdict_json(each, moved.get(each.folder)) for each in verdicts], indent=2))
+        print(json.dumps([verdict_json(each, moved.get(each.folder)) for each in verdicts], indent=2))
     else:
-        print(_verdicts_text(verdicts, moved, options))
+        print(verdicts_text(verdicts, moved, options.cache, repair=options.repair))
     for text in failed:
         print(f"featurecache: {text}", file=sys.stderr)
-    is_whole = not any(verdict.damaged for verdict in verdicts)
-    return DONE if is_whole or (options.repair and not failed) else FAILED
+    if failed:
+        return FAILED
+    return REFUSED if not options.repair and any(verdict.damaged for verdict in verdicts) else DONE
 
 
 def compact(options: argparse.Namespace) -> int:
-    """Merge small shards, cache by cache; one that is damaged does not keep the others from it."""
+    """Merge small shards, cache by cache; one that is damaged is left out, and is exit code 3."""
     _check_root(options.cache)
     swept = sweep_leftovers(options.cache)
     rows: list[dict[str, Any]] = []
@@ -116,7 +123,7 @@ def compact(options: argparse.Namespace) -> int:
             print(f"'{printable(options.cache)}' holds no features yet.")
     for text in failed:
         print(f"featurecache: {text}", file=sys.stderr)
-    return FAILED if failed else DONE
+    return DONE if not failed else REFUSED if rows else FAILED
 
 
 def export(options: argparse.Namespace) -> int:
@@ -145,7 +152,7 @@ def export(options: argparse.Namespace) -> int:
         write_table(table, options.out)
     spec = table.resolved.spec
     if options.json:
-        refused = [{"path": printable(r.name), "digest": r.digest, "reason": r.reason} for r in table.refusals]
+        refused = [refusal.to_dict() for refusal in table.refusals]
         print(json.dumps({
             "out": printable(options.out), "rows": len(table.paths), "dim": spec.feature_dim, "dtype": spec.dtype,
             "classes": table.classes, "key": spec.key, "refused": refused,
@@ -156,9 +163,11 @@ def export(options: argparse.Namespace) -> int:
             f"{len(table.classes)} classes"
         )
     if table.refusals:
-        print(tables.refusals_text(table.refusals, "by 'featurecache extract' in errors.csv"), file=sys.stderr)
-        return REFUSED
-    return DONE
+        print(
+            tables.refusals_text(table.refusals, "errors.csv of 'featurecache extract' (and with --json)"),
+            file=sys.stderr,
+        )
+    return REFUSED if table.refusals or manifest.unreadable else DONE
 
 
 def prune(options: argparse.Namespace) -> int:
@@ -173,12 +182,12 @@ def prune(options: argparse.Namespace) -> int:
         plans = [prune_cache(folder, digested.digests) for folder in folders]
     n_unused = sum(plan.n_unused for plan in plans)
     if options.json:
-        rows = [_pruning_json(plan, cache) for plan, cache in zip(plans, caches, strict=True)]
+        rows = [pruning_json(plan, cache.spec.backbone) for plan, cache in zip(plans, caches, strict=True)]
         print(json.dumps({"done": options.yes, "images": len(digested.samples), "caches": rows}, indent=2))
         return DONE
     verb = "dropped" if options.yes else "would be dropped"
     for plan, cache in zip(plans, caches, strict=True):
-        n_bytes = _pruning_json(plan, cache)["bytes_unused"]
+        n_bytes = pruning_json(plan, cache.spec.backbone)["bytes_unused"]
         print(
             f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {readable_bytes(n_bytes)}), "
             f"{plan.n_rows:,} stay"
@@ -208,8 +217,6 @@ def _check_root(root: Path) -> None:
 
 
 def _single_request(options: argparse.Namespace) -> FeatureRequest:
-    from pipeline.commands import requests_of
-
     found = requests_of(options)
     if len(found) != 1:
         raise UsageError(f"{len(found)} kinds of features are named, and a file holds one: name a single --backbone.")
@@ -263,95 +270,3 @@ def _kept_for_readers(row: dict[str, Any]) -> str:
     return (
         f"; the {readable_bytes(kept)} before stay a day for who reads them, or until the next compact" if kept else ""
     )
-
-
-def _info_lines(each: CacheInfo) -> list[str]:
-    lines = [printable(each.folder)]
-    if each.spec is not None:
-        spec = each.spec
-        lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
-        lines[-1] += f", {spec.transform.crop} px"
-        lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
-        lines[-1] += "" if spec.decode == FULL else f", {spec.decode} decoding"
-        lines[-1] += f", view {spec.view}" if spec.view else ""
-        lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
-    lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
-    lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
-    lines += [f"  images    {printable(images)}" for images in each.images]
-    lines += [f"  DAMAGED   {text}" for text in each.damaged]
-    return lines
-
-
-def _info_json(each: CacheInfo) -> dict[str, Any]:
-    return {
-        "folder": printable(each.folder),
-        "backbone": each.spec.backbone if each.spec else None,
-        "weights": each.weights,
-        "layer": each.spec.layer if each.spec else None,
-        "pooling": each.spec.pooling if each.spec else None,
-        "size": each.spec.transform.crop if each.spec else None,
-        "precision": each.spec.precision if each.spec else None,
-        "key": each.spec.key if each.spec else None,
-        "rows": each.n_rows,
-        "duplicates": each.n_duplicates,
-        "dim": each.spec.feature_dim if each.spec else None,
-        "dtype": each.spec.dtype if each.spec else None,
-        "shards": each.n_shards,
-        "bytes": each.n_bytes,
-        "written": each.written or None,
-        "used": each.used or None,
-        "images": [printable(images) for images in each.images],
-        "damaged": list(each.damaged),
-    }
-
-
-def _verdicts_text(verdicts: Sequence[Verdict], moved: dict[Path, list[Path]], options: argparse.Namespace) -> str:
-    if not verdicts:
-        return f"'{printable(options.cache)}' holds no features yet."
-    lines = []
-    for each in verdicts:
-        state = f"{len(each.damaged)} DAMAGED" if each.damaged else "whole"
-        copies = f", {each.n_duplicates:,} second copies" if each.n_duplicates else ""
-        lines.append(
-            f"{printable(each.folder)}: {state}; {each.n_rows:,} rows in {each.n_shards} shards{copies}, "
-            f"{readable_bytes(each.n_bytes)} read"
-        )
-        lines += [f"  {note}" for note in each.notes]
-        lines += [f"  {printable(d.path)}: {printable(d.reason)}" for d in each.damaged]
-        if each.folder in moved:
-            lines.append(f"  {len(moved[each.folder])} files set aside in '{printable(each.folder / 'damaged')}'")
-            lines.append(f"  the next extract redoes {_n_redo(each.damaged)}")
-    if any(each.damaged and each.folder not in moved for each in verdicts) and not options.repair:
-        lines.append("'featurecache cache verify --repair' sets aside what is damaged; extract then redoes those rows.")
-    return "\n".join(lines)
-
-
-def _n_redo(damaged: Sequence[Damage]) -> str:
-    known = sum(each.n_rows or 0 for each in damaged)
-    unknown = sum(each.n_rows is None for each in damaged)
-    return f"{known:,} rows" + (f" and those of {unknown} files that do not tell how many" if unknown else "")
-
-
-def _verdict_json(each: Verdict, moved: list[Path] | None) -> dict[str, Any]:
-    return {
-        "folder": printable(each.folder),
-        "whole": not each.damaged,
-        "rows": each.n_rows,
-        "duplicates": each.n_duplicates,
-        "shards": each.n_shards,
-        "bytes": each.n_bytes,
-        "damaged": [{"path": printable(d.path), "reason": d.reason, "rows_to_redo": d.n_rows} for d in each.damaged],
-        "notes": list(each.notes),
-        "set_aside": None if moved is None else [printable(path) for path in moved],
-    }
-
-
-def _pruning_json(plan: Rewriting, cache: FeatureCache) -> dict[str, Any]:
-    share = plan.n_unused / max(1, plan.n_unused + plan.n_rows + plan.n_duplicates)
-    return {
-        "folder": printable(plan.folder),
-        "backbone": cache.spec.backbone,
-        "rows": plan.n_rows,
-        "rows_unused": plan.n_unused,
-        "bytes_unused": round(share * plan.n_bytes),
-    }

@@ -1,18 +1,21 @@
 """The command line as a whole: parse (`grammar.py`), do (`commands.py`), say what went wrong.
 
-Exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, a head failed, or an audit
-found that test numbers would not be true; 130 interrupted.
+Any exception becomes one sentence on stderr and an exit code (`exits.py`): errors that are raised on purpose say both
+themselves, `unexpected.py` has a sentence for all others.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from pipeline.grammar import build_parser
+from pipeline.exits import DONE, FAILED, INTERRUPTED, REFUSED, USAGE
 
-DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+__all__ = ["DONE", "FAILED", "FEATURES_KEPT", "INTERRUPTED", "INTERRUPTED_SENTENCES", "REFUSED", "USAGE", "run"]
+
 FEATURES_KEPT = "Stopped. Features that were extracted are kept: the same command goes on from there."
 INTERRUPTED_SENTENCES = {
     "extract": FEATURES_KEPT,
@@ -27,47 +30,82 @@ INTERRUPTED_SENTENCES = {
 
 
 def run(argv: Sequence[str]) -> int:
-    """Parse, do, and turn every expected error into one sentence on stderr and an exit code."""
-    parser = build_parser()
-    try:
-        options = parser.parse_args(argv)
-    except SystemExit as end:
-        return int(end.code or 0)
+    """Parse, do, and turn every exception into one sentence on stderr and an exit code."""
+    options = argparse.Namespace(command=None)
+
+    def act() -> int:
+        from pipeline.grammar import build_parser
+
+        build_parser().parse_args(argv, options)
+        return _do(options)
+
+    return guarded(act, argv, options)
+
+
+def _do(options: argparse.Namespace) -> int:
     if options.version:
-        from extract.request import installed_version
+        from extract.versions import installed_version
 
         print(f"featurecache {installed_version('featurecache')}")
         return DONE
     if options.command is None:
-        parser.print_help()
+        from pipeline.grammar import build_parser
+
+        build_parser().print_help()
         return USAGE
-    return _guarded(options)
-
-
-def _guarded(options: argparse.Namespace) -> int:
-    from classify.errors import ClassifyError, UnknownHead
-    from extract.errors import EngineError, EngineFailed, ExtractError, NoSuchImages, UnknownBackbone, UnknownLayer
     from pipeline import commands
-    from pipeline.errors import PipelineError, UsageError
 
+    return commands.COMMANDS[options.command](options)
+
+
+def guarded(act: Callable[[], int], argv: Sequence[str], options: argparse.Namespace) -> int:
+    """Return the exit code of `act`, and whatever it raises as one sentence on stderr and an exit code."""
     try:
-        return commands.COMMANDS[options.command](options)
-    except EngineFailed as error:
-        return _say_error(error, FAILED)
-    except (UsageError, NoSuchImages, UnknownBackbone, UnknownLayer, UnknownHead, EngineError) as error:
-        return _say_error(error, USAGE)
-    except (PipelineError, ExtractError, ClassifyError) as error:
-        return _say_error(error, FAILED)
-    except BrokenPipeError:
-        sys.stderr.close()
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is shown escaped
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+        code = act()
+        sys.stdout.flush()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            _say(end.code)
+        return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
+    except KeyboardInterrupt as stop:
+        _say(f"\n{INTERRUPTED_SENTENCES.get(getattr(options, 'command', None) or '', 'Stopped.')}")
+        return int(getattr(stop, "exit_code", INTERRUPTED))
+    except BrokenPipeError:  # whoever was reading has seen enough
+        _close(sys.stdout)
         return FAILED
-    except OSError as error:
-        return _say_error(error, FAILED)
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED_SENTENCES.get(options.command, 'Stopped.')}", file=sys.stderr)
-        return INTERRUPTED
-
-
-def _say_error(error: Exception, code: int) -> int:
-    print(f"featurecache: {error}", file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001  (Rust's panics, in safetensors, are no Exception)
+        return _end(error, argv, options)
     return code
+
+
+def _end(error: BaseException, argv: Sequence[str], options: argparse.Namespace) -> int:
+    from pipeline.unexpected import exit_code_of, say_unexpected
+
+    code = exit_code_of(error)
+    if code is not None:
+        _say(f"featurecache: {error}")
+        return code
+    try:
+        _say(say_unexpected(error, argv, options))
+        sys.stdout.flush()
+    except OSError:
+        _close(sys.stdout)
+    except Exception as another:  # noqa: BLE001  (with the memory gone, say, not even that can be told apart)
+        _say(f"featurecache: {type(error).__name__}: {error} (then {type(another).__name__}). Run it again.")
+    return FAILED
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+        print(text, file=sys.stderr, flush=True)
+
+
+def _close(stream: object) -> None:
+    """Let what is still in a stream that cannot be written go nowhere: at its end, Python would say so at length."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
+        os.close(nowhere)

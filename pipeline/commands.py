@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.fill import ExtractReport, Settings, extract_features
+from extract.digests import Refusal
+from extract.fill import ExtractReport, extract_features
 from extract.inventory import remember_use
 from extract.leftovers import sweep_leftovers
 from extract.manifest import Manifest, printable, read_images
-from extract.request import FeatureRequest
 from pipeline import tables
-from pipeline.cli import DONE, INTERRUPTED, REFUSED
+from pipeline.asked import names_in, requests_of, settings_of
 from pipeline.console import Console
 from pipeline.errors import UsageError
-from pipeline.options import DEFAULT_LAYER
+from pipeline.exits import DONE, INTERRUPTED, REFUSED
+from pipeline.listings import backbones, bench, doctor, heads
 from pipeline.refusal_list import list_refusals
 from pipeline.rundir import (
     ERRORS_FILE,
@@ -36,15 +37,14 @@ from pipeline.rundir import (
 )
 from pipeline.workfolder import heal
 
-DEFAULT_BACKBONE = "efficientnet_lite0"
-
 
 def extract(options: argparse.Namespace) -> int:
     """Stage one."""
     with Console(quiet=options.quiet) as console:
-        report = _extract(options, read_images(options.images), console)
+        manifest = read_images(options.images)
+        report = _extract(options, manifest, console)
     print(tables.extract_json(report) if options.json else tables.extract_text(report))
-    return _refused(report, options)
+    return max(_unread(manifest), _refused(report.refusals, options.cache / ERRORS_FILE, [options.images]))
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -60,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
         manifest = read_images(options.images)
         report = _extract(options, manifest, console)
         console.say(tables.extract_text(report))
-        _refused(report, options)
-        return _classify(options, manifest, console)
+        refused = _refused(report.refusals, options.cache / ERRORS_FILE, [options.images])
+        return _classify(options, manifest, console) or refused
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -69,7 +69,7 @@ def predict(options: argparse.Namespace) -> int:
     from pipeline.predict import predict as predict_images
 
     if options.out is not None and options.out.suffix.lower() not in {".csv", ".json"}:
-        raise UsageError(f"'{printable(options.out)}' is neither a .csv nor a .json file.")
+        raise UsageError(f"'{printable(options.out)}' is neither a .csv nor a .json file: name one of these.")
     writing = contextlib.nullcontext() if options.out is None else writing_file(options.out)
     with Console(quiet=options.quiet) as console, writing as out:
         predictions = predict_images(
@@ -78,7 +78,7 @@ def predict(options: argparse.Namespace) -> int:
             console,
             head=options.head,
             cache_root=options.cache,
-            settings=_settings(options),
+            settings=settings_of(options),
             trust_head=options.trust_head,
         )
         n_right, n_labelled = predictions.accuracy()
@@ -94,11 +94,8 @@ def predict(options: argparse.Namespace) -> int:
     if out is None:
         print(tables.predictions_json(predictions) if options.json else tables.predictions_text(predictions))
     place = _errors_place(options.out, predictions.cache_root)
-    listed_in = list_refusals(place, predictions.refusals, options.images)
-    if not predictions.refusals:
-        return DONE
-    print(tables.refusals_text(predictions.refusals, listed_in), file=sys.stderr)
-    return REFUSED
+    refused = _refused(predictions.refusals, place, options.images)
+    return REFUSED if predictions.n_unread else refused
 
 
 def _errors_place(out: Path | None, cache_root: Path) -> Path:
@@ -113,44 +110,6 @@ def finetune(options: argparse.Namespace) -> int:
     from pipeline.finetune.command import finetune as tune
 
     return tune(options)
-
-
-def backbones(options: argparse.Namespace) -> int:
-    """What --backbone can name."""
-    from extract.backbones import list_backbones
-
-    infos = list_backbones()
-    if options.json:
-        print(json.dumps([vars(info) for info in infos], indent=2))
-        return DONE
-    rows = [(info.name, info.source, ", ".join(info.weights), "yes" if info.at_hand else "") for info in infos]
-    print(tables.table(rows, ("backbone", "source", "weights, default first", "at hand")))
-    return DONE
-
-
-def heads(options: argparse.Namespace) -> int:
-    """What --heads can name."""
-    from classify.heads import list_heads
-
-    infos = list_heads()
-    if options.json:
-        print(json.dumps([{"name": info.name, "summary": info.summary} for info in infos], indent=2))
-        return DONE
-    print(tables.table([(info.name, info.summary) for info in infos], ("head", "what it is")))
-    print("\nand any scikit-learn classifier by its dotted path, such as sklearn.ensemble.ExtraTreesClassifier")
-    return DONE
-
-
-def doctor(options: argparse.Namespace) -> int:
-    """What this machine offers."""
-    from pipeline.doctor import examine
-
-    findings = examine(options.cache)
-    if options.json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2))
-    else:
-        print(tables.table([(f.what, printable(f.found), f.advice) for f in findings], ("what", "found", "advice")))
-    return DONE
 
 
 def report(options: argparse.Namespace) -> int:
@@ -168,8 +127,8 @@ def report(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """Copies, leaks between the splits, doubtful labels, outliers."""
+    from pipeline.audit import AUDIT_FILE, write_audit
     from pipeline.audit import audit as look_through
-    from pipeline.audit import write_audit
     from pipeline.audit_text import audit_text
 
     requests = requests_of(options)
@@ -178,8 +137,9 @@ def audit(options: argparse.Namespace) -> int:
     if options.out is not None:
         check_fillable(options.out)
     with Console(quiet=options.quiet) as console:
+        manifest = read_images(options.images)
         found = look_through(
-            read_images(options.images),
+            manifest,
             requests[0],
             console,
             images=options.images,
@@ -191,7 +151,10 @@ def audit(options: argparse.Namespace) -> int:
     if options.out is not None:
         write_audit(found, options.out)
         console.say(f"written to {printable(options.out)}")
-    return REFUSED if found.leakage.matters(options.max_leaked) else DONE
+    if found.refusals:
+        listed_in = "--json (and in audit.json with --out)" if options.out is None else options.out / AUDIT_FILE
+        print(tables.refusals_text(found.refusals, listed_in), file=sys.stderr)
+    return REFUSED if found.leakage.matters(options.max_leaked) or found.refusals else _unread(manifest)
 
 
 def select(options: argparse.Namespace) -> int:
@@ -200,9 +163,12 @@ def select(options: argparse.Namespace) -> int:
     from pipeline.selection_text import selection_text
 
     with Console(quiet=options.quiet) as console:
+        manifest = read_images(options.images)
+        for note in manifest.notes:
+            console.say(note)
         selection = compare_backbones(
-            read_images(options.images),
-            _named("--backbones", options.backbones),
+            manifest,
+            names_in("--backbones", options.backbones),
             console,
             images=options.images,
             cache_root=options.cache,
@@ -210,20 +176,12 @@ def select(options: argparse.Namespace) -> int:
             min_per_class=options.min_per_class,
             seed=options.seed,
             size=options.size,
-            settings=_settings(options),
+            settings=settings_of(options),
         )
     print(json.dumps(selection.to_dict(), indent=2) if options.json else selection_text(selection))
-    return DONE
-
-
-def bench(options: argparse.Namespace) -> int:
-    """How fast both stages are on this machine."""
-    from importlib import import_module
-
-    try:
-        return int(import_module(f"pipeline.bench_{options.what}").main(options.rest))
-    except SystemExit as end:
-        return int(end.code or 0)
+    if selection.refusals:
+        print(tables.refusals_text(selection.refusals, "--json"), file=sys.stderr)
+    return REFUSED if selection.n_left_out or selection.refusals else _unread(manifest)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -260,58 +218,29 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def requests_of(options: argparse.Namespace) -> tuple[FeatureRequest, ...]:
-    """The kinds of features that the options name."""
-    return tuple(
-        FeatureRequest(
-            name,
-            options.weights,
-            None if layer == DEFAULT_LAYER else layer,
-            options.pooling,
-            options.precision,
-            options.dtype,
-            options.decode,
-            options.size,
-        )
-        for name in _named("--backbone", options.backbone or [DEFAULT_BACKBONE])
-        for layer in _named("--layer", options.layer or [DEFAULT_LAYER])
-    )
-
-
-def _named(option: str, texts: Sequence[str]) -> list[str]:
-    """The names in a repeated option, each of which may hold several with commas between them."""
-    names = list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
-    if not names:
-        raise UsageError(f"{option} is empty. Give it a name, or leave it out for the default.")
-    return names
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    from extract.decode import MAX_PIXELS
-
-    return Settings(
-        options.engine, options.device, options.batch_size, options.on_error, options.max_pixels or MAX_PIXELS
-    )
-
-
 def _extract(options: argparse.Namespace, manifest: Manifest, console: Console) -> ExtractReport:
     for note in manifest.notes:
         console.say(note)
     sweep_leftovers(options.cache)
     report = extract_features(
-        manifest, requests_of(options), options.cache, settings=_settings(options), progress=console
+        manifest, requests_of(options), options.cache, settings=settings_of(options), progress=console
     )
     remember_use(options.cache, [filled.cache.folder.name for filled in report.filled], options.images)
     return report
 
 
-def _refused(report: ExtractReport, options: argparse.Namespace) -> int:
-    """List what was refused, on the terminal and in errors.csv beside the caches."""
-    listed_in = list_refusals(options.cache / ERRORS_FILE, report.refusals, [options.images])
-    if not report.refusals:
+def _refused(refusals: Sequence[Refusal], place: Path, images: Sequence[str]) -> int:
+    """Name the images that are not in the result, here and in errors.csv, and return the exit code that they make."""
+    listed_in = list_refusals(place, refusals, images)
+    if not refusals:
         return DONE
-    print(tables.refusals_text(report.refusals, listed_in), file=sys.stderr)
+    print(tables.refusals_text(refusals, listed_in), file=sys.stderr)
     return REFUSED
+
+
+def _unread(manifest: Manifest) -> int:
+    """The exit code where there are folders whose images could not be seen: they are among the notes."""
+    return REFUSED if manifest.unreadable else DONE
 
 
 def _check_classify(options: argparse.Namespace) -> tuple[str, ...]:
@@ -366,4 +295,4 @@ def _classify(options: argparse.Namespace, manifest: Manifest, console: Console)
         return INTERRUPTED
     if n := results["dataset"]["skipped"]:
         console.say(f"{tables.refused_line(n, out / ERRORS_FILE)}.")
-    return REFUSED if n or results["failed"] else DONE
+    return REFUSED if n or results["failed"] else _unread(manifest)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.exits import DONE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +83,8 @@ def _download_fashion_mnist() -> Path:
         FashionMNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise PipelineError(
-            f"Fashion-MNIST could not be downloaded ({error}). On Debian: apt-get install dataset-fashion-mnist."
+            f"Fashion-MNIST could not be downloaded ({error}). Try again when there is a network, or on Debian: "
+            "apt-get install dataset-fashion-mnist."
         ) from error
     return root / "FashionMNIST" / "raw"
 
@@ -102,7 +104,7 @@ def write_dataset(name: str, folder: Path) -> int:
     from PIL import Image
 
     if name not in DATASETS:
-        raise PipelineError(f"There is no data set '{name}'. There are: {', '.join(DATASETS)}.")
+        raise PipelineError(f"There is no data set '{name}'. Name one of {', '.join(DATASETS)}.")
     if folder.exists():
         return 0
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -122,17 +124,20 @@ def write_dataset(name: str, folder: Path) -> int:
 
 def main() -> int:
     """Write one data set from the command line."""
+    from pipeline.cli import guarded
+
     parser = argparse.ArgumentParser(prog="python -m pipeline.datasets", description="Write a data set as PNG files.")
     parser.add_argument("name", choices=sorted(DATASETS))
     parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    try:
+    options = argparse.Namespace()
+
+    def act() -> int:
+        parser.parse_args(namespace=options)
         count = write_dataset(options.name, options.folder)
-    except PipelineError as error:
-        print(f"featurecache: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.folder}: {f'{count:,} images written' if count else 'already there'}")
-    return 0
+        print(f"{options.folder}: {f'{count:,} images written' if count else 'already there'}")
+        return DONE
+
+    return guarded(act, ["python", "-m", "pipeline.datasets", *sys.argv[1:]], options)
 
 
 if __name__ == "__main__":

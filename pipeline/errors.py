@@ -2,17 +2,25 @@
 
 PipelineError          the run failed: exit code 1
 ├── UsageError         the command was wrong, nothing was tried: exit code 2
-└── Diverged           a training that leads nowhere: its state is of no use
+└── Diverged           a training whose loss is NaN or infinite: its state is of no use
 """
+
+from typing import ClassVar
+
+from pipeline.exits import FAILED, USAGE
 
 
 class PipelineError(Exception):
     """A run that cannot go on; the message says what to do next."""
 
+    exit_code: ClassVar[int] = FAILED
+
 
 class UsageError(PipelineError):
     """A command line that asks for something that is not there."""
 
+    exit_code = USAGE
+
 
 class Diverged(PipelineError):
-    """A training whose numbers are none any more."""
+    """A training that diverged: its loss is NaN or infinite."""

@@ -15,6 +15,7 @@ import json
 import secrets
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +26,18 @@ import numpy as np
 from extract.cache import FeatureCache
 from extract.digests import Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
+from extract.matching import check_named
 from extract.memo import Memo
-from extract.request import FeatureRequest, Resolved, recall
+from extract.request import FeatureRequest, Resolved
 from extract.shards import LIBVER, TEMPORARY_PREFIX, publish
 from pipeline.errors import PipelineError, UsageError
-from pipeline.join import extract_command, groups_of, refused_images, split_samples
+from pipeline.join import extract_command, find_cache, groups_of, refused_images, split_samples
 from pipeline.rare import left_out_line, rare_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Features are read and written in blocks of this size, but for .npz, which numpy writes in one go.
+# Features are read and written in blocks of this size.
 BLOCK_BYTES = 64 << 20
 
 
@@ -89,7 +91,7 @@ def build_table(
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
         refused = refused_images(digested.digests, [request], cache_root, memo)
-        resolved = recall(request, memo)
+        found = find_cache(request, digested.digests, cache_root=cache_root, memo=memo)
     names = [bytes(digest) for digest in digested.digests]
     kept = [i for i, name in enumerate(names) if name not in refused]
     refusals = [
@@ -98,22 +100,24 @@ def build_table(
         if name in refused
     ]
     samples, digests = [digested.samples[i] for i in kept], digested.digests[kept]
-    cache = FeatureCache(cache_root, resolved.spec) if resolved is not None else None
-    if resolved is None or cache is None or cache.missing(digests).any():
-        n = len(digests) if cache is None else int(cache.missing(digests).sum())
+    n = len(digests) if found is None else int(found[1].missing(digests).sum())
+    if found is None or n:
+        check_named(request)
         raise PipelineError(
             f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'. "
             f"Run first:\n{extract_command(images, request, cache_root)}"
         )
     if not samples:
-        raise PipelineError(f"None of the {len(manifest):,} images can be exported: all are refused.")
+        raise PipelineError(
+            f"None of the {len(manifest):,} images can be exported: all are refused. errors.csv of 'featurecache "
+            "extract' says why; repair or replace them, and extract again."
+        )
     classes = sorted({sample.label for sample in samples if sample.label is not None})
     code = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
     splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
     return FeatureTable(
-        resolved,
-        cache,
+        *found,
         digests,
         labels,
         [printable(name) for name in classes],
@@ -158,7 +162,9 @@ def _splits(
 def check_out(out: Path) -> None:
     """Raises UsageError when `out` names no format, or no place for a file."""
     if out.suffix.lower() not in WRITERS:
-        raise UsageError(f"'{printable(out)}' ends in none of {', '.join(WRITERS)}, which say the format.")
+        raise UsageError(
+            f"'{printable(out)}' ends in none of {', '.join(WRITERS)}, which say the format: name such a file."
+        )
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else f"cannot be written: there is no folder '{printable(out.parent)}'"
         raise UsageError(f"'{printable(out)}' {what}. Name a file in a folder that is there.")
@@ -173,7 +179,9 @@ def write_table(table: FeatureTable, out: Path) -> None:
         publish(temporary, out)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise PipelineError(f"'{printable(out)}' cannot be written: {reason}.") from error
+        raise PipelineError(
+            f"'{printable(out)}' cannot be written: {reason}. Free some space, or choose another place."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -213,17 +221,21 @@ def _write_h5(table: FeatureTable, path: Path) -> None:
 
 
 def _write_npz(table: FeatureTable, path: Path) -> None:
-    arrays: dict[str, Any] = {name: np.array(value) for name, value in table.attributes().items()}
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            features=np.concatenate(list(table.blocks())),
-            labels=table.labels,
-            paths=np.array(table.paths, dtype=str),
-            splits=np.array(table.splits, dtype=str),
-            classes=np.array(table.classes, dtype=str),
-            **arrays,
-        )
+    """What `numpy.savez` writes, with the features some rows at a time."""
+    texts = {"paths": table.paths, "splits": table.splits, "classes": table.classes}
+    arrays: dict[str, Any] = {name: np.array(value, dtype=str) for name, value in texts.items()}
+    arrays |= {"labels": table.labels, **{name: np.array(value) for name, value in table.attributes().items()}}
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("features.npy", "w", force_zip64=True) as file:
+            spec = table.resolved.spec
+            shape, kind = (len(table.digests), spec.feature_dim), np.dtype(spec.dtype)
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(file, header)
+            for block in table.blocks():
+                file.write(np.ascontiguousarray(block).data)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _write_parquet(table: FeatureTable, path: Path) -> None:

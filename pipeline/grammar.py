@@ -32,8 +32,9 @@ two commands to a table of heads, on any folder with one folder per class:
 and what the best of them says about other images:
   featurecache predict data/runs/latest new/
 
-exit codes: 0 done; 1 the run failed; 2 usage; 3 finished, but some images were refused, a head failed, or an audit
-found that too many test images leak; 130 interrupted
+exit codes of every command: 0 done; 1 the run failed; 2 usage; 3 finished, but something that a person would count is
+not in the result (a refused image, a failed head; all are listed), or a check found something; 130 stopped by Ctrl-C,
+143 by SIGTERM
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,12 +14,14 @@ import numpy as np
 from extract.cache import FeatureCache
 from extract.digests import Digested, Refusal, digest_samples
 from extract.manifest import Manifest, Sample, printable
+from extract.matching import check_named, find_matching, find_only, load_if_here
 from extract.memo import Memo
+from extract.quoting import as_command
 from extract.request import FeatureRequest, Resolved, recall
-from pipeline.alternatives import say_alternative
+from pipeline.alternatives import say_alternative, say_ambiguous
 from pipeline.errors import PipelineError
 from pipeline.memory import Shelf
-from pipeline.options import DEFAULT_LAYER
+from pipeline.options import DEFAULT_CACHE, DEFAULT_LAYER
 from pipeline.rare import left_out_line, rare_classes
 from pipeline.words import there_are
 
@@ -98,12 +99,14 @@ def label_samples(
     `min_per_class` images, counting copies and members of a group once, are left out.
     """
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
-    refused = refused_images(digested.digests, requests, cache_root, memo) if cache_root is not None else {}
+    wanted = digested.digests[[sample.label is not None for sample in digested.samples]]
+    refused = {} if cache_root is None else refused_images(digested.digests, requests, cache_root, memo, wanted=wanted)
     kept, refusals, n_unlabelled = _sort_out(digested, refused)
     if not kept and refusals and not n_unlabelled:
         raise PipelineError(
             f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
-            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}."
+            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}. "
+            "Repair or replace them, and extract again."
         )
     if not kept:
         raise PipelineError(
@@ -149,15 +152,23 @@ def groups_of(samples: Sequence[Sample]) -> list[str | None]:
 
 
 def refused_images(
-    digests: NDArray[np.uint8], requests: Sequence[FeatureRequest], cache_root: Path, memo: Memo
+    digests: NDArray[np.uint8],
+    requests: Sequence[FeatureRequest],
+    cache_root: Path,
+    memo: Memo,
+    *,
+    wanted: NDArray[np.uint8] | None = None,
 ) -> dict[bytes, str]:
-    """SHA-256 -> reason of the images (N, 32) that a requested cache lacks because extract refused them."""
+    """SHA-256 -> reason of the images (N, 32) that a requested cache lacks because extract refused them.
+
+    wanted: those of them (M, 32) that have to be in a cache for it to be the one; all where not given.
+    """
     refused: dict[bytes, str] = {}
     for request in requests:
-        cache = _recall_cache(request, cache_root, memo)
-        reasons = memo.refusals(cache[0].spec.key) if cache is not None else {}
-        if cache is not None and reasons:
-            absent = {bytes(row) for row in digests[cache[1].missing(digests)]}
+        found = find_cache(request, digests if wanted is None else wanted, cache_root=cache_root, memo=memo)
+        reasons = memo.refusals(found[0].spec.key) if found is not None else {}
+        if found is not None and reasons:
+            absent = {bytes(row) for row in digests[found[1].missing(digests)]}
             refused.update({digest: reason for digest, reason in reasons.items() if digest in absent})
     return refused
 
@@ -191,13 +202,15 @@ def look_up(
 
     Raises PipelineError with the command to run when a row is missing: a backbone is never loaded here.
     """
-    found = [_recall_cache(request, cache_root, memo) for request in requests]
+    found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
     absent = {
         request: cache
         for request, cache in zip(requests, found, strict=True)
         if cache is None or cache[1].missing(labelled.digests).any()
     }
     if absent:
+        for request in absent:
+            check_named(request)
         instead = [_instead(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
         names = " and ".join(dict.fromkeys(request.backbone for request in absent))
         raise PipelineError(
@@ -223,9 +236,29 @@ def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, st
     }
 
 
-def _recall_cache(request: FeatureRequest, cache_root: Path, memo: Memo) -> tuple[Resolved, FeatureCache] | None:
+def find_cache(
+    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo
+) -> tuple[Resolved, FeatureCache] | None:
+    """The cache that a request stands for, with or without rows for all images (N, 32); None where it cannot be told.
+
+    What is remembered of the request counts first, then what the caches with all of the images say of themselves. The
+    backbone is loaded only where that leaves it open and its weights are here. Raises PipelineError where two caches
+    are as asked for, BackboneError where the request names what is not there.
+    """
     resolved = recall(request, memo)
-    return None if resolved is None else (resolved, FeatureCache(cache_root, resolved.spec))
+    if resolved is not None:
+        return resolved, FeatureCache(cache_root, resolved.spec)
+    only = find_only(request, digests, cache_root=cache_root, memo=memo)
+    if only is not None:
+        return only.resolved, only.cache
+    alike = find_matching(request, digests, cache_root=cache_root, memo=memo)
+    resolved = load_if_here(request, memo) if alike else None
+    if resolved is not None:
+        return resolved, FeatureCache(cache_root, resolved.spec)
+    sure = [each for each in alike if each.has_weights]
+    if len(sure) > 1:
+        raise PipelineError(say_ambiguous(request, sure, cache_root))
+    return None
 
 
 def _instead(
@@ -264,14 +297,14 @@ def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root
     layers: dict[FeatureRequest, list[str | None]] = {}
     for request in requests:
         layers.setdefault(replace(request, layer=None), []).append(request.layer)
-    return [shlex.join(_words("extract", images, request, found, cache_root)) for request, found in layers.items()]
+    return [as_command(_words("extract", images, request, found, cache_root)) for request, found in layers.items()]
 
 
 def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int, *, min_per_class: int = 1) -> str:
     """The command that looks thoroughly at the same images, features and split."""
     words = _words("audit", images, request, [request.layer], cache_root)
     words += ["--seed", str(seed)] if seed else []
-    return shlex.join([*words, *(["--min-per-class", str(min_per_class)] if min_per_class > 1 else [])])
+    return as_command([*words, *(["--min-per-class", str(min_per_class)] if min_per_class > 1 else [])])
 
 
 def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> list[str]:
@@ -281,6 +314,6 @@ def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | N
             words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
         elif value is not None and value != getattr(FeatureRequest(), option):
             words += [f"--{option}", str(value)]
-    if str(cache_root) != "data/cache":
+    if cache_root.resolve() != DEFAULT_CACHE.resolve():
         words += ["--cache", str(cache_root)]
     return words

@@ -7,12 +7,14 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classify.files import file_array
+from extract.cgroups import group_folders
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -22,19 +24,52 @@ if TYPE_CHECKING:
 
 # Heads take some memory besides the features, and so does everything else that runs.
 DEFAULT_SHARE = 0.5
+ASSUMED_MEMORY = 8e9  # of a machine that does not tell
 # Rows looked up at a time: 8192 x 1280 is 42 MB; fewer where they are longer, for maps are.
 BLOCK, BLOCK_NUMBERS = 8192, 8192 * 1280
 
 
 def default_budget() -> float:
     """Return the bytes that features may take unless told otherwise: half of the memory that this process may have."""
-    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
-    for told in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        try:
-            limits.append(float(told.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return DEFAULT_SHARE * min(limits)
+    return DEFAULT_SHARE * min([_physical_memory(), *_group_limits()])
+
+
+def _physical_memory() -> float:
+    """Bytes of the machine; ASSUMED_MEMORY where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return _memory_of_windows() or ASSUMED_MEMORY
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("physical", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 6),
+    )
+
+
+def _memory_of_windows() -> float:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    try:
+        found = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return 0.0
+    return float(status.physical) if found else 0.0
+
+
+def _group_limits() -> Iterator[float]:
+    """Bytes that the groups of this process may have, as containers, Slurm and systemd set them."""
+    for folder in group_folders("memory"):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            try:
+                yield float((folder / name).read_text())
+            except (OSError, ValueError):  # no such file, or "max"
+                continue
 
 
 def return_freed_memory() -> None:

@@ -7,13 +7,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from extract.digests import Refusal
+from extract.cache import FeatureCache
+from extract.digests import Refusal, digest_samples
 from extract.errors import CacheError
-from extract.fill import Settings, extract_features
+from extract.fill import ExtractReport, Settings, extract_features
+from extract.inventory import remember_use
 from extract.manifest import Manifest, Sample, merge, printable, read_images
-from extract.memo import FILE_NAME
+from extract.memo import FILE_NAME, Memo
 from extract.plain_files import UnfitFile, check_plain_file
 from extract.request import FeatureRequest
 from extract.spec import FeatureSpec
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One label per image: `codes` (N,) into classes, `proba` (N, C)."""
+    """One label per image: `codes` (N,) into classes, `proba` (N, C).
+
+    n_unread: folders whose images could not be seen.
+    """
 
     head: str
     classes: list[str]
@@ -41,6 +46,7 @@ class Predictions:
     proba: NDArray[np.floating[Any]]
     refusals: tuple[Refusal, ...]
     cache_root: Path
+    n_unread: int = 0
 
     def rows(self) -> list[tuple[str, str, float]]:
         """Path, label and its probability, an image a row."""
@@ -67,7 +73,8 @@ def predict(
 ) -> Predictions:
     """Label images with a run's head, the best on val unless named; their features are kept in the cache like any.
 
-    trust_head: use a scikit-learn classifier even if its arrays could crash the process, see `classify.saved`.
+    The backbone is loaded only where the cache lacks an image. trust_head: use a scikit-learn classifier even if its
+    arrays could crash the process, see `classify.saved`.
 
     Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
     SavedHeadError for a head that is damaged or must not be loaded, CacheError when the backbone at hand is not the one
@@ -87,21 +94,51 @@ def predict(
     name = f"{chosen['name']} on {features_of(chosen)}"
     request, spec, classes = with_own_weights(run, meta.request), meta.spec, meta.classes
     root = cache_root or recorded_cache(run, read_config(run), console)
-    for note in loaded.notes:
-        console.say(note)
     manifest = merge(read_named(path, several=len(images) > 1) for path in images)
-    report = extract_features(manifest, [request], root, settings=settings, progress=console)
-    filled = report.filled[0]
-    check_spec(spec, filled.resolved.spec)
+    for note in (*loaded.notes, *manifest.notes):
+        console.say(note)
+    wanted = _kept(manifest, FeatureCache(root, spec), console)
+    if wanted is None:
+        report = extract_features(manifest, [request], root, settings=settings, progress=console)
+        wanted = _extracted(report, spec)
+    for path in images:
+        remember_use(root, [spec.folder_name], path)
     codes: NDArray[np.int64] = np.empty(0, np.int64)
     proba: NDArray[np.floating[Any]] = np.empty((0, len(classes)))
-    if report.samples:  # no head of scikit-learn takes no rows at all
-        X = filled.cache.lookup(report.digests)
+    if wanted.samples:  # no head of scikit-learn takes no rows at all
+        X = wanted.cache.lookup(wanted.digests)
         codes, proba = loaded.head.predict_both(X)
         # Runs that do not name a floor tempered probabilities with this one.
         floor = SMALLEST_PROBABILITY if meta.tempering_floor is None else meta.tempering_floor
         proba = temper_head(loaded.head, X, proba, meta.tempering, floor=floor)
-    return Predictions(name, classes, report.samples, codes, proba, report.refusals, root)
+    return Predictions(name, classes, wanted.samples, codes, proba, wanted.refusals, root, len(manifest.unreadable))
+
+
+class Vectors(NamedTuple):
+    """The images that have features, their digests (N, 32), the cache that holds them, and what was refused."""
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint8]
+    cache: FeatureCache
+    refusals: tuple[Refusal, ...]
+
+
+def _kept(manifest: Manifest, cache: FeatureCache, console: Console) -> Vectors | None:
+    """The images and their features, without the backbone; None where the cache lacks any."""
+    if not len(cache):
+        return None
+    with Memo(cache.folder.parent, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=console.digesting)
+    if digested.refusals or cache.missing(digested.digests).any():
+        return None
+    return Vectors(digested.samples, digested.digests, cache, ())
+
+
+def _extracted(report: ExtractReport, spec: FeatureSpec) -> Vectors:
+    """The same after what was missing is extracted. Raises CacheError where the backbone at hand is another."""
+    filled = report.filled[0]
+    check_spec(spec, filled.resolved.spec)
+    return Vectors(report.samples, report.digests, filled.cache, report.refusals)
 
 
 def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
@@ -122,11 +159,11 @@ def recorded_cache(run: Path, config: Mapping[str, Any], console: Console) -> Pa
     """
     need(run / CONFIG_FILE, config, ["cache"])
     recorded = Path(config["cache"])
-    if (recorded / FILE_NAME).is_file():
+    if (recorded / FILE_NAME).is_file() or recorded == DEFAULT_CACHE.resolve():
         return recorded
     console.say(
-        f"The run had its features in '{printable(recorded)}', which is no cache here: they are kept in "
-        f"'{DEFAULT_CACHE}'. Another: --cache."
+        f"The cache of the run, '{printable(recorded)}', is not here: features are kept in '{DEFAULT_CACHE}' instead. "
+        "Name another with --cache."
     )
     return DEFAULT_CACHE
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.manifest import Manifest, printable
-from extract.request import installed_version
+from extract.request import with_whole_path
+from extract.versions import installed_version
 from pipeline.console import Console
 from pipeline.join import Features, Labelled
 from pipeline.predict import rank_on_val
@@ -84,7 +85,7 @@ def summarise(
 
 def _dataset(manifest: Manifest, labelled: Labelled) -> dict[str, Any]:
     return {
-        "name": printable(manifest.root.resolve().name),
+        "name": printable(manifest.name or manifest.root.resolve().name),
         "classes": [printable(name) for name in labelled.classes],
         **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
         **describe_units(labelled),
@@ -119,7 +120,8 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chose
 def _config(plan: ClassifyPlan) -> dict[str, Any]:
     return {
         "images": printable(plan.images),
-        "requests": [asdict(request) for request in plan.requests],
+        "images_at": printable(os.path.abspath(plan.images)),  # noqa: PTH100 (links stay as they were named)
+        "requests": [asdict(with_whole_path(request)) for request in plan.requests],
         "heads": list(plan.heads),
         "cache": str(plan.cache_root.resolve()),
         "seed": plan.seed,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.digests import Refusal
 from extract.fill import Settings, extract_features
 from extract.manifest import Manifest, Sample, printable
 from extract.plan import OVERHEAD_BYTES_PER_ROW
@@ -66,7 +67,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects."""
+    """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects.
+
+    n_left_out: images of the subsample that not every backbone has features of; refusals: why, as far as it was said.
+    """
 
     images: str
     n_images: int
@@ -75,10 +79,14 @@ class Selection:
     size: int | None
     candidates: tuple[Candidate, ...]
     advice: str
+    n_left_out: int = 0
+    refusals: tuple[Refusal, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {**asdict(self), "images": printable(self.images), "candidates": [asdict(c) for c in self.candidates]}
+        values = {**asdict(self), "images": printable(self.images), "candidates": [asdict(c) for c in self.candidates]}
+        del values["refusals"]
+        return {**values, "refused": [refusal.to_dict() for refusal in self.refusals]}
 
 
 def select(
@@ -109,7 +117,18 @@ def select(
     measured = [_measure(report, common, len(manifest)) for report in reports]
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
-    return Selection(images, len(manifest), len(common), seed, size, candidates, advise(candidates, len(manifest)))
+    refusals = {(each.name, each.reason): each for report in reports for each in report.refusals}
+    return Selection(
+        images,
+        len(manifest),
+        len(common),
+        seed,
+        size,
+        candidates,
+        advise(candidates, len(manifest)),
+        n_asked - len(common),
+        tuple(refusals.values()),
+    )
 
 
 def subsample(manifest: Manifest, n: int, *, seed: int, least: int = LEAST_OF_CLASS) -> tuple[Manifest, dict[str, int]]:

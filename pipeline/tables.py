@@ -138,14 +138,10 @@ def extract_json(report: ExtractReport) -> str:
         "n_samples": len(report.samples),
         "n_decoded": report.n_decoded,
         "caches": caches,
-        "refused": _refused_rows(report.refusals),
+        "refused": [refusal.to_dict() for refusal in report.refusals],
         "seconds": asdict(report.seconds),
     }
     return json.dumps(values, indent=2)
-
-
-def _refused_rows(refusals: Sequence[Refusal]) -> list[dict[str, str]]:
-    return [{"path": printable(r.name), "digest": r.digest, "reason": printable(r.reason)} for r in refusals]
 
 
 def predictions_text(predictions: Predictions) -> str:
@@ -165,5 +161,9 @@ def predictions_json(predictions: Predictions) -> str:
         }
         for (path, label, p), row in zip(predictions.rows(), predictions.proba, strict=True)
     ]
-    values = {"head": predictions.head, "images": rows, "refused": _refused_rows(predictions.refusals)}
+    values = {
+        "head": predictions.head,
+        "images": rows,
+        "refused": [refusal.to_dict() for refusal in predictions.refusals],
+    }
     return json.dumps(values, indent=2)

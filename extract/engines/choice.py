@@ -23,7 +23,7 @@ from extract.engines.graph_checks import bind_graph, graph_fault
 from extract.engines.graphs import GraphFolder, Verdict
 from extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
 from extract.errors import EngineError, OutOfMemory
-from extract.request import installed_version
+from extract.versions import installed_version
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,26 +12,31 @@ from typing import Any
 
 from extract.decode import MAX_PIXELS
 from extract.manifest import Manifest, printable, read_images
-from pipeline.cli import DONE
 from pipeline.console import Console
 from pipeline.errors import PipelineError, UsageError
+from pipeline.exits import DONE, REFUSED
 from pipeline.finetune.plan import ONE_WAY, FinetunePlan
 from pipeline.finetune.recipe import Recipe
 from pipeline.leftover_runs import sweep_runs
 from pipeline.predict import recorded_cache
 from pipeline.record_checks import read_results
 from pipeline.rundir import (
+    ERRORS_FILE,
     check_run_folder,
     check_writable,
     default_run_folder,
     point_latest,
     reserving,
 )
+from pipeline.tables import refused_line
 from pipeline.workfolder import heal
 
 
 def finetune(options: argparse.Namespace) -> int:
-    """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError."""
+    """Train, write the run, print it beside the run it came from. Raises PipelineError or ExtractError.
+
+    Images that are refused are counted and listed in errors.csv of the run.
+    """
     out = options.out or default_run_folder(Path(options.images))
     heal(out)
     _check(options)
@@ -41,10 +46,13 @@ def finetune(options: argparse.Namespace) -> int:
         contextlib.nullcontext(out) if options.out else reserving(out) as place,
     ):
         plan = plan_of(options, place, console)
-        place, results = tune_images(read_images(options.images), plan, console)
+        manifest = read_images(options.images)
+        place, results = tune_images(manifest, plan, console)
         console.say(f"run folder: {place}")
     print(json.dumps(results, indent=2) if options.json else _table(plan.start, place, results))
-    return DONE
+    if n := results["dataset"]["skipped"]:
+        console.say(f"{refused_line(n, place / ERRORS_FILE)}.")
+    return REFUSED if n or manifest.unreadable else DONE
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -54,9 +62,13 @@ def _check(options: argparse.Namespace) -> None:
         if options.out.resolve() == options.start.resolve():
             raise UsageError(f"'{printable(options.out)}' is the run to start from. Choose another folder with --out.")
     if options.batch_norm == "trained" and (options.parts > 1 or options.batch_size == 1):
-        raise UsageError("--batch-norm trained needs the statistics of whole steps: no --parts, and no --batch-size 1.")
+        raise UsageError(
+            "--batch-norm trained needs the statistics of whole steps: leave out --parts, and --batch-size 1."
+        )
     if options.views is not None and options.augment in ONE_WAY:
-        raise UsageError(f"--views says how many views are drawn, and --augment {options.augment} draws none.")
+        raise UsageError(
+            f"--views says how many views are drawn, and --augment {options.augment} draws none: leave out one."
+        )
 
 
 def plan_of(options: argparse.Namespace, out: Path, console: Console) -> FinetunePlan:

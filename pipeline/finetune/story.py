@@ -13,9 +13,9 @@ from extract.backbones import load_network
 from extract.engines.torch_engine import choose_device, keep_freed_memory
 from extract.layers import Wanted
 from extract.manifest import printable
-from extract.request import installed_version
 from extract.splitting import Split, split_network
 from extract.transform import TransformSpec
+from extract.versions import installed_version
 from pipeline.console import Console
 from pipeline.errors import Diverged, UsageError
 from pipeline.finetune.beginning import Beginning

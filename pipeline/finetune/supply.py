@@ -109,7 +109,7 @@ def _kept(made: MadeMaps, request: FeatureRequest, plan: FinetunePlan, shelf: Sh
     if report.refusals:
         raise PipelineError(
             f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
-            f"{printable(report.refusals[0].reason)}."
+            f"{printable(report.refusals[0].reason)}. Repair or remove them, classify again, and start from that run."
         )
     remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
     return KeptMaps.load([filled.cache for filled in report.filled], made.digests, shelf)

@@ -32,11 +32,12 @@ MEANINGS = {
     "doubtful_labels": "Labels that disagree with what heads say that were trained without these images.",
     "outliers": "Images far from all others: often broken, empty, or of another kind.",
     "small_classes": "Classes with too few test images to be judged.",
+    "refused": "Images that could not be looked at, so that no finding is about them.",
 }
 # At most two images stand on a card; a finding about more says how many.
 CARD_IMAGES = 2
 # Said by the pictures and by what stands above them.
-UNSPOKEN = frozenset({"path", "paths", "split", "splits", "label", "labels", "across_splits"})
+UNSPOKEN = frozenset({"path", "paths", "split", "splits", "label", "labels", "across_splits", "digest"})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pipeline.report.record import Record, read_record
 from pipeline.report.scoreboard import scoreboard
 from pipeline.report.thumbnails import contact_sheet, data_uri, read_thumbnails
 from pipeline.report.tsne import LEAST_POINTS, tsne_beside
-from pipeline.rundir import REPORT_FILE, writing_file
+from pipeline.rundir import REPORT_FILE, RESULTS_FILE, read_json, writing_file
 from pipeline.words import test_text, units_text
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
@@ -73,6 +73,7 @@ def write_report(
     it is damaged or the page cannot be written.
     """
     place = run_folder / REPORT_FILE if out is None else out
+    read_json(run_folder / RESULTS_FILE)  # whatever is wrong with the run is said before anything about the place
     with writing_file(place) as file:
         file.write_text(render(run_folder, images=images, cache_root=cache_root), encoding="utf-8")
     return place
@@ -119,7 +120,7 @@ def _add_contents(page: Page, run_folder: Path, images: str | None, found: Featu
     doubts = galleries.agreed_doubts(record) if record.answers else None
     copies = None if audited.galleries else galleries.copies(page.listed)  # the audit looks for them too
     page.galleries += [each for each in (doubts, copies, *audited.galleries) if each is not None]
-    _add_pictures(page, images or record.config["images"], found)
+    _add_pictures(page, images or reproduce.images_of(record.config), found)
 
 
 def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from extract.quoting import as_command
 from extract.request import FeatureRequest
 from pipeline.finetune.plan import ONE_WAY
 from pipeline.finetune.recipe import Recipe
@@ -30,7 +31,7 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
         return [_finetune_command(config, tuned)]
     requests = [FeatureRequest.from_dict(request) for request in config["requests"]]
     cache = _cache(config)
-    words = ["featurecache", "classify", config["images"], *_features_words(requests)]
+    words = ["featurecache", "classify", images_of(config), *_features_words(requests)]
     words += ["--heads", ",".join(config["heads"])]
     for name, default in DEFAULTS.items():
         value = config.get(name, default)
@@ -39,11 +40,11 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
             words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
-    return [*extract_commands(config["images"], requests, cache), shlex.join(words)]
+    return [*extract_commands(images_of(config), requests, cache), as_command(words)]
 
 
 def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
-    words = ["featurecache", "finetune", config["images"], "--from", tuned["from"], "--head", tuned["head"]]
+    words = ["featurecache", "finetune", images_of(config), "--from", tuned["from"], "--head", tuned["head"]]
     words += ["--backbone", config["requests"][0]["backbone"]]
     words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
     if tuned["augment"] not in ONE_WAY:
@@ -53,15 +54,22 @@ def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> st
     for name, value in tuned["recipe"].items():
         if value != getattr(Recipe(), name, value):  # a later version may have written more
             words += [f"--{OPTIONS.get(name, name.replace('_', '-'))}", str(value)]
-    return shlex.join([*words, "--cache", str(_cache(config))])
+    return as_command([*words, "--cache", str(_cache(config))])
 
 
 def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
     """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
-    request, out = FeatureRequest.from_dict(config["requests"][0]), shlex.quote(str(run_folder))
+    request, out = FeatureRequest.from_dict(config["requests"][0]), as_command([str(run_folder)])
     same = {"min_per_class": config.get("min_per_class", 1)}
-    audit = audit_command(config["images"], request, _cache(config), config.get("seed", 0), **same)
+    audit = audit_command(images_of(config), request, _cache(config), config.get("seed", 0), **same)
     return [f"{audit} --out {out}", f"featurecache report {out}"]
+
+
+def images_of(config: Mapping[str, Any]) -> str:
+    """IMAGES of a run as they are named from this working folder: as they were typed, where that leads to the same."""
+    typed = str(config["images"])
+    place = config.get("images_at")  # not in runs from before it was kept
+    return typed if place is None or os.path.abspath(typed) == place else str(place)  # noqa: PTH100 (links as typed)
 
 
 def _cache(config: Mapping[str, Any]) -> Path:

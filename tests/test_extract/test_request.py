@@ -14,8 +14,9 @@ from extract.backbones import Backbone
 from extract.decode import DECODE_VERSION
 from extract.errors import RequestError
 from extract.memo import FILE_NAME, FileState, Memo
-from extract.request import FeatureRequest, installed_version, recall, remember, resolve
+from extract.request import FeatureRequest, recall, remember, resolve
 from extract.settings import Settings
+from extract.versions import installed_version
 
 OTHER_VALUES = {
     "backbone": "resnet18",

@@ -156,21 +156,23 @@ def test_weights_of_another_architecture_name_the_first_tensor_that_differs(resn
     weights = saved(resnet_state, tmp_path / "resnet18.pth")
     assert refusal("resnet50", weights) == (
         "resnet18.pth does not hold weights of resnet50: "
-        "'layer1.0.conv1.weight' is (64, 64, 3, 3) in the file and (64, 64, 1, 1) in the network"
+        "'layer1.0.conv1.weight' is (64, 64, 3, 3) in the file and (64, 64, 1, 1) in the network; "
+        "name the network that it is of"
     )
 
 
 def test_a_missing_tensor_is_named(resnet_state, tmp_path):
     weights = saved(without(resnet_state, "layer2.0.bn1.bias"), tmp_path / "holed.pth")
     assert refusal("resnet18", weights) == (
-        "holed.pth does not hold weights of resnet18: 'layer2.0.bn1.bias' is missing from the file"
+        "holed.pth does not hold weights of resnet18: 'layer2.0.bn1.bias' is missing from the file; "
+        "name the network that it is of"
     )
 
 
 def test_a_tensor_too_many_is_named(resnet_state, tmp_path):
     weights = saved({**resnet_state, "layer5.weight": torch.zeros(3)}, tmp_path / "more.pth")
     assert refusal("resnet18", weights) == (
-        "more.pth does not hold weights of resnet18: the network has no 'layer5.weight'"
+        "more.pth does not hold weights of resnet18: the network has no 'layer5.weight'; name the network that it is of"
     )
 
 

@@ -18,8 +18,9 @@ from extract.request import FeatureRequest, recall
 from extract.shards import Rows
 from extract.spec import FeatureSpec
 from extract.transform import TransformSpec
-from pipeline.cli import DONE, FAILED, build_parser, run
-from pipeline.commands import requests_of
+from pipeline.asked import requests_of
+from pipeline.cli import DONE, FAILED, run
+from pipeline.grammar import build_parser
 from pipeline.join import extract_commands
 
 # For every field another value, and how it is shown.
@@ -142,7 +143,7 @@ def layered(tmp_path_factory, digits_folder) -> Path:
         (("--layer", "_blocks.3"), "layer (stages or _blocks.4; asked: _blocks.3)"),
         (("--layer", "stages", "--pooling", "max"), "pooling (the default; asked: max)"),
         (("--layer", "stages", "--precision", "bf16"), "precision (fp32; asked: bf16)"),
-        (("--layer", "stages", "--weights", "IMAGENET1K"), "weights (the default; asked: IMAGENET1K)"),
+        (("--layer", "stages", "--dtype", "float16"), "dtype (float32; asked: float16)"),
     ],
 )
 def test_what_was_never_extracted_is_compared_with_what_was_asked_for_then(
@@ -165,7 +166,12 @@ def test_without_a_memory_the_specs_themselves_are_compared(digits_folder, layer
     assert classify(digits_folder, cache, tmp_path / "run", "--layer", "stages", "--pooling", "max") == FAILED
     assert "with another pooling (avg; asked: max), and" in capsys.readouterr().err
     assert classify(digits_folder, cache, tmp_path / "run") == FAILED
-    assert f"in '{cache}'. Run first:\n" in capsys.readouterr().err
+    assert "with another layer (stages or _blocks.4; asked: the default), and" in capsys.readouterr().err
+
+
+def test_weights_that_are_named_are_those_that_were_the_default(digits_folder, layered, tmp_path):
+    options = ("--layer", "stages", "--weights", "IMAGENET1K")
+    assert classify(digits_folder, layered, tmp_path / "run", *options) == DONE
 
 
 def test_the_command_for_several_missing_layers_is_one_and_asks_for_them_again(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import weakref
 from pathlib import Path
 
 import h5py
@@ -24,6 +25,7 @@ from extract.shards import Rows
 from extract.spec import image_digest
 from pipeline import cache_commands
 from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
+from pipeline.export_features import FeatureTable
 
 BACKBONE = "efficientnet_lite0"
 HAS_TOOLS = shutil.which("h5dump") is not None and shutil.which("h5stat") is not None
@@ -153,12 +155,14 @@ def test_info_goes_on_where_a_shard_or_spec_is_damaged(cache, capsys):
     folder = folder_of(cache)
     (path,) = shard_paths(folder)
     path.write_bytes(b"")
-    (found,) = answer(capsys, "cache", "info", "--cache", cache)["caches"]
+    code, out, _ = command(capsys, "cache", "info", "--json", "--cache", cache)
+    assert code == REFUSED
+    (found,) = json.loads(out)["caches"]
     assert found["rows"] == 0
     assert path.name in found["damaged"][0]
     (folder / "spec.json").write_text("{")
     code, out, _ = command(capsys, "cache", "info", "--cache", cache)
-    assert code == DONE
+    assert code == REFUSED
     assert "DAMAGED" in out
     assert "spec.json" in out
 
@@ -199,7 +203,7 @@ def test_damage_is_named_repaired_and_refilled_row_by_row(images, cache, tmp_pat
     path.write_bytes(data)
 
     code, out, _ = command(capsys, "cache", "verify", "--cache", cache)
-    assert code == FAILED
+    assert code == REFUSED
     assert f"{path}: a checksum does not match" in out
     classify = ["classify", images, "--cache", cache, "--heads", "centroid", "--out", tmp_path / "run", "--quiet"]
     code, _, err = command(capsys, *classify)
@@ -248,7 +252,7 @@ def test_verify_goes_on_to_the_next_cache_where_one_cannot_be_read(cache, monkey
     monkeypatch.setattr(verify, "shard_paths", refused)
     for words in (), ("--repair",):
         code, out, err = command(capsys, "cache", "verify", *words, "--cache", cache)
-        assert code == FAILED
+        assert code == (FAILED if words else REFUSED)
         assert f"{closed}: The cache '{closed}' cannot be read: Permission denied." in out
         assert "whole; 90 rows in 1 shards" in out
         assert ("Correct the permissions first" in err) == bool(words)
@@ -282,7 +286,7 @@ def test_compact_goes_on_to_the_next_cache_where_one_is_damaged(cache, capsys):
     split_in_two(cache)
     (cache / "another-0123456789ab" / "shards").mkdir(parents=True)
     code, out, err = command(capsys, "cache", "compact", "--cache", cache)
-    assert code == FAILED
+    assert code == REFUSED
     assert "2 shards -> 1" in out
     assert "'another-0123456789ab' has no spec.json" in err.replace(f"{cache}/", "")
 
@@ -347,6 +351,24 @@ def test_three_lines_of_h5py_read_an_exported_h5(exported, cache):
         assert file["splits"].asstr()[:].tolist() == splits
         assert json.loads(file.attrs["spec"])["backbone"] == file.attrs["backbone"] == BACKBONE
         assert not file["features"].is_virtual
+
+
+def test_an_exported_npz_never_holds_all_features_at_once(exported, cache, monkeypatch):
+    monkeypatch.setattr("pipeline.export_features.BLOCK_BYTES", 3 * 4 * 1280)
+    seen: list[weakref.ref] = []
+    blocks = FeatureTable.blocks
+
+    def watched(table):
+        for block in blocks(table):
+            assert sum(reference() is not None for reference in seen) <= 1
+            seen.append(weakref.ref(block))
+            yield block
+
+    monkeypatch.setattr(FeatureTable, "blocks", watched)
+    out, _ = exported(".npz")
+    assert len(seen) == 3
+    with np.load(out, allow_pickle=False) as file:
+        assert file["features"].shape == (9, 1280)
 
 
 def test_numpy_alone_reads_an_exported_npz(exported, cache):

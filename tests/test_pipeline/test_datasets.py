@@ -84,3 +84,12 @@ def test_without_debian_and_without_a_network_the_error_names_the_package(tmp_pa
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", no_network)
     with pytest.raises(PipelineError, match="apt-get install dataset-fashion-mnist"):
         datasets.write_dataset("fashion-mnist", tmp_path / "fashion-mnist")
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("sys.argv", ["datasets", "digits", str(tmp_path / "file" / "digits")])
+    assert datasets.main() == 1
+    told = capsys.readouterr().err
+    assert told.startswith("featurecache: ")
+    assert "Traceback" not in told

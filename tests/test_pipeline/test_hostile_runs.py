@@ -249,7 +249,7 @@ def test_nothing_is_made_where_a_run_says_that_its_cache_is(hostile, digits_fold
     change(hostile, ("cache",), str(elsewhere), "config.json")
     monkeypatch.chdir(tmp_path)
     assert run(["predict", str(hostile), str(digits_folder / "0" / "000.png")]) == DONE
-    assert f"The run had its features in '{elsewhere}', which is no cache here" in capsys.readouterr().err
+    assert f"The cache of the run, '{elsewhere}', is not here" in capsys.readouterr().err
     assert not elsewhere.exists()
     assert not elsewhere.parent.exists()
     assert list((tmp_path / "data" / "cache").glob("*/features.h5"))

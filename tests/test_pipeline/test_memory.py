@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import pipeline.memory
+from extract import cgroups
 from pipeline import run as story
 from pipeline.cli import DONE, FAILED, INTERRUPTED, REFUSED, run
 from pipeline.console import Console
@@ -84,6 +86,54 @@ def test_a_place_without_room_for_the_file_is_one_sentence(tmp_path):
 
 def test_half_of_the_memory_is_the_default():
     assert 0 < default_budget() < 1e15
+
+
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """A machine of 64 GB; returns the folder of its control groups, and the process is in /slurm/job_1/step_0."""
+    monkeypatch.setattr(pipeline.memory, "_physical_memory", lambda: 64e9)
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
+    (tmp_path / "own").write_text("1:cpu,memory:/slurm/job_1/step_0\n0::/slurm/job_1/step_0\n")
+    for root in (tmp_path, tmp_path / "memory"):
+        (root / "slurm" / "job_1" / "step_0").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "budget"),
+    [
+        ("memory.max", "8000000000\n", 4e9),
+        ("slurm/job_1/memory.max", "8000000000\n", 4e9),
+        ("slurm/job_1/step_0/memory.high", "6000000000\n", 3e9),
+        ("memory/memory.limit_in_bytes", "8000000000\n", 4e9),
+        ("memory/slurm/job_1/step_0/memory.limit_in_bytes", "8000000000\n", 4e9),
+        ("slurm/job_1/memory.max", "max\n", 32e9),
+        ("memory/slurm/memory.limit_in_bytes", "9223372036854771712\n", 32e9),
+        ("elsewhere", "1", 32e9),
+    ],
+)
+def test_a_limit_of_any_group_that_the_process_is_in_counts(groups, file, told, budget):
+    (groups / file).write_text(told)
+    assert default_budget() == budget
+
+
+def test_a_container_that_sees_its_own_group_as_the_root_has_its_limit(groups):
+    (groups / "own").write_text("0::/docker/0123456789ab\n")
+    (groups / "memory.max").write_text("2000000000\n")
+    assert default_budget() == 1e9
+
+
+def test_a_system_without_sysconf_has_a_budget_too(monkeypatch, tmp_path):
+    """As Windows, which tells it in its own way, and others, which do not."""
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(pipeline.memory, "_memory_of_windows", lambda: 16e9)
+    assert default_budget() == 8e9
+    monkeypatch.undo()
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.delattr(os, "sysconf")
+    assert default_budget() == pipeline.memory.ASSUMED_MEMORY / 2
 
 
 def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):

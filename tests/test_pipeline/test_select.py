@@ -11,7 +11,7 @@ import pytest
 from extract.cache import read_spec
 from extract.manifest import Manifest, Sample, read_images
 from pipeline import select as story
-from pipeline.cli import DONE, FAILED, USAGE, run
+from pipeline.cli import DONE, FAILED, REFUSED, USAGE, run
 from pipeline.errors import PipelineError
 from pipeline.select import Candidate, advise, subsample
 
@@ -97,7 +97,7 @@ def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_p
 
     monkeypatch.setattr(story, "extract_features", refusing)
     command = ["select", str(digits_folder), "--backbones", "pixels,efficientnet_lite0", "--sample", "45", "--json"]
-    assert run([*command, "--cache", str(tmp_path / "cache")]) == DONE
+    assert run([*command, "--cache", str(tmp_path / "cache")]) == REFUSED
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert "1 image is left out: not every backbone has features of them." in told.err

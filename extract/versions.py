@@ -1,0 +1,15 @@
+"""Which version of a library is installed, without importing it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import cache
+
+
+@cache
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

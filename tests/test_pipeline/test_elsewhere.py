@@ -1,0 +1,137 @@
+"""A run from another working folder or another machine: its images, its cache, and the commands that are shown."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from extract import quoting
+from extract.quoting import as_command
+from extract.request import FeatureRequest
+from pipeline.cli import run
+from pipeline.console import Console
+from pipeline.exits import DONE, USAGE
+from pipeline.join import extract_command
+from pipeline.predict import cache_of_run
+from pipeline.report import reproduce
+from pipeline.report.page import write_report
+
+
+@pytest.fixture
+def home(tmp_path, digits_folder, cache, monkeypatch) -> Path:
+    """A folder with `photos` and a run on them that was made there, by their short name."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copytree(digits_folder, home / "photos")
+    monkeypatch.chdir(home)
+    words = ["--cache", str(cache), "--heads", "ridge", "--out", "made", "--quiet"]
+    assert run(["classify", "photos", *words]) == DONE
+    return home
+
+
+def config_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_the_images_of_a_run_are_named_by_a_way_that_works_from_here(home, tmp_path, monkeypatch):
+    config = config_of(home / "made")
+    assert (config["images"], config["images_at"]) == ("photos", str(home / "photos"))
+    assert reproduce.images_of(config) == "photos"
+    assert shlex.split(reproduce.commands(config)[0])[:3] == ["featurecache", "extract", "photos"]
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.images_of(config) == str(home / "photos")
+    for line in [*reproduce.commands(config), reproduce.audit_commands(config, Path("home/made"))[0]]:
+        assert shlex.split(line)[2] == str(home / "photos")
+
+
+def test_a_run_from_before_names_its_images_as_they_were_typed(home):
+    config = config_of(home / "made")
+    del config["images_at"]
+    assert reproduce.images_of(config) == "photos"
+
+
+def test_a_page_that_is_made_elsewhere_has_its_pictures(home, tmp_path, monkeypatch):
+    there = write_report(home / "made", out=tmp_path / "there.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    elsewhere = write_report(home / "made", out=tmp_path / "elsewhere.html").read_text()
+    assert "data:image/" in elsewhere
+    assert elsewhere.count("data:image/") == there.count("data:image/")
+    assert "not where they were" not in elsewhere
+
+
+def test_weights_of_the_users_are_named_by_a_way_that_works_from_anywhere(home, tmp_path):
+    from pipeline.results import _config
+    from pipeline.run import ClassifyPlan
+
+    (home / "mine.pth").write_bytes(b"")
+    request = FeatureRequest(weights="mine.pth")
+    plan = ClassifyPlan("photos", (request,), ("ridge",), Path("cache"), Path("out"))
+    assert _config(plan)["requests"][0]["weights"] == str(home / "mine.pth")
+
+
+def test_a_report_of_no_run_says_so_before_anything_else(tmp_path, capsys):
+    for folder in ("nowhere", "nowhere/run"):
+        assert run(["report", str(tmp_path / folder)]) == USAGE
+        assert f"'{tmp_path / folder}' is not a run: it has no results.json" in capsys.readouterr().err
+
+
+def test_a_data_set_is_called_like_its_manifest(home):
+    files = sorted((home / "photos").rglob("*.png"))
+    lines = ["path,label", *(f"{path.relative_to(home)},{path.parent.name}" for path in files)]
+    for name in ("first", "second"):
+        (home / f"{name}.csv").write_text("\n".join(lines))
+        cache = config_of(home / "made")["cache"]
+        words = ["--cache", cache, "--heads", "centroid", "--out", name, "--quiet"]
+        assert run(["classify", f"{name}.csv", *words]) == DONE
+        assert json.loads((home / name / "results.json").read_text())["dataset"]["name"] == name
+
+
+def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypatch, capsys):
+    config = config_of(home / "made")
+    cache = Path(shutil.copytree(config["cache"], home / "data" / "cache"))
+    config["cache"] = str(tmp_path / "alice" / "cache")
+    (home / "made" / "config.json").write_text(json.dumps(config))
+    assert run(["predict", "made", "photos"]) == DONE
+    said = capsys.readouterr().err
+    assert f"'{tmp_path / 'alice' / 'cache'}', is not here: features are kept in 'data/cache' instead." in said
+    assert not (tmp_path / "alice").exists()
+    console = Console(quiet=True)
+    assert cache_of_run(home / "made", console) == Path("data/cache")
+    config["cache"] = str(cache)
+    (home / "made" / "config.json").write_text(json.dumps(config))
+    assert cache_of_run(home / "made", console) == cache
+    assert len(console.lines) == 1
+
+
+def test_predicting_needs_no_backbone_for_images_that_are_in_the_cache(home, monkeypatch, capsys):
+    monkeypatch.setattr("extract.backbones.load_layers", pytest.fail)
+    monkeypatch.setattr("pipeline.predict.extract_features", pytest.fail)
+    assert run(["predict", "made", "photos", "--quiet"]) == DONE
+    assert len(capsys.readouterr().out.splitlines()) == 92
+
+
+def test_images_that_were_predicted_are_among_those_of_the_cache(home, tmp_path, capsys):
+    assert run(["predict", "made", "photos/0", "photos/1", "--quiet"]) == DONE
+    capsys.readouterr()
+    assert run(["cache", "info", "--cache", str(tmp_path / "cache"), "--json"]) == DONE
+    (found,) = json.loads(capsys.readouterr().out)["caches"]
+    assert {str(home / "photos" / "0"), str(home / "photos" / "1")} <= set(found["images"])
+
+
+def test_commands_are_quoted_as_the_shell_here_reads_them():
+    words = ["featurecache", "extract", "my photos", "it's", "a&b"]
+    assert shlex.split(as_command(words, windows=False)) == words
+    assert as_command(words, windows=True) == 'featurecache extract "my photos" it\'s a&b'
+    assert quoting.as_command(["x"]) == "x"
+
+
+def test_the_usual_cache_goes_without_saying_however_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for cache in (Path("data/cache"), Path("data") / ".." / "data" / "cache", tmp_path / "data" / "cache"):
+        assert extract_command("photos", FeatureRequest(), cache) == "featurecache extract photos"
+    assert extract_command("photos", FeatureRequest(), Path("cache")) == "featurecache extract photos --cache cache"
