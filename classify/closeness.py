@@ -110,4 +110,4 @@ def _closest(pairs: Pairs, sides: IntArray) -> Pairs:
     begins = np.flatnonzero(np.r_[True, (first[1:] != first[:-1]) | (side[1:] != side[:-1])])
     rank = np.arange(len(order)) - np.repeat(begins, np.diff(np.r_[begins, len(order)])) if len(order) else order
     kept = order[rank < MOST_PAIRS_A_ROW]
-    return Pairs(*(values[kept] for values in pairs))
+    return Pairs(pairs.first[kept], pairs.second[kept], pairs.similarity[kept])

@@ -91,7 +91,7 @@ def row_weights(
         raise ValueError("sample_weight must be finite and not negative, and some row must weigh more than zero.")
     if class_weight is None:
         return own
-    total = np.bincount(codes, own, minlength=len(classes))
+    total = np.bincount(codes, own, minlength=len(classes)).astype(np.float64)
     return np.asarray(own * class_factors(class_weight, classes, total)[codes])
 
 
@@ -132,7 +132,7 @@ def trained_weights(
     that are trained on, and no label that is held out enters.
     """
     weights = np.where(held_out, 0.0, own)
-    total = np.bincount(codes, weights, minlength=len(classes))
+    total = np.bincount(codes, weights, minlength=len(classes)).astype(np.float64)
     present = np.bincount(codes[~held_out], minlength=len(classes)) > 0
     return np.asarray(weights * factors_among(class_weight, classes, total, present)[codes])
 

@@ -149,7 +149,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _factors(self, codes: IntArray, counts: FloatArray, trained: BoolArray) -> FloatArray:
         """Return what the votes of each class are multiplied with, (C,), for the rows trained, bool (N,)."""
-        total = np.bincount(codes, counts, minlength=len(self.classes_))
+        total = np.bincount(codes, counts, minlength=len(self.classes_)).astype(np.float64)
         present = np.bincount(codes[trained], minlength=len(self.classes_)) > 0
         return factors_among(self.class_weight, self.classes_, total, present)
 

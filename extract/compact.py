@@ -28,7 +28,6 @@ from extract import shards
 from extract.cache import (
     N_LISTINGS,
     FeatureCache,
-    Served,
     as_names,
     mark_of_shard,
     merged_paths,
@@ -36,6 +35,8 @@ from extract.cache import (
     shard_of_mark,
 )
 from extract.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
+from extract.index import Served
+from extract.opening import damaged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,7 +201,7 @@ def _merge(cache: FeatureCache, group: Sequence[Served], *, after: str) -> Path:
         names += [own[row] for row in part.rows]
         at += len(places)
     if not np.isfinite(vectors).all():  # a seal would vouch for them
-        raise shards.damaged(parts[0].path, "it, or one that is merged with it, holds rows that are not numbers")
+        raise damaged(parts[0].path, "it, or one that is merged with it, holds rows that are not numbers")
     rows = shards.Rows(vectors, np.concatenate([part.digests for part in parts]), names)
     return shards.write_shard(parts[0].path.parent, rows, cache.spec, _record(parts), after=after)
 

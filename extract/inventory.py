@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER, SPEC_FILE, as_names, read_spec, shard_paths
+from extract.cache import SPEC_FILE, as_names, read_spec, shard_paths
 from extract.errors import CacheError
+from extract.index import SHARDS_FOLDER
 from extract.memo import Memo
 from extract.shards import read_digests, read_record
 from extract.spec import FeatureSpec

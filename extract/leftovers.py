@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from extract.cache import MERGED_SUFFIX, SHARDS_FOLDER, shard_of_mark
+from extract.cache import MERGED_SUFFIX, shard_of_mark
+from extract.index import SHARDS_FOLDER
 from extract.shards import TEMPORARY_PREFIX
 
 # Every file is built in memory and written in one go, which takes seconds.

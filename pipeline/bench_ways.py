@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER
 from extract.cores import count_cores
 from extract.fill import extract_features
+from extract.index import SHARDS_FOLDER
 from extract.manifest import Manifest
 from extract.request import FeatureRequest
 

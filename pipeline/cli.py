@@ -63,7 +63,7 @@ def guarded(act: Callable[[], int], argv: Sequence[str], options: argparse.Names
     try:
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is shown escaped
             with contextlib.suppress(AttributeError, ValueError):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         code = act()
         sys.stdout.flush()
     except SystemExit as end:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.manifest import printable
 from extract.plain_files import parse_json
-from extract.request import installed_version
+from extract.versions import installed_version
 from pipeline.attempts import Tried
 from pipeline.join import Features, Labelled
 from pipeline.placing import flush, flush_tree

@@ -185,7 +185,7 @@ def need_each(path: Path, values: Mapping[str, Any], listed: str, names: Iterabl
 def saved_folder(folder: Path, head: Mapping[str, Any]) -> Path:
     """The folder of a head of a run, which lies in the run's. Raises PipelineError where it does not."""
     need(folder / RESULTS_FILE, head, ["saved"], "heads[...]")
-    place = folder / head["saved"]
+    place: Path = folder / head["saved"]
     root = folder.resolve()
     try:
         is_inside = place.resolve().is_relative_to(root) and place.resolve() != root

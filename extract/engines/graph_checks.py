@@ -64,10 +64,9 @@ def graph_fault(
     if any(tensor.external_data or tensor.data_location != onnx.TensorProto.DEFAULT for tensor in _tensors(model)):
         return "its weights lie in another file"
     tensor = onnx.TensorProto
-    wanted = [(INPUT, tensor.UINT8, [batch_size, 3, side, side]), (OUTPUT, tensor.FLOAT, [batch_size, feature_dim])]
     found = [_described(value) for value in (*model.graph.input, *model.graph.output)]
-    if feature_dim is None and len(found) == 2:
-        wanted[1][2][1:] = found[1][2][1:2]
+    n_columns: Any = found[1][2][1:2] if feature_dim is None and len(found) == 2 else [feature_dim]
+    wanted = [(INPUT, tensor.UINT8, [batch_size, 3, side, side]), (OUTPUT, tensor.FLOAT, [batch_size, *n_columns])]
     return "" if found == wanted else "it takes or gives other arrays"
 
 

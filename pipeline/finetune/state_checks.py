@@ -54,8 +54,9 @@ def _checked_epochs(text: Any, n_epochs: int, damaged: Damaged) -> str:
         epochs = parse_json(text) if isinstance(text, str) else None
     except UnfitFile as error:
         raise damaged(str(error)) from error
-    is_list = isinstance(epochs, list) and all(isinstance(each, dict) for each in epochs)
-    if not is_list or len(epochs) != n_epochs or any(sorted(each) != sorted(EPOCH_FIELDS) for each in epochs):
+    if not isinstance(epochs, list) or not all(isinstance(each, dict) for each in epochs):
+        raise damaged("its epochs are not those before its step")
+    if len(epochs) != n_epochs or any(sorted(each) != sorted(EPOCH_FIELDS) for each in epochs):
         raise damaged("its epochs are not those before its step")
     for number, each in enumerate(epochs, start=1):
         if each["number"] != number or any(type(value) not in (int, float) for value in each.values()):

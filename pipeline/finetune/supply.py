@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.cache import SHARDS_FOLDER, SPEC_FILE, read_spec
+from extract.cache import SPEC_FILE, read_spec
 from extract.errors import CacheDamaged
+from extract.index import SHARDS_FOLDER
 from extract.inventory import remember_use
 from extract.manifest import Manifest, printable
 from extract.progress import readable_bytes

@@ -144,7 +144,7 @@ def test_our_own_descent_says_when_it_was_cut_short(monkeypatch):
     X, y = clouds(150)
     found = sweep("logistic", X, y, rounds=val_round(100, len(y)))
     assert found.grid[0]["converged"] is False
-    assert found.notes[0].startswith("C=1: stopped after 1 passes")
+    assert found.notes[0].startswith("C=1: not converged after 1 passes")
 
 
 def test_progress_counts_every_setting_and_the_refit_and_says_the_best_so_far():

@@ -116,7 +116,7 @@ def test_info_tells_of_every_cache_what_it_is(cache, digits_folder, capsys):
     }
     assert found["key"][:12] == folder.name[-12:]
     assert found["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert found["images"] == [str(digits_folder)]
+    assert str(digits_folder) in found["images"]
     assert found["written"] <= found["used"]
     _, out, _ = command(capsys, "cache", "info", "--cache", cache)
     for text in (

@@ -16,7 +16,7 @@ from pipeline.cli import run
 from pipeline.console import Console
 from pipeline.exits import DONE, USAGE
 from pipeline.join import extract_command
-from pipeline.predict import cache_of_run
+from pipeline.predict import recorded_cache
 from pipeline.report import reproduce
 from pipeline.report.page import write_report
 
@@ -101,10 +101,10 @@ def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypat
     assert f"'{tmp_path / 'alice' / 'cache'}', is not here: features are kept in 'data/cache' instead." in said
     assert not (tmp_path / "alice").exists()
     console = Console(quiet=True)
-    assert cache_of_run(home / "made", console) == Path("data/cache")
+    assert recorded_cache(home / "made", config, console) == Path("data/cache")
     config["cache"] = str(cache)
     (home / "made" / "config.json").write_text(json.dumps(config))
-    assert cache_of_run(home / "made", console) == cache
+    assert recorded_cache(home / "made", config, console) == cache
     assert len(console.lines) == 1
 
 
