@@ -8,7 +8,31 @@ There is one rule for the scale of a column with deviation s_j, of which m is th
 
 (m is the s_0 of Tibshirani et al. 2002). Divided by s_j alone a pooled feature that is 0 but for a few training rows
 stands at |z| of 1,000 and more in others. The unit u keeps what a strength C or alpha means: columns of one deviation
-are standardised as ever. Networks see all columns on one scale instead (`Scaling.common`).
+are standardised as ever. Networks see all columns on one scale instead (`Scaling.common`, `classify.mlp`).
+
+The rule was chosen by val accuracy in percent: with all rows of train, with 500 of them (both the mean of ridge's and
+lda's best setting, 500 of three draws), and ridge's with 1 to 16 rows a class (the mean of 1, 2, 4, 8 and 16, of five
+draws each, the setting chosen on these rows). Pixels are grey, and stages the ends of all stages side by side.
+
+                   s               s + m           max(s, m / 10)  max(s, .3 m)    max(s, m)       one for all
+    mnist5k
+      pixels       86.5 82.4 57.0  86.8 84.8 64.8  86.4 83.0 61.9  86.1 83.5 63.1  86.7 84.7 65.3  87.2 84.5 65.7
+      lite0        94.7 88.9 55.0  95.4 92.5 69.0  94.9 91.3 66.6  95.2 91.6 67.4  95.5 91.9 67.6  95.4 92.4 68.7
+      lite2        94.7 89.7 54.4  95.7 92.1 67.0  95.4 90.8 65.7  95.7 91.4 66.5  95.4 91.7 66.7  95.5 92.3 66.8
+      lite0 stages 97.0 93.1 61.1  97.4 95.8 74.1  97.1 95.2 72.3  97.3 95.3 73.3  97.5 95.7 73.7  97.7 96.1 74.1
+      lite2 stages 97.1 94.0 61.0  98.0 96.0 72.7  97.5 95.0 71.0  97.7 95.2 71.5  98.0 96.0 72.3  97.9 96.2 73.0
+    digits
+      pixels       95.1 94.1 74.0  95.6 94.7 80.8  95.4 94.3 76.8  95.4 94.4 77.9  95.6 94.7 79.6  95.6 94.8 80.5
+      lite0        93.1 91.0 54.9  96.0 94.6 67.9  94.2 93.4 64.6  94.7 93.5 65.9  95.8 94.0 67.8  96.0 94.2 68.6
+      lite2        95.6 93.8 61.6  97.7 96.5 72.6  97.4 95.3 71.0  97.5 95.7 71.8  97.5 96.2 72.1  97.7 96.5 71.2
+      lite0 stages 96.5 94.7 63.7  98.2 97.7 76.0  97.4 96.7 74.4  97.9 96.8 74.8  98.1 97.4 75.7  98.6 97.7 75.8
+      lite2 stages 97.4 96.2 69.3  99.3 98.5 76.7  99.3 98.1 76.4  99.1 98.2 77.3  99.3 98.4 77.1  99.3 98.7 76.2
+      mean         94.8 91.8 61.2  96.0 94.3 72.2  95.5 93.3 70.1  95.7 93.6 71.0  95.9 94.1 71.8  96.1 94.3 72.1
+
+s + m and one scale for all columns, the root of their mean variance, are equally good in this table. Logistic
+regression decided: with all rows of mnist5k lite0, digits lite0 and digits lite0 stages its val accuracy is 95.05,
+96.48 and 97.89 with s + m; 94.81, 94.72 and 97.89 with one scale for all; 94.57, 95.42 and 97.54 with s. A median of
+its own for every stage was nowhere better than the median of all columns, and up to 2.9 points worse.
 """
 
 from dataclasses import dataclass
