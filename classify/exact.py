@@ -34,9 +34,12 @@ SCORES_BYTES = 64 * 2**20
 INTERCEPT_STEPS = 50
 # No step of an intercept is longer: where every row is far on the wrong side there is next to no second derivative.
 LONGEST = 8.0
-# The intercepts are at their minimum where another step promises to lower the loss by this part, or less ...
-INTERCEPT_DIGITS = 1e-14
-# ... or where the loss is this small for a row of weight 1: where all rows have one label it has no minimum.
+# The intercepts are at their minimum where another step promises to lower the loss by this part, or less. What is left
+# of it is in the gradient by the weights, squared; ...
+INTERCEPT_DIGITS = 1e-20
+# ... where rounding ends the steps before, this part will do; ...
+ROUNDED = 1e-14
+# ... and where the loss is this small for a row of weight 1: where all rows have one label it has no minimum.
 NO_LOSS = 1e-20
 # A step is short enough where the slope along it has fallen to this part, or below zero: unlike the loss itself it has
 # digits left where the loss is nearly flat (Hager and Zhang 2005, section 1, the approximate Wolfe condition).
@@ -138,13 +141,14 @@ class ExactObjective:
         xp = self.xp
         total, slope, curvature = self._summed(scores, shift, parts)
         least = self.array(NO_LOSS * self.objective.total[parts // (self.objective.n_parts // self.objective.n_rounds)])
-        step, going = self.array(np.ones(len(parts))), self.array(np.ones(len(parts), bool), xp.bool)
+        step, last = self.array(np.ones(len(parts))), self.array(np.full(len(parts), np.inf))
         best = (total, shift, slope, curvature)
         for _ in range(INTERCEPT_STEPS):
             total, shift, slope, curvature = best
             direction = self._direction(curvature, slope)
             promised = -xp.sum(direction * slope, axis=1)
-            going = (promised > INTERCEPT_DIGITS * total) & (total > least)
+            ended = (promised <= ROUNDED * total) & (promised > last / 4.0)
+            going, last = (promised > INTERCEPT_DIGITS * total) & (total > least) & ~ended, promised
             if not bool(xp.any(going)):
                 break
             moved = shift + (xp.where(going, step, xp.zeros_like(step)))[:, None] * direction
@@ -157,7 +161,8 @@ class ExactObjective:
             )
             step = xp.where(good, xp.ones_like(step), 0.5 * step)
         total, shift, slope, _ = best
-        return total, shift, xp.where(going[:, None], slope, xp.zeros_like(slope))
+        settled = (last <= ROUNDED * total) | (total <= least)
+        return total, shift, xp.where(settled[:, None], xp.zeros_like(slope), slope)
 
     def _summed(self, scores: Any, shift: Any, parts: IntArray) -> tuple[Any, Any, Any]:
         """Return the loss (M,), its gradient (M, K) and second derivative (M, K, K) by the intercepts."""
