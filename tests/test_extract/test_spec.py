@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.spec import DECODES, DTYPES, PRECISIONS, FeatureSpec, image_digest
+from extract.spec import DECODES, DTYPES, NAME, PRECISIONS, FeatureSpec, image_digest
 from extract.transform import TransformSpec
 
 OTHER_VALUES = {
@@ -36,6 +36,7 @@ OTHER_TRANSFORM_VALUES = {
 }
 
 UNIT = st.floats(0, 1, allow_nan=False)
+SCALE = st.floats(0.01, 1, allow_nan=False)
 TRANSFORMS = st.builds(
     TransformSpec,
     resize=st.integers(1, 4096),
@@ -43,11 +44,11 @@ TRANSFORMS = st.builds(
     interpolation=st.sampled_from(["bilinear", "bicubic"]),
     antialias=st.booleans(),
     mean=st.tuples(UNIT, UNIT, UNIT),
-    std=st.tuples(UNIT, UNIT, UNIT),
+    std=st.tuples(SCALE, SCALE, SCALE),
 )
 SPECS = st.builds(
     FeatureSpec,
-    backbone=st.text(min_size=1, max_size=8),
+    backbone=st.from_regex(NAME, fullmatch=True),
     source=st.text(max_size=8),
     weights_digest=st.text("0123456789abcdef", min_size=64, max_size=64),
     layer=st.text(max_size=8),
