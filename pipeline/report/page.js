@@ -91,6 +91,9 @@ function showHead(number) {
   drawAll();
 }
 
+const headChoice = document.getElementById("head-choice");
+headChoice?.addEventListener("change", () => showHead(Number(headChoice.value)));
+
 function setTheme(theme) {
   root.dataset.theme = theme;
 }
