@@ -120,7 +120,7 @@ def test_kernel_columns_are_in_memory_only_where_the_features_are(tmp_path, n_cl
 
 # What a sweep holds beside the features: 300 rows by 2 x 200 neighbours and their numbers; three matrices of 201 x 201.
 LARGE = {
-    "knn": ([KNNHead(k=k) for k in (5, 200)], 300 * 2 * 200 * 8),
+    "knn": ([KNNHead(k=k) for k in (5, 200)], 300 * 200 * 8),  # four bytes for the row, four for its similarity
     "linear_svm": ([LinearSVMHead(C=C) for C in (1e-4, 1e-2)], 3 * 201**2 * 4),
 }
 
