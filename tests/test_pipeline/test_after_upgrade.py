@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,9 @@ def upgraded(monkeypatch):
         raise WeightsMissing("the weights are not here")
 
     monkeypatch.setattr(requests, "_code_digest", lambda: "another version")
-    for place in ("weights", "backbones", "source_classes"):
-        monkeypatch.setattr(f"extract.{place}.find_weights", missing)
+    # All are imported before the first is patched: one that came later would keep the patch.
+    for place in [import_module(f"extract.{name}") for name in ("weights", "backbones", "source_classes")]:
+        monkeypatch.setattr(place, "find_weights", missing)
 
 
 @pytest.fixture
