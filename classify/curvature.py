@@ -25,7 +25,8 @@ ROWS_PER_COLUMN = 8
 LEAST_ROWS = 2048
 # Rows with the least curvature are left out up to this part of the sum over all rows.
 NEGLIGIBLE = 1e-3
-# Curvature C h of the intercept's own, which is not penalised: where no row doubts a class it is not singular.
+# Curvature C h of the intercept's own, which is not penalised: where no row doubts a class it is not singular. It is
+# less where C h was before anything was learned.
 LEAST = 1e-2
 # Rows in a product: 2048 x 1280 float32 is 10 MB.
 TOGETHER = 2048
@@ -72,7 +73,8 @@ class SpectralCurvature:
         self.objective, rows = objective, objective.rows
         self.xp, self.array, self.joint = rows.xp, rows.array, objective.loss.joint
         first = np.repeat(objective.total, objective.n_parts // objective.n_rounds)[:, None] * objective.loss.curvature
-        self.measured: list[tuple[float, FloatArray]] = [(0.0, np.repeat(first, objective.width, axis=1))]
+        self.first = np.repeat(first, objective.width, axis=1)
+        self.measured: list[tuple[float, FloatArray]] = [(0.0, self.first)]
         self.eigenvalues, self.rest, self.basis = _spectrum(rows, room)
 
     def measure(self, theta: Any, strength: float) -> None:
@@ -99,7 +101,8 @@ class SpectralCurvature:
         if self.rest is not None:  # what the basis leaves out
             beyond = self.array(1.0 / (energy * self.rest + 1.0))
             solved = solved + (flat - turned @ self.basis.T) * xp.reshape(beyond, (-1, 1))
-        intercept = gradient[:, :, -1:] * self.array(1.0 / np.maximum(energy, LEAST))[:, :, None]
+        least = np.minimum(LEAST, strengths[:, None] * self.first[parts])
+        intercept = gradient[:, :, -1:] * self.array(1.0 / np.maximum(energy, least))[:, :, None]
         solved = xp.concat([xp.reshape(solved, (*gradient.shape[:2], -1)), intercept], axis=2)
         return solved - xp.mean(solved, axis=1, keepdims=True) if self.joint else solved
 

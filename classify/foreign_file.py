@@ -97,7 +97,10 @@ def build_estimator(read: ForeignFile, *, trust: bool) -> Any:
         warnings.simplefilter("ignore", InconsistentVersionWarning)  # LoadedHead says it
         estimator = loads(file.blob, trusted=sorted(file.types))
     if not (isinstance(estimator, BaseEstimator) and is_classifier(estimator)):
-        raise SavedHeadError(f"head.skops holds {type_name(estimator)}, which is no scikit-learn classifier.")
+        raise SavedHeadError(
+            f"head.skops holds {type_name(estimator)}, which is no scikit-learn classifier: train and save the head "
+            "again."
+        )
     if not trust:
         try:
             check_compiled(estimator)

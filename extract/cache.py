@@ -80,7 +80,9 @@ class FeatureCache:
         """
         absent = self.missing(digests)
         if absent.any():
-            raise CacheError(f"{int(absent.sum())} of {len(digests)} images have no features in '{self.folder}'.")
+            raise CacheError(
+                f"{int(absent.sum())} of {len(digests)} images have no features in '{self.folder}'. Extract them first."
+            )
         return self._steadily(lambda: self._read_rows(digests), self._list_again)
 
     def _read_rows(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -263,7 +265,9 @@ def _listed(folder: Path) -> tuple[list[Path], set[str]]:
     except FileNotFoundError:
         return [], set()
     except OSError as error:
-        raise CacheError(f"The cache '{folder}' cannot be read: {error.strerror}.") from error
+        raise CacheError(
+            f"The cache '{folder}' cannot be read: {error.strerror}. Correct its permissions, or name another."
+        ) from error
     merged = {shard_of_mark(path).name for path in paths if path.name.endswith(MERGED_SUFFIX)}
     return [path for path in paths if path.suffix == shards.SUFFIX and not path.name.startswith(".")], merged
 

@@ -245,9 +245,11 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnfitFile) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise PipelineError(f"'{printable(path)}' cannot be read: {printable(str(reason))}.") from error
+        raise PipelineError(
+            f"'{printable(path)}' cannot be read: {printable(str(reason))}. Correct its permissions, or classify again."
+        ) from error
     if not isinstance(values, dict):
-        raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes.")
+        raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes: classify again.")
     return values
 
 

@@ -6,11 +6,13 @@ once. How often each is called is counted in a run that nobody disturbs, and one
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -74,16 +76,23 @@ class KillPoints:
         self.calls: dict[str, int] = {}
 
     def counting(self, work: Callable[[], None], counted: Path) -> None:
-        """In this process: do the work and write down how often it calls each point."""
+        """In this process: do the work and write down how often it calls each point, and what it has imported."""
         calls: Counter[str] = Counter()
         for name, point in self.points.items():
             point.replace(lambda _, name=name: calls.update([name]), lambda _: None)
         work()
-        counted.write_text(json.dumps(calls))
+        counted.write_text(json.dumps({"calls": calls, "modules": [*sys.modules]}))
 
     def read_calls(self, counted: Path) -> None:
-        """Take in what `counting` wrote. Raises AssertionError for a point that was never reached."""
-        self.calls = json.loads(counted.read_text())
+        """Take in what `counting` wrote, and import the same, so that no forked process has to.
+
+        Raises AssertionError for a point that was never reached.
+        """
+        found = json.loads(counted.read_text())
+        for name in found["modules"]:
+            with contextlib.suppress(ImportError):  # some modules only ever come with another
+                import_module(name)
+        self.calls = found["calls"]
         missed = [name for name in self.points if not self.calls.get(name)]
         assert not missed, f"never reached: {', '.join(missed)}"
 

@@ -20,14 +20,13 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
 from killing import ANY_TIME, Kill, KillPoints, check_swept, killed, wait_for
-from PIL import Image
+
+from pipeline.datasets import write_dataset
 
 HEADS = "ridge,naive_bayes,knn"
 FEATURES = ["--backbone", "pixels", "--size", "8", "--cache", "cache"]
-PER_CLASS, SIDE = 30, 8
 OLDER, NEWER = "1", "0"
 OWN_REPORT = "report.html"
 POINTS = KillPoints(
@@ -62,14 +61,8 @@ def classify(out: str | None, seed: str = NEWER) -> None:
 
 
 def prepare() -> None:
-    """Write images of three classes that differ in brightness, their features, and files of the user's."""
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        folder = Path("images") / f"class-{number}"
-        folder.mkdir(parents=True)
-        for i in range(PER_CLASS):
-            pixels = rng.integers(0, 120, (SIDE, SIDE, 3)) + 50 * number
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+    """Write scikit-learn's digits and keep their features."""
+    write_dataset("digits", Path("images"))
     assert featurecache("extract", "images", *FEATURES, "--engine", "torch", "--quiet") == 0
 
 
@@ -124,7 +117,7 @@ def check_whole(run: Path, *, allowed: dict[str, dict[str, str]], mode: str) -> 
 def next_command(rng: random.Random, run: Path) -> None:
     """Give some command that touches the run. Raises AssertionError where a run that is there is refused."""
     others = {
-        "predict": ["predict", str(run), "images/class-0/00.png", "--cache", "cache", "--quiet"],
+        "predict": ["predict", str(run), "images/0/00000.png", "--cache", "cache", "--quiet"],
         "compare": ["compare", str(run)],
         "report": ["report", str(run), "--cache", "cache"],
     }

@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 
 import classify.exact
 from classify.exact import ExactObjective
+from classify.lbfgs import descend
 from classify.losses import SoftmaxLoss, SquaredHingeLoss
 from classify.objective import Objective, gap_by_gradient
 from classify.rows import Rows
@@ -129,3 +130,30 @@ def test_rows_of_one_label_have_intercepts_without_a_minimum_and_a_gap_all_the_s
     value, gradient = exact(np.zeros_like(theta), strengths, parts)
     assert (value < 1e-15 * strengths).all()
     assert (exact.gap(value, gradient) < 1e-9).all()
+
+
+class Wild:
+    """A preconditioner far too bold: the descent it gives overshoots, and its gradients grow at times."""
+
+    def solve(self, gradient, strengths, parts):
+        return 100.0 * gradient
+
+
+@LOSSES
+def test_what_a_point_has_proven_holds_for_those_after_it(loss):
+    """What is proven never falls behind: the gap shrinks with every pass, though gradients grow, and stays true."""
+    objective, X, codes, weights, theta, strengths, parts = problem(loss)
+    exact, worse = ExactObjective(objective), 0
+    truths = [
+        least(by_hand(objective, X, codes, weights, strengths[i], part), theta[i, :, :-1].shape)
+        for i, part in enumerate(parts)
+    ]
+    before = np.full(len(parts), np.inf)
+    for n_passes in range(1, 31, 2):
+        found = descend(exact, theta, strengths, parts, Wild(), tol=np.inf, gap=0.0, max_passes=n_passes)
+        assert (found.gap <= before).all()
+        assert (found.objective / truths - 1.0 <= found.gap + 1e-11).all()
+        value, gradient = exact(found.theta.copy(), strengths, parts)
+        worse += (exact.gap(value, gradient) > 1.01 * found.gap).sum()
+        before = found.gap
+    assert worse > 0
