@@ -63,8 +63,8 @@ report: $(STAMP)  ## write report.html of RUN and name it (ARGS=--open shows it)
 picture: report  ## the picture of the report in the README, from RUN; needs chromium and chromium-driver
 	@$(BIN)/python tests/picture.py "$(RUN)/report.html" data/report.png
 
-test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, in two processes of one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)  ## style, types and the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo

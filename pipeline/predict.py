@@ -169,10 +169,16 @@ def recorded_cache(run: Path, config: Mapping[str, Any], console: Console) -> Pa
 
 
 def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
-    """The request with the weights that a fine-tuned run carries, wherever its folder is now."""
+    """The request with the weights that a fine-tuned run carries, wherever its folder is now.
+
+    A weights file of the user's that is no longer where it was is looked for by its name in the working folder; that it
+    is the same one is for `check_spec` to say.
+    """
     own = run / WEIGHTS_FILE
     if not os.path.lexists(own):
-        return request
+        was = Path(request.weights or "")
+        moved = was.is_absolute() and not was.exists() and Path(was.name).is_file()
+        return replace(request, weights=was.name) if moved else request
     try:
         check_plain_file(own, run)
     except (OSError, UnfitFile) as error:

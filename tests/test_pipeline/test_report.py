@@ -318,7 +318,7 @@ def test_chromium_reports_no_error_and_no_request(opened, page):
     messages = [json.loads(entry["message"])["message"] for entry in performance]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     # The empty tab of a new window loads its own parts from inside the browser.
-    assert {url for url in asked if not url.startswith(("data:", "chrome:"))} == {page.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))} == {page.as_uri()}
 
 
 @pytest.mark.needs_package
