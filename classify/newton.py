@@ -29,7 +29,7 @@ from classify.line_search import line_minimum
 from classify.losses import SquaredHingeLoss
 from classify.member_rows import MemberRows
 from classify.objective import NOTHING, Objective
-from classify.paths import PASSING, Optimum, joint_gap, not_converged, proven_by, rungs_above
+from classify.paths import PASSING, Optimum, joint_gap, not_converged, passes_of_proof, proven_by, rungs_above
 from classify.rows import Rows, to_numpy
 
 # The first rung has this C h n, or less where less was asked for: the penalty is in charge there.
@@ -149,7 +149,8 @@ class _Batch:
     def prove(self, exact: ExactObjective, strength: float, *, tol: float, max_passes: int) -> Found:
         """Say how far the members are above their minimum, and descend in float64 those that are not near enough."""
         strengths, theta = np.full(len(self.members), strength), exact.array(self.theta)[:, None, :]
-        ends = partial(descend, tol=np.inf, gap=proven_by(tol), max_passes=max_passes)
+        limit = min(max_passes, passes_of_proof(int(self.n_steps.max())))
+        ends = partial(descend, tol=np.inf, gap=proven_by(tol), max_passes=limit)
         found = ends(exact, theta, strengths, self.members, self)
         found.slope = np.where(found.n_passes > 1, found.slope, self.slope)
         found.n_passes += self.n_steps - 1

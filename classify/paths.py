@@ -49,6 +49,8 @@ RUNG = 10.0
 PASSING = 0.03
 # Gap that is to be proven, as a part of tol^2: 1e-4 for a slope of 4e-3.
 PROVEN = 6.25
+# A pass in float64 takes as long as two or three in float32; a proof has at least so many passes.
+EXACT_COST, LEAST_PROOF = 2, 10
 # No gap smaller than this is asked for: float64 has no more digits.
 DIGITS = 1e-14
 # A descent in float32 ends at this part of it, as its own gradient, with intercepts on their way, has it.
@@ -122,6 +124,14 @@ def _optimum(setting: int, number: int, strength: float, found: Found, enough: f
 def proven_by(tol: float) -> float:
     """Return the gap to the minimum that is to be proven where the slope is to be `tol`."""
     return max(PROVEN * tol**2, DIGITS)
+
+
+def passes_of_proof(spent: int) -> int:
+    """Return how many passes in float64 may follow so many in float32: as long as those took, or ten.
+
+    48,000 x 1280 at C = 56 took 33 of them, three times as long as what came before, and was not near enough then.
+    """
+    return max(spent // EXACT_COST, LEAST_PROOF)
 
 
 def joint_gap(objective: FloatArray, gap: FloatArray) -> float:
@@ -240,7 +250,8 @@ class _Climb:
         enough = proven_by(self.tol)
         found = self._approach(own, parts, start, self.tol, AHEAD * enough)
         exact = ExactObjective(self.objective)
-        limit = max(self.max_passes - int(found.n_passes.max()), 1)
+        spent = int(found.n_passes.max())
+        limit = min(max(self.max_passes - spent, 1), passes_of_proof(spent))
         theta, curvature = exact.array(found.theta), RoundedCurvature(self.curvature, exact)
         proven = descend(exact, theta, own, parts, curvature, tol=np.inf, gap=enough, max_passes=limit)
         proven.n_passes += found.n_passes - 1

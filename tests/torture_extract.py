@@ -66,7 +66,8 @@ def extract(
     """Fill `cache` with small shards; in whatever process this is."""
     fill.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
     torch.set_num_threads(1)
-    settings = fill.Settings(batch_size=BATCH, device="cpu")
+    # Named, for the quicker engine is another one on a busy machine, and vectors differ in their last bits.
+    settings = fill.Settings(batch_size=BATCH, device="cpu", engine="torch")
     return fill.extract_features(read_images(folder / "images"), [request], cache, settings=settings, progress=progress)
 
 
