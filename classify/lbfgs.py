@@ -34,7 +34,7 @@ PATIENCE = 40
 # Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
 SLACK = 3.0
 # One that is flat enough, but not by this part nearer to proving it after so many passes, is at the end of its digits.
-# In float64 it takes a detour at times: with 12 one of 40 classes at C = 100 ended at a gap of 1.2e-4. In float32 there
+# In float64 it takes a detour at times: with 8 one of 40 classes at C = 100 ended at a gap of 1.2e-4. In float32 there
 # are as many passes for it as it took to become flat, or PROVING.
 NEARER, PROVING, PROVING_EXACTLY = 0.1, 8, 20
 

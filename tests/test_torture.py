@@ -12,6 +12,6 @@ import pytest
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs fork and /proc")
 def test_kills_and_crowds_lose_nothing():
     program = Path(__file__).with_name("torture.py")
-    ended = subprocess.run([sys.executable, program, "4", "2", "1", "32"], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, program, "8", "3", "1", "64"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert ended.stdout.splitlines()[-1] == "8 passed, 0 failed"
+    assert ended.stdout.splitlines()[-1] == "13 passed, 0 failed"
