@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.cli import DONE, run
+from pipeline.exits import FAILED
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "commit-4e6fd91.tar.xz"
 OWN = ("logistic", "ridge", "linear_svm", "rbf_svm", "lda", "centroid", "naive_bayes", "knn", "mlp")
@@ -95,3 +97,12 @@ def test_a_fine_tune_goes_on_from_its_run(earlier):
     settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--augment", "none"]
     assert run([*command, *settings]) == DONE
     assert json.loads(Path("runs/more/results.json").read_text())["finetune"]["unfreeze"] == "features.12"
+
+
+def test_another_file_by_the_name_of_its_weights_is_not_taken_for_them(earlier, capsys):
+    weights = load_file("squeezenet1_1.safetensors")
+    save_file({name: 0.5 * tensor for name, tensor in weights.items()}, "squeezenet1_1.safetensors")
+    command = ["finetune", "images", "--from", "runs/network", "--cache", "cache", "--out", "runs/more", "--quiet"]
+    assert run([*command, "--epochs", "1", "--unfreeze", "features.12", "--size", "64"]) == FAILED
+    assert "with another weights_digest than this machine's squeezenet1_1 gives" in capsys.readouterr().err
+    assert not Path("runs/more").exists()
