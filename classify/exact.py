@@ -88,10 +88,9 @@ class ExactObjective:
         theta[:, :, -1] = shift
         raw = xp.zeros_like(coef)
         for places, block, here in self._blocks(number, theta.shape[1]):
-            _, by_score = self._evaluate(scores[places], shift, places, parts)
-            by_score = by_score[:, here]
-            flat = xp.reshape(by_score, (by_score.shape[0], -1))
-            raw[here] += xp.reshape(flat.T @ block, (-1, *raw.shape[1:]))
+            _, by_score, weights = self._evaluate(scores, shift, places, parts)
+            flat = xp.reshape((by_score * weights[:, None, :])[here], (-1, block.shape[0]))
+            raw[here] += xp.reshape(flat @ block, (-1, *raw.shape[1:]))
         own = (raw - by_intercept[:, :, None] * mean[:, None, :]) / scale[:, None, :]
         gradient = xp.concat([own, by_intercept[:, :, None]], axis=2) * self.array(strengths)[:, None, None]
         gradient[:, :, :-1] += theta[:, :, :-1]
@@ -120,25 +119,25 @@ class ExactObjective:
                     yield places, block, here
 
     def _scores(self, coef: Any, offset: Any, number: IntArray) -> Any:
-        """Return X coef^T + offset (N, M, K), in a file where the rows are in one; 0 where a member does not train."""
-        shape = (self.rows.shape[0], *offset.shape)
+        """Return coef X^T + offset (M, K, N), in a file where the rows are in one; 0 where a member does not train."""
+        shape = (*offset.shape, self.rows.shape[0])
         if is_numpy_array(self.rows.X):
             scores = empty_beside(self.rows.X, shape, np.float64)
             scores[...] = 0.0
         else:
             scores = self.xp.zeros(shape, dtype=self.dtype, device=self.rows.device)
-        for places, block, here in self._blocks(number, shape[2]):
+        for places, block, here in self._blocks(number, shape[1]):
             flat = self.xp.reshape(coef[here], (-1, coef.shape[2]))
-            scores[places, here] = self.xp.reshape(block @ flat.T, (block.shape[0], -1, shape[2])) + offset[here]
+            own = self.xp.reshape((block @ flat.T).T, (-1, shape[1], block.shape[0]))
+            scores[here, :, places] = own + offset[here][:, :, None]
         return scores
 
-    def _evaluate(self, scores: Any, shift: Any, places: slice, parts: IntArray) -> tuple[Any, Any]:
-        """Return the weighted loss (B, M) of some rows and its gradient (B, M, K) at scores + shift."""
-        objective = self.objective
-        number, classes = objective.round_and_class(parts)
-        loss, by_score = objective.loss.evaluate(scores + shift, objective.codes[places], classes)
-        weights = self.xp.astype(objective.weights[places][:, number], self.dtype)
-        return loss * weights, by_score * weights[:, :, None]
+    def _evaluate(self, scores: Any, shift: Any, places: slice, parts: IntArray) -> tuple[Any, Any, Any]:
+        """Return the loss (M, B) of some rows, its gradient (M, K, B) at scores + shift, and their weights (M, B)."""
+        number, classes = self.objective.round_and_class(parts)
+        moved = scores[:, :, places] + shift[:, :, None]
+        loss, by_score = self.objective.loss.evaluate(moved, self.objective.codes[places], classes)
+        return loss, by_score, self.xp.astype(self.objective.weights[:, places][number], self.dtype)
 
     def _settle(self, scores: Any, shift: Any, parts: IntArray) -> tuple[Any, Any, Any]:
         """Return the loss (M,) at its minimum over the intercepts, these (M, K), and its gradient by them.
@@ -174,19 +173,16 @@ class ExactObjective:
 
     def _summed(self, scores: Any, shift: Any, parts: IntArray) -> tuple[Any, Any, Any]:
         """Return the loss (M,), its gradient (M, K) and second derivative (M, K, K) by the intercepts."""
-        xp, (n, n_members, width) = self.xp, scores.shape
+        xp, (n_members, width, n) = self.xp, scores.shape
         zeros = [self.array(np.zeros(shape)) for shape in ((n_members,), (n_members, width), (n_members, width, width))]
         total, slope, curvature = zeros
         n_rows = rows_within(BLOCK_BYTES, TEMPORARIES * width * n_members, 8)
-        number, classes = self.objective.round_and_class(parts)
         for start in range(0, n, n_rows):
             places = slice(start, min(start + n_rows, n))
-            codes = self.objective.codes[places]
-            loss, by_score = self.objective.loss.evaluate(scores[places] + shift, codes, classes)
-            weights = xp.astype(self.objective.weights[places][:, number], self.dtype)
-            total += xp.sum(loss * weights, axis=0)
-            slope += xp.sum(by_score * weights[:, :, None], axis=0)
-            curvature += self.objective.loss.by_intercepts(by_score, codes, weights)
+            loss, by_score, weights = self._evaluate(scores, shift, places, parts)
+            total += xp.sum(loss * weights, axis=1)
+            slope += xp.sum(by_score * weights[:, None, :], axis=2)
+            curvature += self.objective.loss.by_intercepts(by_score, self.objective.codes[places], weights)
         return total, slope, curvature
 
     def _direction(self, curvature: Any, slope: Any) -> Any:

@@ -3,8 +3,8 @@
     F(W, b) = C sum_i w_i loss(W z_i + b, y_i) + |W|^2 / 2
 
 for each member: a strength C in a round, with that round's weights w and standardised rows z; for a loss that does not
-tie the classes together, one class of it. Members stand side by side in one matrix product: S = Z_b W^T, then
-G += dS^T Z_b, for one block of rows after the other. `parts` (M,) says which round, or class of a round, each member
+tie the classes together, one class of it. Members stand side by side in one matrix product: S = W Z_b^T, then
+G += dS Z_b, for one block of rows after the other. `parts` (M,) says which round, or class of a round, each member
 is: round, or round C + class.
 """
 
@@ -34,7 +34,7 @@ class Objective:
         self.n_rounds = len(weights)
         self.n_parts, self.width = (self.n_rounds, n_classes) if loss.joint else (self.n_rounds * n_classes, 1)
         self.codes = rows.array(codes, rows.xp.int64)
-        self.weights = rows.array(weights.T)
+        self.weights = rows.array(weights)
         self.total = weights.sum(axis=1)
         # Where rows weigh 1 for all rounds that train on them there is nothing to multiply with.
         self.plain = all(bool((weights[:, span] == trained[:, None]).all()) for span, trained in rows.spans)
@@ -81,35 +81,35 @@ class Objective:
         for places, block, scores in self._scores(weights, intercept, span):
             loss, by_score = self.loss.evaluate(scores, self.codes[places], classes)
             if not self.plain:
-                here = self.weights[places][:, number]
-                loss, by_score = loss * here, by_score * here[:, :, None]
-            by_score = xp.reshape(by_score, (scores.shape[0], -1))
-            total += xp.sum(loss, axis=0, dtype=xp.float64)
-            gradient += by_score.T @ block
-            by_intercept += xp.sum(by_score, axis=0)
+                here = self.weights[:, places][number]
+                loss, by_score = loss * here, by_score * here[:, None, :]
+            by_score = xp.reshape(by_score, (-1, scores.shape[2]))
+            total += xp.sum(loss, axis=1, dtype=xp.float64)
+            gradient += by_score @ block
+            by_intercept += xp.sum(by_score, axis=1)
         return total, xp.reshape(gradient, weights.shape), xp.reshape(by_intercept, shape)
 
     def seconds(self, theta: Any, strengths: FloatArray, parts: IntArray) -> FloatArray:
         """Return the curvature C w loss'' (N, M K), float32, of every row by every score of members (M,)."""
         found = np.zeros((self.rows.shape[0], theta.shape[0] * theta.shape[1]), dtype=np.float32)
-        factor = self.rows.array(strengths)[:, None]
+        factor = self.rows.array(strengths)[:, None, None]
         for places, second in self._seconds(theta, parts):
-            found[places] = to_numpy(self.xp.reshape(second * factor, (-1, found.shape[1])))
+            found[places] = to_numpy(self.xp.reshape(second * factor, (found.shape[1], -1))).T
         return found
 
     def seconds_summed(self, theta: Any, parts: IntArray) -> FloatArray:
         """Return the curvature w loss'' by every score (M, K) of members (M,), summed over the rows."""
         found = np.zeros(theta.shape[:2])
         for _, second in self._seconds(theta, parts):
-            found += to_numpy(self.xp.sum(second, axis=0, dtype=self.xp.float64))
+            found += to_numpy(self.xp.sum(second, axis=2, dtype=self.xp.float64))
         return found
 
     def _seconds(self, theta: Any, parts: IntArray) -> Iterator[tuple[slice, Any]]:
-        """Yield places and w loss'' (B, M, K), block by block."""
+        """Yield places and w loss'' (M, K, B), block by block."""
         number, classes = self.round_and_class(parts)
         for places, _, scores in self._scores(*self._to_common(theta, number), None):
             second = self.loss.second(scores, self.codes[places], classes)
-            yield places, second * self.weights[places][:, number][:, :, None]
+            yield places, second * self.weights[:, places][number][:, None, :]
 
     def round_and_class(self, parts: IntArray) -> tuple[Any, Any]:
         """Return the round (M,) and, for a loss that is not joint, the class (M,) of every member."""
@@ -117,15 +117,16 @@ class Objective:
         return array(parts // per_round, self.rows.xp.int64), array(parts % per_round, self.rows.xp.int64)
 
     def _scores(self, weights: Any, intercept: Any, span: slice | None) -> Iterator[tuple[slice, Any, Any]]:
-        """Yield places, rows (B, D) and the scores (B, M, K) of members, block by block, in a span or everywhere."""
+        """Yield places, rows (B, D) and the scores (M, K, B) of members, block by block, in a span or everywhere."""
         xp, shape = self.rows.xp, intercept.shape
-        flat, offset = xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1,))
+        flat, offset = xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1, 1))
         itemsize = 8 if self.rows.dtype == xp.float64 else 4
         n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + TEMPORARIES * flat.shape[0], itemsize)
         for places, block in self.rows.blocks(n_rows, span):
-            scores = block @ flat.T
+            scores = xp.empty((flat.shape[0], block.shape[0]), dtype=flat.dtype, device=self.rows.device)
+            scores[...] = (block @ flat.T).T  # is quicker than flat @ block.T
             scores += offset
-            yield places, block, xp.reshape(scores, (-1, *shape))
+            yield places, block, xp.reshape(scores, (*shape, -1))
 
     def _to_common(self, theta: Any, number: Any) -> tuple[Any, Any]:
         """Fold the rounds' own shift and stretch into weights (M, K, D) and intercepts (M, K) for the common rows."""
