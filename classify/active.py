@@ -3,14 +3,12 @@
 H = 2 C sum_{i active} w_i [z_i 1][z_i 1]^T + I
 """
 
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import is_numpy_array
-from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
+from scipy.linalg import cho_factor, cho_solve, get_blas_funcs, get_lapack_funcs
 
 from classify.arrays import BoolArray, FloatArray, IntArray
 from classify.curvature import JITTER, TOGETHER, add_scatter, factorise
@@ -18,11 +16,56 @@ from classify.files import empty_beside
 from classify.member_rows import MemberRows
 from classify.rows import to_numpy
 
-Solve = Callable[[Any], Any]
 # Where more rows than this part of the columns have gone, a new H costs no more than the old one without them.
 GONE = 1 / 8
 # Stands for the penalty that the intercept does not have, so that H is never singular.
 LEAST = 1e-6
+
+
+class _Inverse(Protocol):
+    """What is known of H^-1."""
+
+    def solve(self, right: Any) -> Any:
+        """Return H^-1 b for b (D + 1,), or for the columns of b (D + 1, B)."""
+        ...
+
+    def squared(self, right: Any) -> float:
+        """Return b^T H^-1 b for b (D + 1,)."""
+        ...
+
+
+class _Factor:
+    """H = U^T U, by LAPACK's factor; H^-1 b by BLAS, which takes 1 ms for 1281 columns where LAPACK's own takes 2."""
+
+    def __init__(self, factor: FloatArray) -> None:
+        self.factor = factor
+        (self.half,), (self.whole,) = get_blas_funcs(("trsv",), (factor,)), get_lapack_funcs(("potrs",), (factor,))
+
+    def solve(self, right: Any) -> Any:
+        """Return H^-1 b for b (D + 1,), or for the columns of b (D + 1, B)."""
+        if right.ndim > 1:
+            return np.asarray(self.whole(self.factor, right, lower=0)[0])
+        return self.half(self.factor, self.half(self.factor, right, lower=0, trans=1), lower=0)
+
+    def squared(self, right: Any) -> float:
+        """Return b^T H^-1 b = |U^-T b|^2 for b (D + 1,)."""
+        half = self.half(self.factor, right, lower=0, trans=1)
+        return float(half @ half)
+
+
+class _Product:
+    """H^-1 itself, (D + 1, D + 1)."""
+
+    def __init__(self, inverse: Any) -> None:
+        self.inverse = inverse
+
+    def solve(self, right: Any) -> Any:
+        """Return H^-1 b for b (D + 1,), or for the columns of b (D + 1, B)."""
+        return self.inverse @ right
+
+    def squared(self, right: Any) -> float:
+        """Return b^T H^-1 b for b (D + 1,)."""
+        return float(right @ (self.inverse @ right))
 
 
 class ActiveMatrices:
@@ -32,7 +75,7 @@ class ActiveMatrices:
         self.rows, self.xp, self.weights, self.number = each.rows, each.xp, weights, each.number
         self.active = np.zeros(weights.shape, dtype=bool)
         self.sums = self._zeros(len(members), self.rows.shape[1] + 1)
-        self.inverse: list[Solve | None] = [None for _ in members]
+        self.inverse: list[_Inverse | None] = [None for _ in members]
         self.strength = np.zeros(len(members))
 
     def _zeros(self, n_members: int, width: int) -> list[Any]:
@@ -61,14 +104,14 @@ class ActiveMatrices:
         steps = []
         for right, member in zip(gradient, going.tolist(), strict=True):
             self.inverse[member] = None  # makes room for the next
-            solve = self.inverse[member] = self._factorise(strength, member)
+            inverse = self.inverse[member] = self._invert(strength, member)
             self.strength[member] = strength
-            steps.append(self.xp.full_like(right, self.xp.nan) if solve is None else -solve(right))
+            steps.append(self.xp.full_like(right, self.xp.nan) if inverse is None else -inverse.solve(right))
         step = self.xp.stack(steps)
         return step, -np.einsum("md,md->m", to_numpy(gradient).astype(np.float64), to_numpy(step))
 
-    def _factorise(self, strength: float, member: int) -> Solve | None:
-        """Return what takes b to H^-1 b (D + 1,) of a member; None where rounding has left H indefinite."""
+    def _invert(self, strength: float, member: int) -> _Inverse | None:
+        """Return H^-1 of a member; None where rounding has left H indefinite."""
         xp, width = self.xp, self.rows.shape[1] + 1
         places = xp.arange(width, device=self.rows.device)
         for jitter in (JITTER, 100.0 * JITTER):
@@ -77,10 +120,9 @@ class ActiveMatrices:
             diagonal[-1] += LEAST - 1.0  # the intercept is not penalised
             matrix[places, places] += self.rows.array(diagonal)
             if not is_numpy_array(matrix):
-                inverse = xp.linalg.inv(matrix)
-                return lambda right: inverse @ right
+                return _Product(xp.linalg.inv(matrix))
             with suppress(np.linalg.LinAlgError):
-                return partial(_solve_by, get_lapack_funcs(("potrs",), (matrix,))[0], factorise(matrix, clean=False))
+                return _Factor(factorise(matrix, clean=False))
         return None
 
     def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
@@ -91,29 +133,31 @@ class ActiveMatrices:
         """
         found = np.full(len(going), np.inf)
         for place, (member, right) in enumerate(zip(going.tolist(), gradient, strict=True)):
-            solve = self.inverse[member]
-            if solve is not None:
-                solved = solve(right)
-                found[place] = float(right @ solved)
+            inverse = self.inverse[member]
+            if inverse is not None:
+                found[place] = inverse.squared(right)
                 if found[place] <= enough[place]:
-                    found[place] += self._by_gone(slack, solve, solved, member)
+                    found[place] += self._by_gone(slack, inverse, right, member)
         return found
 
-    def _by_gone(self, slack: FloatArray, solve: Solve, solved: Any, member: int) -> float:
-        """Return what g^T H^-1 g gains, x = H^-1 g being solved, when a member's H loses the rows no longer active.
+    def _by_gone(self, slack: FloatArray, inverse: _Inverse, right: Any, member: int) -> float:
+        """Return what g^T H^-1 g gains, with x = H^-1 g, when a member's H loses the rows no longer active.
 
             g^T (H - U U^T)^-1 g - g^T H^-1 g = b^T (1 - U^T H^-1 U)^-1 b,     b = U^T x     (Woodbury)
 
         with a column sqrt(2 C w) [z 1] of U for each. Infinite where they are many, or H would be singular without.
         """
         gone = np.flatnonzero(self.active[:, member] & ~(slack[:, member] > 0))
-        if len(gone) > GONE * len(solved):
+        if len(gone) > GONE * len(right):
             return float("inf")
         if not len(gone):
             return 0.0
         roots = np.sqrt(2.0 * self.strength[member] * self.weights[gone, member])
         rows = self.rows.edged(gone, int(self.number[member]), roots)
-        lost, without = to_numpy(rows @ solved), np.eye(len(gone)) - to_numpy(rows @ solve(rows.T))
+        lost, without = (
+            to_numpy(rows @ inverse.solve(right)),
+            np.eye(len(gone)) - to_numpy(rows @ inverse.solve(rows.T)),
+        )
         try:
             return float(lost @ cho_solve(cho_factor(without), lost))
         except np.linalg.LinAlgError:
@@ -123,8 +167,8 @@ class ActiveMatrices:
         """Return about H^-1 g (M, D + 1) by the last H of some members."""
         solved = self.xp.zeros_like(gradient)
         for out, right, member in zip(solved, gradient, members.tolist(), strict=True):
-            solve = self.inverse[member]
-            out[...] = right if solve is None else solve(right)
+            inverse = self.inverse[member]
+            out[...] = right if inverse is None else inverse.solve(right)
         return solved
 
     def _update(self, slack: FloatArray, going: IntArray) -> None:
@@ -156,11 +200,6 @@ class ActiveMatrices:
             part = places[start : start + TOGETHER]
             edged = self.rows.edged(part, int(self.number[member]), np.sqrt(self.weights[part, member]))
             add_scatter(self.sums[member], edged, sign)
-
-
-def _solve_by(solve: Any, factor: FloatArray, right: FloatArray) -> FloatArray:
-    """Return H^-1 b (D,) from LAPACK's factor of H."""
-    return np.asarray(solve(factor, right, lower=0)[0])
 
 
 def _alike(active: BoolArray, weights: FloatArray) -> bool:
