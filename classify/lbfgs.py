@@ -33,10 +33,9 @@ NOISE = 8.0
 PATIENCE = 40
 # Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
 SLACK = 3.0
-# One that is flat enough, but not by this part nearer to proving it after so many passes, is at the end of its digits.
-# In float64 it takes a detour at times: with 8 one of 40 classes at C = 100 ended at a gap of 1.2e-4. In float32 there
-# are as many passes for it as it took to become flat, or PROVING.
-NEARER, PROVING, PROVING_EXACTLY = 0.1, 8, 20
+# One that is flat enough has so many passes to prove its gap, or as many as the caller says, or half as many as it took
+# to become flat. In float64 it ends where, at the speed of so many steps and later, it would take too many.
+PROVING, LOOKED = 10, 6
 
 
 @dataclass
@@ -72,8 +71,8 @@ class Found:
 class _Batch:
     """The members still under way: `index` in the result, point, objective, gradient, direction, step, memory.
 
-    best, waited: the smallest slope so far, and passes since; nearest, unproven: the same of the gap once it is flat.
-    least: what no value of the objective is below, as far as proven.
+    best, waited: the smallest slope so far, and passes since. proving: passes since it was flat first;
+    first: its gap there. least: what no value of the objective is below, as far as proven.
     """
 
     index: IntArray
@@ -84,8 +83,8 @@ class _Batch:
     step: FloatArray
     best: FloatArray
     waited: IntArray
-    nearest: FloatArray
-    unproven: IntArray
+    proving: IntArray
+    first: FloatArray
     least: FloatArray
     pairs: list[tuple[Any, Any, FloatArray]]
 
@@ -94,7 +93,7 @@ class _Batch:
         chosen = array(np.flatnonzero(going), xp.int64)
         self.index, self.value, self.step = self.index[going], self.value[going], self.step[going]
         self.best, self.waited = self.best[going], self.waited[going]
-        self.nearest, self.unproven, self.least = self.nearest[going], self.unproven[going], self.least[going]
+        self.proving, self.first, self.least = self.proving[going], self.first[going], self.least[going]
         self.theta, self.gradient, self.direction = (a[chosen] for a in (self.theta, self.gradient, self.direction))
         self.pairs = [(s[chosen], y[chosen], rho[going]) for s, y, rho in self.pairs]
 
@@ -106,18 +105,22 @@ class _Batch:
             np.divide(self.value - self.least, self.least, out=above, where=self.least > 0)
         return np.minimum(gap, np.maximum(above, 0.0))
 
-    def judge(
-        self, slope: FloatArray, gap: FloatArray, *, tol: float, enough: float, patience: int
-    ) -> tuple[BoolArray, BoolArray]:
+    def judge(self, slope: FloatArray, gap: FloatArray, *, tol: float, enough: float) -> tuple[BoolArray, BoolArray]:
         """Say which members (M,) have arrived, and which end here, arrived or at the end of their arithmetic."""
         self.waited = np.where(slope < self.best, 0, self.waited + 1)
         self.best = np.minimum(self.best, slope)
         flat, proven, stuck = slope <= tol, gap <= enough, self.waited >= PATIENCE
-        going = ~flat | (gap < (1.0 - NEARER) * self.nearest)
-        self.unproven = np.where(going, 0, self.unproven + 1)
-        self.nearest = np.where(flat, np.where(going, gap, self.nearest), np.inf)
+        self.first = np.where(self.proving == 0, gap, self.first)
+        self.proving += flat | (self.proving > 0)
         arrived = proven & (flat | (stuck & (slope <= SLACK * tol)))
-        return arrived, arrived | stuck | (self.unproven >= patience)
+        return arrived, arrived | stuck
+
+    def too_slow(self, gap: FloatArray, enough: float, most: int) -> BoolArray:
+        """Say which members (M,) will not have proven their gap within so many passes, at the speed so far."""
+        steps = self.proving - 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needed = steps * np.log(self.first / enough) / np.log(self.first / gap)
+        return np.asarray((steps >= LOOKED) & ~(needed < most))
 
 
 def descend(
@@ -130,32 +133,33 @@ def descend(
     tol: float,
     max_passes: int,
     gap: float = np.inf,
+    most: int = PROVING,
+    far: float = np.inf,
 ) -> Found:
     """Minimise for members with strengths (M,) and parts (M,), from start (M, K, D + 1).
 
-    tol, gap: what ends it, the slope and the gap that is proven. An `ExactObjective` proves it, by this point or by one
-    before; an `Objective` in float32, with intercepts on their way, tells about what it is.
+    tol, gap: what ends it, the slope and the gap that is proven; most: passes for that once the slope is, or more; far:
+    the gap from which on they are not spent. An `ExactObjective` proves it, by this point or by one before; an
+    `Objective` in float32, with intercepts on their way, tells about what it is.
     """
     xp, array, n = objective.xp, objective.array, len(strengths)
     start = xp.asarray(start, copy=True)
     zeros = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
     found = Found(xp.zeros_like(start), *zeros)
     is_exact = isinstance(objective, ExactObjective)
-    patience = PROVING_EXACTLY if is_exact else PROVING
     noise = NOISE * float(xp.finfo(objective.dtype).eps)
     value, gradient = objective(start, strengths, parts)
-    counts = (np.zeros(n), np.full(n, np.inf), np.zeros(n, int), np.full(n, np.inf), np.zeros(n, int), np.zeros(n))
+    counts = (np.zeros(n), np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int), np.zeros(n), np.zeros(n))
     batch = _Batch(np.arange(n), start, value, gradient, xp.zeros_like(start), *counts, [])
-    fresh, flat_at = np.ones(n, dtype=bool), np.full(n, np.inf)
+    fresh = np.ones(n, dtype=bool)
     for n_passes in range(1, max_passes + 1):
         solve = partial(curvature.solve, strengths=strengths[batch.index], parts=parts[batch.index])
         promised = _new_directions(batch, fresh, solve, xp, array)
         slope, proven = _slope(-promised, batch.value), objective.gap(batch.value, batch.gradient)
         proven = batch.closest(proven) if is_exact else proven
-        arrived, leaving = batch.judge(slope, proven, tol=tol, enough=gap, patience=patience)
-        flat_at = np.where(slope <= tol, np.minimum(flat_at, n_passes), flat_at)
-        most = max_passes if is_exact else flat_at + np.maximum(flat_at, PROVING)
-        leaving |= (n_passes == max_passes) | ((slope <= tol) & (n_passes >= most))
+        arrived, leaving = batch.judge(slope, proven, tol=tol, enough=gap)
+        leaving |= (n_passes == max_passes) | (batch.proving >= np.maximum(most, (n_passes - batch.proving) // 2))
+        leaving |= (batch.too_slow(proven, gap, most) | (proven > far)) if is_exact else False
         if leaving.any():
             places = batch.index[leaving]
             found.theta[array(places, xp.int64)] = batch.theta[array(np.flatnonzero(leaving), xp.int64)]
@@ -165,7 +169,7 @@ def descend(
             if leaving.all():
                 break
             batch.keep(~leaving, xp, array)
-            promised, flat_at = promised[~leaving], flat_at[~leaving]
+            promised = promised[~leaving]
         trial = batch.theta + array(batch.step)[:, None, None] * batch.direction
         value, gradient = objective(trial, strengths[batch.index], parts[batch.index])
         fresh = value <= batch.value + SUFFICIENT * batch.step * promised + noise * np.abs(batch.value)

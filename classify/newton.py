@@ -149,8 +149,8 @@ class _Batch:
     def prove(self, exact: ExactObjective, strength: float, *, tol: float, max_passes: int) -> Found:
         """Say how far the members are above their minimum, and descend in float64 those that are not near enough."""
         strengths, theta = np.full(len(self.members), strength), exact.array(self.theta)[:, None, :]
-        limit = min(max_passes, passes_of_proof(int(self.n_steps.max())))
-        ends = partial(descend, tol=np.inf, gap=proven_by(tol), max_passes=limit)
+        most = passes_of_proof(int(self.n_steps.max()))
+        ends = partial(descend, tol=np.inf, gap=proven_by(tol), most=most, max_passes=max_passes)
         found = ends(exact, theta, strengths, self.members, self)
         found.slope = np.where(found.n_passes > 1, found.slope, self.slope)
         found.n_passes += self.n_steps - 1

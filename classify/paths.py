@@ -17,7 +17,6 @@ Separable data at C = 1e5, where a descent from zero takes hundreds of passes, a
 cut into pieces where its memory would pass the budget.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ import numpy as np
 from classify.arrays import FloatArray, IntArray
 from classify.curvature import ROOM, BlockCurvature, Curvature, Room, RoundedCurvature, SpectralCurvature, blocks_fit
 from classify.exact import ExactObjective
-from classify.lbfgs import MEMORY, Found, descend
+from classify.lbfgs import MEMORY, PROVING, Found, descend
 from classify.objective import Objective
 from classify.rows import to_numpy
 
@@ -42,15 +41,16 @@ GENTLE = 5.0
 REFRESH = 25
 # A rung that was reached in so few passes lends its curvature to the next: new curvature costs as much as these.
 QUICK = 8
-# Distance of two rungs, as a factor of C.
-RUNG = 10.0
+# Distance of two rungs, as a factor of C; and above one on whose way the curvature was measured anew.
+RUNG, NEAR_RUNG = 10.0, 10.0**0.5
 # Slope that is enough at a strength nobody asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes, with the
 # optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
 PASSING = 0.03
+# A gap so many times larger than what is to be proven is not made smaller in float64, where a pass takes several times
+# as long: above C = 5 on 48,000 x 1280 13 of 15 proofs were in vain, and took as long as all the rest.
+FAR = 30.0
 # Gap that is to be proven, as a part of tol^2: 1e-4 for a slope of 4e-3.
 PROVEN = 6.25
-# A pass in float64 takes as long as two or three in float32; a proof has at least so many passes.
-EXACT_COST, LEAST_PROOF = 2, 10
 # No gap smaller than this is asked for: float64 has no more digits.
 DIGITS = 1e-14
 # A descent in float32 ends at this part of it, as its own gradient, with intercepts on their way, has it.
@@ -103,14 +103,9 @@ def _ladder(
     low = [c for c in strengths if c <= EASY / unlearned] or [min(EASY / unlearned, strengths[0])]
     for strength, found in together.start(low):
         yield strength, together.rounds, found
-    steps = list(itertools.pairwise(rungs_above(low[-1], [c for c in strengths if c > low[-1]])))
-    by_blocks = [step for step in steps if step[1] * unlearned > GENTLE] if blocks_fit(objective, room) else []
-    climbs = [(together, steps[: len(steps) - len(by_blocks)])]
-    for climb, own in itertools.chain(climbs, ((each, by_blocks) for each in together.apart() if by_blocks)):
-        for below, above in own:
-            between = [c for c in strengths if below < c < above]
-            for strength, found in zip([above, *between], climb.step(above, between), strict=True):
-                yield strength, climb.rounds, found
+    yield from together.climb(GENTLE / unlearned if blocks_fit(objective, room) else np.inf)
+    for each in together.apart():
+        yield from each.climb(np.inf)
 
 
 def _optimum(setting: int, number: int, strength: float, found: Found, enough: float) -> Optimum:
@@ -127,11 +122,8 @@ def proven_by(tol: float) -> float:
 
 
 def passes_of_proof(spent: int) -> int:
-    """Return how many passes in float64 may follow so many in float32: as long as those took, or ten.
-
-    Without that, 48,000 x 1280 at C = 56 spent 40 s in float64 after 16 s in float32, and was not near enough then.
-    """
-    return max(spent // EXACT_COST, LEAST_PROOF)
+    """Return how many passes in float64 may follow so many in float32."""
+    return max(spent, PROVING)
 
 
 def joint_gap(objective: FloatArray, gap: FloatArray) -> float:
@@ -165,14 +157,13 @@ class _Climb:
         self.blocked = blocked
         self.rungs: list[tuple[float, Any]] = []
         self.curvature: Curvature = spectral
-        self.stale = True
+        self.stale, self.reach = True, RUNG
 
     def start(self, strengths: list[float]) -> list[tuple[float, Found]]:
         """Descend from zero for the low strengths."""
         founds = self._descend(strengths, self._zeros(len(strengths)))
-        solved = list(zip(strengths, founds, strict=True))
-        self.rungs = [(strength, self.objective.array(found.theta)) for strength, found in solved[-2:]]
-        return solved
+        self.rungs = [(strength, found.theta) for strength, found in list(zip(strengths, founds, strict=True))[-2:]]
+        return list(zip(strengths, self._prove(strengths, founds), strict=True))
 
     def apart(self) -> Iterator["_Climb"]:
         """Yield one climb a round, from where all stand: each has rows, and so a curvature, of its own."""
@@ -182,6 +173,16 @@ class _Climb:
             )
             own.rungs = [(c, theta[place : place + 1]) for c, theta in self.rungs]
             yield own
+
+    def climb(self, limit: float) -> Iterator[tuple[float, range, Found]]:
+        """Yield strength, rounds and their optima, rung by rung up to a limit or the largest strength."""
+        while self.rungs[-1][0] < self.wanted[-1]:
+            below, above = self.rungs[-1][0], next_rung(self.rungs[-1][0], self.wanted, self.reach)
+            if above > limit:
+                break
+            between = [c for c in self.wanted if below < c < above]
+            for strength, found in zip([above, *between], self.step(above, between), strict=True):
+                yield strength, self.rounds, found
 
     def step(self, above: float, between: list[float]) -> list[Found]:
         """Climb to the rung above; return its optimum and those of the strengths between."""
@@ -193,12 +194,14 @@ class _Climb:
         elif self.stale:
             self._measure(start, above)
         (top,) = self._descend([above], start)
-        self.rungs = [*self.rungs, (above, self.objective.array(top.theta))][-3:]
+        self.rungs = [*self.rungs, (above, top.theta)][-3:]
+        if self.blocked and int(top.n_passes.max()) > REFRESH:
+            self.reach = NEAR_RUNG
         starts = [self._interpolate(strength) for strength in between]
         found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0)) if between else []
         measured_anew = any(int(each.n_passes.max()) > REFRESH for each in found)
         self.stale = measured_anew or int(top.n_passes.max()) > QUICK
-        return [top, *found]
+        return self._prove([above, *between], [top, *found])
 
     def _zeros(self, n_strengths: int) -> Any:
         rows = self.objective.rows
@@ -231,31 +234,57 @@ class _Climb:
         self.curvature.measure(theta, strength, self.rounds.start)
 
     def _descend(self, strengths: list[float], start: Any) -> list[Found]:
-        """Descend with some strengths in all rounds, as many at a time as the budget allows."""
-        itemsize, n = 8 if start.dtype == self.objective.rows.xp.float64 else 4, len(self.parts)
-        member = (2 * MEMORY + BESIDES) * start.shape[1] * start.shape[2] * itemsize
-        at_once = max(BATCH_BYTES // member // n, 1)
+        """Descend with some strengths in all rounds, in the digits of the rows, as many at a time as memory allows."""
         solved: list[Found] = []
-        for first in range(0, len(strengths), at_once):
-            some = strengths[first : first + at_once]
-            found = self._converge(np.array(some), start[first * n : (first + len(some)) * n])
+        for places, here in self._batches(len(strengths), start):
+            some = strengths[places]
+            own, parts = np.repeat(some, len(self.parts)), np.tile(self.parts, len(some))
+            wanted = not set(some).isdisjoint(self.wanted)
+            tol, enough = (self.tol, AHEAD * proven_by(self.tol)) if wanted else (max(self.tol, PASSING), np.inf)
+            found = self._approach(own, parts, start[here], tol, enough)
             solved += [found.part(place, len(some)) for place in range(len(some))]
         return solved
 
-    def _converge(self, strengths: FloatArray, start: Any) -> Found:
-        """Descend with some strengths in all rounds, and prove how far it came where one of them is wanted."""
-        own, parts = np.repeat(strengths, len(self.parts)), np.tile(self.parts, len(strengths))
-        if not set(strengths.tolist()) & set(self.wanted):
-            return self._approach(own, parts, start, max(self.tol, PASSING), np.inf)
-        enough = proven_by(self.tol)
-        found = self._approach(own, parts, start, self.tol, AHEAD * enough)
-        exact = ExactObjective(self.objective)
-        spent = int(found.n_passes.max())
-        limit = min(max(self.max_passes - spent, 1), passes_of_proof(spent))
-        theta, curvature = exact.array(found.theta), RoundedCurvature(self.curvature, exact)
-        proven = descend(exact, theta, own, parts, curvature, tol=np.inf, gap=enough, max_passes=limit)
-        proven.n_passes += found.n_passes - 1
-        return proven
+    def _prove(self, strengths: list[float], solved: list[Found]) -> list[Found]:
+        """Say how far above the minimum is what was asked for, and descend in float64 where it is not near enough."""
+        exact, solved = ExactObjective(self.objective), list(solved)
+        curvature = RoundedCurvature(self.curvature, exact)
+        wanted = [place for place, strength in enumerate(strengths) if strength in self.wanted]
+        theta: Any = exact.xp.concat([exact.array(solved[place].theta) for place in wanted]) if wanted else None
+        for places, here in self._batches(len(wanted), theta):
+            some = wanted[places]
+            own, parts = (
+                np.repeat([strengths[place] for place in some], len(self.parts)),
+                np.tile(self.parts, len(some)),
+            )
+            spent = np.concatenate([solved[place].n_passes for place in some])
+            limit, enough = max(self.max_passes - int(spent.max()), 1), proven_by(self.tol)
+            found = descend(
+                exact,
+                theta[here],
+                own,
+                parts,
+                curvature,
+                tol=np.inf,
+                gap=enough,
+                most=passes_of_proof(int(spent.max())),
+                far=FAR * enough,
+                max_passes=limit,
+            )
+            found.n_passes += spent - 1
+            for part, place in enumerate(some):
+                solved[place] = found.part(part, len(some))
+        return solved
+
+    def _batches(self, n_strengths: int, theta: Any) -> Iterator[tuple[slice, slice]]:
+        """Yield as many strengths as the budget allows, and which members of theta (M, K, D + 1) they are."""
+        n, at_once = len(self.parts), 1
+        if n_strengths:
+            itemsize = 8 if theta.dtype == self.objective.xp.float64 else 4
+            at_once = max(BATCH_BYTES // ((2 * MEMORY + BESIDES) * theta.shape[1] * theta.shape[2] * itemsize * n), 1)
+        for first in range(0, n_strengths, at_once):
+            some = slice(first, min(first + at_once, n_strengths))
+            yield some, slice(some.start * n, some.stop * n)
 
     def _approach(self, own: FloatArray, parts: IntArray, start: Any, tol: float, enough: float) -> Found:
         """Descend in the digits of the rows; curvature in blocks is measured anew while some need it."""
@@ -264,8 +293,7 @@ class _Climb:
         ends = partial(descend, self.objective, tol=tol, gap=enough, max_passes=limit)
         found = ends(start, own, parts, self.curvature)
         while limit < self.max_passes and found.n_passes.max() < self.max_passes:
-            left = np.flatnonzero(found.n_passes % limit == 0)  # those that were not at their end
-            left = left[~found.converged[left]]
+            left = np.flatnonzero((found.n_passes % limit == 0) & (found.slope > tol))  # not at their end
             if not len(left):
                 break
             theta, steepest = found.theta[array(left, xp.int64)], int(np.argmax(found.slope[left]))
@@ -279,12 +307,16 @@ def rungs_above(low: float, strengths: Sequence[float]) -> list[float]:
 
     Where there are none, as many as it takes stand at equal distances up to the next wanted one.
     """
-    rungs, reach = [low], RUNG * (1.0 + 1e-9)
+    rungs = [low]
     while strengths and rungs[-1] < strengths[-1]:
-        within = [c for c in strengths if rungs[-1] < c <= rungs[-1] * reach]
-        if within:
-            rungs.append(within[-1])
-            continue
-        gap = min(c for c in strengths if c > rungs[-1]) / rungs[-1]
-        rungs.append(rungs[-1] * gap ** (1.0 / np.ceil(np.log(gap) / np.log(RUNG))))
+        rungs.append(next_rung(rungs[-1], strengths, RUNG))
     return rungs
+
+
+def next_rung(last: float, strengths: Sequence[float], reach: float) -> float:
+    """Return the largest of the ascending strengths within reach of the last rung, or one on the way to the next."""
+    within = [c for c in strengths if last < c <= last * reach * (1.0 + 1e-9)]
+    if within:
+        return within[-1]
+    gap = min(c for c in strengths if c > last) / last
+    return float(last * gap ** (1.0 / np.ceil(np.log(gap) / np.log(reach))))

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -144,7 +146,7 @@ class Wild:
 def test_what_a_point_has_proven_holds_for_those_after_it(loss, monkeypatch):
     """What is proven never falls behind: the gap shrinks with every pass, though gradients grow, and stays true."""
     objective, X, codes, weights, theta, strengths, parts = problem(loss)
-    monkeypatch.setattr(classify.lbfgs, "PROVING_EXACTLY", 100)  # it goes on where it would give up
+    monkeypatch.setattr(classify.lbfgs, "LOOKED", 100)
     exact, worse = ExactObjective(objective), 0
     truths = [
         least(by_hand(objective, X, codes, weights, strengths[i], part), theta[i, :, :-1].shape)
@@ -152,10 +154,28 @@ def test_what_a_point_has_proven_holds_for_those_after_it(loss, monkeypatch):
     ]
     before = np.full(len(parts), np.inf)
     for n_passes in range(1, 31, 2):
-        found = descend(exact, theta, strengths, parts, Wild(), tol=np.inf, gap=0.0, max_passes=n_passes)
+        found = descend(exact, theta, strengths, parts, Wild(), tol=np.inf, gap=0.0, most=100, max_passes=n_passes)
         assert (found.gap <= before).all()
         assert (found.objective / truths - 1.0 <= found.gap + 1e-11).all()
         value, gradient = exact(found.theta.copy(), strengths, parts)
         worse += (exact.gap(value, gradient) > 1.01 * found.gap).sum()
         before = found.gap
     assert worse > 0
+
+
+class Timid:
+    """A preconditioner that sees next to nothing of the curvature: every step is tiny."""
+
+    def solve(self, gradient, strengths, parts):
+        return 1e-6 * gradient
+
+
+@LOSSES
+def test_a_proof_that_would_take_too_long_is_not_gone_on_with(loss, monkeypatch):
+    """At the speed of the first steps it would take more passes than there may be; or the gap is too large already."""
+    objective, *_, theta, strengths, parts = problem(loss)
+    monkeypatch.setattr(classify.lbfgs, "MEMORY", 1)
+    ends = partial(descend, ExactObjective(objective), theta, strengths, parts, Timid(), tol=np.inf, max_passes=90)
+    assert (ends(gap=1e-9, most=90).n_passes <= 90 / 2).all()
+    assert (ends(gap=1e-9, most=90, far=1e-8).n_passes == 1).all()
+    assert not ends(gap=1e-9, most=90).converged.any()

@@ -156,3 +156,24 @@ def test_rungs_are_wanted_strengths_at_most_a_decade_apart():
     assert rungs_above(1.0, [500.0]) == pytest.approx([1.0, 500 ** (1 / 3), 500 ** (2 / 3), 500.0])
     assert rungs_above(1.0, [2.0, 200.0]) == pytest.approx([1.0, 2.0, 20.0, 200.0])
     assert rungs_above(1.0, [500.0])[-1] == 500.0
+
+
+def test_rungs_stand_closer_above_one_on_whose_way_curvature_was_measured_anew(monkeypatch):
+    """What lies between is a rung of its own then, and starts from nearer."""
+    objective, _ = problem()
+    reached, stepped = [], classify.paths._Climb.step
+
+    def step(climb, above, between):
+        reached.append((climb.blocked, above))
+        return stepped(climb, above, between)
+
+    monkeypatch.setattr(classify.paths._Climb, "step", step)
+    strengths = np.geomspace(1e-1, 1e4, 11).tolist()
+    list(solve_path(objective, strengths, tol=1e-7, max_passes=500))
+    far = [above for blocked, above in reached if blocked]
+    reached.clear()
+    monkeypatch.setattr(classify.paths, "REFRESH", 2)
+    list(solve_path(objective, strengths, tol=1e-7, max_passes=500))
+    near = [above for blocked, above in reached if blocked]
+    assert np.log10(np.divide(far[1:], far[:-1])) == pytest.approx(1.0)
+    assert np.log10(np.divide(near[2:], near[1:-1])) == pytest.approx(0.5)
