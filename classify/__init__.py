@@ -11,7 +11,7 @@ The rooms:
     rows scaling   features in blocks, never copied as a whole; standardisation, folded into the fitted head
     spectrum       counts, means and one eigendecomposition of every round, for ridge and LDA
     losses objective     the loss of many settings in many rounds, in one pass
-    curvature lbfgs paths     what is known of the curvature; L-BFGS side by side; all strengths of a head
+    curvature lbfgs paths rungs     what is known of the curvature; L-BFGS side by side; all strengths of a head
     newton         the same for the linear SVM
     moments moment_heads      counts, means and variances of every class and round; heads that need no more
     neighbours votes     one table of nearest rows for every k, metric and fold; how they vote

@@ -29,8 +29,9 @@ from classify.line_search import line_minimum
 from classify.losses import SquaredHingeLoss
 from classify.member_rows import MemberRows
 from classify.objective import NOTHING, Objective
-from classify.paths import PASSING, Optimum, joint_gap, not_converged, passes_of_proof, proven_by, rungs_above
+from classify.paths import PASSING, Optimum, joint_gap, not_converged, passes_of_proof, proven_by
 from classify.rows import Rows, to_numpy
+from classify.rungs import rungs_above
 
 # The first rung has this C h n, or less where less was asked for: the penalty is in charge there.
 EASY = 5.0

@@ -6,8 +6,9 @@ from classify.curvature import Room, SpectralCurvature
 from classify.lbfgs import descend
 from classify.losses import SoftmaxLoss
 from classify.objective import Objective
-from classify.paths import rungs_above, solve_path
+from classify.paths import solve_path
 from classify.rows import Rows
+from classify.rungs import rungs_above
 
 STRENGTHS = [1e3, 1e-4, 0.1, 1.0, 0.3, 30.0]
 
