@@ -82,7 +82,7 @@ def features(n, feature_dim, n_classes):
     return X.astype(np.float32), np.where(wrong, rng.permutation(codes), codes)
 
 
-# In small what has no room at 160 MiB: 40 classes of 1280 columns, 10 of 2048, and 10 of 8192.
+# In small what has no room at 192 MiB: 40 classes of 1280 columns, 10 of 2304, and 10 of 8192.
 SHAPES = pytest.mark.parametrize(
     ("n", "feature_dim", "n_classes", "room"),
     [
