@@ -154,10 +154,8 @@ class ActiveMatrices:
             return 0.0
         roots = np.sqrt(2.0 * self.strength[member] * self.weights[gone, member])
         rows = self.rows.edged(gone, int(self.number[member]), roots)
-        lost, without = (
-            to_numpy(rows @ inverse.solve(right)),
-            np.eye(len(gone)) - to_numpy(rows @ inverse.solve(rows.T)),
-        )
+        lost = to_numpy(rows @ inverse.solve(right))
+        without = np.eye(len(gone)) - to_numpy(rows @ inverse.solve(rows.T))
         try:
             return float(lost @ cho_solve(cho_factor(without), lost))
         except np.linalg.LinAlgError:

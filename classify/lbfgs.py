@@ -117,9 +117,9 @@ class _Batch:
 
     def too_slow(self, gap: FloatArray, enough: float, most: int) -> BoolArray:
         """Say which members (M,) will not have proven their gap within so many passes, at the speed so far."""
-        steps = self.proving - 1
+        steps, first, gap = self.proving - 1, np.minimum(self.first, 1.0), np.minimum(gap, 1.0)  # infinite at times
         with np.errstate(divide="ignore", invalid="ignore"):
-            needed = steps * np.log(self.first / enough) / np.log(self.first / gap)
+            needed = steps * np.log(first / enough) / np.log(first / gap)
         return np.asarray((steps >= LOOKED) & ~(needed < most))
 
 
@@ -139,8 +139,8 @@ def descend(
     """Minimise for members with strengths (M,) and parts (M,), from start (M, K, D + 1).
 
     tol, gap: what ends it, the slope and the gap that is proven; most: passes for that once the slope is, or more; far:
-    the gap from which on they are not spent. An `ExactObjective` proves it, by this point or by one before; an
-    `Objective` in float32, with intercepts on their way, tells about what it is.
+    a gap above which they are not spent. An `ExactObjective` proves it, by this point or by one before; an `Objective`
+    in float32, with intercepts on their way, tells about what it is.
     """
     xp, array, n = objective.xp, objective.array, len(strengths)
     start = xp.asarray(start, copy=True)
@@ -159,7 +159,9 @@ def descend(
         proven = batch.closest(proven) if is_exact else proven
         arrived, leaving = batch.judge(slope, proven, tol=tol, enough=gap)
         leaving |= (n_passes == max_passes) | (batch.proving >= np.maximum(most, (n_passes - batch.proving) // 2))
-        leaving |= (batch.too_slow(proven, gap, most) | (proven > far)) if is_exact else False
+        leaving |= proven > far
+        if is_exact:
+            leaving |= batch.too_slow(proven, gap, most)
         if leaving.any():
             places = batch.index[leaving]
             found.theta[array(places, xp.int64)] = batch.theta[array(np.flatnonzero(leaving), xp.int64)]

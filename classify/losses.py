@@ -2,9 +2,9 @@
 
 A member is one descent: all classes of a setting in a round where the loss ties them together (softmax), one class of
 them where it does not (one-versus-rest), so that each class takes steps of its own length. Scores are S (M, K, B): M
-members, K = C classes or 1, B rows; rows last, because a sum over ten classes that lie side by side takes four times as
-long. What is computed is relative to the true class, so that a loss of 1e-9 still has its digits in float32: weakly
-regularised heads on separable data live there.
+members, K = C classes or 1, B rows; rows last: with ten classes last instead the loss takes twice as long. What is
+computed is relative to the true class, so that a loss of 1e-9 still has its digits in float32: weakly regularised heads
+on separable data live there.
 """
 
 from typing import Any, Protocol

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 
 import classify.exact
 import classify.lbfgs
+from classify.curvature import SpectralCurvature
 from classify.exact import ExactObjective
 from classify.lbfgs import descend
 from classify.losses import SoftmaxLoss, SquaredHingeLoss
@@ -179,3 +180,14 @@ def test_a_proof_that_would_take_too_long_is_not_gone_on_with(loss, monkeypatch)
     assert (ends(gap=1e-9, most=90).n_passes <= 90 / 2).all()
     assert (ends(gap=1e-9, most=90, far=1e-8).n_passes == 1).all()
     assert not ends(gap=1e-9, most=90).converged.any()
+
+
+def test_a_proof_whose_first_point_proves_nothing_goes_on(monkeypatch):
+    """From intercepts that are not settled nothing is proven; that says nothing of the speed."""
+    objective, *_, theta, strengths, parts = problem(SoftmaxLoss())
+    gaps = iter([np.full(len(parts), np.inf)] * 2)
+    exact, own = ExactObjective(objective), ExactObjective.gap
+    monkeypatch.setattr(ExactObjective, "gap", lambda *each: next(gaps, own(*each)))
+    curvature = SpectralCurvature(objective)
+    found = descend(exact, theta, strengths, parts, curvature, tol=np.inf, gap=1e-3, most=90, max_passes=90)
+    assert found.n_passes.max() > classify.lbfgs.LOOKED + 1
