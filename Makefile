@@ -14,6 +14,8 @@ ARGS     ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/installed
+# The package as one folder of links, for tools that do not follow setuptools' package-dir.
+LINKS    := $(VENV)/src
 COMMAND  := $(BIN)/featurecache
 OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 # Exit code 3 says: finished, but something is not in the result, such as an image. It is listed; the job goes on.
@@ -38,7 +40,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 data: $(STAMP)  ## the images of DATASET (mnist5k, fashion-mnist, digits) as a folder of PNG files
-	@$(BIN)/python -m pipeline.datasets $(DATASET) data/$(DATASET)
+	@$(BIN)/python -m featurecache.bench.demo_data $(DATASET) data/$(DATASET)
 
 # Only the data sets above can be made; IMAGES of your own are there already.
 DATA := $(if $(filter data/$(DATASET),$(IMAGES)),data)
@@ -61,24 +63,25 @@ report: $(STAMP)  ## write report.html of RUN and name it (ARGS=--open shows it)
 	@$(COMMAND) report "$(RUN)" $(ARGS)
 
 picture: report  ## the picture of the report in the README, from RUN; needs chromium and chromium-driver
-	@$(BIN)/python tests/picture.py "$(RUN)/report.html" data/report.png
+	@$(BIN)/python tests/tools/picture.py "$(RUN)/report.html" data/report.png
 
 test: $(STAMP)  ## all tests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)  ## style, types and the import contract
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache && ln -s $(CURDIR)/pipeline/* $(CURDIR)/extract $(CURDIR)/classify $(LINKS)/featurecache
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && MYPYPATH=$(LINKS) $(BIN)/mypy && PYTHONPATH=$(LINKS) $(BIN)/lint-imports --no-logo
 
 torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, four extractions at once, 4,000 grouped data sets
-	@$(BIN)/python tests/torture.py 100 100 20 2000
-	@$(BIN)/python -m pytest -m slow tests/test_classify/test_clustered.py
+	@$(BIN)/python tests/tools/torture.py 100 100 20 2000
+	@$(BIN)/python -m pytest -m slow tests/test_classify/evaluation/test_clustered.py
 
 survey: $(STAMP)  ## every network there is, once through --engine auto (about forty minutes)
-	@$(BIN)/python -m pytest -m slow -s tests/test_extract/test_every_network.py
+	@$(BIN)/python -m pytest -m slow -s tests/test_extract/engines/test_every_network.py
 
 bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
-	@$(COMMAND) bench extract --backbone $(BACKBONE) --json data/bench-extract.json
-	@$(COMMAND) bench heads --json data/bench-heads.json $(ARGS)
+	@$(COMMAND) bench extract --backbone $(BACKBONE) --out data/bench-extract.json
+	@$(COMMAND) bench heads --out data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
 
 clean:  ## remove the environment, the made data sets and tool caches; features and runs stay

@@ -1,32 +1,57 @@
-"""Both stages joined: F(x) = T(P(x)). The only room that may enter `extract` and `classify`.
+"""Two-stage transfer learning for images: F(x) = T(P(x)).
 
-cli.py, commands.py   the command line: what can be asked for, and what it does
-asked.py              what its options ask for, as values
-exits.py, stopping.py, unexpected.py
-                      how a command ends: exit codes, Ctrl-C and SIGTERM, a sentence and a log for any other exception
-console.py, tables.py what people see: progress on stderr, results on stdout
-cache_commands.py, cache_text.py, export_features.py
-                      the upkeep of caches, and features as one ordinary file
-join.py               labels, splits and cached features become X and y
-alternatives.py       what a cache holds instead of what was asked for
-run.py, attempts.py, failures.py, results.py, rundir.py
-                      stage two as one story, what came of it, and the folder it leaves
-workfolder.py, kept.py, placing.py, locks.py, leftover_runs.py
-                      the hidden folder where a run is made, the heads it goes on from, its way into its place
-refusal_list.py       errors.csv outside of runs
-predict.py            a saved head on any images
-datasets.py           the data sets of `make data`
-audit.py, audit_text.py, copies.py, leaks.py
-                      copies, leaks and doubtful labels, thoroughly and at a glance
-select.py, selection_text.py, transfer.py
-                      which backbone to pay for, and whether any is worth it
-compare.py, compare_text.py, few_shot.py
-                      several runs in one table; how far few labels go
-report/               one run as a page to look at
-finetune/             the network itself trained on, from a run's head and cached maps
-memory.py             features that are larger than memory
-bench_extract.py, bench_rivals.py, bench_heads.py, bench_classify.py, bench_finetune.py
-                      how fast both stages and fine-tuning are, beside what is usual
-listings.py, doctor.py what can be named, and what this machine offers
-errors.py             what the pipeline itself refuses
+    extract (P: images to vectors) | classify (T: heads on vectors)      know nothing of each other
+    base < extract | classify < runs < evaluate < finetune, report, predictor < cli < bench
+
+    base        errors, atomic files, progress, text: what every room may import
+    extract     stage one, in the folder extract/
+    classify    stage two, in the folder classify/
+    runs        the run folder: its files, who writes and who reads them
+    evaluate    cached features to runs: classify, compare, audit, select
+    finetune    the network itself trained on, from a run's head and cached maps
+    report      one run as a page to look at
+    predictor   a saved head on any images
+    api         training heads from Python
+    cli         the command line
+    bench       speed beside what is usual
+
+The folder pipeline/ is this package; extract/ and classify/ are its subpackages. Importing it imports nothing heavy:
+names are fetched from their modules when first used.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+if __name__ != "featurecache":
+    raise ImportError(f"'{__name__}' has become 'featurecache'.")
+
+_HOMES = {
+    "ExtractReport": "extract.job.summary",
+    "FeatureCache": "extract.cache.store",
+    "FeatureCacheError": "base.errors",
+    "FeatureRequest": "extract.job.request",
+    "FeatureSpec": "extract.cache.spec",
+    "Manifest": "extract.images.manifest",
+    "Predictor": "predictor",
+    "Progress": "base.progress",
+    "Sample": "extract.images.manifest",
+    "Settings": "extract.job.settings",
+    "audit_images": "evaluate.audit",
+    "compare_runs": "evaluate.compare",
+    "extract_features": "extract.job.extract",
+    "list_backbones": "extract.backbones.registry",
+    "list_heads": "classify.heads.table",
+    "load_backbone": "extract.backbones.registry",
+    "read_images": "extract.images.read",
+    "select_backbones": "evaluate.backbone_choice",
+    "train_heads": "api",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featurecache' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"featurecache.{_HOMES[name]}"), name)

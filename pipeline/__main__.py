@@ -1,4 +1,4 @@
-"""`python -m pipeline` and the command `featurecache`."""
+"""`python -m featurecache` and the command `featurecache`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 def main() -> int:
     """Run the command line and return its exit code."""
     try:
-        from pipeline.stopping import stoppable
+        from featurecache.cli.stopping import stoppable
 
         with stoppable() as stops:
-            from pipeline.cli import run
+            from featurecache.cli.main import run
 
             return stops.code(run(sys.argv[1:]))
     except KeyboardInterrupt as stop:  # before there was a command
-        from pipeline.exits import INTERRUPTED
+        from featurecache.base.exits import INTERRUPTED
 
         sys.stderr.write("\nStopped.\n")
         return int(getattr(stop, "exit_code", INTERRUPTED))

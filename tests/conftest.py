@@ -45,7 +45,7 @@ def digits_folder(tmp_path_factory, digit_images) -> Path:
 @pytest.fixture(scope="session")
 def filled_cache(tmp_path_factory, digits_folder) -> Path:
     """A cache root with the features of `digits_folder`, extracted by the command line. Read only."""
-    from pipeline.cli import run
+    from featurecache.cli.main import run
 
     root = tmp_path_factory.mktemp("cache") / "cache"
     assert run(["extract", str(digits_folder), "--cache", str(root), "--quiet"]) == 0
@@ -62,3 +62,20 @@ def images(tmp_path, digits_folder) -> Path:
 def cache(tmp_path, filled_cache) -> Path:
     """A copy of `filled_cache` to change."""
     return Path(shutil.copytree(filled_cache, tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def parsed():
+    """Values of the options of a command line, which is not done. Raises click.UsageError."""
+    import click
+
+    from featurecache.cli.main import program
+
+    def parse(words) -> dict[str, object]:
+        command, context, name = program, click.Context(program, info_name="featurecache"), "featurecache"
+        while isinstance(command, click.Group):
+            name, command, words = command.resolve_command(context, list(words))
+            context = click.Context(command, parent=context, info_name=name)
+        return command.make_context(name, list(words), parent=context.parent).params
+
+    return parse

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.cores import count_cores
-from extract.engines.export import export_graph
-from extract.engines.graph_checks import bind_graph, graph_fault
-from extract.engines.graphs import GraphFolder, Verdict
-from extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
-from extract.errors import EngineError, OutOfMemory
-from extract.versions import installed_version
+from featurecache.base.cores import count_cores
+from featurecache.base.errors import EngineError, OutOfMemory
+from featurecache.base.versions import installed_version
+from featurecache.extract.engines.export import export_graph
+from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
+from featurecache.extract.engines.graph_store import GraphFolder, Verdict
+from featurecache.extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from extract.engines import Engine, Source
-    from extract.engines.torch_engine import TorchEngine
+    from featurecache.extract.engines.protocol import Engine, Source
+    from featurecache.extract.engines.torch_engine import TorchEngine
 
 # What the contract of engines allows between two of them, as the largest relative distance of a vector.
 TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ ROUNDS, SECONDS_PER_ROUND = 3, 0.3
 LIBRARIES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnxruntime", "onnx", "onnxscript")
 
 # Beside the engines' own, what makes a network into the one that is exported.
-NETWORK_MODULES = ("architectures", "layers", "pooling")
+NETWORK_MODULES = ("architectures", "cutting", "pooling")
 
 
 def choose_cpu_engine(
@@ -151,7 +151,7 @@ def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
 @cache
 def _code_digest() -> str:
     here = Path(__file__).parent
-    modules = [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in NETWORK_MODULES)]
+    modules = [*sorted(here.glob("*.py")), *(here.parent / "backbones" / f"{name}.py" for name in NETWORK_MODULES)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
 
 
@@ -212,6 +212,6 @@ def _onnx(source: Source, batch_size: int | None, graph: bytes, why: str) -> Onn
 
 
 def _torch(source: Source, batch_size: int | None, why: str) -> TorchEngine:
-    from extract.engines.torch_engine import build_torch_engine
+    from featurecache.extract.engines.torch_engine import build_torch_engine
 
     return build_torch_engine(source, device="cpu", precision="fp32", batch_size=batch_size, why=why)

@@ -8,8 +8,8 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
-from extract.engines.batches import out_of_memory
-from extract.errors import EngineError
+from featurecache.base.errors import EngineError
+from featurecache.extract.engines.fixed_batches import out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.cores import count_cores
-from extract.engines.batches import first_line, not_run, out_of_memory, run_in_batches
-from extract.errors import EngineError
+from featurecache.base.cores import count_cores
+from featurecache.base.errors import EngineError
+from featurecache.extract.engines.fixed_batches import first_line, not_run, out_of_memory, run_in_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from extract.engines.batches import not_run, out_of_memory, run_in_batches
-from extract.errors import EngineError, OutOfMemory
+from featurecache.base.errors import EngineError, OutOfMemory
+from featurecache.extract.engines.fixed_batches import not_run, out_of_memory, run_in_batches
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from extract.engines import Source
+    from featurecache.extract.engines.protocol import Source
 
 # With the allocator tuned, a CPU is as fast at 4 as at 64 images (EfficientNet-Lite0: 65-69 images/s on one AVX-512
 # core; untuned 55 falling to 28), so 16 keeps memory and padding small. A GPU needs many rows to be busy.

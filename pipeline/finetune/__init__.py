@@ -6,14 +6,18 @@
              (frozen)      │      (trained, smaller rates further down)
                            └── kept by the feature cache, one for every view of the image
 
-recipe.py      how it is trained: every number with its reason
-start.py       the head of a run as the last layers of a network, and back
-network.py     the part that is trained, with its parameters by depth
-maps.py, supply.py
-               where the maps of a batch come from: the cache, or the images anew; which of them
-training.py    the loop
-epochs.py      what each pass came to, by val
-checkpoint.py  what survives a kill
-plan.py, command.py, beginning.py, story.py, outcome.py
-               what was asked for, and all of it from a run folder to another, which is like any other
+plan         what is asked for
+finetune     all of it, from a run to a run
+recipe       how it is trained: every number with its reason
+source_run   the run that is tuned on: its head, its splits, the features it was trained on
+head_layers  its head as the last layers of a network, and back
+network      the part that is trained, with its parameters by depth
+maps         where the maps of a batch come from
+map_store    which of them the cache keeps
+training     the loop over steps and epochs
+epochs       metrics of an epoch, and the order by which the best is chosen
+train        the network, the maps and the loop put together
+checkpoint   the state of a training on disk, to go on from
+state_checks what such a state may be
+write_run    the tuned network as a run like any other
 """

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from extract.manifest import printable
-from extract.plain_files import UnfitFile, check_is_stored, check_plain_file
-from extract.shards import publish
-from pipeline.errors import PipelineError
-from pipeline.finetune.state_checks import check_state
+from featurecache.base.errors import PipelineError
+from featurecache.base.files import publish
+from featurecache.base.plain_files import UnfitFile, check_is_stored, check_plain_file
+from featurecache.base.text import printable
+from featurecache.finetune.state_checks import check_state
 
 if TYPE_CHECKING:
-    from pipeline.finetune.training import Training
+    from featurecache.finetune.training import Training
 
 
 class Checkpoint:

@@ -29,8 +29,9 @@ class Epoch:
 
 def judge(scores: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[float, float]:
     """Accuracy and log loss, the latter at its best temperature: smoothed labels make scores too cautious."""
-    from classify.calibration import fit_temperature, softmax
-    from classify.metrics import log_loss
+    from featurecache.classify.arrays.softmax import softmax
+    from featurecache.classify.evaluation.calibration import fit_temperature
+    from featurecache.classify.evaluation.metrics import log_loss
 
     proba = softmax(scores.astype(np.float64) / fit_temperature(scores, y))
     return float((scores.argmax(axis=1) == y).mean()), log_loss(y, proba)

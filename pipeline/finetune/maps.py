@@ -16,23 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extract.cores import count_cores
-from extract.decode import MAX_PIXELS, decode_image
-from extract.errors import ImageRefused
-from extract.loader import load_ahead
-from extract.manifest import printable
-from extract.spec import REDUCED, image_digest
-from extract.transform import TransformSpec, apply_transform
-from extract.views import View, apply_view
-from pipeline.errors import PipelineError
+from featurecache.base.cores import count_cores
+from featurecache.base.errors import ImageRefused, PipelineError
+from featurecache.base.text import printable
+from featurecache.extract.cache.spec import REDUCED, image_digest
+from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.images.augmentation import View, apply_view
+from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.loader import load_ahead
+from featurecache.extract.images.transform import apply_transform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from extract.cache import FeatureCache
-    from extract.engines import Engine
-    from extract.manifest import Sample
-    from pipeline.memory import Shelf
+    from featurecache.evaluate.feature_arrays import Shelf
+    from featurecache.extract.cache.store import FeatureCache
+    from featurecache.extract.engines.protocol import Engine
+    from featurecache.extract.images.manifest import Sample
 
 # Batches that are ready before they are needed: one is trained on, one waits.
 N_AHEAD = 2

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extract.splitting import Split
-from pipeline.finetune.recipe import Recipe
+from featurecache.extract.backbones.freezing import Split
+from featurecache.finetune.recipe import Recipe
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

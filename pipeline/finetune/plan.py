@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.decode import MAX_PIXELS
-from extract.settings import Settings
-from extract.views import KINDS, View
-from pipeline.finetune.recipe import Recipe
+from featurecache.extract.images.augmentation import KINDS, View
+from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.job.settings import Settings
+from featurecache.finetune.recipe import Recipe
 
 NO_VIEWS = "none"
 # Here there is nothing to draw: no view, or one.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from extract.plain_files import UnfitFile, parse_json
-from pipeline.errors import PipelineError
+from featurecache.base.errors import PipelineError
+from featurecache.base.plain_files import UnfitFile, parse_json
 
 if TYPE_CHECKING:
-    from pipeline.finetune.training import Training
+    from featurecache.finetune.training import Training
 
 TENSORS = ("weights", "mean", "best")
 NUMBERS = ("loss_sum", "seconds", "elapsed")

@@ -22,22 +22,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from extract.engines.torch_engine import is_out_of_memory
-from pipeline.errors import Diverged, PipelineError
-from pipeline.finetune.epochs import Epoch, judge
-from pipeline.finetune.maps import Maps, in_order, shuffled
-from pipeline.finetune.network import Trained, groups, learned
-from pipeline.finetune.recipe import Recipe
+from featurecache.base.errors import Diverged, PipelineError
+from featurecache.extract.engines.torch_engine import is_out_of_memory
+from featurecache.finetune.epochs import Epoch, judge
+from featurecache.finetune.maps import Maps, in_order, shuffled
+from featurecache.finetune.network import Trained, groups, learned
+from featurecache.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from extract.splitting import Split
+    from featurecache.extract.backbones.freezing import Split
 
 # A kill loses at most these many seconds of training.
 SAVE_SECONDS = 30.0
 
-Progress = Callable[[int, int, str], None]
+OnStep = Callable[[int, int, str], None]
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -102,7 +102,7 @@ class Training:
             len(self.epochs) == self.recipe.epochs or len(self.epochs) - best.number >= self.recipe.patience
         )
 
-    def run(self, progress: Progress, save: Save) -> None:
+    def run(self, progress: OnStep, save: Save) -> None:
         """Train to the end and put the best weights into the network.
 
         Raises Diverged for a loss that is no number, PipelineError where memory is short.
@@ -176,7 +176,7 @@ class Training:
             way_out = (
                 f"lower --batch-size, which was {self.recipe.batch_size}"
                 if self.recipe.batch_norm == "trained"
-                else f"cut each step into more passes with --parts {2 * self.recipe.parts}"
+                else f"cut each step into more passes with --accumulate {2 * self.recipe.parts}"
             )
             raise PipelineError(
                 f"A pass of {self._pass_size} images needs more memory than there is: {way_out}, and start again."

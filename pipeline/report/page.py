@@ -9,20 +9,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extract.errors import ExtractError
-from extract.manifest import printable, read_images
-from pipeline.memory import return_freed_memory
-from pipeline.rare import left_out_count, left_out_of
-from pipeline.report import closeup, comparison, galleries, reproduce
-from pipeline.report.audit import read_audit
-from pipeline.report.featuremap import FeatureMap, feature_map, map_values
-from pipeline.report.learning import learning_caption, learning_figure
-from pipeline.report.record import Record, read_record
-from pipeline.report.scoreboard import scoreboard
-from pipeline.report.thumbnails import contact_sheet, data_uri, read_thumbnails
-from pipeline.report.tsne import LEAST_POINTS, tsne_beside
-from pipeline.rundir import REPORT_FILE, RESULTS_FILE, read_json, writing_file
-from pipeline.words import test_text, units_text
+from featurecache.base.errors import ExtractError, PipelineError
+from featurecache.base.progress import Progress
+from featurecache.base.text import printable, test_text, units_text
+from featurecache.evaluate.feature_arrays import return_freed_memory
+from featurecache.evaluate.rare_classes import left_out_count, left_out_of
+from featurecache.extract.images.read import read_images
+from featurecache.report.pictures import contact_sheet, data_uri, read_thumbnails
+from featurecache.report.sections import details as closeup
+from featurecache.report.sections import galleries, reproduce
+from featurecache.report.sections import intervals as comparison
+from featurecache.report.sections.audit import read_audit
+from featurecache.report.sections.labels import learning_caption, learning_figure
+from featurecache.report.sections.map import FeatureMap, feature_map, map_values
+from featurecache.report.sections.table import scoreboard
+from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
+from featurecache.runs.folder import REPORT_FILE, RESULTS_FILE, writing_file
+from featurecache.runs.reading import read_json
+from featurecache.runs.record import Record, read_record
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112
@@ -158,7 +162,7 @@ def _fill_template(page: Page) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("featurecache.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     record, data = page.record, page.record.results["dataset"]
@@ -250,3 +254,15 @@ def _features(record: Record) -> Sequence[str]:
             f"{f' ({layer})' if layer else ''}{rate}; key {row['key'][:12]}"
         )
     return rows
+
+
+def report_on(run: Path, images: str, cache_root: Path, progress: Progress) -> bool:
+    """Write report.html into the finished run, or say why not; False when the user interrupts."""
+    try:
+        write_report(run, images=images, cache_root=cache_root)
+    except (PipelineError, OSError) as error:
+        progress.say(f"No report: {error}")
+    except KeyboardInterrupt:
+        progress.say(f"Stopped: the run is whole but for its report; 'featurecache report {run}' writes it.")
+        return False
+    return True

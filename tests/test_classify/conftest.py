@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from classify.sums import MetricSums
+from featurecache.classify.evaluation.metric_sums import MetricSums
 
 
 def write_skops_head(folder, blob, **changes):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.shards import Rows
-from extract.spec import FeatureSpec
-from extract.transform import TransformSpec
+from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.transform_spec import TransformSpec
 
 NOBODY = 65534
 TOY_SPEC = FeatureSpec(

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract import request as requests
-from extract.cache import FeatureCache, read_spec
-from extract.errors import WeightsMissing
-from extract.shards import Rows
-from pipeline.cli import run
-from pipeline.exits import DONE, FAILED, REFUSED, USAGE
+from featurecache.base.errors import WeightsMissing
+from featurecache.base.exits import DONE, FAILED, REFUSED, USAGE
+from featurecache.cli.main import run
+from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.job import request as requests
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "commit-4e6fd91.tar.xz"
 
@@ -31,7 +31,9 @@ def upgraded(monkeypatch):
 
     monkeypatch.setattr(requests, "_code_digest", lambda: "another version")
     # All are imported before the first is patched: one that came later would keep the patch.
-    for place in [import_module(f"extract.{name}") for name in ("weights", "backbones", "source_classes")]:
+    for place in [
+        import_module(f"featurecache.extract.backbones.{name}") for name in ("weights", "registry", "own_classifier")
+    ]:
         monkeypatch.setattr(place, "find_weights", missing)
 
 
@@ -69,7 +71,7 @@ def test_a_cache_of_an_earlier_version_is_found_without_its_weights(tmp_path, mo
 
 
 def test_select_measures_what_is_kept(digits_folder, cache, upgraded, capsys):
-    command = ["select", str(digits_folder), "--backbones", "efficientnet_lite0", "--sample", "45", "--json"]
+    command = ["select", str(digits_folder), "--backbone", "efficientnet_lite0", "--sample", "45", "--json"]
     assert run([*command, "--cache", str(cache), "--quiet"]) == DONE
     (found,) = json.loads(capsys.readouterr().out)["candidates"]
     assert found["leep"] is None

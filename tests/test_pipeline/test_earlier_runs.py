@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.cli import DONE, run
-from pipeline.exits import FAILED
+from featurecache.base.exits import FAILED
+from featurecache.cli.main import DONE, run
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "commit-4e6fd91.tar.xz"
 OWN = ("logistic", "ridge", "linear_svm", "rbf_svm", "lda", "centroid", "naive_bayes", "knn", "mlp")

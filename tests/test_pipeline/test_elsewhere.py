@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from extract import quoting
-from extract.quoting import as_command
-from extract.request import FeatureRequest
-from pipeline.cli import run
-from pipeline.console import Console
-from pipeline.exits import DONE, USAGE
-from pipeline.join import extract_command
-from pipeline.predict import recorded_cache
-from pipeline.report import reproduce
-from pipeline.report.page import write_report
+from featurecache.base import quoting
+from featurecache.base.exits import DONE, USAGE
+from featurecache.base.quoting import as_command
+from featurecache.cli.console import Console
+from featurecache.cli.main import run
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.predictor import recorded_cache
+from featurecache.report.page import write_report
+from featurecache.report.sections import reproduce
+from featurecache.runs.command_lines import extract_command
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def test_a_page_that_is_made_elsewhere_has_its_pictures(home, tmp_path, monkeypa
 
 
 def test_weights_of_the_users_are_named_by_a_way_that_works_from_anywhere(home, tmp_path):
-    from pipeline.results import _config
-    from pipeline.run import ClassifyPlan
+    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.evaluate.results import _config
 
     (home / "mine.pth").write_bytes(b"")
     request = FeatureRequest(weights="mine.pth")
@@ -109,8 +109,8 @@ def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypat
 
 
 def test_predicting_needs_no_backbone_for_images_that_are_in_the_cache(home, monkeypatch, capsys):
-    monkeypatch.setattr("extract.backbones.load_layers", pytest.fail)
-    monkeypatch.setattr("pipeline.predict.extract_features", pytest.fail)
+    monkeypatch.setattr("featurecache.extract.backbones.registry.load_layers", pytest.fail)
+    monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
     assert run(["predict", "made", "photos", "--quiet"]) == DONE
     assert len(capsys.readouterr().out.splitlines()) == 92
 

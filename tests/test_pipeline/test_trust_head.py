@@ -13,10 +13,10 @@ import pytest
 import sklearn
 from skops.io import dumps
 
-from classify.saved import load_head
-from pipeline.cli import DONE, FAILED, run
-from pipeline.finetune.beginning import begin
-from pipeline.finetune.plan import FinetunePlan
+from featurecache.classify.heads.saving.folder import load_head
+from featurecache.cli.main import DONE, FAILED, run
+from featurecache.finetune.plan import FinetunePlan
+from featurecache.finetune.source_run import begin
 
 TREE = "sklearn.tree.DecisionTreeClassifier"
 

@@ -1,0 +1,74 @@
+"""Heads that learn from the count, mean and variance of each class alone."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.heads.base import ScoredHead
+from featurecache.classify.heads.trials import Trial, judge_scores
+from featurecache.classify.heads.validation import begin_fit_all, factors_among, row_weights
+from featurecache.classify.solvers.class_moments import Moments, class_moments
+
+# Scores and weights of the settings that look at held-out rows together, in bytes.
+TOGETHER_BYTES = 64 * 2**20
+
+
+class MomentsHead(ScoredHead):
+    """What such heads share: one pass over the rows serves every setting and every round."""
+
+    common: ClassVar[tuple[str, ...]] = ("class_weight",)
+    class_weight: str | Mapping[Any, float] | None
+
+    @abstractmethod
+    def _learn(self, moments: Moments, like: FloatArray) -> Self:
+        """Learn from the moments of all classes, each of which has rows; arrays of the dtype of `like` where it can."""
+
+    @classmethod
+    @abstractmethod
+    def _scores_together(cls, heads: Sequence[Self], X: FloatArray, places: IntArray) -> Iterator[FloatArray]:
+        """Yield the scores (M, C) of every head, learned from the same rows, for the rows at some places (M,)."""
+
+    def _solve(
+        self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
+    ) -> Iterator[Self]:
+        weights = row_weights(self.class_weight, self.classes_, codes, sample_weight)
+        moments = class_moments(X, codes, len(self.classes_), weights)[0]
+        for head in heads:
+            yield head._learn_weighty(moments, self.classes_, X)
+
+    @classmethod
+    def try_grid(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Read the rows once for all settings and rounds, and try each: see `classify.heads.trials`."""
+        X, codes = begin_fit_all(heads, X, y)
+        classes = heads[0].classes_
+        own = row_weights(None, classes, codes, sample_weight)
+        for number, moments in enumerate(class_moments(X, codes, len(classes), own, rounds)):
+            present = np.bincount(codes[~rounds[number]], minlength=len(classes)) > 0
+            factors = factors_among(heads[0].class_weight, classes, moments.counts, present)
+            held_out = np.flatnonzero(rounds[number])
+            size = max(TOGETHER_BYTES // (8 * len(classes) * (len(held_out) + 2 * X.shape[1])), 1)
+            for first in range(0, len(heads), size):
+                some = [
+                    head._learn_weighty(moments.weighed(factors), classes, X) for head in heads[first : first + size]
+                ]
+                for setting, scores in enumerate(cls._scores_together(some, X, held_out), start=first):
+                    yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]])
+
+    def _learn_weighty(self, moments: Moments, classes: AnyArray, like: FloatArray) -> Self:
+        """Learn the classes that have rows, and rows with a weight; raises ValueError for fewer than two."""
+        weighty = moments.counts > 0
+        if weighty.sum() < 2:
+            raise ValueError(f"Only {weighty.sum()} class has rows with a weight: a head needs at least two classes.")
+        self.classes_ = classes[weighty]
+        self.converged_, self.note_ = True, ""
+        return self._learn(moments.among(weighty), like)

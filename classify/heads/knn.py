@@ -1,0 +1,174 @@
+"""k nearest neighbours: no training at all, and one table of neighbours for every setting and fold."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
+from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.evaluation.calibration import temper
+from featurecache.classify.heads.learned import FITTED, Array, Learned
+from featurecache.classify.heads.parameters import NOT_NEGATIVE, OPTIONAL, POSITIVE, Allowed, Choice, Range
+from featurecache.classify.heads.trials import Trial, judge_scores
+from featurecache.classify.heads.validation import (
+    begin_fit,
+    begin_fit_all,
+    begin_predict,
+    factors_among,
+    row_weights,
+    trained_classes,
+)
+from featurecache.classify.heads.votes import Voters, elect
+from featurecache.classify.solvers.class_moments import class_moments
+from featurecache.classify.solvers.kernels import centre, weighted_mean
+from featurecache.classify.solvers.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
+
+# Rows that count as nothing are left out by `fit`.
+SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
+
+
+def _variances(X: FloatArray, counts: FloatArray, rounds: Sequence[BoolArray]) -> list[float]:
+    """Return for each round the variance of the rows that it trains on, summed over columns, from one pass over all."""
+    moments = class_moments(X, np.zeros(len(counts), dtype=np.int64), 1, counts, rounds)
+    return [float(each.total().sum()) for each in moments]
+
+
+class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Votes of the k nearest training rows (Cover and Hart 1967), by cosine or Euclidean distance.
+
+        v_i = exp((s_i - s_1) / sharpness)      1 for the nearest, less for those less similar (Wu et al. 2018, DINO)
+        p_c = (sum of v_i of class c + pi_c) / (sum of v_i + 1)
+
+    with s the cosine, or -|x - x_i|^2 / (2 V), V the variance of the training rows, summed over columns. sharpness=None
+    gives every neighbour one vote. pi_c, the share of class c, is one vote's worth of prior: no class is ever
+    impossible, and equal votes go to the more frequent class. k above N means all rows. By cosine a row of zeros has no
+    neighbour but other rows of zeros, which are all equally near: without any the prior alone decides.
+
+    Neighbours are not independent, and the share of votes is not well calibrated: probabilities are
+    p^(1 / temperature), normalised; a sweep fits the temperature on val.
+
+    A row of sample weight 2 counts as two neighbours; among the k rows looked at, those count whose weights fit into k.
+    A class weight multiplies votes and prior instead.
+    """
+
+    allowed: ClassVar[Allowed] = {
+        "k": Range("1 neighbour or more, a whole number", least=1.0, whole=True),
+        "metric": Choice(*METRICS),
+        "sharpness": OPTIONAL,
+        "temperature": POSITIVE,
+    }
+    common: ClassVar[tuple[str, ...]] = ()
+    learned: ClassVar[Learned] = {
+        **FITTED,
+        "rows_": Array("N", "D"),
+        "codes_": Array("N", kind="iu", below="C"),
+        "counts_": Array("N", least=SMALLEST_COUNT),
+        "factors_": Array("C", least=0.0),
+        "origin_": Array("D"),
+        "variance_": NOT_NEGATIVE,
+    }
+    classes_: AnyArray
+
+    def __init__(
+        self,
+        k: int = 10,
+        *,
+        metric: str = "cosine",
+        sharpness: float | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self.k = k
+        self.metric = metric
+        self.sharpness = sharpness
+        self.class_weight = class_weight
+        self.temperature = temperature
+
+    def fit(self, X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None) -> Self:
+        """Keep the rows of X (N, D), their labels y (N,) and weights (N,); rows without a weight are left out."""
+        X, codes = begin_fit(self, X, y)
+        X = plain(X)
+        counts = row_weights(None, self.classes_, codes, sample_weight)
+        self.factors_ = self._factors(codes, counts, np.ones(len(codes), dtype=bool))
+        kept = counts > 0
+        self.rows_, self.codes_, self.counts_ = (
+            (X, codes, counts) if kept.all() else (X[kept], codes[kept], counts[kept])
+        )
+        self._zeros = zero_rows(self.rows_)
+        self.origin_, self.variance_ = centre(self.rows_, self.counts_)
+        self.converged_ = True
+        return self
+
+    def predict_proba(self, X: FloatArray) -> FloatArray:
+        """Return the class probabilities (M, C) of X (M, D)."""
+        return self.predict_both(X)[1]
+
+    def predict(self, X: FloatArray) -> AnyArray:
+        """Return the most probable label (M,) for each row of X (M, D)."""
+        return self.predict_both(X)[0]
+
+    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
+        """Return what `predict` and `predict_proba` do, at the cost of one."""
+        X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
+        zeros = self._zeros if hasattr(self, "_zeros") else zero_rows(self.rows_)  # a saved head does not say
+        blank = zeros & (self.metric == "cosine")
+        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, blank)
+        voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)
+        votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
+        best, proba = next(elect([self], found, voters, _blank(X, self.metric), votes, np.empty_like(votes)))
+        return np.asarray(self.classes_[best]), temper(proba, self.temperature)
+
+    @classmethod
+    def try_grid(
+        cls,
+        heads: Sequence[Self],
+        X: FloatArray,
+        y: AnyArray,
+        rounds: Sequence[BoolArray],
+        sample_weight: FloatArray | None = None,
+    ) -> Iterator[tuple[int, int, Trial]]:
+        """Find the neighbours of all held-out rows once, and vote with them for every setting."""
+        X, codes = begin_fit_all(heads, X, y)
+        X = plain(X)
+        counts, classes = row_weights(None, heads[0].classes_, codes, sample_weight), heads[0].classes_
+        origin = weighted_mean(X, counts)
+        blank = {metric: _blank(X, metric) for metric in sorted({head.metric for head in heads})}
+        absent = {metric: own | (counts == 0.0) for metric, own in blank.items()}
+        tables = round_neighbours(X, rounds, max(head.k for head in heads), list(blank), origin, absent)
+        needs_variance = any(head.metric == "euclidean" and head.sharpness is not None for head in heads)
+        variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
+        for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
+            trained, labels = np.where(held_out, 0.0, counts), classes[codes[held_out]]
+            there = trained_classes(codes, trained, len(classes))
+            arrays = [empty_beside(X, (len(labels), len(classes)), working_dtype(X)) for _ in range(2)]
+            for settings in _alike(heads):
+                chosen = [heads[setting] for setting in settings]
+                metric, factors = chosen[0].metric, chosen[0]._factors(codes, trained, ~held_out)
+                voters = Voters(codes, trained, factors, variance, blank[metric])
+                elected = elect(chosen, table[metric], voters, blank[metric][held_out], *arrays)
+                for setting, head, (best, proba) in zip(settings, chosen, elected, strict=True):
+                    known = proba if there.all() else proba[:, there]
+                    scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
+                    yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
+
+    def _factors(self, codes: IntArray, counts: FloatArray, trained: BoolArray) -> FloatArray:
+        """Return what the votes of each class are multiplied with, (C,), for the rows trained, bool (N,)."""
+        total = np.bincount(codes, counts, minlength=len(self.classes_)).astype(np.float64)
+        present = np.bincount(codes[trained], minlength=len(self.classes_)) > 0
+        return factors_among(self.class_weight, self.classes_, total, present)
+
+
+def _blank(X: FloatArray, metric: str) -> BoolArray:
+    """Return which rows of X (N, D) have no direction, (N,), where the metric needs one."""
+    return zero_rows(X) if metric == "cosine" else np.zeros(len(X), dtype=bool)
+
+
+def _alike(heads: Sequence[KNNHead]) -> list[list[int]]:
+    """Return the numbers of heads that differ in nothing but k, the smallest k first."""
+    groups: dict[str, list[int]] = {}
+    for setting in sorted(range(len(heads)), key=lambda setting: heads[setting].k):
+        groups.setdefault(repr(heads[setting].get_params() | {"k": None}), []).append(setting)
+    return list(groups.values())

@@ -1,0 +1,249 @@
+"""A fitted head as a folder, without pickle.
+
+    head.json           format, head name, parameters, learned values that are not arrays, the caller's meta, SHA-256,
+                        library versions; a number that is none, such as an infinite slope, is null there
+    head.safetensors    every learned array exactly, so that predictions after loading are the same to the bit
+    head.skops          instead, for a scikit-learn classifier: the fitted estimator alone
+
+The folder appears whole or not at all: it is written beside its place under a temporary name, loaded once and compared
+with what was saved, and renamed. A folder from elsewhere is a file from a stranger: nothing in it names code of ours,
+what it learned is checked against the table `learned` of its head, a head.skops may be made of nothing but types by
+their exact names (`classify.heads.saving.skops_types`), and arrays that compiled code reads are looked at first
+(`classify.heads.saving.compiled`).
+
+Format 1: as here, but head.skops holds the ForeignHead. Format 2, of scikit-learn's classifiers only: the estimator.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+import numpy as np
+
+from featurecache.base.errors import SavedHeadError
+from featurecache.classify.heads.learned import OPTIONAL_LEARNED, check_fitted
+from featurecache.classify.heads.saving.documents import (
+    AGAIN,
+    check_regular,
+    keyed,
+    plain,
+    read_json,
+    rekeyed,
+    restored,
+    textual,
+)
+from featurecache.classify.heads.saving.sameness import first_difference
+from featurecache.classify.heads.table import HEADS, build_head
+
+FORMATS = (1, 2)
+OWN_FORMAT, FOREIGN_FORMAT = FORMATS
+FOREIGN = "foreign"
+# Parameters that heads of this format did not always have, and what those without them were fitted with.
+BEFORE: Mapping[str, Mapping[str, Any]] = {
+    "mlp": {"label_smoothing": 0.0},
+    "lda": {"temperature": 1.0},
+    "knn": {"temperature": 1.0},
+}
+RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "scipy", "safetensors", "skops")
+
+
+@dataclass(frozen=True)
+class LoadedHead:
+    """A fitted head from a folder, the meta it was saved with, and sentences for whoever uses it."""
+
+    head: Any
+    meta: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
+    """Write a fitted head and its JSON-able meta as the folder `root`, replacing what is there.
+
+    Raises SavedHeadError for a head that is not fitted, or that could not be loaded again as it is.
+    """
+    root = Path(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        document = _write_learned(head, fresh)
+        path = fresh / document["file"]
+        versions = {name: _installed_version(name) for name in RECORDED_LIBRARIES}
+        document |= {"sha256": _digest(path), "versions": versions, "meta": dict(meta)}
+        text = json.dumps(plain(document), indent=2, allow_nan=False)
+        (fresh / "head.json").write_text(text + "\n", encoding="utf-8")
+        # safetensors keeps its files to their owner.
+        path.chmod(S_IMODE((fresh / "head.json").stat().st_mode))
+        _check_written(head, fresh)
+        if root.exists():
+            root.rename(Path(scratch) / "replaced")
+        fresh.rename(root)
+
+
+def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
+    """Read the folder `root` that `save_head` wrote.
+
+    trust: give compiled code of scikit-learn the arrays of its classifier without a look at them. A head from a
+    stranger could then crash the process or read its memory, though never run code of its own.
+
+    Raises SavedHeadError, whatever is in the folder: where it is missing, damaged, of another format, names types that
+    no head needs, or holds values that no head has learned.
+    """
+    root = Path(root)
+    document = _read_document(root)
+    try:
+        path = root / document["file"]
+        check_regular(path)
+        if _digest(path) != document["sha256"]:
+            raise SavedHeadError(f"{path} is damaged, its SHA-256 differs: {AGAIN}")
+        if document["name"] == FOREIGN:
+            head, notes = _load_foreign(document, path, trust=trust)
+        else:
+            head, notes = _load_own(document, path), ()
+        return LoadedHead(head, dict(document["meta"]), notes)
+    except SavedHeadError:
+        raise
+    except Exception as error:
+        raise SavedHeadError(f"{root} is not a whole head ({type(error).__name__}: {error}): {AGAIN}") from error
+
+
+def load_meta(root: Path) -> dict[str, Any]:
+    """Return the meta that a head was saved with, without loading it. Raises SavedHeadError as `load_head` does."""
+    meta = _read_document(Path(root)).get("meta")
+    if not isinstance(meta, dict):
+        raise SavedHeadError(f"{root} is not a whole head (it has no meta): {AGAIN}")
+    return meta
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _installed_version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _write_learned(head: Any, folder: Path) -> dict[str, Any]:
+    """Write what a fitted head learned into a file of the folder; return the document that goes beside it."""
+    if not hasattr(head, "classes_"):
+        raise SavedHeadError(f"{type(head).__name__} is not fitted: fit it before it is saved.")
+    name = _name_of(head)
+    learned = _learned(head)
+    if name == FOREIGN:
+        from featurecache.classify.heads.saving.sklearn_file import dump_estimator
+
+        (folder / "head.skops").write_bytes(dump_estimator(head.estimator_))
+        values = {key: learned[key] for key in ("n_features_in_", "converged_", "note_")}
+        params = {"temperature": head.temperature}
+        return {"format": FOREIGN_FORMAT, "name": FOREIGN, "file": "head.skops", "params": params, "learned": values}
+    from safetensors.numpy import save_file
+
+    arrays = {key: np.ascontiguousarray(value) for key, value in learned.items() if _is_numeric(value)}
+    save_file(arrays, folder / "head.safetensors")
+    values = {key: textual(value) for key, value in learned.items() if key not in arrays}
+    params = {key: keyed(value) for key, value in head.get_params(deep=False).items()}
+    return {"format": OWN_FORMAT, "name": name, "file": "head.safetensors", "params": params, "learned": values}
+
+
+def _check_written(head: Any, fresh: Path) -> None:
+    """Load what was just written; raises SavedHeadError where that fails, or gives another head."""
+    # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded.
+    loaded = load_head(fresh, trust=True).head
+    difference = first_difference(plain(_values(head)), plain(_values(loaded)))
+    if difference:
+        raise SavedHeadError(
+            f"{type(head).__name__} cannot be saved: its {difference} comes back as another value. Leave it out."
+        )
+
+
+def _values(head: Any) -> dict[str, Any]:
+    """Return the parameters of a head and what it learned, where an estimator among the parameters stands fitted."""
+    return {key: value for key, value in head.get_params(deep=False).items() if key != "estimator"} | _learned(head)
+
+
+def _learned(head: Any) -> dict[str, Any]:
+    return {key: value for key, value in vars(head).items() if key.endswith("_")}
+
+
+def _name_of(head: Any) -> str:
+    location = f"{type(head).__module__}:{type(head).__name__}"
+    return next((info.name for info in HEADS.values() if info.location == location), FOREIGN)
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def _read_document(root: Path) -> dict[str, Any]:
+    path = root / "head.json"
+    document = read_json(path)
+    found = document.get("format") if isinstance(document, dict) else None
+    if type(found) is not int or found not in FORMATS:
+        raise SavedHeadError(f"{path} has format {found!r}, this version reads 1 and 2: {AGAIN}")
+    is_foreign = document.get("name") == FOREIGN
+    if document.get("file") != ("head.skops" if is_foreign else "head.safetensors"):
+        raise SavedHeadError(f"{path} names the file {document.get('file')!r}, which no such head has: {AGAIN}")
+    checked: dict[str, Any] = document
+    return checked
+
+
+def _load_own(document: Mapping[str, Any], path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if document["name"] not in HEADS:
+        raise SavedHeadError(f"The head '{document['name']}' is unknown to this version: {AGAIN}")
+    try:
+        arrays = load_file(path)
+    except SafetensorError as error:
+        raise SavedHeadError(f"head.safetensors cannot be read ({error}): {AGAIN}") from error
+    params = {key: rekeyed(value) for key, value in document["params"].items()}
+    head = build_head(document["name"]).set_params(**{**BEFORE.get(document["name"], {}), **params})
+    for key, value in {**arrays, **document["learned"]}.items():
+        if key not in head.learned and key not in OPTIONAL_LEARNED:
+            raise SavedHeadError(f"'{key}' is not something a head learns: {AGAIN}")
+        setattr(head, key, restored(value))
+    check_fitted(head)
+    return head
+
+
+def _load_foreign(document: Mapping[str, Any], path: Path, *, trust: bool) -> tuple[Any, tuple[str, ...]]:
+    """Return a classifier of scikit-learn as a head, and what there is to say about it."""
+    from sklearn.base import clone
+
+    from featurecache.classify.heads.saving.sklearn_file import build_estimator, read_foreign, try_out
+    from featurecache.classify.heads.sklearn_head import ForeignHead
+
+    read = read_foreign(path.read_bytes(), is_wrapped=document["format"] == 1)  # once: what is built is what was read
+    kept = read.learned if document["format"] == 1 else {**document["params"], **document["learned"]}
+    saved_by = read.sklearn_version or document.get("versions", {}).get("scikit-learn")
+    estimator = build_estimator(read, trust=trust)
+    head = ForeignHead(clone(estimator), temperature=kept["temperature"])
+    head.classes_ = np.asarray(estimator.classes_)
+    for key in ("n_features_in_", "converged_", "note_"):
+        setattr(head, key, kept[key])
+    check_fitted(head)
+    head.estimator_ = estimator
+    try_out(head)
+    return head, _version_notes(estimator, saved_by)
+
+
+def _version_notes(estimator: Any, saved_by: Any) -> tuple[str, ...]:
+    here = _installed_version("scikit-learn")
+    if saved_by is None or saved_by == here:
+        return ()
+    name = type(estimator).__name__
+    return (
+        f"The head {name} was saved by scikit-learn {saved_by} and is used by {here}, which may predict otherwise: "
+        "install that version, or classify again.",
+    )

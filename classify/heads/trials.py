@@ -1,0 +1,125 @@
+"""One setting of a grid in one round, tried: fitted on the rows that the round trains on, judged on the others.
+
+Every head has a class method, which a sweep calls once for all its settings and rounds:
+
+    try_grid(heads, X, y, rounds, sample_weight=None) -> Iterator[tuple[int, int, Trial]]
+
+heads: unfitted heads of one class, one a setting. X (N, D): all rows of train and val together, anything that gives
+blocks of rows (an array, a memory map, a torch tensor). y (N,): labels. rounds: bool masks (N,), the rows that each
+holds out. It yields (setting, round, Trial) in whatever order they are finished, each pair once. A Trial holds sums
+over the held-out rows and no probabilities: those of all settings, rounds and classes would not fit in memory. A head
+that cannot share anything between settings uses `try_each`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.arrays.softmax import softmax_blocks, two_columns
+from featurecache.classify.evaluation.calibration import NO_FIT, TemperatureFit, find_temperature, log_proba
+from featurecache.classify.evaluation.metric_sums import MetricSums
+from featurecache.classify.heads.validation import codes_among
+
+AT_BOUND = (
+    "Its temperature, {:.3g}, is the end of what is tried, as where the scores say nothing of the classes of val: its "
+    "probabilities may not be well calibrated."
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one setting did on the M rows that a round holds out."""
+
+    classes: AnyArray
+    """The labels (C,) of the classes that `sums` counts."""
+    sums: MetricSums
+    decided: dict[str, float] = field(default_factory=dict)
+    """What val decided besides the setting, for the refit to use: a temperature, a number of epochs."""
+    converged: bool = True
+    note: str = ""
+    """A sentence for the table when something was not as it should be."""
+    tempering: TemperatureFit = NO_FIT
+    """How to temper the probabilities; nothing to temper where `decided` has a temperature that is the best already."""
+    hint: str = ""
+    """A sentence for the table if this setting is the one that is chosen."""
+
+
+def judge_scores(
+    head: Any,
+    scores: FloatArray,
+    labels: AnyArray,
+    classes: AnyArray | None = None,
+    *,
+    trained: BoolArray | None = None,
+    predicted: AnyArray | None = None,
+) -> Trial:
+    """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
+
+    One whose scores have a temperature gets the best for those rows whose class it knows: one of `classes` (C,), those
+    of the head unless given, and of those that were trained, bool (C,), where there are columns for others, too.
+    predicted (M,): labels, where they are not those with the largest scores.
+    """
+    classes = head.classes_ if classes is None else classes
+    codes, known = codes_among(classes, labels)
+    fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]))
+    own = "temperature" in head.get_params(deep=False)
+    best = scores.argmax(axis=1) if predicted is None else codes_among(classes, predicted)[0]
+    parts = softmax_blocks(scores, fit.temperature if own else 1.0)
+    sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(classes))
+    if own:
+        hint = AT_BOUND.format(fit.temperature) if fit.at_bound else ""
+        return Trial(classes, sums, {"temperature": fit.temperature}, *_said(head), hint=hint)
+    return Trial(classes, sums, {}, *_said(head), fit)
+
+
+def judge_proba(head: Any, proba: FloatArray, predicted: AnyArray, labels: AnyArray) -> Trial:
+    """Return the trial of a fitted head with probabilities (M, C) and predictions (M,) for rows with labels (M,)."""
+    codes, known = codes_among(head.classes_, labels)
+    fit = find_temperature(*_among(log_proba(proba), codes, known))
+    best = codes_among(head.classes_, predicted)[0]
+    parts: Iterable[tuple[slice, FloatArray]] = [(slice(None), proba.astype(np.float64))]
+    sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(head.classes_))
+    return Trial(head.classes_, sums, {}, *_said(head), fit)
+
+
+def _said(head: Any) -> tuple[bool, str]:
+    """Return whether the head converged, and its note; a head that has nothing to say about it, did."""
+    return getattr(head, "converged_", True), getattr(head, "note_", "")
+
+
+def _among(scores: FloatArray, codes: IntArray, rows: BoolArray) -> tuple[FloatArray, IntArray]:
+    """Return the scores and codes of some rows, bool (M,): as they are where these are all."""
+    return (scores, codes) if rows.all() else (scores[rows], codes[rows])
+
+
+def try_head(head: Any, X_val: FloatArray, y_val: AnyArray) -> Trial:
+    """Judge a fitted head on X_val (M, D), y_val (M,) by its scores where it has some, else by its probabilities."""
+    predicted = head.predict(X_val)
+    if "temperature" in head.get_params(deep=False) and hasattr(head, "decision_function"):
+        return judge_scores(head, two_columns(head.decision_function(X_val)), y_val, predicted=predicted)
+    return judge_proba(head, head.predict_proba(X_val), predicted, y_val)
+
+
+def try_each(
+    heads: Sequence[Any], X: FloatArray, y: AnyArray, rounds: Sequence[BoolArray], sample_weight: FloatArray | None
+) -> Iterator[tuple[int, int, Trial]]:
+    """Fit every head for every round, one after the other: the `try_grid` of heads that share nothing."""
+    y = plain(y)
+    for number, held_out in enumerate(rounds):
+        X_train, y_train, weight = training_rows(X, y, held_out, sample_weight)
+        weighted = {} if weight is None else {"sample_weight": weight}
+        for setting, head in enumerate(heads):
+            yield setting, number, try_head(head.fit(X_train, y_train, **weighted), X[held_out], y[held_out])
+
+
+def training_rows(
+    X: FloatArray, y: AnyArray, held_out: BoolArray, sample_weight: FloatArray | None
+) -> tuple[FloatArray, AnyArray, FloatArray | None]:
+    """Return the X, labels and weights of the rows that a round trains on: views where they are the first rows."""
+    n_train = len(held_out) - int(held_out.sum())
+    rows = ~held_out if held_out[:n_train].any() else slice(n_train)
+    return X[rows], plain(y)[rows], None if sample_weight is None else plain(sample_weight)[rows]

@@ -1,0 +1,170 @@
+"""scikit-learn's contract at the doors of `fit` and `predict`, said once for every head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.heads.parameters import NOT_NEGATIVE, check_common, check_parameters
+
+# float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
+DTYPES = (np.float64, np.float32)
+# Rows looked at together.
+BLOCK = 4096
+
+
+def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
+    """Check X (N, D) and labels y (N,), set `classes_` and `n_features_in_`, return X and the class codes (N,).
+
+    Raises ValueError on parameters that are not possible, on NaN, on shapes that disagree, on labels that are not
+    classes, and on fewer than two classes.
+    """
+    check_parameters(head)
+    y = plain(y)
+    if _is_checked_here(X):
+        y = column_or_1d(y)
+        X = _check_rows(X)
+        if len(X) != len(y):
+            raise ValueError(f"X has shape {tuple(X.shape)}: give one row of features for each of the {len(y)} labels.")
+        head.n_features_in_ = X.shape[1]
+    else:
+        X, y = validate_data(head, X, y, dtype=DTYPES)
+    check_classification_targets(y)
+    head.classes_, codes = np.unique(y, return_inverse=True)
+    if len(head.classes_) < 2:
+        only = head.classes_.tolist()[0]
+        raise ValueError(f"Found 1 class, {only!r}, in {len(y)} rows: a head needs at least two classes.")
+    return X, codes
+
+
+def _is_checked_here(X: Any) -> bool:
+    """Say whether X is a tensor or in half precision: scikit-learn would copy it to the processor, or to float64."""
+    return is_torch_array(X) or getattr(X, "dtype", None) == np.float16
+
+
+def _check_rows(X: Any) -> Any:
+    """Return X (N, D), a tensor without its history; raises ValueError for other shapes, and for NaN, by blocks."""
+    if len(X.shape) != 2 or not all(X.shape):
+        raise ValueError(f"X has shape {tuple(X.shape)}: give rows of features, (N, D), and one of each at least.")
+    X = X.detach() if is_torch_array(X) else X
+    xp = array_namespace(X)
+    for start in range(0, X.shape[0], BLOCK):
+        finite = xp.isfinite(X[start : start + BLOCK])
+        if not bool(xp.all(finite)):
+            row = start + int(xp.argmin(xp.astype(xp.all(finite, axis=1), xp.uint8)))
+            raise ValueError(f"Input X contains NaN or infinity, first in row {row}.")
+    return X
+
+
+def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, IntArray]:
+    """Do the same for several heads of one grid: X and y are checked once, every head gets what is learned from them.
+
+    Raises ValueError as `begin_fit` does, and for heads that differ in what they must have in common.
+    """
+    for head in heads:
+        check_parameters(head)
+    check_common(heads)
+    checked, codes = begin_fit(heads[0], X, y)
+    for head in heads[1:]:
+        head.classes_, head.n_features_in_ = heads[0].classes_, heads[0].n_features_in_
+    return checked, codes
+
+
+def row_weights(
+    class_weight: str | Mapping[Any, float] | None, classes: AnyArray, codes: IntArray, sample_weight: Any = None
+) -> FloatArray:
+    """Return the weight (N,), float64, of every row: that of its class times its own.
+
+    "balanced" gives all classes the same sum, that of all weights over C; a mapping names the weight of a label, 1 for
+    those it leaves out. Raises ValueError for other class weights, and for weights of either kind that are not finite
+    numbers of 0 or more.
+    """
+    own = np.ones(len(codes)) if sample_weight is None else np.asarray(plain(sample_weight), dtype=np.float64)
+    if own.shape != (len(codes),):
+        raise ValueError(f"sample_weight has shape {own.shape}: give one weight for each of the {len(codes)} rows.")
+    if not np.isfinite(own).all() or (own < 0).any() or not own.any():
+        raise ValueError("sample_weight must be finite and not negative, and some row must weigh more than zero.")
+    if class_weight is None:
+        return own
+    total = np.bincount(codes, own, minlength=len(classes)).astype(np.float64)
+    return np.asarray(own * class_factors(class_weight, classes, total)[codes])
+
+
+def class_factors(class_weight: str | Mapping[Any, float] | None, classes: AnyArray, total: FloatArray) -> FloatArray:
+    """Return what the weights of the rows of each class are multiplied with, (C,), where their sums are total (C,).
+
+    See `row_weights`, which raises what this does.
+    """
+    if class_weight is None:
+        return np.ones(len(classes))
+    if isinstance(class_weight, Mapping):
+        check_class_weight(class_weight)
+        return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    if class_weight != "balanced":
+        raise ValueError(f"class_weight={class_weight!r} is unknown: use None, 'balanced' or a dict of label: weight.")
+    return np.asarray(total.sum() / (len(classes) * np.where(total > 0, total, 1.0)))
+
+
+def factors_among(
+    class_weight: str | Mapping[Any, float] | None, classes: AnyArray, total: FloatArray, present: BoolArray
+) -> FloatArray:
+    """Return `class_factors` (C,) as a fit on rows of the present classes, bool (C,), would; 0 for the others."""
+    factors = np.zeros(len(classes))
+    factors[present] = class_factors(class_weight, classes[present], total[present])
+    return factors
+
+
+def trained_weights(
+    class_weight: str | Mapping[Any, float] | None,
+    classes: AnyArray,
+    codes: IntArray,
+    own: FloatArray,
+    held_out: BoolArray,
+) -> FloatArray:
+    """Return the weight (N,) of every row in a round: 0 where it is held out, else as a fit on the others would.
+
+    own (N,): the weights of the rows, as by `row_weights` without a class weight. "balanced" weighs a class by the rows
+    that are trained on, and no label that is held out enters.
+    """
+    weights = np.where(held_out, 0.0, own)
+    total = np.bincount(codes, weights, minlength=len(classes)).astype(np.float64)
+    present = np.bincount(codes[~held_out], minlength=len(classes)) > 0
+    return np.asarray(weights * factors_among(class_weight, classes, total, present)[codes])
+
+
+def check_class_weight(class_weight: Mapping[Any, float]) -> None:
+    """Raise ValueError for the first weight of a class that no row could have."""
+    for label, weight in class_weight.items():
+        if not NOT_NEGATIVE.holds(weight):
+            raise ValueError(NOT_NEGATIVE.refusal(f"class_weight[{label!r}]", weight))
+
+
+def begin_predict(head: Any, X: Any) -> FloatArray:
+    """Check that the head is fitted and that X (M, D) fits it, and return X.
+
+    Raises scikit-learn's NotFittedError, and ValueError where X has NaN, another shape or another number of columns.
+    """
+    check_is_fitted(head)
+    if not _is_checked_here(X):
+        return np.asarray(validate_data(head, X, reset=False, dtype=DTYPES))
+    X = _check_rows(X)
+    found, wanted = X.shape[1], head.n_features_in_
+    if found != wanted:
+        raise ValueError(f"X has {found} features, but {type(head).__name__} is expecting {wanted} features as input.")
+    return X  # type: ignore[no-any-return]
+
+
+def trained_classes(codes: IntArray, weights: FloatArray, n_classes: int) -> BoolArray:
+    """Return which classes (C,) have rows with a weight, for class codes and weights (N,)."""
+    return np.asarray(np.bincount(codes, weights, minlength=n_classes) > 0)
+
+
+def codes_among(classes: AnyArray, y: AnyArray) -> tuple[IntArray, BoolArray]:
+    """Return the position in the sorted classes (C,) of each label y (M,), and which labels are there at all."""
+    codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    return codes, np.asarray(classes[codes] == y)

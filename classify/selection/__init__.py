@@ -1,0 +1,9 @@
+"""Selection: splits by content, held-out rounds, and the choice of a setting.
+
+splits    train, val and test; folds
+dividing  units sent to sides
+holdouts  rounds of a sweep
+tally     outcomes joined over rounds
+sweep     choose on val, refit, never see test
+few_shot  few labels per class
+"""

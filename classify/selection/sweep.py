@@ -1,0 +1,144 @@
+"""Choose a setting on val, refit on train and val together. Test is not seen here: no argument could carry it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from featurecache.base.errors import BadLabels
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
+from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.heads.table import build_head, head_grid
+from featurecache.classify.heads.trials import Trial
+from featurecache.classify.selection.holdouts import check_rounds
+from featurecache.classify.selection.tally import Outcome, Tally
+
+Progress = Callable[[int, int, str], None]
+# A parameter with fewer values in its grid than this is a choice between few, not a scale that has edges.
+SCALE = 3
+# Beyond these values a parameter means nothing, so a grid that ends there is not too short.
+NATURAL_ENDS = {"k": (1,), "shrinkage": (0.0, 1.0), "shrink": (0.0,), "dropout": (0.0,)}
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A chosen and refitted head, and how it was chosen."""
+
+    head: Any
+    """Fitted on train and val together."""
+    params: dict[str, Any]
+    """The chosen setting, with what val decided besides (temperature, epochs); JSON-able."""
+    grid: list[dict[str, Any]]
+    """For each setting tried: params, val_accuracy, val_log_loss, converged, seconds (its share of the sweep)."""
+    val: dict[str, float]
+    """`metrics.score` of the chosen setting on val before the refit; with folds, on all rows, each held out once."""
+    fit_seconds: float
+    """Wall time of the whole sweep and the refit."""
+    grid_size: int
+    tempering: float | None = None
+    """The T for `calibration.temper_head` that suits the held-out probabilities of the chosen setting, 1 for a head
+    with a temperature of its own; None if not asked for."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the table: what did not converge, what was best at the edge of its grid."""
+
+
+class SweepStopped(KeyboardInterrupt):
+    """Ctrl-C in a sweep some of whose settings were through: `result` is the best of those, refitted, and says so.
+
+    A KeyboardInterrupt to all who do not ask for it by name.
+    """
+
+    def __init__(self, result: SweepResult) -> None:
+        super().__init__("a sweep was stopped")
+        self.result = result
+
+
+def sweep(
+    name: str,
+    X: FloatArray,
+    y: AnyArray,
+    *,
+    rounds: Sequence[BoolArray],
+    seed: int = 0,
+    sample_weight: FloatArray | None = None,
+    calibrate: bool = False,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Try every setting of a head on the held-out rows, keep the most accurate, and refit it on all rows.
+
+    X (N, D), y (N,), sample_weight (N,): train and val together. rounds: bool masks (N,) of the rows held out, from
+    `val_round` or `fold_rounds`. Equal accuracies are decided by the log loss, equal log losses by the order of the
+    grid, the simpler setting first. calibrate: find how to temper the probabilities of the chosen setting, too.
+    `progress(done, total, text)` is called after each setting of each round and after the refit; the text says the best
+    so far.
+
+    Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at. A
+    KeyboardInterrupt becomes SweepStopped once a setting is through all rounds; a second one, in the refit, does not.
+    """
+    started = perf_counter()
+    y, sample_weight = plain(y), plain(sample_weight)
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
+    check_rounds(rounds, codes)
+    grid = head_grid(name)
+    tally = Tally(grid, rounds, classes, codes)
+    heads = [build_head(name, seed=seed, **setting) for setting in grid]
+    stopped = _try_all(type(heads[0]).try_grid(heads, X, y, rounds, sample_weight), tally, progress)
+    best = tally.chosen()
+    tempering = best.tempering if calibrate else None
+    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+    head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
+    if progress is not None:
+        progress(tally.n_steps, tally.n_steps, f"{best.metrics['accuracy']:.2%}, refitted")
+    notes, rows = _notes(best, tally, head, stopped), [outcome.row() for outcome in tally.through()]
+    seconds = perf_counter() - started
+    result = SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
+    if stopped:
+        raise SweepStopped(result)
+    return result
+
+
+def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: Progress | None) -> bool:
+    """Take in all trials, or those until the user interrupts, and say whether that was so.
+
+    KeyboardInterrupt where no setting is through by then.
+    """
+    started = perf_counter()
+    try:
+        for setting, number, trial in trials:
+            tally.add(setting, number, trial, perf_counter() - started)
+            if progress is not None:
+                progress(tally.n_trials, tally.n_steps, tally.best_so_far())
+            started = perf_counter()
+    except KeyboardInterrupt:
+        if tally.best is None:
+            raise
+        if progress is not None:
+            progress(tally.n_trials, tally.n_steps, f"{tally.best_so_far()}, stopped to refit it")
+        return True
+    return False
+
+
+def _notes(best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
+    notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(best.params, tally.grid)
+    if best.hint:
+        notes.append(best.hint)
+    if stopped:
+        notes.append(f"Stopped after {len(tally.outcomes)} of {len(tally.grid)} settings: the best of those is kept.")
+    if not head.converged_:
+        notes.append(f"The refit did not converge: {getattr(head, 'note_', '')}")
+    return notes
+
+
+def edge_notes(params: dict[str, Any], grid: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each number of the chosen setting that is the smallest or largest tried of its scale."""
+    notes = []
+    for key, value in params.items():
+        tried = sorted({setting[key] for setting in grid if isinstance(setting.get(key), int | float)})
+        if len(tried) >= SCALE and value in (tried[0], tried[-1]) and value not in NATURAL_ENDS.get(key, ()):
+            end = "smallest" if value == tried[0] else "largest"
+            notes.append(f"The best {key}, {value:g}, is the {end} of its grid: a better one may lie beyond.")
+    return notes

@@ -1,0 +1,100 @@
+"""Counts, means and variances of every class, for every round of a sweep, from one pass over the rows.
+
+Rows that the same rounds hold out form a part; sums of each part and class are taken once, and what a round trains on
+is the sum over the parts it does not hold out. Sums are those of x - shift, in float64: squares of columns far from
+zero would lose their variance in rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.arrays.scaling import rounding
+
+# Rows in float64 at a time: 1024 x 1280 is 10 MB.
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted count (C,), mean (C, D) and variance (C, D) of each class; those of a class without rows are 0.
+
+    `rounding` (D,): a standard deviation below this is nothing but rounding.
+    """
+
+    counts: FloatArray
+    means: FloatArray
+    variances: FloatArray
+    rounding: FloatArray
+
+    def mean(self) -> FloatArray:
+        """Return the mean (D,) of all rows."""
+        return np.asarray(self.counts @ self.means / self.counts.sum())
+
+    def within(self) -> FloatArray:
+        """Return the mean variance (D,) of the rows around the means of their classes."""
+        return self._cleaned(self.counts @ self.variances / self.counts.sum())
+
+    def total(self) -> FloatArray:
+        """Return the variance (D,) of all rows around their mean."""
+        spread = self.variances + (self.means - self.mean()) ** 2
+        return self._cleaned(self.counts @ spread / self.counts.sum())
+
+    def among(self, present: BoolArray) -> "Moments":
+        """Return those of some classes, bool (C,), only."""
+        return Moments(self.counts[present], self.means[present], self.variances[present], self.rounding)
+
+    def weighed(self, factors: FloatArray) -> "Moments":
+        """Return those of rows whose weights are multiplied by the factor (C,) of their class."""
+        return Moments(self.counts * factors, self.means, self.variances, self.rounding)
+
+    def _cleaned(self, variance: FloatArray) -> FloatArray:
+        return np.where(variance > self.rounding**2, variance, 0.0)
+
+
+def class_moments(
+    X: FloatArray, codes: IntArray, n_classes: int, weights: FloatArray, rounds: Sequence[BoolArray] = ()
+) -> list[Moments]:
+    """Return the moments of the rows that each round trains on; of all rows for no rounds.
+
+    X (N, D), codes (N,) in 0..n_classes-1, weights (N,), rounds: bool (N,), the rows each holds out.
+    """
+    out = np.stack(list(rounds)) if rounds else np.zeros((1, len(codes)), dtype=bool)
+    held_out, part = np.unique(out, axis=1, return_inverse=True)
+    n_parts = held_out.shape[1]
+    shift = plain(X[:BLOCK]).astype(np.float64).mean(axis=0)
+    group = part.reshape(-1) * n_classes + codes
+    counts, sums, squares, largest = _sums(X, group, n_parts * n_classes, weights, shift)
+    noise = rounding(largest, float(np.finfo(plain(X[:1]).dtype).eps))
+    shape = (n_parts, n_classes, -1)
+    found = []
+    for trained in ~held_out:
+        c, s, q = (each.reshape(shape)[trained].sum(axis=0) for each in (counts, sums, squares))
+        divisor = np.where(c > 0, c, 1.0)
+        mean, variance = s / divisor, np.maximum(q / divisor - (s / divisor) ** 2, 0.0)
+        means = np.where(c > 0, mean + shift, 0.0)
+        found.append(Moments(c[:, 0], means, variance, noise))
+    return found
+
+
+def _sums(
+    X: FloatArray, group: IntArray, n_groups: int, weights: FloatArray, shift: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return the weight (G, 1) and the sums of x - shift and its square (G, D) of every group; and max |x| (D,)."""
+    sums, squares = (np.zeros((n_groups, X.shape[1])) for _ in range(2))
+    largest = np.zeros(X.shape[1])
+    for start in range(0, len(group), BLOCK):
+        rows = slice(start, start + BLOCK)
+        block = np.array(plain(X[rows]), dtype=np.float64)
+        np.maximum(largest, np.abs(block).max(axis=0), out=largest)
+        block -= shift
+        member = csr_matrix((weights[rows], (group[rows], np.arange(len(block)))), shape=(n_groups, len(block)))
+        here = np.unique(group[rows])
+        sums[here] += member[here] @ block
+        squares[here] += member[here] @ block**2
+    counts = np.bincount(group, weights, minlength=n_groups).astype(np.float64)
+    return counts[:, None], sums, squares, largest

@@ -1,0 +1,62 @@
+"""The RBF kernel, and its approximation by landmarks."""
+
+import numpy as np
+
+from featurecache.classify.arrays.array_types import FloatArray
+from featurecache.classify.arrays.as_numpy import plain, working
+from featurecache.classify.solvers.class_moments import class_moments
+
+# Rows at a time: 2048 x 1280 float32 is 10 MB.
+BLOCK = 2048
+# The kernel comes from float32 distances: below this part of the largest eigenvalue there is only noise.
+NOISE = 1e-6
+
+
+def centre(X: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
+    """Return the mean (D,) of X (N, D) with weights (N,), and the variance of its rows, summed over columns.
+
+    Both come without BLAS, whose threads stay awake after their work, and would be in the way of torch's.
+    """
+    (moments,) = class_moments(X, np.zeros(len(weights), dtype=np.int64), 1, weights)
+    return moments.mean(), float(moments.total().sum())
+
+
+def weighted_mean(X: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the mean (D,) of X (N, D) with weights (N,), as `centre` does, for whom the variance is of no use."""
+    sums = np.zeros(X.shape[1])
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
+        sums += np.einsum("i,ij->j", weights[rows], plain(X[rows]).astype(np.float64))
+    return np.asarray(sums / weights.sum())
+
+
+def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return |a - b|^2 for rows of A (N, D) and B (V, D): (N, V)."""
+    distances = A @ B.T
+    distances *= -2.0
+    distances += (A**2).sum(axis=1)[:, None]
+    distances += (B**2).sum(axis=1)
+    return np.asarray(np.maximum(distances, 0.0, out=distances))
+
+
+def rbf(distances: FloatArray, gamma: float) -> FloatArray:
+    """Return exp(-gamma distance) for squared distances (N, V), in their dtype."""
+    scaled = distances * np.asarray(-gamma, dtype=distances.dtype)
+    return np.asarray(np.exp(scaled, out=scaled))
+
+
+def whitening(K: FloatArray) -> FloatArray:
+    """Return K^-1/2, float64, of a positive semi-definite K (V, V); directions lost in rounding are left out."""
+    eigenvalues, vectors = np.linalg.eigh(K.astype(np.float64))
+    kept = eigenvalues > NOISE * eigenvalues[-1]
+    return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
+
+
+def landmark_columns(
+    X: FloatArray, origin: FloatArray, landmarks: FloatArray, gamma: float, whiten: FloatArray, columns: FloatArray
+) -> None:
+    """Write K(X, L) K(L, L)^-1/2 into columns (N, V), for X (N, D) and landmarks (V, D) from the origin, in blocks."""
+    mixed = whiten.astype(columns.dtype)
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
+        np.matmul(rbf(squared_distances(working(X[rows]) - origin, landmarks), gamma), mixed, out=columns[rows])

@@ -1,0 +1,102 @@
+"""The second derivative of the squared hinge loss where its matrices have no room: products with it alone.
+
+    H v = 2 C Z_a^T W_a Z_a v + v,        Z_a the active rows
+
+costs one pass over the rows for all members, and conjugate gradients with the spectral curvature as preconditioner,
+each class with the weight of its own active rows, solve with it in a few dozen (Keerthi and DeCoste 2005, section 4.2;
+Nocedal and Wright 2006, algorithm 5.3).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from featurecache.classify.arrays.array_types import FloatArray, IntArray
+from featurecache.classify.arrays.blocks import to_numpy
+from featurecache.classify.arrays.member_rows import MemberRows
+from featurecache.classify.solvers.linear.preconditioning import SpectralCurvature
+
+# Conjugate gradients end where the residual, as the preconditioner measures it, has fallen to this part ...
+FORCING = 0.1
+# ... or after so many products.
+MOST_PRODUCTS = 200
+# Stands for the penalty that the intercept does not have, so that H is never singular.
+LEAST = 1e-6
+
+
+class ActiveProducts:
+    """H of M members with weights (N, M), by products; `members` (M,) are their parts in the spectral curvature."""
+
+    def __init__(self, spectral: SpectralCurvature, each: MemberRows, weights: FloatArray, members: IntArray) -> None:
+        self.spectral, self.each, self.weights, self.members = spectral, each, weights, members
+        self.factors, self.strength = np.zeros_like(weights), 1.0
+
+    def step(self, slack: FloatArray, gradient: Any, strength: float, going: IntArray) -> tuple[Any, FloatArray]:
+        """Return the step -H^-1 g (M, D + 1) and g^T H^-1 g (M,) of some members, for the slack (N, M) of all."""
+        self.factors[:, going] = 2.0 * strength * self.weights[:, going] * (slack[:, going] > 0)
+        self.strength = strength
+        solved = self.solve(gradient, going)
+        return -solved, _dot(gradient, solved, self.each.xp)
+
+    def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
+        """Return infinity (M,): nothing is kept by which g^T H^-1 g could be told for less than a solution costs."""
+        return np.full(len(going), np.inf)
+
+    def solve(self, gradient: Any, members: IntArray) -> Any:
+        """Return about H^-1 g (M, D + 1) with the rows that were active for some members at their last step."""
+        total = self.factors.sum(axis=0, dtype=np.float64)[members, None] / self.strength
+        strengths, parts = np.full(len(members), self.strength), self.members[members]
+        curvature = np.zeros((self.spectral.objective.n_parts, 1))
+        curvature[parts] = total
+        self.spectral.measured = [(self.strength, curvature)]
+
+        def product(vectors: Any, places: IntArray) -> Any:
+            among = members[places]
+            found = self.each.summed(self.each.scores(vectors, among) * self.factors[:, among], among)
+            found[:, :-1] += vectors[:, :-1]
+            found[:, -1] += LEAST * vectors[:, -1]
+            return found
+
+        def precondition(vectors: Any, places: IntArray) -> Any:
+            return self.spectral.solve(vectors[:, None, :], strengths[places], parts[places])[:, 0, :]
+
+        return conjugate_gradients(product, precondition, gradient, self.each.xp, self.each.rows.array)
+
+
+def conjugate_gradients(
+    product: Callable[[Any, IntArray], Any],
+    precondition: Callable[[Any, IntArray], Any],
+    right: Any,
+    xp: Any,
+    array: Any,
+) -> Any:
+    """Return about H^-1 b (M, D) for right sides b (M, D) of members with matrices of their own, side by side.
+
+    product(v, places), precondition(v, places): H v and about H^-1 v (m, D) of the members at `places` (m,). A member
+    whose residual is small enough leaves.
+    """
+    solved, places = xp.zeros_like(right), np.arange(len(right))
+    residual = right
+    direction = precondition(residual, places)
+    energy = _dot(residual, direction, xp)
+    enough = FORCING**2 * energy
+    for _ in range(MOST_PRODUCTS):
+        going = np.flatnonzero((energy > enough[places]) & (energy > 0))
+        if not len(going):
+            break
+        chosen = array(going, xp.int64)
+        places, energy, residual, direction = places[going], energy[going], residual[chosen], direction[chosen]
+        moved = product(direction, places)
+        length = array(energy / np.maximum(_dot(direction, moved, xp), np.finfo(np.float64).tiny))[:, None]
+        solved[array(places, xp.int64)] += length * direction
+        residual = residual - length * moved
+        steepest = precondition(residual, places)
+        before, energy = energy, _dot(residual, steepest, xp)
+        direction = steepest + array(energy / before)[:, None] * direction
+    return solved
+
+
+def _dot(a: Any, b: Any, xp: Any) -> FloatArray:
+    """Return the inner product (M,) of the rows of a and b (M, D)."""
+    return to_numpy(xp.vecdot(a, b)).astype(np.float64)

@@ -1,0 +1,275 @@
+"""Where a network is cut: one node, the end of every stage, or several of these at once, side by side.
+
+    uint8 (B, 3, S, S) -> normalise -> network -> pooling at every node asked for -> (B, D1 + ... + Dk)
+
+Node names are torchvision's, read on the network without its last layer: where the layer was, its input is handed on.
+So `--layer classifier` of vgg16 is what the last layer would have seen, 4096 numbers.
+
+The layer `stages` is the pooled map at the end of every stage, concatenated: Evci et al., Head2Toe: Utilizing
+Intermediate Representations for Better Transfer Learning, ICML 2022. A stage is what the architecture calls one. Which
+modules may end one stands in `architectures.FAMILIES`; from these, in the order in which they run,
+
+- of neighbours whose outputs have the same shape only the last counts (blocks of one stage);
+- where all have one shape (a ViT has no stages) the last of every quarter counts, as in Ranftl et al. 2021 (DPT);
+- the end of the network is always the last one, so the last columns are the vector without `--layer stages`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from featurecache.base.errors import BackboneError, UnknownLayer
+from featurecache.extract.backbones.architectures import N_NEIGHBOURS, PROBE_ROWS, Family, Network, output_on_meta
+from featurecache.extract.backbones.pooling import Pooling
+from featurecache.extract.cache.transform_spec import TransformSpec
+
+STAGES = "stages"
+N_QUARTERS = 4  # as many stages as the networks that have some
+N_USEFUL = 6  # stages worth naming in an error: few enough for one line
+FULL_RANGE = 255.0
+
+
+class Wanted(NamedTuple):
+    """A layer and a pooling as users name them; None stands for the network's own."""
+
+    layer: str | None = None
+    pooling: str | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a Wanted was resolved to: D = `feature_dim` columns from `start` on.
+
+    layer: the node, or "stages:" and the nodes joined by "+".
+    """
+
+    layer: str
+    pooling: str
+    feature_dim: int
+    start: int = 0
+
+    @property
+    def columns(self) -> slice:
+        """Where they stand in the module's output."""
+        return slice(self.start, self.start + self.feature_dim)
+
+
+@dataclass(frozen=True)
+class CutNetwork:
+    """A network cut in one or more places: the module, and for each place its columns."""
+
+    module: FeatureExtractor
+    cuts: tuple[Cut, ...]
+
+    @property
+    def feature_dim(self) -> int:
+        """The width of the module's output, all places together."""
+        return sum(cut.feature_dim for cut in self.cuts)
+
+
+class FeatureExtractor(nn.Module):
+    """Normalisation, network and pooling as one module of plain tensor operations.
+
+    network: from normalised images (B, 3, S, S) on, pooling included. (Not `graph`: exporters unfold this module into
+        one whose own `graph` would hide it.)
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, transform: TransformSpec) -> None:
+        super().__init__()
+        mean = torch.tensor(transform.mean, dtype=torch.float64).view(1, -1, 1, 1)
+        std = torch.tensor(transform.std, dtype=torch.float64).view(1, -1, 1, 1)
+        self.register_buffer("scale", (1.0 / (FULL_RANGE * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> float32 (B, D)."""
+        features: Tensor = self.network(images.float() * self.scale + self.shift)
+        return features
+
+
+def cut_network(
+    name: str, network: Network, transform: TransformSpec, wanted: Sequence[Wanted] = (Wanted(),)
+) -> CutNetwork:
+    """Cut a network wherever `wanted` says and pool what comes out there; the network may be without values.
+
+    Raises UnknownLayer, or BackboneError where a node puts out nothing that its pooling takes.
+    """
+    traced = Traced(name, network)
+    places = [places_of(network, traced, one) for one in wanted]
+    graph = traced.graph_with({place: traced.node(place) for candidates in places for place in candidates})
+    outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
+    pools = _Pools(graph, traced)
+    cuts = []
+    for one, candidates in zip(wanted, places, strict=True):
+        chosen = ends_of_stages({place: outputs[place] for place in candidates})
+        start = pools.width
+        kinds = [
+            pools.add(name, place, outputs[place], kind_of(outputs[place], network.family, one)) for place in chosen
+        ]
+        layer = f"{STAGES}:{'+'.join(chosen)}" if one.layer == STAGES else chosen[0]
+        cuts.append(Cut(layer, kinds[0], pools.width - start, start))
+    module = FeatureExtractor(pools.side_by_side(), transform).eval().requires_grad_(False)
+    return CutNetwork(module, tuple(cuts))
+
+
+def places_of(network: Network, traced: Traced, wanted: Wanted) -> list[str]:
+    """The node asked for; for `stages` whatever may end one, in the order in which they run, and at last the end."""
+    family = network.family
+    end = family.feature_map if wanted.pooling else family.layer or family.feature_map
+    if wanted.layer != STAGES:
+        return [end if wanted.layer is None else wanted.layer]
+    pattern = re.compile(family.stages)
+    paths = [
+        path
+        for path, module in network.module.named_modules()
+        if pattern.fullmatch(path) or pattern.fullmatch(f"{path}:{type(module).__name__}")
+    ]
+    before_the_end = (path for path in paths if traced.node(path) is not traced.node(end))
+    return [*sorted(before_the_end, key=traced.position), end]
+
+
+def ends_of_stages(outputs: dict[str, Any]) -> list[str]:
+    """Those of these nodes, given in their order, that end a stage by the rules above; the last always does."""
+    *blocks, end = outputs
+    stages = [list(stage) for _, stage in groupby(blocks, key=lambda name: outputs[name].shape)]
+    if len(stages) == 1:
+        return [*(blocks[len(blocks) * quarter // N_QUARTERS - 1] for quarter in range(1, N_QUARTERS)), end]
+    return [*(stage[-1] for stage in stages), end]
+
+
+class Traced:
+    """The operations that a network runs in eval mode, as a graph, and the paths by which they are named."""
+
+    def __init__(self, name: str, network: Network) -> None:
+        ops = [value for value in vars(torchvision.ops).values() if isinstance(value, type)]
+        leaves = [*network.leaf_modules, *(op for op in ops if issubclass(op, nn.Module))]
+        tracer = NodePathTracer(leaf_modules=leaves, autowrap_modules=(math, torchvision.ops))
+        self.name = name
+        self.graph: fx.Graph = tracer.trace(network.module)
+        self.root = tracer.root
+        self.paths: dict[fx.Node, str] = dict(tracer.node_to_qualname)
+
+    def node(self, layer: str) -> fx.Node:
+        """The last operation of `layer`. Raises UnknownLayer."""
+        parts = layer.split(".")
+        for node, path in reversed(self.paths.items()):
+            if path.split(".")[: len(parts)] == parts:
+                return node
+        raise UnknownLayer(self._unknown(layer))
+
+    def position(self, layer: str) -> int:
+        """When `layer` has run."""
+        return list(self.paths).index(self.node(layer))
+
+    def graph_with(self, outputs: dict[str, fx.Node]) -> fx.GraphModule:
+        """What leads to these nodes, and nothing else; returns {name: output}."""
+        _end(self.graph, outputs)
+        return _without_dead_code(fx.GraphModule(self.root, self.graph))
+
+    def _unknown(self, layer: str) -> str:
+        parts = [path.split(".") for path in self.paths.values()]
+        paths = {".".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)}
+        near = difflib.get_close_matches(layer, sorted(paths), N_NEIGHBOURS, cutoff=0.5)
+        nearest = f"nearest: {', '.join(near)}; " if near else ""
+        tops = list(dict.fromkeys(path[0] for path in parts[1:]))
+        return f"{self.name} has no layer '{layer}'; {nearest}among its stages: {', '.join(tops[-N_USEFUL:])}"
+
+
+class _Pools:
+    """Pooling put into a graph, right behind each node: the map is let go early, and nothing can overwrite it.
+
+    Networks compute many activations in place, in the very memory of the map that another cut asks for.
+    """
+
+    def __init__(self, module: fx.GraphModule, traced: Traced) -> None:
+        self.module, self.traced = module, traced
+        self.width = 0
+        self._done: dict[tuple[fx.Node, str], fx.Node] = {}
+        self._pieces: list[fx.Node] = []
+
+    def add(self, name: str, place: str, output: Any, kind: str) -> str:
+        """Pool the output of a node as the next columns; returns the kind. Raises BackboneError."""
+        _check_output(name, place, output)
+        pool = Pooling(kind, channels_last=is_channels_last(output))
+        self.width += pool(output).shape[1]
+        node = self.traced.node(place)
+        if (node, kind) not in self._done:
+            self._done[node, kind] = self._insert(node, pool)
+        self._pieces.append(self._done[node, kind])
+        return kind
+
+    def side_by_side(self) -> fx.GraphModule:
+        """The graph with all columns as its one output."""
+        graph = self.module.graph
+        _end(graph, None)
+        pieces = self._pieces
+        _end(graph, pieces[0] if len(pieces) == 1 else graph.call_function(torch.cat, (pieces, 1)))
+        return _without_dead_code(self.module)
+
+    def _insert(self, node: fx.Node, pool: Pooling) -> fx.Node:
+        graph, target = self.module.graph, f"pooling_{len(self._done)}"
+        is_read_again = any(user.op != "output" for user in node.users)
+        self.module.add_submodule(target, pool)
+        with graph.inserting_after(node):
+            pooled = graph.call_module(target, (node,))
+        if not is_read_again:
+            return pooled
+        with graph.inserting_after(pooled):  # flatten and cls are views
+            return graph.call_method("clone", (pooled,))
+
+
+def _end(graph: fx.Graph, result: Any) -> None:
+    """Let a graph end with `result`; with None it is left open."""
+    for node in reversed(graph.nodes):
+        if node.op == "output":
+            graph.erase_node(node)
+    if result is not None:
+        graph.output(result)
+
+
+def _without_dead_code(module: fx.GraphModule) -> fx.GraphModule:
+    """The module with only those operations and submodules that its output needs."""
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    return fx.GraphModule(module, module.graph)
+
+
+def _check_output(name: str, node: str, output: Any) -> None:
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        raise BackboneError(
+            f"layer '{node}' of {name} does not put out one feature map; choose the layer before or after"
+        )
+    if output.ndim not in (2, 3, 4) or output.shape[0] != PROBE_ROWS:
+        shape = " x ".join(str(size) for size in output.shape)
+        raise BackboneError(
+            f"layer '{node}' of {name} puts out {shape} for {PROBE_ROWS} images, not a feature map, tokens or a vector "
+            f"for each; choose the layer before or after"
+        )
+
+
+def kind_of(output: Any, family: Family, wanted: Wanted) -> str:
+    """The pooling asked for, or the usual one; for a vector always `flatten`, for nothing is left to choose."""
+    n_dimensions = getattr(output, "ndim", 0)
+    if n_dimensions == 2 and wanted.pooling != "cls":
+        return "flatten"
+    return wanted.pooling or (family.pooling if n_dimensions == 3 else "avg")
+
+
+def is_channels_last(output: Tensor) -> bool:
+    """Whether a map is (B, h, w, D): the images are square, and so is every map of theirs."""
+    return output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]

@@ -1,0 +1,197 @@
+"""A network as two: the lower part, kept as it is, and the upper part, which goes on from its output and is trained.
+
+    uint8 (B, 3, S, S) -> lower -> map -> upper -> vector (B, D),      upper(lower(x)) = the whole network's vector
+
+A network can be split wherever everything passes through one node. The lower part needs no module of its own: its
+output is what the cache holds for this layer with pooling `flatten`. The upper part shares its tensors with the network
+that it was made from, so whatever is trained is trained in the network, too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from featurecache.base.errors import BackboneError, UnknownLayer
+from featurecache.extract.backbones.architectures import Network, output_on_meta
+from featurecache.extract.backbones.cutting import (
+    STAGES,
+    FeatureExtractor,
+    Traced,
+    Wanted,
+    ends_of_stages,
+    is_channels_last,
+    kind_of,
+    places_of,
+)
+from featurecache.extract.backbones.graph import between, narrow, needed, parameters_of
+from featurecache.extract.backbones.pooling import Pooling
+from featurecache.extract.cache.transform_spec import TransformSpec
+
+ALL = "all"
+# What is trained unless told otherwise: 3 stages of 8 (EfficientNet), 1 of 4 (ResNet). Maps are small there.
+USUAL_SHARE = 3 / 8
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a network was split, and what stands above.
+
+    unfreeze: what was asked for, or what is usual.
+    layer: the node whose output the upper part takes; None where that is the image.
+    shape: of this output for one image, as `flatten` keeps it: (C, h, w), (T, D) or (D,); of the image (3, S, S).
+    upper: (B, *shape) -> float32 (B, D); takes uint8 where `layer` is None.
+    stages: the parameters of the upper part, those of its lowest stage first.
+    feature_dim: D.
+    """
+
+    unfreeze: str
+    layer: str | None
+    shape: tuple[int, ...]
+    upper: nn.Module
+    stages: list[list[nn.Parameter]]
+    feature_dim: int
+
+
+def split_network(
+    name: str, network: Network, transform: TransformSpec, wanted: Wanted, *, unfreeze: str | None = None
+) -> Split:
+    """Split a filled network for training what `unfreeze` names and everything above it, up to what `wanted` names.
+
+    unfreeze: a number of stages from the end, a stage or block by its name, or "all"; None for the USUAL_SHARE.
+    Raises UnknownLayer, listing what there is, where no such part can be split off; BackboneError where `wanted` is
+    several places at once or nothing above the split can be trained.
+    """
+    if wanted.layer == STAGES:
+        raise BackboneError(
+            f"the layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer"
+        )
+    return _Splitting(name, network, transform, wanted).split(unfreeze)
+
+
+class _Splitting:
+    """One network on its way to two."""
+
+    def __init__(self, name: str, network: Network, transform: TransformSpec, wanted: Wanted) -> None:
+        self.name, self.network, self.transform = name, network, transform
+        self.traced = Traced(name, network)
+        (end_name,) = places_of(network, self.traced, wanted)
+        self.end = self.traced.node(end_name)
+        self.nodes = between(self.traced.graph, self.end)
+        self.index = {node: i for i, node in enumerate(self.nodes)}
+        self.narrow = narrow(self.nodes)
+        stages = [path for path in places_of(network, self.traced, Wanted(STAGES))[:-1] if self._is_inside(path)]
+        named = {path: self.traced.node(path) for path in [*stages, end_name]}
+        passed = {self._name(node): node for node in self.narrow if node.op != "placeholder"}
+        graph = self.traced.graph_with({**passed, **named})
+        outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
+        self.outputs = {node: outputs[path] for path, node in {**passed, **named}.items()}
+        self.stages = ends_of_stages({path: outputs[path] for path in named})
+        self.kind = kind_of(outputs[end_name], network.family, wanted)
+
+    def split(self, unfreeze: str | None) -> Split:
+        unfreeze = str(max(1, int(USUAL_SHARE * len(self.stages)))) if unfreeze is None else unfreeze
+        node = self._split_node(unfreeze)
+        module, stages = self._upper(node)
+        if not any(stages):
+            raise BackboneError(f"{self.name} has nothing that could be trained above '{unfreeze}'; name a lower part")
+        pool = self._pool()
+        feature_dim = int(pool(self.outputs[self.end]).shape[1])
+        if node is None:
+            side = self.transform.crop
+            upper = FeatureExtractor(module, self.transform).eval()
+            return Split(unfreeze, None, (3, side, side), upper, stages, feature_dim)
+        shape = tuple(self.outputs[node].shape[1:])
+        if is_channels_last(self.outputs[node]):
+            shape = (shape[2], shape[0], shape[1])
+        return Split(unfreeze, self._name(node), shape, module.eval(), stages, feature_dim)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """The stages by the modules that end them, and every other part that can be named."""
+        depth = max((path.count(".") for path in self.stages[:-1]), default=0)
+        parts = []
+        for path, module in self.network.module.named_modules():
+            is_block = any(True for _ in module.children()) and not isinstance(module, nn.Conv2d)
+            named = path.count(".") <= depth or (path.count(".") == depth + 1 and is_block)
+            if path and named and any(True for _ in module.parameters()) and self._is_part(path):
+                parts.append(path)
+        return self.stages, parts
+
+    def _split_node(self, unfreeze: str) -> fx.Node | None:
+        """The node below everything that is trained; None for the image."""
+        if unfreeze == ALL:
+            return None
+        if unfreeze.isdecimal() and int(unfreeze) > 0:
+            n = int(unfreeze)
+            if n <= len(self.stages):
+                return self.traced.node(self.stages[-n - 1]) if n < len(self.stages) else None
+        before = self._before(unfreeze)
+        if before is None:
+            stages, parts = self.names()
+            raise UnknownLayer(
+                f"{self.name} cannot be split below '{unfreeze}'; --unfreeze takes a number of stages up to "
+                f"{len(stages)}, 'all', or one of {', '.join(parts)}"
+            )
+        return None if before.op == "placeholder" else before
+
+    def _before(self, path: str) -> fx.Node | None:
+        """The node that all of this part goes on from; None where there is no such part or not one such node."""
+        own = [i for i, node in enumerate(self.nodes) if _is_in(self.traced.paths.get(node, ""), path)]
+        if not own or own[0] == 0:
+            return None
+        before = self.nodes[own[0] - 1]
+        return before if before in self.narrow else None
+
+    def _is_part(self, path: str) -> bool:
+        return self._is_inside(path) and self._before(path) is not None and self.traced.node(path) in self.narrow
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether this part ends on the way to the end, and not beside or behind it."""
+        try:
+            return self.traced.node(path) in self.index
+        except UnknownLayer:
+            return False
+
+    def _name(self, node: fx.Node) -> str:
+        """What to call a node: the stage that it ends, else the largest part."""
+        parts = self.traced.paths[node].split(".")
+        names = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        own = [name for name in names if self.traced.node(name) is node]
+        return next((name for name in own if re.fullmatch(self.network.family.stages, name)), own[0])
+
+    def _pool(self) -> Pooling:
+        return Pooling(self.kind, channels_last=is_channels_last(self.outputs[self.end]))
+
+    def _upper(self, split: fx.Node | None) -> tuple[fx.GraphModule, list[list[nn.Parameter]]]:
+        """Everything behind the split as a module, and its parameters by stage."""
+        graph, copies = fx.Graph(), {}
+        start = -1 if split is None else self.index[split]
+        first = self.nodes[0] if split is None else split
+        copies[first] = graph.placeholder("maps")
+        if split is not None and is_channels_last(self.outputs[split]):
+            copies[first] = graph.call_method("permute", (copies[first], 0, 2, 3, 1))
+        ends = {self.traced.node(path) for path in self.stages[:-1]}
+        stages: list[list[nn.Parameter]] = [[]]
+        seen: set[int] = set()
+        for node in needed(self.traced.graph, self.end, first):
+            copies[node] = graph.node_copy(node, lambda old: copies[old])
+            for parameter in parameters_of(self.traced.root, node):
+                if id(parameter) not in seen:
+                    stages[-1].append(parameter)
+                    seen.add(id(parameter))
+            if node in ends and self.index[node] > start:
+                stages.append([])
+        root = self.traced.root
+        module = fx.GraphModule(root, graph)
+        module.add_submodule("pooling", self._pool())
+        graph.output(graph.call_module("pooling", (copies[self.end],)))
+        graph.lint()
+        module.recompile()
+        return module, [stage for stage in stages if stage]
+
+
+def _is_in(path: str, part: str) -> bool:
+    return path == part or path.startswith(f"{part}.")

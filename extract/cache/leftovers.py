@@ -1,0 +1,46 @@
+"""What may go from a cache after a while: temporary files of killed processes, and shards that were merged long ago."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from featurecache.base.files import TEMPORARY_PREFIX
+from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.store import MERGED_SUFFIX, shard_of_mark
+
+# Every file is built in memory and written in one go, which takes seconds.
+OLD_SECONDS = 3600.0
+# Whoever opened an index before its shards were merged has had this long to read on.
+MERGED_SECONDS = 24 * 3600.0
+
+
+def find_leftovers(cache_root: Path) -> list[Path]:
+    """Every temporary file in the caches below a root, those of live writers too."""
+    patterns = (f"{TEMPORARY_PREFIX}*", f"*/{TEMPORARY_PREFIX}*", f"*/shards/{TEMPORARY_PREFIX}*")
+    return sorted(path for pattern in patterns for path in cache_root.glob(pattern))
+
+
+def sweep_leftovers(cache_root: Path) -> list[Path]:
+    """Remove the temporary files that nobody has written to for an hour, and shards merged a day ago; returns them.
+
+    What cannot be removed stays: a left-over is never read.
+    """
+    removed = [path for path in find_leftovers(cache_root) if _remove_old(path, path, OLD_SECONDS)]
+    for mark in sorted(cache_root.glob(f"*/{SHARDS_FOLDER}/*{MERGED_SUFFIX}")):
+        shard = shard_of_mark(mark)
+        if _remove_old(shard, mark, MERGED_SECONDS):  # first the shard: without its mark it would count again
+            _remove_old(mark, mark, MERGED_SECONDS)
+            removed.append(shard)
+    return removed
+
+
+def _remove_old(path: Path, dated: Path, seconds: float) -> bool:
+    """Remove `path` if `dated` was not written to for so long; says whether it is gone."""
+    try:
+        if time.time() - dated.stat().st_mtime <= seconds:
+            return False
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,199 @@
+"""What need not be computed twice, in one SQLite file beside the caches: `digests.sqlite`.
+
+    digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a warm run opens no image
+    requests    a FeatureRequest -> its FeatureSpec, so that a warm run loads no backbone
+    uses        (cache folder, IMAGES) -> when these images last went through that cache, for `cache info`
+    refused     (SHA-256, key) -> why an image has no row in a cache, so that `classify` can tell refused from missing
+
+Everything in it is derived: deleting the file costs time, nothing else. A file that changed as recently as the clock's
+resolution could hide is not remembered (git's "racily clean" rule), so an edit is never missed. The change time is in
+the row because a copy that keeps the old file's size and modification time still changes that one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featurecache.base.errors import CacheUnwritable
+from featurecache.base.plain_files import UnfitFile, check_plain_file
+
+FILE_NAME = "digests.sqlite"
+# Coarser than any clock tick in use (FAT: 2 s), so that a later edit always shows as another time.
+RACY_NS = 2_000_000_000
+# Long enough for another process to finish a batch of inserts.
+LOCK_TIMEOUT_S = 60.0
+# Of the year 9999, where the calendar ends.
+LAST_SECOND = 253_402_300_799
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS digests (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
+"""
+_TABLES = ("digests", "requests", "refused", "uses")
+# Made when first needed: a memo from before, on a disk that may only be read, is still good for everything else.
+_USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
+
+
+class FileState(NamedTuple):
+    """What tells one content of a file from the next without reading it: bytes and nanoseconds."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """The state in an `os.stat` result."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_settled(self, now_ns: int) -> bool:
+        """Whether any later change must show in this state."""
+        return max(self.mtime_ns, self.ctime_ns) < now_ns - RACY_NS
+
+
+class Memo:
+    """The memo of one cache folder; a context manager.
+
+    A damaged file is replaced by an empty one. Raises CacheUnwritable when the folder cannot be written; with
+    `read_only` a missing or unwritable folder simply remembers nothing.
+    """
+
+    def __init__(self, cache_root: str | os.PathLike[str], *, read_only: bool = False) -> None:
+        self.path = Path(cache_root) / FILE_NAME
+        try:
+            check_plain_file(self.path, self.path.parent)
+            is_ours = True
+        except (OSError, UnfitFile):  # not there, or a link to somebody's database, which would be written to
+            is_ours = False
+        if read_only and not is_ours:
+            self._database = _open(":memory:")
+            return
+        try:
+            if not is_ours:
+                self.path.unlink(missing_ok=True)
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open_or_replace(self.path)
+        except (OSError, sqlite3.OperationalError) as error:
+            if read_only:
+                self._database = _open(":memory:")
+                return
+            raise CacheUnwritable(
+                f"The cache folder '{self.path.parent}' cannot be written: {error}. "
+                "Choose another with --cache, or correct its permissions or free space."
+            ) from error
+
+    def __enter__(self) -> Memo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def known_digests(self) -> dict[bytes, tuple[FileState, bytes]]:
+        """Everything remembered about files: path bytes -> (state, SHA-256)."""
+        rows = self._read(
+            "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE typeof(path) = 'blob' AND "
+            "typeof(sha256) = 'blob' AND length(sha256) = 32"
+        )
+        return {path: (FileState(*state), digest) for path, *state, digest in rows}
+
+    def remember_digests(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
+        """Keep the digests of files that had settled by `read_ns`, before any was read; the others are read again."""
+        settled = [(path, *state, digest) for path, state, digest in rows if state.is_settled(read_ns)]
+        self._write("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", settled)
+
+    def answer(self, request: str) -> str | None:
+        """What `request` resolved to last time, or None."""
+        rows = self._read("SELECT answer FROM requests WHERE request = ?", (request,))
+        return str(rows[0][0]) if rows else None
+
+    def answers(self) -> list[tuple[str, str]]:
+        """Everything remembered about requests: (request, answer)."""
+        wanted = "typeof(request) = 'text' AND typeof(answer) = 'text'"
+        return self._read(f"SELECT request, answer FROM requests WHERE {wanted} ORDER BY request")
+
+    def remember_answer(self, request: str, answer: str) -> None:
+        """Keep what `request` resolved to."""
+        self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", [(request, answer)])
+
+    def refusals(self, key: str) -> dict[bytes, str]:
+        """SHA-256 -> reason of the images that the last attempt refused for the cache of this key.
+
+        Limits and libraries change, so a row in the cache counts more than a refusal here.
+        """
+        wanted = "typeof(sha256) = 'blob' AND typeof(reason) = 'text'"
+        return dict(self._read(f"SELECT sha256, reason FROM refused WHERE key = ? AND {wanted}", (key,)))
+
+    def remember_refusals(self, reasons: Mapping[tuple[bytes, str], str]) -> None:
+        """Keep why these bytes have no row in these caches: (SHA-256, key) -> reason."""
+        self._write("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", [(*names, r) for names, r in reasons.items()])
+
+    def remember_use(self, folders: Iterable[str], images: bytes, used: int) -> None:
+        """Keep that these images used these cache folders, at `used` seconds since 1970."""
+        rows = [(folder, images, used) for folder in folders]
+        self._write("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", rows, prepare=_USES)
+
+    def uses(self) -> list[tuple[str, bytes, int]]:
+        """Every (cache folder, images, seconds since 1970) that is remembered, the latest first."""
+        wanted = f"typeof(images) = 'blob' AND typeof(used) = 'integer' AND used BETWEEN 0 AND {LAST_SECOND}"
+        return self._read(f"SELECT cache, images, used FROM uses WHERE {wanted} ORDER BY used DESC, images")
+
+    def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            # Damaged in a way that opening did not show, or made by another version: nothing is remembered.
+            return []
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, prepare: str | None = None) -> None:
+        if not rows:
+            return
+        try:
+            with self._database:
+                if prepare is not None:
+                    self._database.execute(prepare)
+                self._database.executemany(statement, rows)
+        except sqlite3.DatabaseError:
+            # A memo that cannot be kept (read-only cache, full disk, lock held for a minute) costs time, not results.
+            return
+
+
+def _open(path: str | Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)
+    try:
+        database.execute("PRAGMA trusted_schema = OFF")
+        _check_schema(database)
+        database.executescript(_SCHEMA)
+        verdict = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != ("ok",):
+            raise sqlite3.DatabaseError(f"damaged: {verdict}")
+    except (sqlite3.Error, UnicodeDecodeError):
+        database.close()
+        raise
+    return database
+
+
+def _check_schema(database: sqlite3.Connection) -> None:
+    """Raise DatabaseError for a file with more than our tables: a view or a trigger would answer in their place."""
+    found = database.execute(
+        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    ).fetchall()
+    strange = next((name for kind, name in found if kind != "table" or name not in _TABLES), None)
+    if strange is not None:
+        raise sqlite3.DatabaseError(f"not ours: {strange}")
+
+
+def _open_or_replace(path: Path) -> sqlite3.Connection:
+    try:
+        return _open(path)
+    except sqlite3.OperationalError:
+        raise
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        path.unlink(missing_ok=True)
+        return _open(path)

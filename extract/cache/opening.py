@@ -1,0 +1,113 @@
+"""Opening the HDF5 files of a cache, and what may go wrong with it, told apart.
+
+damaged     the bytes are not those of a shard: a checksum, the signature, what it is made of; `verify` sets it aside
+gone        it was removed meanwhile, as `compact` does with what it merged: look again which shards there are
+unreadable  closed to us, too many open files, a disk that fails: the shard may be whole, and nobody touches it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from featurecache.base.errors import CacheDamaged, CacheError, ShardGone
+from featurecache.base.plain_files import UnfitFile, check_plain_file
+from featurecache.base.quoting import as_command
+from featurecache.base.text import printable
+from featurecache.extract.cache.shard_structure import Unfit, check_attributes, check_shard_file
+
+GONE = {errno.ENOENT, errno.ESTALE}
+# What the system says about an address that cannot be: HDF5 found it in the file.
+IMPOSSIBLE = {0, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW}
+# Ours, and what a plain h5py.File of the same process may have said; HDF5 opens a file only as it is open already.
+LOCKINGS = (False, None, True, "best-effort")
+
+Check = Callable[[Any, int], None]
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[Any]:
+    """An open shard that is made as shards are; whatever HDF5 says about it becomes one sentence that names the file.
+
+    Raises CacheDamaged, ShardGone, and CacheError for what may be whole but cannot be read.
+    """
+    with _open(path, path.parent, check_shard_file) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_index(path: Path) -> Iterator[Any]:
+    """An open index, of which the attributes may be read; raises as `open_shard` does."""
+    with _open(path, path.parent, check_attributes) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _open(path: Path, root: Path, check: Check) -> Iterator[Any]:
+    try:
+        check_plain_file(path, root)
+        with _open_as_it_is_open(path) as file:
+            _check(path, file, check)
+            yield file
+    except UnfitFile as error:
+        raise damaged(path, str(error)) from error
+    except (OSError, RuntimeError) as error:
+        raise _told_apart(path, error) from error
+
+
+def _open_as_it_is_open(path: Path) -> Any:
+    """The file for reading, without a lock unless this process has it open with one: a notebook may."""
+    import h5py
+
+    for locking in LOCKINGS:
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "lock" not in str(error) or "flag values don't match" not in str(error):
+                raise
+    raise CacheError(f"'{printable(path)}' is open in this process in a way that nobody else may read. Close it there.")
+
+
+def _check(path: Path, file: Any, check: Check) -> None:
+    try:
+        check(file, path.stat().st_size)
+    except Unfit as error:
+        raise damaged(path, str(error)) from error
+    except (OSError, RuntimeError):
+        raise
+    except Exception as error:
+        raise damaged(path, f"what it is made of cannot be read: {reason_of(error)}") from error
+
+
+def _told_apart(path: Path, error: OSError | RuntimeError) -> CacheError:
+    number = getattr(error, "errno", None) or 0
+    if number in GONE:
+        return ShardGone(f"'{printable(path)}' is gone. Run the same command again: what was merged has another name.")
+    if number in IMPOSSIBLE:
+        return damaged(path, reason_of(error))
+    more = "" if isinstance(error, PermissionError) else " It may be whole; nothing was changed."
+    return CacheError(f"The shard '{printable(path)}' cannot be read: {reason_of(error)}.{more}")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of HDF5 or of the system says, as a clause."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if "filter returned failure" in str(error):
+        return "a checksum does not match"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def damaged(path: Path, reason: str) -> CacheDamaged:
+    """The error that names a damaged shard and says what to do."""
+    command = as_command(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
+    error = CacheDamaged(
+        f"The shard '{printable(path)}' is damaged ({printable(reason)}). Run '{printable(command)}' and then extract "
+        "again: only its rows are redone."
+    )
+    error.reason = reason
+    return error

@@ -1,0 +1,160 @@
+"""What an HDF5 file of ours is made of, checked before a row of it is read.
+
+HDF5 lets a file lead to others: datasets may lie in any file of the machine (external storage), be put together from
+other files (virtual datasets), or be links. It lets a few bytes stand for terabytes (fill values, compression), and
+loads filters as code from the machine. A shard has none of that:
+
+    members     features (n, D), digests (n, 32), paths (n,), and from format 2 on seals (n, 16); nothing else
+    each        a dataset in this very file, of its own type, of a fixed size that the file has room for
+    filters     Fletcher-32 and no other
+    attributes  one number or one text of fixed length each
+
+Rows and columns are compared with the spec by `shards.py`, and every row with its seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.extract.cache.checksums import SEAL_BYTES
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+# From this format on a shard has seals.
+SEALED_FORMAT = 2
+FORMATS = (1, SEALED_FORMAT)
+FEATURES, DIGESTS, PATHS, SEALS = MEMBERS = ("features", "digests", "paths", "seals")
+ROOMS: dict[str, tuple[int, ...]] = {FEATURES: (-1,), DIGESTS: (32,), PATHS: (), SEALS: (SEAL_BYTES,)}
+
+
+class Unfit(Exception):
+    """What the file is made of is not what a shard is made of; the message is the reason."""
+
+
+def check_shard_file(file: Any, n_bytes: int) -> None:
+    """Raise Unfit unless the open HDF5 file of `n_bytes` is made like a shard; reads attributes, but no dataset."""
+    present = _members(file)
+    missing = next((name for name in MEMBERS[:3] if name not in present), None)
+    if missing:
+        raise Unfit(f"it has no '{missing}'")
+    check_attributes(file, n_bytes)
+    found = _number(file, "format")
+    if found not in FORMATS:
+        raise Unfit(f"it has format {found}, and this version reads {' and '.join(map(str, FORMATS))}")
+    if SEALS not in present and found >= SEALED_FORMAT:
+        raise Unfit("it has no seals")
+    shapes = {name: _check_dataset(file, name, n_bytes) for name in present}
+    n = shapes[FEATURES][0]
+    if any(shape[0] != n for shape in shapes.values()):
+        raise Unfit("its parts have different numbers of rows, so its digests and features do not belong together")
+    if SEALS in present:
+        check_attributes(file[SEALS], n_bytes)
+
+
+def check_attributes(item: Any, n_bytes: int) -> None:
+    """Raise Unfit unless every attribute of a file or dataset is one number or one text, of a known length."""
+    import h5py
+
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
+        kind, space = attribute.get_type(), attribute.get_space()
+        is_text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+        if not (is_text or type(kind) in (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
+            raise Unfit(f"its attribute '{name}' is neither a number nor a text of fixed length")
+        if space.get_simple_extent_type() != h5py.h5s.SCALAR or kind.get_size() > n_bytes:
+            raise Unfit(f"its attribute '{name}' is not a single value")
+        if is_text:
+            _decode(name, item.attrs[name])
+
+
+def _decode(name: str, value: bytes | str) -> None:
+    try:
+        value if isinstance(value, str) else bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Unfit(f"its attribute '{name}' is not UTF-8") from None
+
+
+def _members(file: Any) -> list[str]:
+    """The names in the file, after a look that each is there itself and no link to elsewhere."""
+    import h5py
+
+    present = [name.decode("utf-8", "replace") for name in file.id]
+    strange = next((name for name in present if name not in MEMBERS), None)
+    if strange is not None:
+        raise Unfit(f"it holds '{strange[:40]}', which no shard does")
+    for name in present:
+        if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise Unfit(f"its '{name}' is a link")
+    return present
+
+
+def _number(file: Any, name: str) -> int:
+    value = file.attrs.get(name)
+    if not isinstance(value, np.integer):
+        raise Unfit(f"its attribute '{name}' is no whole number" if value is not None else f"it has no '{name}'")
+    return int(value)
+
+
+def _check_dataset(file: Any, name: str, n_bytes: int) -> tuple[int, ...]:
+    """The shape of a dataset that lies in the file as a whole. Raises Unfit."""
+    import h5py
+
+    dataset = h5py.h5o.open(file.id, name.encode())
+    if not isinstance(dataset, h5py.h5d.DatasetID):
+        raise Unfit(f"its '{name}' is no dataset")
+    _check_storage(dataset.get_create_plist(), name)
+    space = dataset.get_space()
+    shape: tuple[int, ...] = space.get_simple_extent_dims()
+    room = ROOMS[name]
+    fits = len(shape) == 1 + len(room) and all(a in (b, -1) for a, b in zip(room, shape[1:], strict=True))
+    if not fits or space.get_simple_extent_dims(True) != shape:
+        raise Unfit(f"its '{name}' has the shape {shape}")
+    if any(chunk > max(1, side) for chunk, side in zip(_chunk(dataset), shape, strict=False)):
+        raise Unfit(f"its '{name}' are cut into chunks larger than all of them")
+    if not KINDS[name](dataset):
+        raise Unfit(f"its '{name}' are of another type")
+    if int(np.prod([float(side) for side in shape])) * dataset.get_type().get_size() > n_bytes:
+        raise Unfit(f"its '{name}' would be larger than the file")
+    return shape
+
+
+def _check_storage(plan: Any, name: str) -> None:
+    import h5py
+
+    if plan.get_layout() == h5py.h5d.VIRTUAL or plan.get_external_count():
+        raise Unfit(f"its '{name}' lie in another file")
+    filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
+    if filters - {h5py.h5z.FILTER_FLETCHER32}:
+        raise Unfit(f"its '{name}' are packed by a filter that no shard has")
+
+
+def _chunk(dataset: Any) -> tuple[int, ...]:
+    import h5py
+
+    plan = dataset.get_create_plist()
+    chunk: tuple[int, ...] = plan.get_chunk() if plan.get_layout() == h5py.h5d.CHUNKED else ()
+    return chunk
+
+
+def _is_one_of(*dtypes: DTypeLike) -> Callable[[Any], bool]:
+    wanted = [np.dtype(each) for each in dtypes]
+    return lambda dataset: dataset.dtype in wanted
+
+
+def _is_text(dataset: Any) -> bool:
+    import h5py
+
+    kind = dataset.get_type()
+    return isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+
+
+KINDS = {
+    FEATURES: _is_one_of("<f4", "<f2"),
+    DIGESTS: _is_one_of("u1"),
+    PATHS: _is_text,
+    SEALS: _is_one_of("u1"),
+}

@@ -1,0 +1,262 @@
+"""One shard: an immutable HDF5 file with some rows of a feature cache.
+
+    /features   (n, D) float32 or float16, chunks of about 1 MiB of whole rows, Fletcher-32 checksums, fill value NaN
+    /digests    (n, 32) uint8, SHA-256 of each image
+    /paths      (n,) UTF-8, the name under which the image was first seen
+    /seals      (n, 16) uint8, a check of each row (checksums.py), with an attribute sha256 over all rows and paths
+    attributes  format, spec (JSON), engine, device, batch_size, weights, versions (JSON), created, seconds
+
+A shard is written under a temporary name, flushed to the disk and renamed: under its final name it is complete. The
+file format is HDF5 1.10's, whose own structures carry checksums too. From format 2 on a shard has seals; those of
+format 1 may be older than seals and are then read without, until `compact` rewrites them. What else a file may not be
+made of is in `shard_structure.py`, and how it is opened in `opening.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import CacheUnwritable
+from featurecache.base.files import TEMPORARY_PREFIX, publish
+from featurecache.base.plain_files import UnfitFile, parse_json
+from featurecache.extract.cache.checksums import content_digest, seal_rows
+from featurecache.extract.cache.opening import damaged, open_shard, reason_of
+from featurecache.extract.cache.shard_structure import SEALED_FORMAT
+from featurecache.extract.cache.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = SEALED_FORMAT
+SUFFIX = ".h5"
+# Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
+CHUNK_BYTES = 1 << 20
+# What is read at once: enough for the disk to be busy, little beside the result.
+READ_BYTES = 8 << 20
+# "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
+LIBVER = ("v110", "v110")
+# What is added up, compared and shown of the attributes.
+TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows in memory: features (n, D), digests (n, 32) uint8, names of n images."""
+
+    features: NDArray[np.floating[Any]]
+    digests: NDArray[np.uint8]
+    names: list[str]
+
+
+def new_shard_name(*, after: str = "") -> str:
+    """A UUID of version 7, so that names sort by the time they were made (RFC 9562, section 5.7).
+
+    It sorts behind the shard name `after`, also where that was made by a clock ahead of ours.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    with contextlib.suppress(ValueError):
+        milliseconds = max(milliseconds, (uuid.UUID(after.removesuffix(SUFFIX)).int >> 80) + 1)
+    value = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
+    return f"{uuid.UUID(int=value)}{SUFFIX}"
+
+
+def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = "") -> Path:
+    """Publish rows as one new shard in `folder`, named behind the shard `after`, and return its path.
+
+    `record` is what is written down beside the spec (engine, device, versions...). Raises CacheUnwritable when the
+    folder cannot be written or the disk is full; nothing is left behind then.
+    """
+    path = folder / new_shard_name(after=after)
+    temporary = folder / f"{TEMPORARY_PREFIX}{path.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_file(temporary, rows, spec, record)
+        publish(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise CacheUnwritable(
+            f"The cache folder '{folder}' cannot be written: {reason_of(error)}. "
+            "Free some space or correct its permissions and run the same command again: finished rows are kept."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file to fill, built in memory and written as a whole at the end.
+
+    A disk that is full while HDF5 itself writes ends the process: its clean-up crashes (HDF5 2.0).
+    """
+    import h5py
+
+    with h5py.File(path, "w", driver="core", backing_store=False, block_size=CHUNK_BYTES, libver=LIBVER) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
+
+
+def _write_file(path: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any]) -> None:
+    import h5py
+
+    features = np.asarray(rows.features, dtype=spec.dtype)
+    n, width = features.shape
+    row_bytes = width * features.itemsize
+    names = np.array([name.encode("utf-8", "backslashreplace") for name in rows.names], dtype=bytes)
+    with new_file(path) as file:
+        file.create_dataset(
+            "features",
+            data=features,
+            chunks=(max(1, min(n, CHUNK_BYTES // row_bytes)), width),
+            fletcher32=True,
+            fillvalue=np.nan,
+        )
+        file.create_dataset("digests", data=rows.digests, chunks=(n, 32), fletcher32=True)
+        text = h5py.string_dtype("utf-8", max(1, names.dtype.itemsize))
+        file.create_dataset("paths", data=names.astype(text), chunks=(n,), fletcher32=True)
+        seals = seal_rows(spec, rows.digests, features)
+        sealed = file.create_dataset("seals", data=seals, chunks=seals.shape, fletcher32=True)
+        write_attributes(sealed, {"sha256": content_digest(seals, names)})
+        write_attributes(file, {"format": FORMAT, "spec": spec.to_json(), **record})
+
+
+def write_attributes(file: Any, values: Mapping[str, Any]) -> None:
+    """Attributes of a file: numbers and text as they are, anything else as JSON.
+
+    Text has a fixed length, which HDF5 keeps in its checksummed structures. Text of any length would go to a heap that
+    has no checksum, and a flipped bit there makes HDF5 search for ever.
+    """
+    import h5py
+
+    for name, value in values.items():
+        if isinstance(value, int | float):
+            file.attrs[name] = value
+        else:
+            text = (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "backslashreplace")
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+
+
+def read_attributes(file: Any) -> dict[str, Any]:
+    """The attributes of a file as Python values; what was written as JSON comes as its text."""
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+    return {name: value.decode("utf-8") if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
+    """The digests (n, 32) of a shard of `spec`. Raises CacheDamaged when it is another's, or no complete shard."""
+    with open_shard(path) as file:
+        check_spec(path, file, spec)
+        digests: NDArray[np.uint8] = file["digests"][:]
+        return digests
+
+
+def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:
+    """Raises CacheDamaged when the open shard holds the features of another spec, or of another width or type."""
+    if _text_of(path, file, "spec") != spec.to_json():
+        raise damaged(path, "its features are those of another spec")
+    features = file["features"]
+    if features.shape[1] != spec.feature_dim or features.dtype != np.dtype(spec.dtype):
+        raise damaged(path, f"its features are {features.shape[1]} numbers in {features.dtype}, unlike its spec")
+
+
+def spec_of(path: Path) -> FeatureSpec:
+    """The spec that a shard itself names. Raises CacheDamaged where that is none."""
+    with open_shard(path) as file:
+        try:
+            return FeatureSpec.from_dict(parse_json(_text_of(path, file, "spec")))
+        except (UnfitFile, ValueError, KeyError, TypeError) as error:
+            raise damaged(path, "it names no spec") from error
+
+
+def _text_of(path: Path, file: Any, name: str) -> str:
+    value = read_attributes(file).get(name)
+    if not isinstance(value, str):
+        raise damaged(path, f"it has no '{name}'")
+    return value
+
+
+def seals_of(file: Any, n: int) -> NDArray[np.uint8]:
+    """The seals (n, 16) of an open shard; (n, 0) where it is from before there were any."""
+    seals: NDArray[np.uint8] = file["seals"][:] if is_sealed(file) else np.empty((n, 0), dtype=np.uint8)
+    return seals
+
+
+def is_sealed(file: Any) -> bool:
+    """Whether an open shard has seals; only one of format 1 may have none."""
+    return "seals" in file
+
+
+def has_seals(path: Path) -> bool:
+    """Whether a shard has seals. Raises CacheDamaged."""
+    with open_shard(path) as file:
+        return is_sealed(file)
+
+
+def read_features(
+    path: Path,
+    rows: NDArray[np.int64],
+    out: NDArray[np.float32],
+    places: NDArray[np.int64],
+    *,
+    spec: FeatureSpec | None = None,
+    digests: NDArray[np.uint8] | None = None,
+) -> None:
+    """Copy the given rows (m,) of a shard to out[places], each checked against its seal.
+
+    Raises CacheDamaged when the bytes fail a checksum, or when they are not the vectors of `digests` (m, 32) and `spec`
+    (where not given: of what the shard says itself).
+    """
+    spec = spec or spec_of(path)
+    with open_shard(path) as file:
+        check_spec(path, file, spec)
+        dataset, kept = file["features"], file["digests"][:]
+        if len(rows) and int(rows.max()) >= len(kept):
+            raise damaged(path, "it holds other images than when the cache was opened")
+        seals = seals_of(file, len(kept))
+        digests = kept[rows] if digests is None else digests
+        block = max(1, READ_BYTES // (4 * out.shape[1]))
+        order = np.argsort(rows, kind="stable")
+        rows, places, digests = rows[order], places[order], digests[order]
+        if not np.array_equal(kept[rows], digests):
+            raise damaged(path, "it holds other images than when the cache was opened")
+        for start in range(0, len(dataset), block):
+            first, last = np.searchsorted(rows, [start, start + block])
+            if first < last:
+                low, high = int(rows[first]), int(rows[last - 1]) + 1
+                vectors = dataset[low:high][rows[first:last] - low]
+                if seals.shape[1] and (seal_rows(spec, digests[first:last], vectors) != seals[rows[first:last]]).any():
+                    raise damaged(path, "its vectors are not those that were sealed")
+                out[places[first:last]] = vectors
+
+
+def read_names(path: Path) -> list[str]:
+    """The path under which each of the n images was first seen. Raises CacheDamaged."""
+    with open_shard(path) as file:
+        names = file["paths"][:].tolist()
+    try:
+        return [name.decode("utf-8") for name in names]
+    except UnicodeDecodeError as error:
+        raise damaged(path, "its paths are not UTF-8") from error
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The attributes of a shard and `n`, its rows. Raises CacheDamaged when it cannot be opened."""
+    with open_shard(path) as file:
+        record = read_attributes(file)
+        for name, value in record.items():
+            is_number = isinstance(value, int | float) and 0 <= value < float("inf")
+            if (name in TEXTS and not isinstance(value, str)) or (name in NUMBERS and not is_number):
+                raise damaged(path, f"its '{name}' is {str(value)[:40]}")
+        return {**record, "n": len(file["digests"])}

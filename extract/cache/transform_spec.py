@@ -1,0 +1,47 @@
+"""What the weights expect of an image, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+MAX_SIDE = 8192  # of the input of a network; those that are in use take 32 to 1,024
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class TransformSpec:
+    """How an image becomes the (3, S, S) input of a backbone; S is `crop`.
+
+    resize: length of the shortest side after resizing, in pixels.
+    crop: side of the centred square that is cut out, in pixels.
+    interpolation: "bilinear" or "bicubic".
+    antialias: whether the filter widens when it shrinks an image, as Pillow's does.
+    mean, std: one value a channel (R, G, B), in units of the full range, 0 to 1.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    antialias: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TransformSpec:
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on values that are no transform."""
+        found = cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in (found.resize, found.crop)):
+            raise ValueError(f"its sides are not 1 to {MAX_SIDE:,} pixels")
+        if found.interpolation not in INTERPOLATIONS or type(found.antialias) is not bool:
+            raise ValueError("its interpolation is none")
+        values_of = [value for channels in (found.mean, found.std) for value in channels]
+        are_numbers = all(type(value) in (int, float) and isfinite(value) for value in values_of)
+        if len(found.mean) != 3 or len(found.std) != 3 or not are_numbers or min(found.std) <= 0:
+            raise ValueError("its mean and standard deviation are not those of three channels")
+        return found

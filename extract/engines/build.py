@@ -1,0 +1,63 @@
+"""The best engine for a network on a device, unless one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from featurecache.base.errors import EngineError
+from featurecache.extract.engines.protocol import DEVICES, ENGINES, PRECISIONS, Engine, Source
+
+if TYPE_CHECKING:
+    from featurecache.extract.engines.graph_store import GraphFolder
+
+
+def build_engine(
+    source: Source,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int | None = None,
+    graphs: GraphFolder | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Engine:
+    """Make a network ready to run, by the best engine for the device unless one is named.
+
+    batch_size: rows that run at once; None for the measured best of the engine and device.
+    graphs: where exported graphs are kept; None to export anew. say: told of what takes more than a moment.
+    Raises EngineError for an engine, device or precision that this machine does not offer.
+    """
+    _check("engine", engine, ENGINES)
+    _check("device", device, DEVICES)
+    _check("precision", precision, PRECISIONS)
+    if batch_size is not None and batch_size < 1:
+        raise EngineError(f"a batch of {batch_size} images cannot run; --batch-size is 1 or more")
+    from featurecache.extract.engines.choice import choose_cpu_engine
+    from featurecache.extract.engines.torch_engine import build_torch_engine, choose_device
+
+    chosen = choose_device(device)
+    if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
+        raise EngineError(
+            f"the engine onnxruntime runs on the CPU in fp32, not on {chosen} in {precision}; "
+            "use --engine torch, or --device cpu --precision fp32"
+        )
+    if engine == "torch" or chosen != "cpu" or precision != "fp32":
+        why = _why_torch(engine, device, chosen)
+        return build_torch_engine(source, device=chosen, precision=precision, batch_size=batch_size, why=why)
+    return choose_cpu_engine(source, engine=engine, batch_size=batch_size, graphs=graphs, say=say or _silent)
+
+
+def _why_torch(engine: str, device: str, chosen: str) -> str:
+    if engine == "torch" or device != "auto":
+        return "asked for"
+    return "no GPU here" if chosen == "cpu" else "the fastest device here"
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _check(kind: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise EngineError(f"there is no {kind} '{value}'; choose from {', '.join(allowed)}")

@@ -1,0 +1,57 @@
+"""Batches of one fixed size, whatever number of images there is.
+
+Kernels choose their order of summation by the shape of the whole batch, so a vector would otherwise depend on how many
+images were left. A shorter batch is padded, and what the padding gave is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.base.errors import EngineError, EngineFailed, OutOfMemory
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def run_in_batches(
+    batch: Tensor, size: int, side: int, run: Callable[[Tensor], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Give `run` the images, uint8 (n, 3, side, side), exactly `size` at a time; returns float32 (n, D).
+
+    Raises EngineError where the images are of another type or shape.
+    """
+    import torch
+
+    shape = (3, side, side)
+    if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != shape:
+        wanted = f"(B, {', '.join(map(str, shape))})"
+        raise EngineError(f"the backbone takes uint8 {wanted}, not {batch.dtype} {tuple(batch.shape)}")
+    rows = []
+    for part in torch.split(batch, size):
+        padding = part.new_zeros((size - len(part), *shape))
+        whole = torch.cat([part, padding]) if len(padding) else part
+        rows.append(run(whole)[: len(part)])
+    return np.concatenate(rows)
+
+
+def out_of_memory(batch_size: int) -> OutOfMemory:
+    """The sentence for a batch that does not fit."""
+    return OutOfMemory(
+        f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
+        "What was extracted is kept."
+    )
+
+
+def not_run(engine: str, error: Exception, instead: str) -> EngineFailed:
+    """The sentence for a batch that fails for another reason."""
+    return EngineFailed(f"{engine} failed: {first_line(error)}; try {instead}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first; some go on with their stack."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,125 @@
+"""Views: an image as it might also have been taken. Drawn from a seed, so that a view can be cached like the image.
+
+    view = function(uint8 pixels (3, S, S), kind, seed, number, image digest)
+
+    flip     odd views are mirrored, even ones are not: there are only two
+    light    a window of 0.85 to 1.15 S, up to S / 12 off the centre; brightness and contrast up to 20 % off
+    strong   a window of 0.65 to 1.15 S of any shape between 3:4 and 4:3; mirrored or not; brightness and contrast up to
+             40 % off; half of the time a rectangle is erased (Zhong et al., Random Erasing, AAAI 2020)
+
+Light does not mirror: letters, digits and road signs would become others. View 0 is the image itself and has no name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featurecache.base.errors import ExtractError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# In the name of every view and so in its key: another number where any kind draws other pixels.
+VERSION = 1
+MARGIN = 4  # the border is repeated outwards by S / 4, so that no window leaves the picture
+ERASED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far a kind goes: window sides in parts of S, its shift, width to height, tones, mirroring and erasing."""
+
+    window: tuple[float, float]
+    shift: float
+    shape: float
+    tone: float
+    mirrors: bool
+    erases: tuple[float, float] | None
+
+
+STRENGTHS = {
+    "light": Strength((0.85, 1.15), 1 / 12, 1.0, 0.2, mirrors=False, erases=None),
+    "strong": Strength((0.65, 1.15), 1 / 8, 4 / 3, 0.4, mirrors=True, erases=(0.02, 0.2)),
+}
+KINDS = ("flip", *STRENGTHS)
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the views of every image; number 1, 2, ..."""
+
+    kind: str
+    seed: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        """What stands in requests and specs."""
+        return f"{self.kind}-v{VERSION}:{self.seed}:{self.number}"
+
+    @classmethod
+    def of(cls, name: str) -> View:
+        """The inverse of `name`. Raises ExtractError for what is none, or of another version."""
+        kind, _, rest = name.partition(f"-v{VERSION}:")
+        seed, _, number = rest.partition(":")
+        if kind not in KINDS or not seed.isdecimal() or not number.isdecimal():
+            raise ExtractError(
+                f"there is no view '{name}' in this version; one is called like {cls('light', 0, 1).name}, "
+                f"with {', '.join(KINDS)} in front"
+            )
+        return cls(kind, int(seed), int(number))
+
+
+def apply_view(image: Tensor, view: View, digest: bytes) -> Tensor:
+    """Draw one view of an image, uint8 (3, S, S) -> uint8 (3, S, S); digest: that of the image's bytes."""
+    if view.kind == "flip":
+        return image.flip(-1) if view.number % 2 else image
+    drawn = random.Random(int.from_bytes(hashlib.sha256(view.name.encode() + digest).digest()[:8], "big"))
+    strength = STRENGTHS[view.kind]
+    image = _toned(_window(image, strength, drawn), strength.tone, drawn)
+    if strength.mirrors and drawn.random() < 0.5:
+        image = image.flip(-1)
+    if strength.erases and drawn.random() < ERASED_SHARE:
+        image = _erased(image, strength.erases, drawn)
+    return image
+
+
+def _window(image: Tensor, strength: Strength, drawn: random.Random) -> Tensor:
+    """Another window of the image, borders repeated outwards, resized to what the image was."""
+    from torchvision.transforms.v2 import functional as F  # noqa: N812
+
+    size = image.shape[-1]
+    margin = size // MARGIN
+    side = size * drawn.uniform(*strength.window)
+    stretch = strength.shape ** (drawn.uniform(-1.0, 1.0) / 2)
+    whole = size + 2 * margin
+    sides = [min(whole, max(1, round(length))) for length in (side * stretch, side / stretch)]
+    starts = []
+    for length in sides:
+        start = round((whole - length) / 2 + size * drawn.uniform(-strength.shift, strength.shift))
+        starts.append(min(max(start, 0), whole - length))
+    padded = F.pad(image, [margin] * 4, padding_mode="edge")
+    resized: Tensor = F.resized_crop(padded, *starts, *sides, [size, size], antialias=True)
+    return resized
+
+
+def _toned(image: Tensor, tone: float, drawn: random.Random) -> Tensor:
+    """(x - mean) * contrast + mean * brightness, rounded."""
+    contrast, brightness = 1 + drawn.uniform(-tone, tone), 1 + drawn.uniform(-tone, tone)
+    pixels = image.float()
+    mean = pixels.mean()
+    return ((pixels - mean) * contrast + mean * brightness).round().clamp(0, 255).to(image.dtype)
+
+
+def _erased(image: Tensor, area: tuple[float, float], drawn: random.Random) -> Tensor:
+    """The image with a rectangle of such a part of its area in its mean colour."""
+    size = image.shape[-1]
+    share, stretch = drawn.uniform(*area), 3.0 ** drawn.uniform(-0.5, 0.5)
+    height, width = (min(size, max(1, round(size * (share * s) ** 0.5))) for s in (stretch, 1 / stretch))
+    top, left = drawn.randint(0, size - height), drawn.randint(0, size - width)
+    image = image.clone()
+    image[:, top : top + height, left : left + width] = image.float().mean((1, 2), keepdim=True).round().to(image.dtype)
+    return image

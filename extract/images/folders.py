@@ -1,0 +1,137 @@
+"""Folders of images as a Manifest: class folders, with or without train, val and test above them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from featurecache.base.errors import ManifestError
+from featurecache.base.text import printable
+from featurecache.extract.images.manifest import IMAGE_SUFFIXES, Manifest, Sample
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def scan_folder(root: str | os.PathLike[str]) -> Manifest:
+    """Read a folder of images: class folders, splits over class folders, or flat.
+
+    Raises ManifestError when the folder holds no image, or when splits and other folders stand side by side.
+    """
+    root = Path(root)
+    tree = _Tree()
+    here, folders = tree.list_folder(root)
+    splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
+    is_split = bool(folders) and all(splits.values())
+    if is_split:
+        samples = [s for folder, split in splits.items() for s in tree.labelled(root, folder, split)]
+    elif "train" in splits.values():
+        strangers = ", ".join(f"'{printable(folder.name)}'" for folder, split in splits.items() if split is None)
+        raise ManifestError(
+            f"'{printable(root)}' has a folder 'train' and beside it {strangers}, so splits and classes cannot be told "
+            "apart. Name the splits train, val and test and move everything else away, or write a manifest."
+        )
+    else:
+        samples = list(tree.labelled(root, root, None))
+    if here and (is_split or any(sample.label is not None for sample in samples)):
+        stray = set(here)
+        samples = [sample for sample in samples if sample.path not in stray]
+        tree.notes.append(f"{len(here)} images directly in '{printable(root)}' belong to no class and are left out.")
+    if tree.n_other:
+        tree.notes.append(f"{tree.n_other} files that are not images are left out.")
+    if not samples:
+        raise ManifestError(
+            f"'{printable(root)}' holds no images{_and_not(tree)}. "
+            "Put one folder per class into it, or images without folders to extract or predict only."
+        )
+    samples.sort(key=lambda s: os.fsencode(s.name))
+    return Manifest(root, tuple(samples), tuple(tree.notes), tuple(tree.unreadable))
+
+
+def _and_not(tree: _Tree) -> str:
+    return f" ({' '.join(tree.notes)})" if tree.notes else ""
+
+
+class _Tree:
+    """A walk that follows links without going round in circles and remembers what it left out."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.unreadable: list[str] = []
+        self.n_other = 0
+        self._listed: dict[Path, tuple[list[str], list[Path]]] = {}
+
+    def list_folder(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """The images and the folders directly in `folder`, hidden ones left out, each sorted.
+
+        Images are strings: 70,000 of pathlib's objects took 25 MB and 0.6 s more.
+        """
+        if folder in self._listed:
+            return self._listed[folder]
+        images: list[str] = []
+        folders: list[Path] = []
+        prefix = _prefix(folder)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if self._is_folder(entry):
+                        folders.append(Path(entry.path))
+                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (hot loop)
+                        images.append(prefix + entry.name)
+                    else:
+                        self.n_other += 1
+        except OSError as error:
+            self.unreadable.append(str(folder))
+            self.notes.append(f"The folder '{printable(folder)}' cannot be read ({error.strerror}) and is left out.")
+        self._listed[folder] = (images, folders)
+        return images, folders
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except PermissionError:  # a link into a closed folder, and perhaps to a folder there
+            return os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES  # noqa: PTH122
+        except OSError:  # a link to itself
+            return False
+
+    def labelled(self, root: Path, parent: Path, split: str | None) -> Iterator[Sample]:
+        """Samples below `parent`: its folders are the classes, images directly in it have no label."""
+        images, folders = self.list_folder(parent)
+        above = _prefix(root)
+        for path in images:
+            yield _sample(above, path, None, split)
+        for folder in folders:
+            for path in self.walk(folder, seen=frozenset({_identity(root), _identity(parent)})):
+                yield _sample(above, path, folder.name, split)
+
+    def walk(self, folder: Path, *, seen: frozenset[tuple[int, int] | None]) -> Iterator[str]:
+        """Every image at any depth below `folder`; a link back to a folder on the way is not followed."""
+        waiting = [(folder, seen)]  # and no recursion: folders can be nested deeper than Python's calls
+        while waiting:
+            folder, above = waiting.pop()
+            identity = _identity(folder)
+            if identity in above:
+                self.notes.append(f"The link '{printable(folder)}' leads back to a folder above it and is left out.")
+                continue
+            images, folders = self.list_folder(folder)
+            yield from images
+            waiting += [(inner, above | {identity}) for inner in reversed(folders)]
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _prefix(folder: Path) -> str:
+    """What stands before the names in a folder: nothing for the one we are in."""
+    return "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118 (pathlib drops the last separator)
+
+
+def _sample(above: str, path: str, label: str | None, split: str | None) -> Sample:
+    return Sample(path, path.removeprefix(above).replace(os.sep, "/"), label, split)

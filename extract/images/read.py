@@ -1,0 +1,36 @@
+"""A folder, a table or one image as a Manifest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from featurecache.base.errors import ManifestError, NoSuchImages
+from featurecache.base.text import printable
+from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.manifest import IMAGE_SUFFIXES, MANIFEST_SUFFIXES, Manifest, Sample
+from featurecache.extract.images.tables import read_manifest
+
+
+def read_images(images: str | os.PathLike[str]) -> Manifest:
+    """Read a folder, a manifest or a single image file as samples.
+
+    Raises NoSuchImages when there is nothing there, ManifestError when there is nothing in it.
+    """
+    return replace(_read(Path(images)), source=str(images))
+
+
+def _read(path: Path) -> Manifest:
+    if os.path.isdir(path):  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
+        return scan_folder(path)
+    if not os.path.exists(path):  # noqa: PTH110
+        raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return read_manifest(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return Manifest(path.parent, (Sample(str(path), path.name),))
+    raise ManifestError(
+        f"'{printable(path)}' is neither a folder, an image nor a manifest. "
+        f"A manifest ends in {', '.join(MANIFEST_SUFFIXES)} and has a column 'path'."
+    )

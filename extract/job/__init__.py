@@ -1,0 +1,10 @@
+"""The extraction job: a request, what it lacks in the cache, and the vectors that fill it.
+
+request   FeatureRequest, and the spec that it stands for
+matching  caches found by what they say of themselves
+settings  how to run, without a say in the result
+plan      what is to do, and who shares a forward pass
+compute   images to vectors, every core busy
+extract   extract_features: reader, engine, writer
+summary   what was done: counts, refusals, seconds
+"""

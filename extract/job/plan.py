@@ -1,0 +1,260 @@
+"""What a run has to do: what every request resolves to, what its cache lacks, and who shares a forward pass.
+
+    requests of one network, weights, precision and decoding -> one group: one module, one engine
+        each request                               -> one plan: its cache, its missing rows, its columns of the output
+
+Two requests that resolve to the same spec are one plan, so no row is computed or written twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import CacheUnwritable, WeightsMismatch
+from featurecache.base.text import readable_bytes
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.spec import REDUCED, FeatureSpec
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.images.augmentation import View
+from featurecache.extract.images.digests import Digested
+from featurecache.extract.job import request as requests
+from featurecache.extract.job.matching import find_only
+from featurecache.extract.job.request import FeatureRequest, Loaded, Resolved
+from featurecache.extract.job.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from featurecache.extract.engines.protocol import Engine
+
+# HDF5 structures, checksums, digests and paths beside the vectors: measured 130 bytes a row, rounded up.
+OVERHEAD_BYTES_PER_ROW = 256
+
+
+@dataclass
+class Plan:
+    """One set of features on its way: its cache, the digests that it misses, and the rows not yet published."""
+
+    resolved: Resolved
+    cache: FeatureCache
+    missing: set[bytes]
+    n_present: int
+    columns: slice = field(default_factory=lambda: slice(None))
+    n_extracted: int = 0
+    rows: list[NDArray[np.floating[Any]]] = field(default_factory=list)
+    row_keys: list[tuple[bytes, str]] = field(default_factory=list)
+    published: float = field(default_factory=time.perf_counter)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What its vectors are a function of."""
+        return self.resolved.spec
+
+
+@dataclass
+class Group:
+    """Requests that miss rows and share a network: one forward pass gives the vectors of all, side by side."""
+
+    plans: dict[FeatureRequest, Plan]
+    loaded: Loaded | None = None
+    engine: Engine | None = None
+    forward_seconds: float = 0.0
+
+    @property
+    def transform(self) -> TransformSpec:
+        """What its images go through."""
+        return next(iter(self.plans.values())).spec.transform
+
+    @property
+    def geometry(self) -> TransformSpec:
+        """What of it decides the pixels; mean and std are applied by the engine."""
+        return replace(self.transform, mean=(), std=())
+
+    @property
+    def view(self) -> View | None:
+        """Which view of its images it wants; None for the images themselves."""
+        name = next(iter(self.plans.values())).spec.view
+        return View.of(name) if name else None
+
+    @property
+    def at_least(self) -> int | None:
+        """The shortest side that decoding may reduce an image to, in pixels; None to decode all of it."""
+        spec = next(iter(self.plans.values())).spec
+        return spec.transform.resize if spec.decode == REDUCED else None
+
+    def misses(self, digest: bytes) -> bool:
+        """Whether any of its caches lacks this image."""
+        return any(digest in plan.missing for plan in self.plans.values())
+
+    @property
+    def started(self) -> Engine:
+        """Its engine, once it is started."""
+        assert self.engine is not None, "a group is started before it runs"
+        return self.engine
+
+    def start(self, settings: Settings, say: Callable[[str], None]) -> Engine:
+        """Make the network ready to run, and load it where its graph is not at hand. `say` is told what takes long.
+
+        Raises BackboneError or EngineError.
+        """
+        from featurecache.extract.engines.build import build_engine
+        from featurecache.extract.engines.graph_store import GraphFolder
+        from featurecache.extract.engines.protocol import Source
+
+        cuts = self._place_columns()
+        spec = next(iter(self.plans.values())).spec
+        identity = {
+            "backbone": spec.backbone,
+            "weights": spec.weights_digest,
+            "cuts": cuts,
+            "transform": spec.transform.to_dict(),
+        }
+        self.engine = build_engine(
+            Source(identity, spec.transform.crop, self._load, max(plan.columns.stop for plan in self.plans.values())),
+            engine=settings.engine,
+            device=settings.device,
+            precision=spec.precision,
+            batch_size=settings.batch_size,
+            graphs=GraphFolder(self._graph_folder()),
+            say=say,
+        )
+        self.loaded = None  # the engine has what it needs of it
+        return self.engine
+
+    def _graph_folder(self) -> Path:
+        """Beside the vectors; those of all views share one, for their graph is the same."""
+        plan = next(iter(self.plans.values()))
+        return plan.cache.folder.with_name(replace(plan.spec, view="").folder_name)
+
+    def _place_columns(self) -> list[list[str]]:
+        """Say which columns of the output are whose, and return the cuts that give them: layer and pooling of each.
+
+        The cuts stand side by side in the order in which they are asked for, those asked for twice once.
+        """
+        columns: dict[tuple[str | None, str | None], slice] = {}
+        cuts, width = [], 0
+        for request, plan in self.plans.items():
+            asked = request.layer, request.pooling
+            if asked not in columns:
+                columns[asked] = slice(width, width + plan.spec.feature_dim)
+                width += plan.spec.feature_dim
+                cuts.append([plan.spec.layer, plan.spec.pooling])
+            plan.columns = columns[asked]
+        return cuts
+
+    def _load(self) -> nn.Module:
+        """The network, unless resolving has loaded just this. Raises BackboneError."""
+        loaded = self.loaded
+        if loaded is None or not loaded.is_for(self.plans):
+            loaded = requests.load_together(list(self.plans))
+        if any(plan.spec.weights_digest != loaded.backbone.weights_digest for plan in self.plans.values()):
+            raise WeightsMismatch(
+                f"{loaded.backbone.weights_path.name} changed while it was being read; run the same command again"
+            )
+        assert all(loaded.cut_for(request).columns == plan.columns for request, plan in self.plans.items())
+        return loaded.backbone.module
+
+
+@dataclass
+class Work:
+    """Everything asked for, and of that what is left to do."""
+
+    asked: list[tuple[FeatureRequest, Plan]]
+    groups: list[Group]
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Every plan once."""
+        return list({id(plan): plan for _, plan in self.asked}.values())
+
+    @property
+    def missing(self) -> set[bytes]:
+        """The digests that any plan misses."""
+        return set().union(*(plan.missing for plan in self.plans))
+
+
+def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested) -> Work:
+    """Resolve the requests, from memory where possible, and see what their caches lack. Raises ExtractError."""
+    plans: dict[str, Plan] = {}
+    plan_of: dict[FeatureRequest, Plan] = {}
+    groups = []
+    for together in _by_network(asked):
+        resolved, loaded = _resolve(together, cache_root, memo, digested)
+        group = Group({}, loaded)
+        for request in together:
+            key = resolved[request].spec.key
+            if key not in plans:
+                plans[key] = _plan(resolved[request], cache_root, digested)
+                if plans[key].missing:
+                    group.plans[request] = plans[key]
+            plan_of[request] = plans[key]
+        if group.plans:
+            groups.append(group)
+    return Work([(request, plan_of[request]) for request in asked], groups)
+
+
+def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
+    """One line on what is ahead. Raises CacheUnwritable when the disk cannot hold the result."""
+    n_vectors = sum(len(plan.missing) for plan in work.plans)
+    needed = sum(len(plan.missing) * _bytes_per_row(plan.spec) for plan in work.plans)
+    free = shutil.disk_usage(cache_root).free
+    if needed > free:
+        raise CacheUnwritable(
+            f"{n_vectors:,} vectors need {readable_bytes(needed)} and '{cache_root}' has {readable_bytes(free)} free: "
+            f"{readable_bytes(needed - free)} too little. Free some space or choose another folder with --cache."
+        )
+    n_to_do = len(work.missing)
+    n_there = len({bytes(row) for row in digested.digests}) - n_to_do
+    n_caches = sum(bool(plan.missing) for plan in work.plans)
+    into = f" into {n_caches} caches" if n_caches > 1 else ""
+    return (
+        f"{n_to_do:,} images to extract{into}, {n_there:,} already there; "
+        f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
+    )
+
+
+def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
+    groups: dict[tuple[object, ...], list[FeatureRequest]] = {}
+    for request in dict.fromkeys(asked):
+        network = request.backbone, request.weights, request.precision, request.decode, request.size, request.view
+        groups.setdefault(network, []).append(request)
+    return list(groups.values())
+
+
+def _resolve(
+    together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested
+) -> tuple[dict[FeatureRequest, Resolved], Loaded | None]:
+    """What each resolves to; loads the network once, for those that are neither remembered nor all in a cache."""
+    known = {request: requests.recall(request, memo) for request in together}
+    for request in (request for request, resolved in known.items() if resolved is None):
+        whole = find_only(request, digested.digests, cache_root=cache_root, memo=memo, but_refused=False)
+        known[request] = None if whole is None else whole.resolved
+    unknown = [request for request, resolved in known.items() if resolved is None]
+    resolved = {request: found for request, found in known.items() if found is not None}
+    if not unknown:
+        return resolved, None
+    loaded = requests.load_together(unknown)
+    for request in unknown:
+        resolved[request] = requests.resolve(request, loaded.backbone, loaded.cut_for(request))
+        requests.remember(request, resolved[request], loaded.backbone, memo)
+    return resolved, loaded
+
+
+def _plan(resolved: Resolved, cache_root: Path, digested: Digested) -> Plan:
+    cache = FeatureCache(cache_root, resolved.spec)
+    absent = cache.missing(digested.digests)
+    missing = {bytes(row) for row in digested.digests[absent]}
+    return Plan(resolved, cache, missing, n_present=len({bytes(row) for row in digested.digests[~absent]}))
+
+
+def _bytes_per_row(spec: FeatureSpec) -> int:
+    return spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW

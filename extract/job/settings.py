@@ -1,0 +1,32 @@
+"""How to run: what a user may choose without changing what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from featurecache.base.errors import RequestError
+from featurecache.extract.images.decode_rules import MAX_PIXELS
+
+OnError = Literal["skip", "fail"]
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run; nothing here changes a vector beyond 1e-4 relative, so nothing here is in the key.
+
+    Raises RequestError for a value that there is not; engine and device are looked at where they are chosen.
+    """
+
+    engine: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    on_error: OnError = "skip"
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise RequestError(f"There is no on_error {self.on_error!r}: choose from {', '.join(ON_ERROR)}.")
+        if not self.max_pixels >= 1:
+            raise RequestError(f"max_pixels is {self.max_pixels!r} and has to be 1 or more.")

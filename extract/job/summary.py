@@ -1,0 +1,80 @@
+"""What a run has done: counts, refusals, and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import Digested, Refusal
+from featurecache.extract.images.manifest import Sample
+from featurecache.extract.job.plan import Work
+from featurecache.extract.job.request import FeatureRequest, Resolved
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass
+class Seconds:
+    """Where the time went.
+
+    read, decode and forward run in several threads and are sums over them; digest, load, wait (for the next vectors)
+    and write follow one another and make up the total.
+    """
+
+    read: float = 0.0
+    decode: float = 0.0
+    forward: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
+    digest: float = 0.0
+    load: float = 0.0
+    wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One cache after the run."""
+
+    request: FeatureRequest
+    resolved: Resolved
+    cache: FeatureCache
+    n_present: int
+    n_extracted: int
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What `extract_features` did: counts are distinct images, `refusals` name samples."""
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint8]
+    filled: tuple[Filled, ...]
+    refusals: tuple[Refusal, ...]
+    seconds: Seconds
+    n_decoded: int
+    engines: tuple[str, ...] = field(default=())
+
+
+def write_report(
+    digested: Digested, work: Work, refused: dict[bytes, Refusal], seconds: Seconds, n_decoded: int
+) -> ExtractReport:
+    """Put together what is known after a run; every copy of a refused image is a refusal of its own."""
+    keep = [i for i, row in enumerate(digested.digests) if bytes(row) not in refused]
+    refusals = list(digested.refusals)
+    for row, sample in zip(digested.digests, digested.samples, strict=True):
+        reason = refused.get(bytes(row))
+        if reason is not None:
+            refusals.append(Refusal(sample.name, reason.digest, reason.reason))
+    return ExtractReport(
+        samples=tuple(digested.samples[i] for i in keep),
+        digests=digested.digests[keep],
+        filled=tuple(Filled(r, p.resolved, p.cache, p.n_present, p.n_extracted) for r, p in work.asked),
+        refusals=tuple(refusals),
+        seconds=seconds,
+        n_decoded=n_decoded,
+        engines=tuple(group.engine.reason for group in work.groups if group.engine is not None),
+    )

@@ -1,0 +1,54 @@
+"""Training heads from Python, without a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.progress import Progress, Silent
+from featurecache.evaluate.attempts import ClassifyPlan
+from featurecache.evaluate.classify import classify
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.folder import check_run_folder
+
+
+def train_heads(
+    images: Manifest,
+    features: Sequence[FeatureRequest],
+    *,
+    out: Path,
+    heads: Sequence[str] = ("all",),
+    cache_root: Path = DEFAULT_CACHE,
+    seed: int = 0,
+    folds: int | None = None,
+    calibrate: bool = False,
+    min_per_class: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
+
+    heads: names of the table, or of scikit-learn classifiers by their dotted path. folds: choose settings by so many
+    folds instead of on val. calibrate: temper probabilities on val. min_per_class: classes with fewer images are left
+    out. The run has no report; `featurecache report` writes it.
+
+    Raises UnknownHead for a name that is none, PipelineError with the command to run where features are missing, and
+    what `classify` does.
+    """
+    from featurecache.classify.heads.table import parse_heads
+
+    check_run_folder(out)
+    plan = ClassifyPlan(
+        images.source,
+        tuple(features),
+        tuple(parse_heads(",".join(heads))),
+        cache_root,
+        out,
+        seed=seed,
+        folds=folds,
+        calibrate=calibrate,
+        min_per_class=min_per_class,
+    )
+    return classify(images, plan, progress or Silent())

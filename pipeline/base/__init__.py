@@ -1,0 +1,15 @@
+"""What every room may import; it imports none of them.
+
+errors         the tree of exceptions
+exits          exit codes
+files          atomic writing
+progress       the Progress protocol
+text           names, numbers and tables for people
+defaults       values of options that are not given
+quoting        commands as a shell reads them
+versions       installed versions
+cores          cores of this process
+cgroups        limits of containers
+plain_files    files of strangers: opening, JSON
+parquet_files  files of strangers: Parquet
+"""

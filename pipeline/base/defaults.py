@@ -1,0 +1,9 @@
+"""What is meant where a command line says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT_CACHE = Path("data/cache")
+DEFAULT_LAYER = "default"
+DEFAULT_BACKBONE = "efficientnet_lite0"

@@ -1,0 +1,12 @@
+"""The command line: what can be asked for, and how it ends.
+
+main        parse, do, say what went wrong
+declare     options as dataclasses, commands with groups and examples
+options     options of several commands
+commands    one command a file: its options, what it does, its text
+console     progress and lines on stderr
+text        results on stdout
+refusals    images that are not in a result
+stopping    Ctrl-C and SIGTERM
+unexpected  a sentence and a log for any other exception
+"""

@@ -1,0 +1,82 @@
+"""`featurecache audit`: copies, leaks between splits, doubtful labels and outliers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.errors import UsageError
+from featurecache.base.exits import REFUSED
+from featurecache.base.text import printable
+from featurecache.cli.commands.audit_text import audit_text
+from featurecache.cli.console import Console
+from featurecache.cli.declare import SHARE, Command, option, takes
+from featurecache.cli.options import FOLDER, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.refusals import exit_code_of_unread
+from featurecache.cli.text import refusals_text
+from featurecache.evaluate.leakage import MOST_LEAKED
+from featurecache.extract.images.read import read_images
+from featurecache.runs.folder import AUDIT_FILE, check_fillable
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """Where the findings go, and which are too many."""
+
+    out: Path | None = option(
+        "--out", metavar="DIR", type=FOLDER, help="write audit.json and tables there, for instance into a run"
+    )
+    max_leaked: float = option(
+        "--max-leaked", metavar="SHARE", type=SHARE, default=MOST_LEAKED, show_default=True,
+        help="share of the test images that may leak before it ends with exit code 3",
+    )  # fmt: skip
+
+
+@click.command(
+    cls=Command,
+    stopped="Stopped before the audit was finished.",
+    examples=["featurecache audit photos/", "featurecache audit photos/ --out data/runs/latest"],
+)
+@takes(Images, FeatureOptions, AuditOptions, SplitOptions, CacheOption, Printing)
+def command(
+    images: Images,
+    features: FeatureOptions,
+    asked: AuditOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+) -> int:
+    """Find copies, leaks between splits, doubtful labels and outliers.
+
+    Ends with exit code 3 where more than --max-leaked of the test images are in train or val too, or under two labels.
+    """
+    from featurecache.evaluate.audit import audit_images
+    from featurecache.evaluate.audit_file import write_audit
+
+    requests = features.requests()
+    if len(requests) > 1:
+        raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
+    if asked.out is not None:
+        check_fillable(asked.out)
+    with Console(quiet=printing.quiet) as console:
+        manifest = read_images(images.images)
+        found = audit_images(
+            manifest,
+            requests[0],
+            cache_root=cache.cache,
+            seed=split.seed,
+            min_per_class=split.min_per_class,
+            progress=console,
+        )
+    print(json.dumps(found.to_dict(), indent=2) if printing.json else audit_text(found))
+    if asked.out is not None:
+        write_audit(found, asked.out)
+        console.say(f"written to {printable(asked.out)}")
+    if found.refusals:
+        listed_in = "--json (and in audit.json with --out)" if asked.out is None else asked.out / AUDIT_FILE
+        print(refusals_text(found.refusals, listed_in), file=sys.stderr)
+    return REFUSED if found.leakage.matters(asked.max_leaked) or found.refusals else exit_code_of_unread(manifest)

@@ -1,0 +1,100 @@
+"""`featurecache cache export`: features as one ordinary file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featurecache.base.errors import UsageError
+from featurecache.base.exits import DONE, REFUSED
+from featurecache.base.text import printable
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, argument, takes
+from featurecache.cli.options import FILE, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.text import refusals_text
+from featurecache.extract.images.read import read_images
+
+if TYPE_CHECKING:
+    from featurecache.evaluate.cache_export import FeatureTable
+    from featurecache.extract.job.request import FeatureRequest
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Where the file goes."""
+
+    out: Path = argument("OUT", "a .h5, .npz or .parquet file", type=FILE)
+
+
+@click.command(cls=Command, examples=["featurecache cache export photos/ photos.h5"])
+@takes(Images, ExportOptions, FeatureOptions, SplitOptions, CacheOption, Printing)
+def command(
+    images: Images,
+    asked: ExportOptions,
+    features: FeatureOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+) -> int:
+    """Write features, labels, paths and splits as one ordinary file.
+
+    Row i is image i in manifest order. Labels are places in 'classes', in .parquet their names.
+    """
+    from featurecache.evaluate.cache_export import build_table, check_out, write_table
+
+    check_out(asked.out)
+    request = _single_request(features)
+    with Console(quiet=printing.quiet) as console:
+        if asked.out.exists():
+            console.say(f"'{printable(asked.out)}' is there already: this one replaces it when it is whole.")
+        manifest = read_images(images.images)
+        for note in manifest.notes:
+            console.say(note)
+        table = build_table(
+            manifest,
+            request,
+            cache_root=cache.cache,
+            seed=split.seed,
+            min_per_class=split.min_per_class,
+            on_progress=console.digesting,
+        )
+        for note in table.notes:
+            console.say(note)
+        write_table(table, asked.out)
+    print(as_json(table, asked.out) if printing.json else as_text(table, asked.out))
+    if table.refusals:
+        print(
+            refusals_text(table.refusals, "errors.csv of 'featurecache extract' (and with --json)"),
+            file=sys.stderr,
+        )
+    return REFUSED if table.refusals or manifest.unreadable else DONE
+
+
+def as_json(table: FeatureTable, out: Path) -> str:
+    """Return what was written, as JSON."""
+    spec, refused = table.resolved.spec, [refusal.to_dict() for refusal in table.refusals]
+    return json.dumps({
+        "out": printable(out), "rows": len(table.paths), "dim": spec.feature_dim, "dtype": spec.dtype,
+        "classes": table.classes, "key": spec.key, "refused": refused,
+    }, indent=2)  # fmt: skip
+
+
+def as_text(table: FeatureTable, out: Path) -> str:
+    """Return what was written, in a line."""
+    spec = table.resolved.spec
+    return (
+        f"{printable(out)}: {len(table.paths):,} rows of {spec.feature_dim} numbers ({spec.backbone}), "
+        f"{len(table.classes)} classes"
+    )
+
+
+def _single_request(features: FeatureOptions) -> FeatureRequest:
+    found = features.requests()
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} kinds of features are named, and a file holds one: name a single --backbone.")
+    return found[0]

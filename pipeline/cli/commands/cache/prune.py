@@ -1,0 +1,110 @@
+"""`featurecache cache prune`: dropping rows that no image uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.exits import DONE
+from featurecache.base.text import printable, readable_bytes
+from featurecache.cli.commands.cache.text import (
+    check_root,
+    pruning_json,
+)
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, argument, option, takes
+from featurecache.cli.options import CacheOption, Printing
+from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
+from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.digests import Digested, digest_samples
+from featurecache.extract.images.manifest import merge
+from featurecache.extract.images.read import read_images
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What is still wanted, and whether the rest goes."""
+
+    images: Sequence[str] = argument("IMAGES...", "every image set that is still wanted", nargs=-1, required=True)
+    backbone: Sequence[str] = option(
+        "--backbone", metavar="NAME", multiple=True, help="prune only this backbone's caches"
+    )
+    yes: bool = option("--yes", is_flag=True, default=False, help="do it; without, only say what would be dropped")
+
+
+@click.command(cls=Command, examples=["featurecache cache prune photos/", "featurecache cache prune photos/ --yes"])
+@takes(PruneOptions, CacheOption, Printing)
+def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
+    """Drop the rows that none of these images uses.
+
+    Without --yes nothing is changed: what would be dropped is shown.
+    """
+    check_root(place.cache)
+    folders = _named(find_caches(place.cache), asked.backbone)
+    with Console(quiet=printing.quiet) as console:
+        digested = _digest_all(asked.images, place.cache, console)
+    caches = [open_cache(folder) for folder in folders]
+    plans = [plan_pruning(cache, digested.digests) for cache in caches]
+    if asked.yes:
+        plans = [prune_cache(folder, digested.digests) for folder in folders]
+    n_unused = sum(plan.n_unused for plan in plans)
+    if printing.json:
+        rows = [pruning_json(plan, cache.spec.backbone) for plan, cache in zip(plans, caches, strict=True)]
+        print(json.dumps({"done": asked.yes, "images": len(digested.samples), "caches": rows}, indent=2))
+        return DONE
+    verb = "dropped" if asked.yes else "would be dropped"
+    for plan, cache in zip(plans, caches, strict=True):
+        n_bytes = pruning_json(plan, cache.spec.backbone)["bytes_unused"]
+        print(
+            f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {readable_bytes(n_bytes)}), "
+            f"{plan.n_rows:,} stay"
+        )
+    if n_unused and not asked.yes:
+        print("Nothing was changed. The same command with --yes drops them; extracting them again costs their time.")
+    elif not n_unused:
+        print("Every row is used by these images.")
+    return DONE
+
+
+def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Path]:
+    if not backbones:
+        return list(folders)
+    wanted = {name for text in backbones for name in text.split(",") if name}
+    # A folder's name is the backbone's, a hyphen and twelve digits of the key.
+    missing = wanted - {folder.name[:-13] for folder in folders}
+    if missing:
+        there = ", ".join(sorted({printable(folder.name[:-13]) for folder in folders})) or "none"
+        raise UsageError(
+            f"No cache holds features of {', '.join(map(printable, sorted(missing)))}; there are: {there}."
+        )
+    return [folder for folder in folders if folder.name[:-13] in wanted]
+
+
+def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Digested:
+    """All images of all sets.
+
+    Raises PipelineError when one, or a folder of them, cannot be read: which row it uses would not be known.
+    """
+    manifest = merge(read_images(each) for each in images)
+    for note in manifest.notes:
+        console.say(note)
+    if manifest.unreadable:
+        raise PipelineError(
+            f"{len(manifest.unreadable):,} folders cannot be read, so which rows their images use is not known; the "
+            f"first is '{printable(manifest.unreadable[0])}'. Make them readable or move them away."
+        )
+    with Memo(cache_root, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=console.digesting)
+    if digested.refusals:
+        first = digested.refusals[0]
+        raise PipelineError(
+            f"{len(digested.refusals):,} images cannot be read, so which rows they use is not known; the first is "
+            f"'{printable(first.name)}' ({first.reason}). Make them readable or leave them out of the manifest."
+        )
+    return digested

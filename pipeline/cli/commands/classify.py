@@ -1,0 +1,135 @@
+"""`featurecache classify`: heads on cached features, trained and compared."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featurecache.base.exits import INTERRUPTED, REFUSED
+from featurecache.base.text import printable
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, takes
+from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, Printing, SplitOptions
+from featurecache.cli.refusals import exit_code_of_unread
+from featurecache.cli.text import leaderboard_text, refused_line, tempering_text
+from featurecache.extract.images.read import read_images
+from featurecache.runs.folder import (
+    ERRORS_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    RUNS_ROOT,
+    check_run_folder,
+    check_writable,
+    default_run_folder,
+    reserving,
+)
+from featurecache.runs.work_folder import heal
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.manifest import Manifest
+
+
+@click.command(
+    cls=Command,
+    stopped="Stopped: no run was written. Heads that are finished are kept; the same command goes on from there.",
+    examples=[
+        "featurecache classify photos/",
+        "featurecache classify photos/ --heads logistic,mlp --folds 5",
+        "featurecache classify photos/ --shots 1,2,4,8,16",
+    ],
+)
+@takes(Images, FeatureOptions, HeadOptions, SplitOptions, CacheOption, Printing)
+def command(
+    images: Images,
+    features: FeatureOptions,
+    heads: HeadOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+) -> int:
+    """Train and compare heads on cached features.
+
+    Settings of a head are chosen on val, the head is refitted on train and val, and test is looked at once. The run
+    folder has the table, the heads, the predictions and a report.
+    """
+    with Console(quiet=printing.quiet) as console:
+        return classify_with(
+            read_images(images.images),
+            features=features,
+            heads=heads,
+            split=split,
+            cache=cache,
+            printing=printing,
+            console=console,
+        )
+
+
+def check(heads: HeadOptions) -> tuple[str, ...]:
+    """Return the names of the heads. Raises UsageError or PipelineError where the run could not be written."""
+    place = heads.out or RUNS_ROOT / "run"
+    heal(place)
+    if heads.out is not None:
+        check_run_folder(heads.out)
+    check_writable(place)
+    return heads.names()
+
+
+def classify_with(
+    manifest: Manifest,
+    *,
+    features: FeatureOptions,
+    heads: HeadOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+    console: Console,
+) -> int:
+    """Train heads, write the run and print its table; returns the exit code."""
+    from featurecache.evaluate import classify as evaluation
+    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.extract.cache.inventory import remember_use
+    from featurecache.report.page import report_on
+
+    names = check(heads)
+    if heads.out is not None and (heads.out / RESULTS_FILE).exists():
+        console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
+    place = contextlib.nullcontext(heads.out) if heads.out else reserving(default_run_folder(Path(manifest.source)))
+    with place as out:
+        plan = ClassifyPlan(
+            manifest.source,
+            features.requests(),
+            names,
+            cache.cache,
+            out,
+            seed=split.seed,
+            folds=heads.folds,
+            memory=heads.memory,
+            shots=heads.shots,
+            repeats=heads.repeats,
+            calibrate=heads.calibrate,
+            min_per_class=split.min_per_class,
+        )
+        results = evaluation.classify(manifest, plan, console, report=report_on)
+    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    remember_use(cache.cache, used, manifest.source)
+    print(json.dumps(results, indent=2) if printing.json else results_text(results))
+    report = f", with {REPORT_FILE} to look at" if (out / REPORT_FILE).exists() else ""
+    console.say(f"run folder: {out}{report}")
+    if results["interrupted"]:
+        return INTERRUPTED
+    if n := results["dataset"]["skipped"]:
+        console.say(f"{refused_line(n, out / ERRORS_FILE)}.")
+    return REFUSED if n or results["failed"] else exit_code_of_unread(manifest)
+
+
+def results_text(results: dict[str, Any]) -> str:
+    """Return the table of heads, and below it what else was found out."""
+    from featurecache.evaluate.few_shot import few_shot_text
+
+    parts = [leaderboard_text(results), tempering_text(results), few_shot_text(results)]
+    parts += ["\n".join(results["transfer"]), "\n".join(results["warnings"])]
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,39 @@
+"""`featurecache compare`: several runs in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.exits import DONE
+from featurecache.cli.commands.compare_text import FORMATS, render
+from featurecache.cli.declare import Command, argument, option, takes
+from featurecache.cli.options import FOLDER, JsonOption
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which runs, and how they are shown."""
+
+    runs: Sequence[Path] = argument(
+        "RUN...", "run folders, such as data/runs/latest", type=FOLDER, nargs=-1, required=True
+    )
+    format: str = option(
+        "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="of the table"
+    )
+
+
+@click.command(cls=Command, examples=["featurecache compare data/runs/a data/runs/b --format markdown"])
+@takes(CompareOptions, JsonOption)
+def command(asked: CompareOptions, printing: JsonOption) -> int:
+    """Compare several runs in one table, with ranks, ties and costs.
+
+    Heads that were tested on the same images are paired; on other images they are only listed.
+    """
+    from featurecache.evaluate.compare import compare_runs
+
+    print(render(compare_runs(asked.runs), "json" if printing.json else asked.format))
+    return DONE

@@ -1,0 +1,62 @@
+"""`featurecache extract`: features of all images into the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, takes
+from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions, Images, Printing
+from featurecache.cli.refusals import exit_code_of_unread, list_refused
+from featurecache.cli.text import extract_json, extract_text
+from featurecache.extract.images.read import read_images
+from featurecache.runs.folder import ERRORS_FILE
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.manifest import Manifest
+    from featurecache.extract.job.summary import ExtractReport
+
+FEATURES_KEPT = "Stopped. Features that were extracted are kept: the same command goes on from there."
+
+
+@click.command(
+    cls=Command,
+    stopped=FEATURES_KEPT,
+    examples=[
+        "featurecache extract photos/",
+        "featurecache extract photos/ --backbone resnet50 --layer default --layer stages",
+    ],
+)
+@takes(Images, FeatureOptions, EngineOptions, CacheOption, Printing)
+def command(
+    images: Images, features: FeatureOptions, engine: EngineOptions, cache: CacheOption, printing: Printing
+) -> int:
+    """Extract features of all images into the cache.
+
+    Every image is read and passed through the network once; what the cache has is not computed again. A flat folder,
+    without labels, will do.
+    """
+    with Console(quiet=printing.quiet) as console:
+        manifest = read_images(images.images)
+        report = extract_with(manifest, features, engine, cache, console)
+    print(extract_json(report) if printing.json else extract_text(report))
+    refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
+    return max(exit_code_of_unread(manifest), refused)
+
+
+def extract_with(
+    manifest: Manifest, features: FeatureOptions, engine: EngineOptions, cache: CacheOption, console: Console
+) -> ExtractReport:
+    """Extract what the cache lacks, as the options say."""
+    from featurecache.extract.cache.inventory import remember_use
+    from featurecache.extract.cache.leftovers import sweep_leftovers
+    from featurecache.extract.job.extract import extract_features
+
+    for note in manifest.notes:
+        console.say(note)
+    sweep_leftovers(cache.cache)
+    report = extract_features(manifest, features.requests(), cache.cache, settings=engine.settings(), progress=console)
+    remember_use(cache.cache, [filled.cache.folder.name for filled in report.filled], manifest.source)
+    return report

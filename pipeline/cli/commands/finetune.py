@@ -1,0 +1,281 @@
+"""`featurecache finetune`: options to a plan, the story, and a table beside the heads it began from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.exits import DONE, REFUSED
+from featurecache.base.text import printable
+from featurecache.cli.console import Console
+from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
+from featurecache.cli.options import FOLDER, Images, Printing, RunCacheOption
+from featurecache.cli.text import refused_line
+from featurecache.extract.cache.spec import DTYPES
+from featurecache.extract.engines.protocol import DEVICES, ENGINES
+from featurecache.extract.images.augmentation import KINDS
+from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.read import read_images
+from featurecache.finetune.finetune import finetune_images
+from featurecache.finetune.plan import CACHED_VIEWS, MAP_DTYPE, NO_VIEWS, ONE_WAY, FinetunePlan
+from featurecache.finetune.recipe import Recipe
+from featurecache.runs.folder import (
+    ERRORS_FILE,
+    RUNS_ROOT,
+    check_run_folder,
+    check_writable,
+    default_run_folder,
+    reserving,
+)
+from featurecache.runs.record_checks import read_results
+from featurecache.runs.work_folder import heal
+
+SOURCE, MAPS, TRAINING = "Start", "Maps", "Training"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a fine-tune starts from, and how far down it goes."""
+
+    start: Path = option(
+        "--from", metavar="RUN", type=FOLDER, required=True, group=SOURCE, help="a run on these images"
+    )
+    head: str | None = option(
+        "--head", metavar="NAME", group=SOURCE,
+        help="a head of the run whose weights start the last layers, or 'random' (default: the best on val that can)",
+    )  # fmt: skip
+    backbone: str | None = option(
+        "--backbone", metavar="NAME", group=SOURCE, help="which of the run's backbones, where it has several"
+    )
+    size: int | None = option(
+        "--size", metavar="S", type=POSITIVE, group=SOURCE, help="side of the input in pixels (default: the run's)"
+    )
+    unfreeze: str | None = option(
+        "--unfreeze", metavar="N|PART|all", group=SOURCE,
+        help="what is trained: the last N stages, a stage or block and all above it, or all (default: three eighths of "
+        "the stages)",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Which feature maps are kept, and where."""
+
+    augment: str = option(
+        "--augment", type=click.Choice((NO_VIEWS, *KINDS)), default="light", show_default=True, group=MAPS,
+        help="views of each image. flip: horizontal flip; light: shift, scale, brightness, contrast; strong: larger, "
+        "with flip and random erasing",
+    )  # fmt: skip
+    views: int | None = option(
+        "--views",
+        metavar="K",
+        type=POSITIVE,
+        group=MAPS,
+        help=f"views beside the image itself (default: {CACHED_VIEWS})",
+    )
+    disk: float | None = option(
+        "--disk", metavar="GB", type=Bytes(), group=MAPS,
+        help="what maps may take in the cache; beyond it they are computed again in every epoch (default: half of what "
+        "is free)",
+    )  # fmt: skip
+    memory: float | None = option(
+        "--memory",
+        metavar="GB",
+        type=Bytes(),
+        group=MAPS,
+        help="maps beyond this are read from a file (default: half of all)",
+    )
+    dtype: str | None = option(
+        "--dtype", type=click.Choice(DTYPES), group=MAPS, help=f"data type of the maps (default: {MAP_DTYPE})"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the network is trained."""
+
+    epochs: int = option(
+        "--epochs", metavar="N", type=POSITIVE, default=10, show_default=True, group=TRAINING, help="passes over train"
+    )
+    lr: float = option(
+        "--lr", metavar="RATE", type=RATE, default=1e-3, show_default=True, group=TRAINING,
+        help="learning rate of the last layers, lower further down",
+    )  # fmt: skip
+    batch_size: int = option(
+        "--batch-size", metavar="N", type=POSITIVE, default=32, show_default=True, group=TRAINING, help="images a step"
+    )
+    accumulate: int = option(
+        "--accumulate", metavar="N", type=POSITIVE, default=1, show_default=True, group=TRAINING,
+        help="passes that a step is cut into, adding up their gradients, to save memory",
+    )  # fmt: skip
+    patience: int = option(
+        "--patience", metavar="N", type=POSITIVE, default=5, show_default=True, group=TRAINING,
+        help="epochs without a better val after which it ends",
+    )  # fmt: skip
+    label_smoothing: float = option(
+        "--label-smoothing", metavar="SHARE", type=SHARE, default=0.1, show_default=True, group=TRAINING,
+        help="share of a label that is spread over all classes",
+    )  # fmt: skip
+    class_weight: str = option(
+        "--class-weight", type=click.Choice(("none", "balanced")), default="none", show_default=True, group=TRAINING,
+        help="balanced: every class weighs as much, however rare",
+    )  # fmt: skip
+    batch_norm: str = option(
+        "--batch-norm", type=click.Choice(("frozen", "trained")), default="frozen", show_default=True, group=TRAINING,
+        help="statistics of batch normalisation",
+    )  # fmt: skip
+    precision: str = option(
+        "--precision", type=click.Choice(("auto", "fp32", "bf16")), default="auto", group=TRAINING,
+        help="of products (default: bf16 on cuda, else fp32)",
+    )  # fmt: skip
+    seed: int = option(
+        "--seed", metavar="N", type=SEED, default=0, show_default=True, group=TRAINING,
+        help="of views, order and a random head",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """On what it runs, and where the run goes."""
+
+    device: str = option("--device", type=click.Choice(DEVICES), default=DEVICES[0], help="where it runs")
+    engine: str = option(
+        "--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="what runs the frozen part of the network"
+    )
+    max_pixels: int = option(
+        "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, show_default=True, help="refuse larger images"
+    )
+    out: Path | None = option(
+        "--out", metavar="DIR", type=FOLDER, help="the run folder (default: data/runs/<data set>-<time>)"
+    )
+    resume: bool = option(
+        "--resume", is_flag=True, default=False,
+        help="go on where the same command was stopped, at any instant; where nothing was saved it begins again, and "
+        "what is finished is not trained again",
+    )  # fmt: skip
+
+
+@click.command(
+    cls=Command,
+    stopped="Stopped. Maps are kept, and of the training all but half a minute: --resume goes on from there.",
+    examples=[
+        "featurecache finetune photos/ --from data/runs/latest",
+        "featurecache finetune photos/ --from data/runs/latest --unfreeze all --size 96",
+    ],
+    old={"--smoothing": "--label-smoothing", "--parts": "--accumulate"},
+)
+@takes(Images, SourceOptions, MapOptions, TrainingOptions, PlaceOptions, RunCacheOption, Printing)
+def command(
+    images: Images,
+    source: SourceOptions,
+    maps: MapOptions,
+    training: TrainingOptions,
+    place: PlaceOptions,
+    cache: RunCacheOption,
+    printing: Printing,
+) -> int:
+    """Train the network itself on, from the head of a run.
+
+    The frozen part of the network runs once per image and view, and its maps are kept; epochs run only what is above.
+    Images that are refused are counted and listed in errors.csv of the run.
+    """
+    from featurecache.predictor import recorded_cache
+
+    out = place.out or default_run_folder(Path(images.images))
+    heal(out)
+    _check(source, maps, training, place)
+    check_writable(out)
+    reserved = contextlib.nullcontext(out) if place.out else reserving(out)
+    with Console(quiet=printing.quiet) as console, reserved as folder:
+        plan = replace(
+            plan_of(images, source, maps, training, place),
+            out=folder,
+            cache_root=cache.cache
+            or recorded_cache(source.start, read_results(source.start).get("config", {}), console),
+        )
+        manifest = read_images(images.images)
+        folder, results = finetune_images(manifest, plan, console)
+        console.say(f"run folder: {folder}")
+    print(json.dumps(results, indent=2) if printing.json else _table(plan.start, folder, results))
+    if n := results["dataset"]["skipped"]:
+        console.say(f"{refused_line(n, folder / ERRORS_FILE)}.")
+    return REFUSED if n or manifest.unreadable else DONE
+
+
+def _check(source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions) -> None:
+    """Raises UsageError for options that contradict each other."""
+    if place.out is not None:
+        check_run_folder(place.out, may_be_tuned=place.resume)  # by this very command, before it was killed
+        if place.out.resolve() == source.start.resolve():
+            raise UsageError(f"'{printable(place.out)}' is the run to start from. Choose another folder with --out.")
+    if training.batch_norm == "trained" and (training.accumulate > 1 or training.batch_size == 1):
+        raise UsageError(
+            "--batch-norm trained needs the statistics of whole steps: leave out --accumulate, and --batch-size 1."
+        )
+    if maps.views is not None and maps.augment in ONE_WAY:
+        raise UsageError(
+            f"--views says how many views are drawn, and --augment {maps.augment} draws none: leave out one."
+        )
+
+
+def plan_of(
+    images: Images, source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions
+) -> FinetunePlan:
+    """Return what the options ask for, but for the places of the run and the cache."""
+    from featurecache.extract.engines.torch_engine import choose_device
+
+    precision = training.precision
+    if precision == "auto":
+        precision = "bf16" if choose_device(place.device) == "cuda" else "fp32"
+    recipe = Recipe(
+        epochs=training.epochs,
+        learning_rate=training.lr,
+        batch_size=training.batch_size,
+        parts=training.accumulate,
+        smoothing=training.label_smoothing,
+        patience=training.patience,
+        class_weight=training.class_weight,
+        batch_norm=training.batch_norm,
+        precision=precision,
+        seed=training.seed,
+    )
+    return FinetunePlan(
+        images=images.images,
+        start=source.start.resolve(),  # `latest` will lead to the run that this becomes
+        cache_root=DEFAULT_CACHE,
+        out=RUNS_ROOT,
+        recipe=recipe,
+        head=source.head,
+        backbone=source.backbone,
+        unfreeze=source.unfreeze,
+        augment=maps.augment,
+        views=maps.views,
+        size=source.size,
+        dtype=maps.dtype,
+        disk=maps.disk,
+        memory=maps.memory,
+        device=place.device,
+        engine=place.engine,
+        max_pixels=place.max_pixels,
+        resume=place.resume,
+        out_is_given=place.out is not None,
+    )
+
+
+def _table(start: Path, out: Path, results: dict[str, Any]) -> str:
+    """What was tuned, by val, too; then the heads that it began from and itself on the same test images."""
+    from featurecache.cli.commands.compare_text import render
+    from featurecache.cli.text import leaderboard_text
+    from featurecache.evaluate.compare import compare_runs
+
+    try:
+        return f"{leaderboard_text(results)}\n\n{render(compare_runs([start, out]), 'text')}"
+    except PipelineError:
+        return leaderboard_text(results)

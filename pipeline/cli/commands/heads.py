@@ -1,0 +1,27 @@
+"""`featurecache heads`: what --heads can name."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from featurecache.base.exits import DONE
+from featurecache.base.text import table
+from featurecache.cli.declare import Command, takes
+from featurecache.cli.options import JsonOption
+
+
+@click.command(cls=Command, examples=["featurecache heads"])
+@takes(JsonOption)
+def command(printing: JsonOption) -> int:
+    """List the heads that can be named."""
+    from featurecache.classify.heads.table import list_heads
+
+    infos = list_heads()
+    if printing.json:
+        print(json.dumps([{"name": info.name, "summary": info.summary} for info in infos], indent=2))
+        return DONE
+    print(table([(info.name, info.summary) for info in infos], ("head", "what it is")))
+    print("\nand any scikit-learn classifier by its dotted path, such as sklearn.ensemble.ExtraTreesClassifier")
+    return DONE

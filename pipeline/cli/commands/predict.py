@@ -1,0 +1,80 @@
+"""`featurecache predict`: labels of images, by a head of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.errors import UsageError
+from featurecache.base.exits import REFUSED
+from featurecache.base.text import printable
+from featurecache.cli.commands.extract import FEATURES_KEPT
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, argument, option, takes
+from featurecache.cli.options import FILE, FOLDER, EngineOptions, Printing, RunCacheOption
+from featurecache.cli.refusals import errors_place, list_refused
+from featurecache.cli.text import predictions_json, predictions_text
+from featurecache.runs.folder import write_csv, writing_file
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Which head, on what, and where its answers go."""
+
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=FOLDER)
+    images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
+    head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
+    out: Path | None = option("--out", metavar="FILE", type=FILE, help="write a .csv or .json file instead of a table")
+    trust_head: bool = option(
+        "--trust-head", is_flag=True, default=False,
+        help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "
+        "you made yourself",
+    )  # fmt: skip
+
+
+@click.command(
+    cls=Command,
+    stopped=FEATURES_KEPT,
+    examples=[
+        "featurecache predict data/runs/latest new_photos/",
+        "featurecache predict data/runs/latest one.jpg --json",
+    ],
+)
+@takes(PredictOptions, EngineOptions, RunCacheOption, Printing)
+def command(asked: PredictOptions, engine: EngineOptions, cache: RunCacheOption, printing: Printing) -> int:
+    """Predict labels of images with a trained head.
+
+    Their features are kept in the cache like any; the network is loaded only for images that the cache does not have.
+    """
+    from featurecache.extract.cache.inventory import remember_use
+    from featurecache.predictor import Predictor, read_several
+
+    kind = "" if asked.out is None else asked.out.suffix.lower()
+    if asked.out is not None and kind not in {".csv", ".json"}:
+        raise UsageError(f"'{printable(asked.out)}' is neither a .csv nor a .json file: name one of these.")
+    writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
+    with Console(quiet=printing.quiet) as console, writing as out:
+        predictor = Predictor.load(
+            asked.run, head=asked.head, cache_root=cache.cache, trust_head=asked.trust_head, progress=console
+        )
+        predictions = predictor.predict(read_several(asked.images), settings=engine.settings(), progress=console)
+        for path in asked.images:
+            remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
+        n_right, n_labelled = predictions.accuracy()
+        if n_labelled:
+            share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
+            console.say(f"{predictions.head}: {share} (images that the head was trained on count too)")
+        else:
+            console.say(f"labelled by the head {predictions.head}; --head takes another of the run")
+        if out is not None and kind == ".json":
+            out.write_text(predictions_json(predictions) + "\n", encoding="utf-8")
+        elif out is not None:
+            write_csv(out, ("path", "label", "probability"), predictions.rows())
+    if out is None:
+        print(predictions_json(predictions) if printing.json else predictions_text(predictions))
+    refused = list_refused(errors_place(asked.out, predictor.cache_root), predictions.refusals, asked.images)
+    return REFUSED if predictions.n_unread else refused

@@ -1,0 +1,44 @@
+"""`featurecache report`: a run as a page to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.exits import DONE
+from featurecache.base.text import printable
+from featurecache.cli.declare import Command, argument, option, takes
+from featurecache.cli.options import FILE, FOLDER, RunCacheOption
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Of which run, and where."""
+
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=FOLDER)
+    out: Path | None = option(
+        "--out", metavar="FILE", type=FILE, help="where to write it (default: report.html in the run)"
+    )
+    images: str | None = option(
+        "--images", metavar="IMAGES", help="where the images are now (default: where the run saw them)"
+    )
+    open: bool = option("--open", is_flag=True, default=False, help="show it in the browser")
+
+
+@click.command(
+    cls=Command, stopped="Stopped: no page was written.", examples=["featurecache report data/runs/latest --open"]
+)
+@takes(ReportOptions, RunCacheOption)
+def command(asked: ReportOptions, cache: RunCacheOption) -> int:
+    """Write the report of a run: one HTML file that needs no network."""
+    from featurecache.report.page import write_report
+
+    place = write_report(asked.run, out=asked.out, images=asked.images, cache_root=cache.cache)
+    print(printable(place))
+    if asked.open:
+        import webbrowser
+
+        webbrowser.open(place.resolve().as_uri())
+    return DONE

@@ -1,0 +1,51 @@
+"""`featurecache run`: extract, then classify."""
+
+from __future__ import annotations
+
+import click
+
+from featurecache.cli.commands.classify import check, classify_with
+from featurecache.cli.commands.extract import FEATURES_KEPT, extract_with
+from featurecache.cli.console import Console
+from featurecache.cli.declare import Command, takes
+from featurecache.cli.options import (
+    CacheOption,
+    EngineOptions,
+    FeatureOptions,
+    HeadOptions,
+    Images,
+    Printing,
+    SplitOptions,
+)
+from featurecache.cli.refusals import list_refused
+from featurecache.cli.text import extract_text
+from featurecache.extract.images.read import read_images
+from featurecache.runs.folder import ERRORS_FILE
+
+
+@click.command(
+    cls=Command,
+    stopped=FEATURES_KEPT,
+    examples=["featurecache run photos/", "featurecache run photos/ --backbone vgg16 --heads mlp"],
+)
+@takes(Images, FeatureOptions, EngineOptions, HeadOptions, SplitOptions, CacheOption, Printing)
+def command(
+    images: Images,
+    features: FeatureOptions,
+    engine: EngineOptions,
+    heads: HeadOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+) -> int:
+    """Extract features of all images, then train and compare heads on them."""
+    check(heads)
+    with Console(quiet=printing.quiet) as console:
+        manifest = read_images(images.images)
+        report = extract_with(manifest, features, engine, cache, console)
+        console.say(extract_text(report))
+        refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
+        code = classify_with(
+            manifest, features=features, heads=heads, split=split, cache=cache, printing=printing, console=console
+        )
+        return code or refused

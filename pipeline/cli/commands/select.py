@@ -1,0 +1,78 @@
+"""`featurecache select`: backbones compared on a subsample."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from featurecache.base.exits import REFUSED
+from featurecache.cli.commands.select_text import selection_text
+from featurecache.cli.console import Console
+from featurecache.cli.declare import POSITIVE, Command, option, takes
+from featurecache.cli.options import CacheOption, EngineOptions, Images, Printing, SplitOptions, names_in
+from featurecache.cli.refusals import exit_code_of_unread
+from featurecache.cli.text import refusals_text
+from featurecache.extract.images.read import read_images
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """Which backbones, on how many images."""
+
+    backbone: Sequence[str] = option(
+        "--backbone", metavar="NAME", multiple=True, required=True,
+        help="a candidate; repeat it for several. 'pixels' is the baseline",
+    )  # fmt: skip
+    sample: int = option(
+        "--sample", metavar="N", type=POSITIVE, default=1000, show_default=True, help="images to measure on"
+    )
+    size: int | None = option(
+        "--size", metavar="S", type=POSITIVE, help="side of the input in pixels (default: what the weights expect)"
+    )
+
+
+@click.command(
+    cls=Command,
+    stopped="Stopped. Features that were extracted are kept: the same command goes on from there.",
+    examples=["featurecache select photos/ --backbone resnet50 --backbone vit_b_16 --backbone pixels"],
+    old={"--backbones": "--backbone"},
+)
+@takes(Images, SelectOptions, EngineOptions, SplitOptions, CacheOption, Printing)
+def command(
+    images: Images,
+    asked: SelectOptions,
+    engine: EngineOptions,
+    split: SplitOptions,
+    cache: CacheOption,
+    printing: Printing,
+) -> int:
+    """Compare backbones on a subsample and recommend one.
+
+    Features of the subsample are extracted with every backbone and kept; measures of how well they suit the labels rank
+    the backbones.
+    """
+    from featurecache.evaluate.backbone_choice import select_backbones
+
+    with Console(quiet=printing.quiet) as console:
+        manifest = read_images(images.images)
+        for note in manifest.notes:
+            console.say(note)
+        selection = select_backbones(
+            manifest,
+            names_in("--backbone", asked.backbone),
+            cache_root=cache.cache,
+            n_sample=asked.sample,
+            min_per_class=split.min_per_class,
+            seed=split.seed,
+            size=asked.size,
+            settings=engine.settings(),
+            progress=console,
+        )
+    print(json.dumps(selection.to_dict(), indent=2) if printing.json else selection_text(selection))
+    if selection.refusals:
+        print(refusals_text(selection.refusals, "--json"), file=sys.stderr)
+    return REFUSED if selection.n_left_out or selection.refusals else exit_code_of_unread(manifest)

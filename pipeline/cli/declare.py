@@ -1,0 +1,218 @@
+"""Options as dataclasses: a field is an option, and a command takes instances of what it needs.
+
+    @dataclass(frozen=True)
+    class EngineOptions:
+        device: str = option("--device", type=click.Choice(DEVICES), default="auto", help="where the network runs")
+
+    @takes(EngineOptions)
+    def extract(engine: EngineOptions) -> int: ...
+
+So an option is written once: its name, what it may be, its default, its help and its group.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import click
+
+OPTION, GROUP = "option", "group"
+Kind = TypeVar("Kind")
+
+
+@dataclass
+class Invocation:
+    """What is being done: the command, the values of its options, what is said when it is stopped."""
+
+    command: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    stopped: str = "Stopped."
+
+
+def option(*names: str, help: str, default: Any = None, group: str = "", **how: Any) -> Any:  # noqa: A002
+    """Return a dataclass field that is an option of the command line; `how` goes to click."""
+    settings = {"help": help, "default": default, **how}
+    return field(default=default, metadata={OPTION: (names, settings), GROUP: group})
+
+
+def argument(metavar: str, help: str, **how: Any) -> Any:  # noqa: A002
+    """Return a dataclass field that is an argument of the command line."""
+    return field(metadata={OPTION: ((), {"metavar": metavar, **how}), GROUP: help})
+
+
+def takes(*kinds: type) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return a decorator that gives a function, one after the other, an instance of each of these dataclasses."""
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def call(**values: Any) -> int:
+            return function(*[picked(kind, values) for kind in kinds])
+
+        found = [parameter(each) for kind in kinds for each in fields(kind)]
+        vars(call)["__click_params__"] = found[::-1]  # as decorators leave them, the last one first
+        return call
+
+    return decorate
+
+
+def picked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Return an instance of a dataclass of options, with its fields from the values of all options."""
+    return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
+
+
+def parameter(each: Any) -> click.Parameter:
+    """Return what click makes of a field."""
+    names, settings = each.metadata[OPTION]
+    if not names:
+        return Argument([each.name], group=each.metadata[GROUP], **settings)
+    return Option([each.name, *names], group=each.metadata[GROUP], **settings)
+
+
+class Option(click.Option):
+    """An option that its command's help shows in a group."""
+
+    def __init__(self, *args: Any, group: str = "", **how: Any) -> None:
+        self.group = group
+        super().__init__(*args, **how)
+
+
+class Argument(click.Argument):
+    """An argument with a help of its own."""
+
+    def __init__(self, *args: Any, group: str = "", **how: Any) -> None:
+        self.what = group
+        super().__init__(*args, **how)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return what its line in the help shows."""
+        return self.make_metavar(ctx), self.what
+
+
+class Command(click.Command):
+    """A command whose help has groups and examples, and which says what is true when it is stopped.
+
+    stopped: the sentence for Ctrl-C. examples: command lines. old: options by the names that they had before.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        stopped: str = "Stopped.",
+        examples: Sequence[str] = (),
+        old: Mapping[str, str] | None = None,
+        **how: Any,
+    ) -> None:
+        super().__init__(*args, **how)
+        self.stopped, self.examples, self.old = stopped, examples, old or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take options by their old names too, with a note."""
+        return super().parse_args(ctx, [self._renamed(each) for each in args])
+
+    def _renamed(self, text: str) -> str:
+        name, sign, value = text.partition("=")
+        if name not in self.old:
+            return text
+        click.echo(
+            f"featurecache: {name} is called {self.old[name]} now; the old name goes in the next version.", err=True
+        )
+        return f"{self.old[name]}{sign}{value}"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Note what is being done, and do it."""
+        invocation = ctx.ensure_object(Invocation)
+        invocation.command = ctx.command_path.partition(" ")[2]
+        invocation.values, invocation.stopped = ctx.params, self.stopped
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments, then options group by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for each in self.get_params(ctx):
+            name = "Arguments" if isinstance(each, Argument) else getattr(each, "group", "") or "Options"
+            if record := each.get_help_record(ctx):
+                groups.setdefault(name, []).append(record)
+        last = groups.pop("Options", [])
+        for name, records in [*groups.items(), ("Options", last)]:
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for each in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{each}\n")
+
+
+class Group(click.Group):
+    """Commands by name, each imported from its module when it is needed.
+
+    places: {name: module}, in the order of the help; what it finds there is called `command`.
+    """
+
+    def __init__(self, *args: Any, places: Mapping[str, str], **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return list(self.places)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the words name, and the words behind it; an unknown one is told its neighbours."""
+        if args and args[0] not in self.places and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.places, n=3, cutoff=0.5)
+            others = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(self.places)}."
+            raise click.UsageError(f"There is no command '{args[0]}'. {others}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None."""
+        if cmd_name not in self.places:
+            return None
+        found: click.Command = importlib.import_module(self.places[cmd_name]).command
+        return found
+
+
+class Bytes(click.FloatRange):
+    """Gigabytes, as bytes."""
+
+    name = "gigabytes"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return bytes."""
+        found = super().convert(value, param, ctx)
+        if found == float("inf"):
+            self.fail(f"{value} GB is no amount of memory.", param, ctx)
+        return found * 1e9
+
+
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Numbers of 1 or more, in order, from a list with commas."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple of them, each once."""
+        if isinstance(value, tuple):
+            return value
+        found = tuple(sorted({int(POSITIVE(part, param, ctx)) for part in str(value).split(",") if part}))
+        if not found:
+            self.fail(f"{value!r} names no number: give some, such as 1,2,4.", param, ctx)
+        return found
+
+
+LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
+POSITIVE, SEED, SHARE = click.IntRange(1), click.IntRange(0, LARGEST_SEED), click.FloatRange(0, 1, max_open=True)
+RATE = click.FloatRange(0, min_open=True)

@@ -1,0 +1,207 @@
+"""Options that several commands share; an option is a field of one of these classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
+from featurecache.base.errors import UsageError
+from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, option
+from featurecache.extract.cache.spec import DECODES, DTYPES, POOLINGS, PRECISIONS
+from featurecache.extract.engines.protocol import DEVICES, ENGINES
+from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
+
+IMAGES_HELP = (
+    "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
+)
+FOLDER, FILE = click.Path(path_type=Path), click.Path(path_type=Path)
+FEATURES, EXTRACTION, HEADS = "Features", "Extraction", "Heads"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a command."""
+
+    images: str = argument("IMAGES", IMAGES_HELP)
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Which features."""
+
+    backbone: Sequence[str] = option(
+        "--backbone", metavar="NAME", multiple=True, group=FEATURES,
+        help=f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}); repeat it for several",
+    )  # fmt: skip
+    weights: str | None = option(
+        "--weights", metavar="W", group=FEATURES, help="a name such as IMAGENET1K_V1, or a .pth or .safetensors file"
+    )
+    layer: Sequence[str] = option(
+        "--layer", metavar="L", multiple=True, group=FEATURES,
+        help="another node of the network than the input of its last layer, or 'stages' for the ends of all stages in "
+        "one vector; repeat it for several sets of features from one forward pass ('default' is the usual one)",
+    )  # fmt: skip
+    pooling: str | None = option(
+        "--pooling", type=click.Choice(POOLINGS), group=FEATURES, help="how a feature map becomes a vector"
+    )
+    precision: str = option(
+        "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], group=FEATURES, show_default=True,
+        help="floating-point precision of the forward pass",
+    )  # fmt: skip
+    dtype: str = option(
+        "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], group=FEATURES, show_default=True,
+        help="data type of the stored features",
+    )  # fmt: skip
+    size: int | None = option(
+        "--size", metavar="S", type=POSITIVE, group=FEATURES,
+        help="side of the input in pixels (default: what the weights expect)",
+    )  # fmt: skip
+    decode: str = option(
+        "--decode", type=click.Choice(DECODES), default=DECODES[0], group=FEATURES, show_default=True,
+        help="reduced: read a JPEG of more than twice the size that is needed at a half, a quarter or an eighth of it; "
+        "several times faster for photographs from cameras, and other features than full",
+    )  # fmt: skip
+
+    def requests(self) -> tuple[FeatureRequest, ...]:
+        """Return the kinds of features that are named."""
+        return tuple(
+            FeatureRequest(
+                backbone=name,
+                weights=self.weights,
+                layer=None if layer == DEFAULT_LAYER else layer,
+                pooling=self.pooling,
+                precision=self.precision,
+                dtype=self.dtype,
+                decode=self.decode,
+                size=self.size,
+            )
+            for name in names_in("--backbone", self.backbone or [DEFAULT_BACKBONE])
+            for layer in names_in("--layer", self.layer or [DEFAULT_LAYER])
+        )
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How features are extracted."""
+
+    engine: str = option(
+        "--engine", type=click.Choice(ENGINES), default=ENGINES[0], group=EXTRACTION,
+        help="what runs the network (default: the faster one here; found out once for each network)",
+    )  # fmt: skip
+    device: str = option(
+        "--device", type=click.Choice(DEVICES), default=DEVICES[0], group=EXTRACTION, help="where it runs"
+    )
+    batch_size: int | None = option(
+        "--batch-size", metavar="N", type=POSITIVE, group=EXTRACTION,
+        help="images per forward pass (default: by device)",
+    )  # fmt: skip
+    on_error: OnError = option(
+        "--on-error", type=click.Choice(ON_ERROR), default=ON_ERROR[0], group=EXTRACTION, show_default=True,
+        help="list broken images and go on, or stop at the first",
+    )  # fmt: skip
+    max_pixels: int = option(
+        "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, group=EXTRACTION, show_default=True,
+        help="refuse larger images, against decompression bombs",
+    )  # fmt: skip
+
+    def settings(self) -> Settings:
+        """Return them as extraction takes them."""
+        return Settings(self.engine, self.device, self.batch_size, self.on_error, self.max_pixels)
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How images are split where they do not say it themselves."""
+
+    seed: int = option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="seed of all that is drawn")
+    min_per_class: int = option(
+        "--min-per-class", metavar="N", type=POSITIVE, default=1, show_default=True,
+        help="leave out classes with fewer images, named and counted; copies and members of a group count once",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Which heads, and how their settings are chosen."""
+
+    heads: Sequence[str] = option(
+        "--heads", metavar="A,B,C", multiple=True, group=HEADS,
+        help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
+    )  # fmt: skip
+    out: Path | None = option(
+        "--out", metavar="DIR", type=FOLDER, group=HEADS,
+        help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
+    )  # fmt: skip
+    folds: int | None = option(
+        "--folds", metavar="K", type=click.IntRange(2), group=HEADS,
+        help="choose by K-fold cross-validation instead of val",
+    )  # fmt: skip
+    calibrate: bool = option(
+        "--calibrate", is_flag=True, default=False, group=HEADS,
+        help="temper every head's probabilities by what it said about val; labels stay, the effect on test is shown",
+    )  # fmt: skip
+    shots: tuple[int, ...] = option(
+        "--shots", metavar="1,2,4", type=Counts(), default=(), group=HEADS, help="also try few labels per class"
+    )
+    repeats: int = option(
+        "--repeats", metavar="N", type=POSITIVE, default=5, group=HEADS, show_default=True,
+        help="draws of the labels for --shots",
+    )  # fmt: skip
+    memory: float | None = option(
+        "--memory", metavar="GB", type=Bytes(), group=HEADS,
+        help="features beyond this go to a temporary file beside the run and are read in blocks; with them what is "
+        "large of the heads (default: half of the machine's memory)",
+    )  # fmt: skip
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the heads. Raises UnknownHead."""
+        from featurecache.classify.heads.table import parse_heads
+
+        return tuple(parse_heads(",".join(self.heads or ["all"])))
+
+
+@dataclass(frozen=True)
+class CacheOption:
+    """Where features are kept."""
+
+    cache: Path = option(
+        "--cache", metavar="DIR", type=FOLDER, default=DEFAULT_CACHE, show_default=True, help="where features are kept"
+    )
+
+
+@dataclass(frozen=True)
+class RunCacheOption:
+    """Where features are kept, for commands that begin with a run."""
+
+    cache: Path | None = option(
+        "--cache", metavar="DIR", type=FOLDER, help="where features are kept (default: the run's cache)"
+    )
+
+
+@dataclass(frozen=True)
+class JsonOption:
+    """What is printed."""
+
+    json: bool = option("--json", is_flag=True, default=False, help="print JSON on stdout")
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed, and what is shown meanwhile."""
+
+    json: bool = option("--json", is_flag=True, default=False, help="print JSON on stdout")
+    quiet: bool = option("--quiet", is_flag=True, default=False, help="no progress on stderr")
+
+
+def names_in(name: str, texts: Sequence[str]) -> list[str]:
+    """Return the names in a repeated option, each of which may hold several with commas between them."""
+    names = list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
+    if not names:
+        raise UsageError(f"{name} is empty. Give it a name, or leave it out for the default.")
+    return names

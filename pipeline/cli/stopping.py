@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM, which `docker stop`, `systemctl stop`, `timeout` and Slurm send: both keep what is finished."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from featurecache.base.exits import INTERRUPTED, TERMINATED
+
+# `timeout` sends its signal to the process and to the process's group: what comes so soon is no second wish.
+SAME_WISH_S = 0.5
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever keeps its work on Ctrl-C keeps it now."""
+
+    exit_code = TERMINATED
+
+
+class Stops:
+    """The signals that came: the first raises KeyboardInterrupt or Terminated, a second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._came = 0.0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Act on a signal, in the main thread, between two instructions of it or while it waits for a lock."""
+        if self.first is None:
+            self.first, self._came = number, time.monotonic()
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if time.monotonic() - self._came > SAME_WISH_S:
+            os._exit(128 + number)
+
+    def code(self, code: int) -> int:
+        """The exit code of a command that ended with `code`: one that kept what it had says by which signal."""
+        return TERMINATED if code == INTERRUPTED and self.first == signal.SIGTERM else code
+
+
+@contextmanager
+def stoppable() -> Iterator[Stops]:
+    """Let the first signal end the block by an exception; behind the block, a signal ends the process in silence.
+
+    Signals that the process was started to ignore (`nohup`, a shell's background job) stay ignored.
+    """
+    stops = Stops()
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, stops.handle)
+    try:
+        yield stops
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,162 @@
+"""Results as text: what `classify`, `extract` and `predict` print on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.text import printable, table, test_text, there_are, units_text
+from featurecache.evaluate.rare_classes import left_out_line, left_out_of
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.digests import Refusal
+    from featurecache.extract.job.summary import ExtractReport, Filled
+    from featurecache.predictor import Predictions
+
+# So many refused images are named on the terminal; all of them are in errors.csv.
+MAX_REFUSALS_SHOWN = 10
+
+
+def leaderboard_text(results: dict[str, Any]) -> str:
+    """The heads, best test accuracy first, with what was chosen and which are tied with the best."""
+    several = len({head["features"] for head in results["heads"]}) > 1
+    rows = []
+    for head in results["heads"]:
+        test = head["test"]
+        low, high = test["accuracy_ci"]
+        name = f"{head['features']} {head['name']}" if several else head["name"]
+        rows.append([
+            name + ("" if head["tied_with_best"] is False else " *"),
+            " ".join(f"{key}={_short(value)}" for key, value in head["params"].items()) or "defaults",
+            f"{100 * head['val']['accuracy']:.2f}",
+            f"{100 * test['accuracy']:.2f}",
+            f"{100 * low:.2f}-{100 * high:.2f}",
+            f"{100 * test['balanced_accuracy']:.2f}",
+            f"{100 * test['macro_f1']:.2f}",
+            f"{test['log_loss']:.3f}",
+            f"{test['ece']:.3f}",
+            f"{head['fit_seconds']:.1f}",
+        ])  # fmt: skip
+    folds = results["config"].get("folds")
+    by = f"{folds} folds" if folds else "val"
+    headers = ["head", f"chosen {'by' if folds else 'on'} {by}", f"{by} %", "test %", "95 % interval", "balanced %",
+               "macro F1 %", "log loss", "ECE", "fit s"]  # fmt: skip
+    data = results["dataset"]
+    title = (
+        f"{data['name']}: {len(data['classes'])} classes, {data['n_train']:,} train, {data['n_val']:,} val, "
+        f"{data['n_test']:,} test"
+    )
+    if left_out := left_out_of(data):
+        title += f"\n{left_out_line(left_out, results['config']['min_per_class'])}"
+    foot = f"* not significantly worse than the best ({test_text(data)} of all pairs, Holm's correction, 5 %)"
+    if units := units_text(data):
+        foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"
+    return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
+
+
+def tempering_text(results: dict[str, Any]) -> str:
+    """What tempering did to the probabilities of each head on test; empty without --calibrate."""
+    several = len({head["features"] for head in results["heads"]}) > 1
+    rows = []
+    for head in results["heads"]:
+        if effect := head["tempering"]:
+            pairs = [f"{effect[f'{key}_before']:.3f} -> {effect[f'{key}_after']:.3f}" for key in ("log_loss", "ece")]
+            name = f"{head['features']} {head['name']}" if several else head["name"]
+            rows.append([name, f"{effect['temperature']:.3f}", *pairs])
+    headers = ("head", "temperature", "test log loss", "test ECE")
+    return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def extract_text(report: ExtractReport) -> str:
+    """A line for each cache and one that says where the time went."""
+    lines = [_filled_line(filled, report) for filled in report.filled]
+    if report.n_decoded:
+        s = report.seconds
+        lines.append(
+            f"time: {s.total:.1f} s in all: digests {s.digest:.1f} s, loading {s.load:.1f} s, "
+            f"computing {s.wait:.1f} s, write {s.write:.1f} s; "
+            f"its threads together: read {s.read:.1f} s, decode {s.decode:.1f} s, network {s.forward:.1f} s"
+        )
+    return "\n".join(lines)
+
+
+def _filled_line(filled: Filled, report: ExtractReport) -> str:
+    spec = filled.resolved.spec
+    layer = f", {filled.request.layer}" if filled.request.layer else ""
+    rate = f" ({filled.n_extracted / report.seconds.total:.1f} images/s)" if filled.n_extracted else ""
+    return (
+        f"{spec.backbone} ({filled.resolved.weights}{layer}): {filled.n_present + filled.n_extracted:,} images, "
+        f"{filled.n_present:,} already there, {filled.n_extracted:,} extracted in {report.seconds.total:.1f} s{rate}, "
+        f"{spec.feature_dim} numbers each\n  {filled.cache.folder / 'features.h5'}"
+    )
+
+
+def refused_line(n: int, listed_in: object) -> str:
+    """How many images are refused, and where all of them are listed."""
+    return f"{there_are(n, 'image')} refused and left out, all listed in {listed_in}"
+
+
+def refusals_text(refusals: Sequence[Refusal], listed_in: object) -> str:
+    """The refused images by name and reason, and where all of them are listed."""
+    lines = [f"{refused_line(len(refusals), listed_in)}:"]
+    lines += [f"  {printable(r.name)}: {printable(r.reason)}" for r in refusals[:MAX_REFUSALS_SHOWN]]
+    if len(refusals) > MAX_REFUSALS_SHOWN:
+        lines.append(f"  and {len(refusals) - MAX_REFUSALS_SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def extract_json(report: ExtractReport) -> str:
+    """The same for a program."""
+    caches = [
+        {
+            "backbone": f.resolved.spec.backbone,
+            "weights": f.resolved.weights,
+            "layer": f.resolved.spec.layer,
+            "pooling": f.resolved.spec.pooling,
+            "key": f.resolved.spec.key,
+            "folder": str(f.cache.folder),
+            "dim": f.resolved.spec.feature_dim,
+            "n_present": f.n_present,
+            "n_extracted": f.n_extracted,
+        }
+        for f in report.filled
+    ]
+    values = {
+        "n_samples": len(report.samples),
+        "n_decoded": report.n_decoded,
+        "caches": caches,
+        "refused": [refusal.to_dict() for refusal in report.refusals],
+        "seconds": asdict(report.seconds),
+    }
+    return json.dumps(values, indent=2)
+
+
+def predictions_text(predictions: Predictions) -> str:
+    """Path, label and probability of every image."""
+    rows = [(printable(path), label, f"{p:.3f}") for path, label, p in predictions.rows()]
+    return table(rows, ("path", "label", "probability"), right=(2,))
+
+
+def predictions_json(predictions: Predictions) -> str:
+    """The same for a program, with the probability of every class."""
+    rows = [
+        {
+            "path": printable(path),
+            "label": label,
+            "probability": p,
+            "probabilities": dict(zip(predictions.classes, map(float, row), strict=True)),
+        }
+        for (path, label, p), row in zip(predictions.rows(), predictions.proba, strict=True)
+    ]
+    values = {
+        "head": predictions.head,
+        "images": rows,
+        "refused": [refusal.to_dict() for refusal in predictions.refusals],
+    }
+    return json.dumps(values, indent=2)

@@ -1,0 +1,71 @@
+"""What `classify` is asked to do, and what became of its heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.evaluate.join import Features
+from featurecache.extract.job.request import FeatureRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featurecache.classify.selection.sweep import SweepResult
+
+
+@dataclass(frozen=True)
+class ClassifyPlan:
+    """What `classify` was asked to do."""
+
+    images: str
+    requests: tuple[FeatureRequest, ...]
+    heads: tuple[str, ...]
+    cache_root: Path
+    out: Path
+    seed: int = 0
+    folds: int | None = None
+    memory: float | None = None
+    """Bytes of features held in memory; what is beyond goes to a file. None: half of what there is."""
+    shots: tuple[int, ...] = ()
+    repeats: int = 5
+    calibrate: bool = False
+    """Temper every head's probabilities by what it said about val."""
+    min_per_class: int = 1
+    """Classes with fewer images are left out; copies and members of a group count once."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One head on one backbone, chosen, refitted and tested."""
+
+    features: Features
+    name: str
+    result: SweepResult
+    predicted: NDArray[np.int64]
+    proba: NDArray[np.floating[Any]]
+    """(N, C), tempered where that was asked for; of a kept head, in a file."""
+    tempering: dict[str, float] | None
+    """What tempering did to them on test: see `classify.evaluation.calibration.tempering_effect`."""
+    predict_seconds: float
+    stopped: bool = False
+    """Whether the user stopped its sweep, and this is the best of a part of its settings."""
+    saved: Path | None = None
+    """The folder where the head is, once it is kept on disk: `result.head` is then None."""
+
+    @property
+    def folder_name(self) -> str:
+        """Where the head is saved below heads/, and its name in comparisons."""
+        return f"{self.features.name}--{self.name}"
+
+
+@dataclass
+class Attempts:
+    """Heads that were tried, and those that could not be."""
+
+    tried: list[Tried] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """features, head and what was said about it, for each that could not be trained."""
+    interrupted: bool = False

@@ -1,0 +1,293 @@
+"""What stands between a data set and numbers that can be believed: copies, leaks, doubtful labels, outliers.
+
+    duplicates            the same bytes, or the same pixels in other bytes
+    near_duplicates       one picture saved, sized or toned anew (`copies.py` says what is near)
+    groups_across_splits  a group with images on both sides
+    conflicting_labels    one image under two labels
+    doubtful_labels       labels that heads trained without the image do not believe (`label_errors`)
+    outliers              images far from all others in the features
+    small_classes         classes with too few test images to be judged
+
+Test accuracies are optimistic where test images, or their groups, are in train or val too, and wrong where one has two
+labels (`leakage.py` says by how much at most). Copies between train and val spoil the choice of a head, and the rest is
+for people to look at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.progress import Progress, Silent
+from featurecache.base.text import printable
+from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, same_bytes
+from featurecache.evaluate.join import Labelled, label_samples, look_up
+from featurecache.evaluate.leakage import Leakage, leakage_of
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.digests import Refusal
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.request import FeatureRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+FINDINGS = ("duplicates", "near_duplicates", "groups_across_splits", "conflicting_labels", "doubtful_labels",
+            "outliers", "small_classes")  # fmt: skip
+N_FOLDS = 5
+N_NEIGHBOURS = 10  # of an outlier: a handful of strange images alike must not vouch for one another
+FAR = 3.5  # robust z-score of the log distance, from which Iglewicz and Hoaglin (1993) call a value an outlier
+MAD_TO_SIGMA = 0.6745  # median absolute deviation of the normal distribution
+MOST_NEAR = 10_000  # pairs that are listed: 3 MB of audit.json, and more than anybody looks at
+FEW_TEST_IMAGES = 10  # nine right of ten is anything from 60 to 98 %, by Wilson's 95 % interval
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that was found.
+
+    leakage: the test images that are in train or val too, or have two labels.
+    findings: a list of plain dicts for every name in FINDINGS. n_near: pairs of near-copies, of which up to 10,000 are
+    listed.
+    refusals: the images that could not be looked at.
+    """
+
+    images: str
+    backbone: str
+    n_images: int
+    n_of_split: dict[str, int]
+    seed: int
+    leakage: Leakage
+    findings: dict[str, list[dict[str, Any]]]
+    n_near: int = 0
+    refusals: tuple[Refusal, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What audit.json holds."""
+        about = {"format": FORMAT, "images": printable(self.images), "backbone": self.backbone, "seed": self.seed}
+        return {
+            **about,
+            "n_images": self.n_images,
+            "n_of_split": self.n_of_split,
+            "untrue": self.leakage.matters(),
+            "why": self.leakage.verdict(),
+            "n_leaked": self.leakage.n_leaked,
+            "share_leaked": round(self.leakage.share, 6),
+            "n_near_duplicates": self.n_near,
+            "refused": [refusal.to_dict() for refusal in self.refusals],
+            **self.findings,
+        }
+
+
+def audit_images(
+    images: Manifest,
+    request: FeatureRequest,
+    *,
+    cache_root: Path,
+    seed: int = 0,
+    min_per_class: int = 1,
+    progress: Progress | None = None,
+) -> Audit:
+    """Look for copies, leaks between splits, doubtful labels and outliers, with the features of one request.
+
+    Only the cache is asked for features. min_per_class: classes with fewer images are left out, as in `classify`.
+
+    Raises PipelineError with the command to run when a row is missing, ClassifyError where there is nothing to split.
+    """
+    progress = progress or Silent()
+    with Memo(cache_root, read_only=not cache_root.exists()) as memo:
+        labelled = label_samples(
+            images, memo, seed=seed, requests=[request], cache_root=cache_root,
+            min_per_class=min_per_class, on_progress=progress.digesting,
+        )  # fmt: skip
+        (features,) = look_up(labelled, [request], images=images.source, cache_root=cache_root, memo=memo)
+    for note in (*images.notes, *labelled.notes):
+        progress.say(note)
+    copies, near = _all_copies(labelled, progress)
+    groups = groups_across(labelled)
+    conflicting = conflicts(labelled, copies, near)
+    findings = {
+        "duplicates": [_copies_row(labelled, each) for each in copies],
+        "near_duplicates": [_near_row(labelled, each, features.X) for each in _listed(labelled, near)],
+        "groups_across_splits": [_group_row(labelled, name, rows) for name, rows in groups.items()],
+        "conflicting_labels": [{"same": same, **_members(labelled, rows)} for same, rows in conflicting],
+        "doubtful_labels": doubtful_labels(labelled, features.X, seed=seed),
+        "outliers": outliers(labelled, features.X, progress, seed=seed),
+        "small_classes": small_classes(labelled),
+    }
+    n_of_split = {split: int((labelled.splits == split).sum()) for split in ("train", "val", "test")}
+    leakage = find_leakage(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
+    return Audit(
+        images.source,
+        features.name,
+        len(labelled.samples),
+        n_of_split,
+        seed,
+        leakage,
+        findings,
+        n_near=len(near),
+        refusals=labelled.refusals,
+    )
+
+
+def _all_copies(labelled: Labelled, progress: Progress) -> tuple[list[Copies], list[NearCopy]]:
+    """Return the images that are the same by bytes or pixels, and pairs that nearly are."""
+    equal, near = find_near_copies(
+        labelled.samples,
+        labelled.digests,
+        splits=labelled.splits,
+        on_reading=lambda done, total: progress.counting("looking", "images", done, total),
+        on_comparing=lambda done, total: progress.counting("comparing", "images", done, total),
+    )
+    return [*same_bytes(labelled.digests), *equal], near
+
+
+def _listed(labelled: Labelled, near: Sequence[NearCopy]) -> list[NearCopy]:
+    """The near-copies that are listed one by one: those across splits first, then the closest."""
+    across = sorted(near, key=lambda each: bool(labelled.splits[each.first] == labelled.splits[each.second]))
+    return across[:MOST_NEAR]
+
+
+def groups_across(labelled: Labelled) -> dict[str, list[int]]:
+    """The samples of every group that has some on more than one side."""
+    members: dict[str, list[int]] = {}
+    for i, sample in enumerate(labelled.samples):
+        if sample.group:
+            members.setdefault(sample.group, []).append(i)
+    return {name: rows for name, rows in members.items() if len(set(labelled.splits[rows])) > 1}
+
+
+def conflicts(
+    labelled: Labelled, copies: Sequence[Copies], near: Sequence[NearCopy]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """What shows the same and has two labels: how it is the same, and which samples."""
+    same = [(each.same, each.rows) for each in copies]
+    same += [("nearly", (each.first, each.second)) for each in near]
+    return [(how, rows) for how, rows in same if len(set(labelled.y[list(rows)])) > 1]
+
+
+def find_leakage(
+    labelled: Labelled,
+    copies: Sequence[Copies],
+    near: Sequence[NearCopy],
+    groups: dict[str, list[int]],
+    conflicting: Sequence[Sequence[int]],
+) -> Leakage:
+    """The test images that copies and groups tie to train or val, or that have two labels."""
+    two_labels = {i for rows in conflicting for i in rows if labelled.splits[i] == "test"}
+    n_test = len(labelled.rows("test"))
+    ways = (
+        (leaked(labelled, [each.rows for each in copies]), "in train or val too, as exact copies"),
+        (leaked(labelled, [(each.first, each.second) for each in near]), "in train or val too, nearly the same"),
+        (leaked(labelled, list(groups.values())), "of a group that is in train or val too"),
+        (two_labels, "the same as an image under another label"),
+    )
+    told = [
+        (rows, f"{len(rows):,} of {n_test:,} test images {'is' if len(rows) == 1 else 'are'} {what}")
+        for rows, what in ways
+    ]
+    return leakage_of(told, n_test)
+
+
+def leaked(labelled: Labelled, sets: Sequence[Sequence[int]]) -> set[int]:
+    """The test samples in any of these sets of samples that has members in train or val too."""
+    found: set[int] = set()
+    for rows in sets:
+        sides = [labelled.splits[i] == "test" for i in rows]
+        if any(sides) and not all(sides):
+            found.update(i for i, is_test in zip(rows, sides, strict=True) if is_test)
+    return found
+
+
+def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) -> list[dict[str, Any]]:
+    """Labels that a ridge trained on the other folds does not believe, the most doubtful first."""
+    from featurecache.classify.evaluation.label_errors import find_doubtful, held_out_proba
+    from featurecache.classify.selection.splits import assign_folds
+
+    n_folds = min(N_FOLDS, len(np.unique(labelled.units)))
+    if n_folds < 2:
+        return []
+    proba = held_out_proba(X, labelled.y, assign_folds(labelled.units, labelled.y, n_folds, seed=seed))
+    doubt = find_doubtful(proba, labelled.y)
+    return [
+        {
+            **_member(labelled, int(i)),
+            "suggested": printable(labelled.classes[suggested]),
+            "label_probability": round(float(own), 4),
+            "suggested_probability": round(float(other), 4),
+        }
+        for i, suggested, own, other in zip(
+            doubt.rows, doubt.suggested, doubt.label_proba, doubt.suggested_proba, strict=True
+        )
+    ]
+
+
+def outliers(labelled: Labelled, X: NDArray[np.float32], progress: Progress, *, seed: int) -> list[dict[str, Any]]:
+    """Images whose tenth neighbour is unusually far, the farthest first."""
+    from featurecache.classify.evaluation.similarity import isolation
+
+    k = min(N_NEIGHBOURS, len(X) - 1)
+    distance = isolation(
+        X, k, seed=seed, on_progress=lambda done, total: progress.counting("outliers", "images", done, total)
+    )
+    score = robust_z(np.log(np.maximum(distance, np.finfo(np.float32).eps)))
+    rows = np.flatnonzero(score > FAR)
+    typical = round(float(np.median(distance)), 4)
+    return [
+        {**_member(labelled, int(i)), "distance": round(float(distance[i]), 4), "typical_distance": typical}
+        for i in rows[np.argsort(-distance[rows], kind="stable")]
+    ]
+
+
+def robust_z(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Distances from the median in robust standard deviations (N,); zero where more than half of all are equal."""
+    centred = values - np.median(values)
+    spread = np.median(np.abs(centred)) / MAD_TO_SIGMA
+    return np.asarray(centred / spread if spread > 0 else np.zeros_like(centred))
+
+
+def small_classes(labelled: Labelled) -> list[dict[str, Any]]:
+    """Classes with fewer than ten test images, the smallest first."""
+    counts = {split: Counter(labelled.y[labelled.rows(split)].tolist()) for split in ("train", "val", "test")}
+    codes = sorted(range(len(labelled.classes)), key=lambda code: counts["test"][code])
+    return [
+        {"label": printable(labelled.classes[code]), **{f"n_{split}": counts[split][code] for split in counts}}
+        for code in codes
+        if counts["test"][code] < FEW_TEST_IMAGES
+    ]
+
+
+def _member(labelled: Labelled, i: int) -> dict[str, Any]:
+    sample = labelled.samples[i]
+    return {"path": printable(sample.name), "split": str(labelled.splits[i]), "label": printable(str(sample.label))}
+
+
+def _members(labelled: Labelled, rows: Sequence[int]) -> dict[str, Any]:
+    members = [_member(labelled, i) for i in rows]
+    return {f"{key}s": [member[key] for member in members] for key in ("path", "split", "label")}
+
+
+def _copies_row(labelled: Labelled, copies: Copies) -> dict[str, Any]:
+    across = len(set(labelled.splits[list(copies.rows)])) > 1
+    return {"same": copies.same, "across_splits": across, **_members(labelled, copies.rows)}
+
+
+def _near_row(labelled: Labelled, near: NearCopy, X: NDArray[np.float32]) -> dict[str, Any]:
+    from featurecache.classify.evaluation.similarity import unit_rows
+
+    one, other = unit_rows(X[[near.first, near.second]])
+    return {
+        "correlation": round(near.correlation, 5),
+        "cosine": round(float(one @ other), 5),
+        "across_splits": bool(labelled.splits[near.first] != labelled.splits[near.second]),
+        **_members(labelled, (near.first, near.second)),
+    }
+
+
+def _group_row(labelled: Labelled, name: str, rows: Sequence[int]) -> dict[str, Any]:
+    return {"group": printable(name), "n_images": len(rows), **_members(labelled, rows)}

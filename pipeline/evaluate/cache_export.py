@@ -1,0 +1,280 @@
+"""`featurecache cache export`: features, labels, paths and splits as one ordinary file, row i for image i.
+
+    .h5        /features (N, D), /labels (N,) codes, /paths and /splits (N,) UTF-8; attributes classes, spec...
+    .npz       arrays of the same names and `classes`; read with numpy alone, no pickle
+    .parquet   columns path, label (the name), split, features (a list of D numbers); the rest in the schema's metadata
+
+A label is the place of its class in `classes`, -1 where the image has none. The order is that of the manifest. Splits
+are the very ones that `classify` makes with the same seed; where it could make none, they are as given or empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.files import TEMPORARY_PREFIX, publish
+from featurecache.base.text import printable
+from featurecache.evaluate.join import find_cache, groups_of, refused_images, split_samples
+from featurecache.evaluate.rare_classes import left_out_line, rare_classes
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.shards import LIBVER
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import Refusal, digest_samples
+from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.job.matching import check_named
+from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.runs.command_lines import extract_command
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Features are read and written in blocks of this size.
+BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """What is exported: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1."""
+
+    resolved: Resolved
+    cache: FeatureCache
+    digests: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: list[str]
+    paths: list[str]
+    splits: list[str]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+
+    def blocks(self) -> Iterator[NDArray[np.floating[Any]]]:
+        """The features (N, D) in the dtype that is kept, some rows at a time."""
+        spec = self.resolved.spec
+        step = max(1, BLOCK_BYTES // (4 * spec.feature_dim))
+        for start in range(0, len(self.digests), step):
+            yield self.cache.lookup(self.digests[start : start + step]).astype(spec.dtype)
+
+    def attributes(self) -> dict[str, str]:
+        """Where the features come from."""
+        spec = self.resolved.spec
+        return {
+            "backbone": spec.backbone,
+            "weights": self.resolved.weights,
+            "key": spec.key,
+            "spec": spec.to_json(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def build_table(
+    manifest: Manifest,
+    request: FeatureRequest,
+    *,
+    cache_root: Path,
+    seed: int = 0,
+    min_per_class: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> FeatureTable:
+    """Join the manifest and the cache. Raises PipelineError with the command to run when a row is missing.
+
+    Images of classes with fewer than `min_per_class` images are exported without a split.
+    """
+    with Memo(cache_root, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
+        refused = refused_images(digested.digests, [request], cache_root, memo)
+        found = find_cache(request, digested.digests, cache_root=cache_root, memo=memo)
+    names = [bytes(digest) for digest in digested.digests]
+    kept = [i for i, name in enumerate(names) if name not in refused]
+    refusals = [
+        Refusal(sample.name, name.hex(), refused[name])
+        for sample, name in zip(digested.samples, names, strict=True)
+        if name in refused
+    ]
+    samples, digests = [digested.samples[i] for i in kept], digested.digests[kept]
+    cache = _whole(found, digests, request, images=manifest.source, cache_root=cache_root)
+    if not samples:
+        raise PipelineError(
+            f"None of the {len(manifest):,} images can be exported: all are refused. errors.csv of 'featurecache "
+            "extract' says why; repair or replace them, and extract again."
+        )
+    classes = sorted({sample.label for sample in samples if sample.label is not None})
+    code = {name: i for i, name in enumerate(classes)}
+    labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
+    splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
+    return FeatureTable(
+        *cache,
+        digests,
+        labels,
+        [printable(name) for name in classes],
+        [printable(sample.name) for sample in samples],
+        splits,
+        (*digested.refusals, *refusals),
+        notes,
+    )
+
+
+def _whole(
+    found: tuple[Resolved, FeatureCache] | None,
+    digests: NDArray[np.uint8],
+    request: FeatureRequest,
+    *,
+    images: str,
+    cache_root: Path,
+) -> tuple[Resolved, FeatureCache]:
+    """What was found, where it has features of all digests. Raises PipelineError with the command to run where not."""
+    n = len(digests) if found is None else int(found[1].missing(digests).sum())
+    if found is not None and not n:
+        return found
+    check_named(request)
+    raise PipelineError(
+        f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'. "
+        f"Run first:\n{extract_command(images, request, cache_root)}"
+    )
+
+
+def _splits(
+    samples: Sequence[Sample],
+    digests: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: list[str],
+    seed: int,
+    least: int,
+) -> tuple[list[str], tuple[str, ...]]:
+    """The split of each sample and, where `classify` could not split them either, why they are as given or empty."""
+    from featurecache.base.errors import ClassifyError
+
+    splits = [sample.split or "" for sample in samples]
+    labelled = np.flatnonzero(labels >= 0).tolist()
+    if not labelled:
+        return splits, ()
+    groups = groups_of([samples[i] for i in labelled])
+    left_out = rare_classes([classes[labels[i]] for i in labelled], digests[labelled], groups, least)
+    told = (left_out_line(left_out, least),) if left_out else ()
+    for i in labelled:
+        splits[i] = "" if classes[labels[i]] in left_out else splits[i]
+    labelled = [i for i in labelled if classes[labels[i]] not in left_out]
+    own = [samples[i] for i in labelled]
+    try:
+        found = split_samples(own, digests[labelled], labels[labelled], classes, seed=seed)
+    except ClassifyError as error:
+        return splits, (*told, f"No splits are made up: {error}")
+    for i, split in zip(labelled, found, strict=True):
+        splits[i] = str(split)
+    return splits, told
+
+
+def check_out(out: Path) -> None:
+    """Raises UsageError when `out` names no format, or no place for a file."""
+    if out.suffix.lower() not in WRITERS:
+        raise UsageError(
+            f"'{printable(out)}' ends in none of {', '.join(WRITERS)}, which say the format: name such a file."
+        )
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"cannot be written: there is no folder '{printable(out.parent)}'"
+        raise UsageError(f"'{printable(out)}' {what}. Name a file in a folder that is there.")
+
+
+def write_table(table: FeatureTable, out: Path) -> None:
+    """Write the file beside its place and rename it, so that it is whole or not there. Raises PipelineError."""
+    _check_disk(table, out)
+    temporary = out.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{out.suffix.lower()}")
+    try:
+        WRITERS[out.suffix.lower()](table, temporary)
+        publish(temporary, out)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise PipelineError(
+            f"'{printable(out)}' cannot be written: {reason}. Free some space, or choose another place."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _check_disk(table: FeatureTable, out: Path) -> None:
+    """HDF5 itself does not survive a disk that is full, so it is not let near one."""
+    spec = table.resolved.spec
+    needed = len(table.paths) * (spec.feature_dim * np.dtype(spec.dtype).itemsize + 64) + sum(map(len, table.paths))
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise PipelineError(
+            f"'{printable(out)}' needs {needed / 1e9:.2f} GB and there are {free / 1e9:.2f} GB free: "
+            f"{(needed - free) / 1e9:.2f} GB too little. Free some space or choose another place."
+        )
+
+
+def _write_h5(table: FeatureTable, path: Path) -> None:
+    import h5py
+
+    spec = table.resolved.spec
+    shape = (len(table.digests), spec.feature_dim)
+    text = h5py.string_dtype("utf-8")
+    # Below the library's newest format an attribute holds 64 kB: 4,000 class names.
+    with h5py.File(path, "w", libver=LIBVER) as file:
+        features = file.create_dataset("features", shape, spec.dtype, fletcher32=True, fillvalue=np.nan)
+        at = 0
+        for block in table.blocks():
+            features[at : at + len(block)] = block
+            at += len(block)
+        file["labels"] = table.labels
+        file.create_dataset("paths", data=table.paths, dtype=text)
+        file.create_dataset("splits", data=table.splits, dtype=text)
+        file.attrs.create("classes", table.classes, dtype=text)
+        for name, value in table.attributes().items():
+            file.attrs[name] = value
+
+
+def _write_npz(table: FeatureTable, path: Path) -> None:
+    """What `numpy.savez` writes, with the features some rows at a time."""
+    texts = {"paths": table.paths, "splits": table.splits, "classes": table.classes}
+    arrays: dict[str, Any] = {name: np.array(value, dtype=str) for name, value in texts.items()}
+    arrays |= {"labels": table.labels, **{name: np.array(value) for name, value in table.attributes().items()}}
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("features.npy", "w", force_zip64=True) as file:
+            spec = table.resolved.spec
+            shape, kind = (len(table.digests), spec.feature_dim), np.dtype(spec.dtype)
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(file, header)
+            for block in table.blocks():
+                file.write(np.ascontiguousarray(block).data)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _write_parquet(table: FeatureTable, path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    spec = table.resolved.spec
+    number = pyarrow.from_numpy_dtype(np.dtype(spec.dtype))
+    columns = [("path", pyarrow.string()), ("label", pyarrow.string()), ("split", pyarrow.string())]
+    metadata = {**table.attributes(), "classes": json.dumps(table.classes)}
+    schema = pyarrow.schema([*columns, ("features", pyarrow.list_(number, spec.feature_dim))], metadata=metadata)
+    labels = [None if code < 0 else table.classes[code] for code in table.labels]
+    at = 0
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for block in table.blocks():
+            part = slice(at, at + len(block))
+            vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), spec.feature_dim)
+            rows = [table.paths[part], labels[part], table.splits[part], vectors]
+            writer.write_table(pyarrow.Table.from_arrays([pyarrow.array(row) for row in rows], schema=schema))
+            at += len(block)
+
+
+WRITERS: dict[str, Callable[[FeatureTable, Path], None]] = {
+    ".h5": _write_h5,
+    ".npz": _write_npz,
+    ".parquet": _write_parquet,
+}

@@ -1,0 +1,251 @@
+"""Stage two as one story: labels, splits, features from the cache, heads, test once, the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.errors import PipelineError
+from featurecache.base.progress import Progress
+from featurecache.base.text import there_are
+from featurecache.classify.arrays.memmap import mapped
+from featurecache.evaluate.attempts import Attempts, ClassifyPlan, Tried
+from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
+from featurecache.evaluate.feature_arrays import Shelf, default_budget, return_freed_memory
+from featurecache.evaluate.few_shot import check_shots, few_shot
+from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
+from featurecache.evaluate.kept_heads import KeptHeads, identity_of
+from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.results import head_meta, summarise, write_run
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.manifest import Manifest
+from featurecache.runs.command_lines import audit_command
+from featurecache.runs.folder import point_latest
+from featurecache.runs.leftover_runs import sweep_runs
+from featurecache.runs.placing import home_of
+from featurecache.runs.work_folder import WorkFolder, unwritable, working
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+# Writes the report of a finished run, from (run, images, cache root, progress); False when the user interrupts.
+Report = Callable[[Path, str, Path, Progress], bool]
+
+
+def no_report(run: Path, images: str, cache_root: Path, progress: Progress) -> bool:
+    """A Report that writes none."""
+    return True
+
+
+def classify(
+    manifest: Manifest, plan: ClassifyPlan, progress: Progress, *, report: Report = no_report
+) -> dict[str, Any]:
+    """Train and compare heads on cached features and write the run folder; returns what results.json says.
+
+    Interrupted after the first head is finished, or a setting of it, it writes what there is, and says so in
+    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: whatever hinders it,
+    the run is there. Heads that are finished stay beside the run until all is done, and the same call goes on from
+    them, even after a kill.
+
+    Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
+    """
+    with contextlib.ExitStack() as held:
+        results, work = _classify(manifest, plan, progress, held)
+        point_latest(plan.out)
+        n_rows = sum(results["dataset"][f"n_{split}"] for split in ("train", "val", "test"))
+        return_freed_memory(sum(4 * n_rows * each["dim"] for each in results["features"]))
+        reported = report(plan.out, plan.images, plan.cache_root, progress)
+        if reported and not results["interrupted"]:
+            work.finish()
+        sweep_runs(plan.out)
+    return results | {"interrupted": results["interrupted"] or not reported}
+
+
+def _classify(
+    manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack
+) -> tuple[dict[str, Any], WorkFolder]:
+    """Write the run folder, but for its report: when that is made, features and heads are gone."""
+    home = home_of(plan.out)
+    labelled, features, warnings = _gather(manifest, plan, home, progress)
+    if plan.shots:
+        check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
+    identity = identity_of(labelled, features, plan, assign_cv_folds(labelled, plan))
+    with unwritable(plan.out):
+        work = held.enter_context(working(home, identity))
+    kept = KeptHeads(work.heads, n_test=len(labelled.rows("test")), n_classes=len(labelled.classes))
+    attempts = try_heads(features, labelled, plan, kept, progress)
+    n_bytes = sum(each.X.nbytes for each in features)
+    return_freed_memory(n_bytes)
+    results = summarise(attempts.tried, features, labelled, plan, manifest) | {
+        "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
+        "failed": attempts.failed,
+        "interrupted": attempts.interrupted,
+    }
+    if plan.shots and not results["interrupted"]:
+        results |= try_few_labels(results, features, labelled, plan, progress)
+    return_freed_memory(n_bytes)
+    with unwritable(plan.out):
+        results = write_run(work.begin(), results, attempts.tried, labelled, plan, progress)
+        work.place(plan.out)
+    return results, work
+
+
+def _gather(
+    manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progress
+) -> tuple[Labelled, list[Features], list[str]]:
+    """Labels and features, and why the test numbers would not be true; home: where features go beyond the memory."""
+    with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
+        labelled = label_samples(
+            manifest,
+            memo,
+            seed=plan.seed,
+            requests=plan.requests,
+            cache_root=plan.cache_root,
+            min_per_class=plan.min_per_class,
+            on_progress=progress.digesting,
+        )
+        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _there_already(home))
+        features = look_up(
+            labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo, shelf=shelf
+        )
+    for note in (*manifest.notes, *labelled.notes, *_those_in_files(features, shelf.budget)):
+        progress.say(note)
+    rare = {"min_per_class": plan.min_per_class}
+    audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed, **rare)
+    warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
+    for warning in warnings:
+        progress.say(warning)
+    return labelled, features, warnings
+
+
+def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:
+    """Say which features are read from a file."""
+    for each in features:
+        if mapped(each.X) is not None:
+            size, held = f"{each.X.nbytes / 1e6:,.1f} MB", f"{budget / 1e6:,.1f} MB"
+            yield f"{each.name}: {size} of features are read from a file, for at most {held} are held in memory."
+
+
+def try_few_labels(
+    results: dict[str, Any], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
+) -> dict[str, Any]:
+    """What results.json gains by --shots; only that the run was interrupted, when the user does."""
+    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, progress=progress)
+    try:
+        return dict(few(results["heads"], features, labelled))
+    except KeyboardInterrupt:
+        progress.say("Stopped: all heads are finished and kept, without the curves of few labels.")
+        return {"interrupted": True}
+
+
+def _there_already(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there; on the disk where the run will be."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def try_heads(
+    features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, kept: KeptHeads, progress: Progress
+) -> Attempts:
+    """Every head on all features, or those finished when the user interrupts; one that fails costs only itself.
+
+    A head that is kept already is not trained; one that is trained is kept at once, and leaves memory.
+    KeyboardInterrupt, or PipelineError with what failed first, where no head is left.
+    """
+    attempts = Attempts()
+    found = {(each.name, name): kept.recall(each, name) for each in features for name in plan.heads}
+    if n_there := sum(tried is not None for tried in found.values()):
+        progress.say(f"{there_are(n_there, 'head')} there already from a run that was stopped.")
+    try:
+        for each in features:
+            for name in plan.heads:
+                return_freed_memory(each.X.nbytes)
+                tried = found[each.name, name]
+                if tried is not None:
+                    attempts.tried.append(tried)
+                else:
+                    _attempt(attempts, name, each, labelled, plan, kept, progress)
+    except KeyboardInterrupt:
+        if not attempts.tried:
+            raise
+        attempts.interrupted = True
+        n_heads, last = len(features) * len(plan.heads), attempts.tried[-1]
+        n_whole = len(attempts.tried) - last.stopped
+        half = f", and of {last.name} the best of what was tried" if last.stopped else ""
+        progress.say(
+            f"Stopped: {n_whole} of {n_heads} heads are finished and kept{half}; the run is marked as interrupted."
+        )
+    if not attempts.tried:
+        raise PipelineError(f"No head is left. {attempts.failed[0]['said']}")
+    return attempts
+
+
+def _attempt(
+    attempts: Attempts,
+    name: str,
+    features: Features,
+    labelled: Labelled,
+    plan: ClassifyPlan,
+    kept: KeptHeads,
+    progress: Progress,
+) -> None:
+    """Take in one head, or why it failed; KeyboardInterrupt once the best of a stopped sweep is taken in."""
+    try:
+        tried = try_head(name, features, labelled, plan, progress)
+        with unwritable(plan.out):
+            attempts.tried.append(kept.keep(tried, meta=head_meta(tried, labelled)))
+    except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
+        said = f"{name} on {features.name} is left out: {why_failed(error)}"
+        attempts.failed.append({"features": features.name, "head": name, "said": said})
+        progress.say(said)
+        progress.lines.append(traceback.format_exc())  # for log.txt alone
+    else:
+        if attempts.tried[-1].stopped:
+            raise KeyboardInterrupt
+
+
+def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, progress: Progress) -> Tried:
+    """Choose on val (or K folds), refit on train+val, predict test; with what a stopped sweep had found by then."""
+    from featurecache.classify.evaluation.calibration import temper_head, tempering_effect
+    from featurecache.classify.selection.holdouts import fold_rounds, val_round
+    from featurecache.classify.selection.sweep import SweepStopped, sweep
+
+    chosen_on, test = labelled.place("train", "val"), labelled.place("test")
+    X, y = features.X[chosen_on], labelled.y[chosen_on]
+    folds = assign_cv_folds(labelled, plan)
+    rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
+    sweeping = partial(progress.sweeping, name)
+    choose = partial(sweep, name, X, y, rounds=rounds, seed=plan.seed, calibrate=plan.calibrate, progress=sweeping)
+    try:
+        result, stopped = choose(), False
+    except SweepStopped as stop:
+        result, stopped = stop.result, True
+    for note in result.notes:
+        progress.say(f"{name}: {note}")
+    started = time.perf_counter()
+    X_test = features.X[test]
+    predicted, proba = result.head.predict_both(X_test)
+    seconds = round(time.perf_counter() - started, 4)
+    check_chosen(result.val)
+    check_answers(predicted, proba, n=len(labelled.rows("test")), n_classes=len(labelled.classes))
+    if result.tempering is None:
+        return Tried(features, name, result, predicted, proba, None, seconds, stopped)
+    tempered = temper_head(result.head, X_test, proba, result.tempering)
+    effect = tempering_effect(labelled.y[labelled.rows("test")], proba, tempered, predicted, result.tempering)
+    return Tried(features, name, result, predicted, tempered, effect, seconds, stopped)
+
+
+def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
+    """The fold of each row of train, then val, with copies and groups in one fold; None without --folds."""
+    from featurecache.classify.selection.splits import assign_folds
+
+    if plan.folds is None:
+        return None
+    rows = [*labelled.rows("train"), *labelled.rows("val")]
+    return assign_folds(labelled.units[rows], labelled.y[rows], plan.folds, seed=plan.seed)

@@ -1,0 +1,157 @@
+"""Few labels: how well every head does with 1, 2, 4 ... labels per class, and what twice the labels would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.progress import Progress
+from featurecache.base.text import table
+from featurecache.evaluate.failures import why_failed
+from featurecache.evaluate.join import Features, Labelled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featurecache.classify.selection.few_shot import Shots
+
+Row = dict[str, Any]
+
+
+def check_shots(labelled: Labelled, shots: Sequence[int], repeats: int, *, seed: int) -> None:
+    """Raise BadLabels where train is too small to draw from, before any head is fitted."""
+    from featurecache.classify.selection.few_shot import draw_shots
+
+    train = labelled.rows("train")
+    draw_shots(labelled.y[train], shots, repeats, units=labelled.units[train], seed=seed)
+
+
+def few_shot(
+    heads: Sequence[Mapping[str, Any]],
+    features: Sequence[Features],
+    labelled: Labelled,
+    *,
+    shots: Sequence[int],
+    repeats: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, list[Row]]:
+    """Return {"shots": rows, "doubling": rows} of results.json; heads: those of results.json, already tested.
+
+    A row of shots: features, head, shots (labels per class), n_train, n_chosen (labels that its setting is chosen on),
+    repeats, mean, low, high (test accuracy); the last of each head is the head on all labels. A row of doubling:
+    features, head, n_now, n_doubled, now, expected, low, high, gain. Every head sees the same samples; one that cannot
+    learn from so few is left out with a word. Raises BadLabels where train is too small to draw from.
+    """
+    from featurecache.base.errors import ClassifyError
+    from featurecache.classify.selection.few_shot import draw_shots, try_shots
+
+    train, test = labelled.rows("train"), labelled.rows("test")
+    nested = draw_shots(labelled.y[train], shots, repeats, units=labelled.units[train], seed=seed)
+    drawn = [[_of_all(sample, train) for sample in samples] for samples in nested]
+    left_out = sorted(set(shots) - {sample.shots for sample in drawn[0]})
+    if left_out:
+        progress.say(
+            f"No class has {left_out[0]} training images: that number of shots, and any above it, is left out."
+        )
+    X_of = {each.name: each.X for each in features}
+    found: dict[str, list[Row]] = {"shots": [], "doubling": []}
+    n_all = len(train) + len(labelled.rows("val"))
+    for head in heads:
+        X = X_of[head["features"]]
+        sweeping = partial(progress.sweeping, f"{head['name']}, few labels")
+        learn = partial(try_shots, head["name"], X, labelled.y, X[test], labelled.y[test], drawn)
+        try:
+            right = learn(units=labelled.units, seed=seed, progress=sweeping)
+        except ClassifyError as error:
+            progress.say(f"{head['name']} has no curve of few labels: {error}")
+            continue
+        except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
+            progress.say(f"{head['name']} has no curve of few labels: {why_failed(error)}")
+            continue
+        named = {"features": head["features"], "head": head["name"]}
+        found["shots"] += [named | row for row in _points(right, drawn[0], labelled.units[test])]
+        found["shots"].append(named | _all_labels(head, n_all, len(labelled.classes)))
+        found["doubling"] += [named | row for row in _doubling(right.mean(axis=2), drawn[0], head, n_all)]
+    return found
+
+
+def _of_all(sample: Shots, train: NDArray[np.int64]) -> Shots:
+    """The same sample by its rows among all images instead of among train."""
+    return replace(sample, rows=train[sample.rows], chosen_on=train[sample.chosen_on])
+
+
+def _points(right: NDArray[np.bool_], samples: Sequence[Shots], units: NDArray[np.integer[Any]]) -> list[Row]:
+    """A row for each number of shots of right answers (R, K, M) on test images in units (M,)."""
+    from featurecache.classify.evaluation.clustered import effective_number
+    from featurecache.classify.evaluation.learning_curve import mean_interval
+
+    rows = []
+    for k, sample in enumerate(samples):
+        accuracy = right[:, k].mean(axis=1)
+        low, high = mean_interval(accuracy, effective_number(right[:, k].mean(axis=0), units))
+        counted = {"shots": sample.shots, "n_train": len(sample.rows), "n_chosen": len(sample.chosen_on)}
+        rows.append(counted | {"repeats": len(right), "mean": float(accuracy.mean()), "low": low, "high": high})
+    return rows
+
+
+def _all_labels(head: Mapping[str, Any], n: int, n_classes: int) -> Row:
+    low, high = head["test"]["accuracy_ci"]
+    counted = {"shots": round(n / n_classes, 1), "n_train": n, "repeats": 1}
+    return counted | {"mean": head["test"]["accuracy"], "low": low, "high": high}
+
+
+def _doubling(accuracy: NDArray[Any], samples: Sequence[Shots], head: Mapping[str, Any], n_all: int) -> list[Row]:
+    """What twice the labels would bring, by the law through all points; no row where there are too few points."""
+    from featurecache.classify.evaluation.learning_curve import forecast
+
+    now = head["test"]["accuracy"]
+    n = np.array([*(len(sample.rows) for sample in samples), n_all], dtype=np.float64)
+    curve = np.column_stack([accuracy, np.full(len(accuracy), now)])
+    expected = forecast(n, curve, n_more=2 * n_all)
+    if expected is None:
+        return []
+    counted = {"n_now": n_all, "n_doubled": expected.n, "now": now, "expected": expected.accuracy}
+    return [counted | {"low": expected.low, "high": expected.high, "gain": expected.gain}]
+
+
+def few_shot_text(results: Mapping[str, Any]) -> str:
+    """One line a head: test accuracy by labels per class, with all and twice as many; empty without shots."""
+    if not results.get("shots"):
+        return ""
+    several = len({row["features"] for row in results["shots"]}) > 1
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for row in results["shots"]:
+        lines.setdefault((row["features"], row["head"]), []).append(row)
+    doubled = {(row["features"], row["head"]): row for row in results["doubling"]}
+    rows = []
+    for (features, head), points in lines.items():
+        cells = [f"{100 * p['mean']:.1f} ± {50 * (p['high'] - p['low']):.1f}" for p in points[:-1]]
+        cells.append(f"{100 * points[-1]['mean']:.2f}")
+        if doubled:
+            cells.append(_doubled_cell(doubled.get((features, head))))
+        rows.append([f"{features} {head}" if several else head, *cells])
+    shots = [f"{point['shots']} a class" for point in next(iter(lines.values()))[:-1]]
+    headers = ["head", *shots, "all", *(["twice as many, expected"] if doubled else [])]
+    n_repeats = results["shots"][0]["repeats"]
+    title = f"test % with few labels (mean of {n_repeats} draws of the labels, ± its 95 % interval)"
+    text = f"{title}\n\n{table(rows, headers, right=range(1, len(headers)))}"
+    note = few_shot_note(results)
+    return f"{text}\n\n{note}" if note else text
+
+
+def few_shot_note(results: Mapping[str, Any]) -> str:
+    """A sentence where settings were chosen on more labels than the heads were trained on; else empty."""
+    if not any(row.get("n_chosen", row["n_train"]) > row["n_train"] for row in results.get("shots") or []):
+        return ""
+    return "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
+
+
+def _doubled_cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{100 * row['expected']:.1f} ({100 * row['low']:.1f}-{100 * row['high']:.1f})"

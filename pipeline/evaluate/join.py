@@ -1,0 +1,286 @@
+"""Cached features and labels, joined by image digest: the only place where both meet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import PipelineError
+from featurecache.base.text import printable, there_are
+from featurecache.evaluate.feature_arrays import Shelf
+from featurecache.evaluate.missing import say_alternative, say_ambiguous
+from featurecache.evaluate.rare_classes import left_out_line, rare_classes
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import Digested, Refusal, digest_samples
+from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.job.matching import check_named, find_matching, find_only, load_if_here
+from featurecache.extract.job.request import FeatureRequest, Resolved, recall
+from featurecache.runs.command_lines import extract_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The samples that have a label and are not refused: N samples, digests (N, 32), y (N,) codes into classes.
+
+    Train stands first, then val, then test; within a split they are in the order of the manifest.
+    """
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    classes: list[str]
+    splits: NDArray[np.str_]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many images each class had that is left out for having too few."""
+
+    @cached_property
+    def units(self) -> NDArray[np.integer[Any]]:
+        """The unit (N,) of each sample: copies of an image and images of one group share one."""
+        from featurecache.classify.evaluation.units import units_of
+
+        return units_of(self.digests, groups_of(self.samples))
+
+    def rows(self, *splits: str) -> NDArray[np.int64]:
+        """Which samples stand in these splits."""
+        return np.flatnonzero(np.isin(self.splits, splits))
+
+    def place(self, *splits: str) -> slice:
+        """The same as a slice, for splits that stand beside each other: a view of X, not a copy."""
+        n_before = sum(int((self.splits == split).sum()) for split in SPLITS[: SPLITS.index(splits[0])])
+        return slice(n_before, n_before + len(self.rows(*splits)))
+
+
+@dataclass(frozen=True)
+class Features:
+    """One set of features: X (N, D) float32, row i for sample i, and what they cost.
+
+    name: that of the backbone, with the layer behind it where a backbone gives several.
+    """
+
+    name: str
+    request: FeatureRequest
+    resolved: Resolved
+    X: NDArray[np.float32]
+    extract_seconds: float
+    images_per_second: float
+
+
+def label_samples(
+    manifest: Manifest,
+    memo: Memo,
+    *,
+    seed: int,
+    requests: Sequence[FeatureRequest] = (),
+    cache_root: Path | None = None,
+    min_per_class: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Labelled:
+    """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError.
+
+    An image is refused when one of the requested features lacks it and extract said why. Classes with fewer than
+    `min_per_class` images, counting copies and members of a group once, are left out.
+    """
+    digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
+    wanted = digested.digests[[sample.label is not None for sample in digested.samples]]
+    refused = {} if cache_root is None else refused_images(digested.digests, requests, cache_root, memo, wanted=wanted)
+    kept, refusals, n_unlabelled = _sort_out(digested, refused)
+    if not kept and refusals and not n_unlabelled:
+        raise PipelineError(
+            f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
+            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}. "
+            "Repair or replace them, and extract again."
+        )
+    if not kept:
+        raise PipelineError(
+            f"None of the {len(manifest):,} images in '{printable(manifest.root)}' has a label. "
+            "Put them into one folder per class, or write a manifest with the columns path and label."
+        )
+    notes = [f"{there_are(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
+    labels, groups = [str(digested.samples[i].label) for i in kept], groups_of([digested.samples[i] for i in kept])
+    left_out = rare_classes(labels, digested.digests[kept], groups, min_per_class)
+    if left_out:
+        notes.append(left_out_line(left_out, min_per_class))
+        kept = [i for i, label in zip(kept, labels, strict=True) if label not in left_out]
+    samples, digests = tuple(digested.samples[i] for i in kept), digested.digests[kept]
+    classes = sorted({str(sample.label) for sample in samples})
+    code = {name: i for i, name in enumerate(classes)}
+    y = np.array([code[str(sample.label)] for sample in samples], dtype=np.int64)
+    splits = split_samples(samples, digests, y, classes, seed=seed)
+    order = np.argsort([SPLITS.index(str(split)) for split in splits], kind="stable")
+    samples = tuple(samples[i] for i in order)
+    splits, digests, y = splits[order], digests[order], y[order]
+    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out)
+
+
+def _sort_out(digested: Digested, refused: Mapping[bytes, str]) -> tuple[list[int], list[Refusal], int]:
+    """The rows that have a label and are not refused, all refusals, and how many images have no label."""
+    refusals = list(digested.refusals)
+    kept: list[int] = []
+    n_unlabelled = 0
+    for i, sample in enumerate(digested.samples):
+        digest = bytes(digested.digests[i])
+        if digest in refused:
+            refusals.append(Refusal(sample.name, digest.hex(), refused[digest]))
+        elif sample.label is None:
+            n_unlabelled += 1
+        else:
+            kept.append(i)
+    return kept, refusals, n_unlabelled
+
+
+def groups_of(samples: Sequence[Sample]) -> list[str | None]:
+    """The group of each sample by the name that it is printed with, None for no group."""
+    return [printable(sample.group) if sample.group else None for sample in samples]
+
+
+def refused_images(
+    digests: NDArray[np.uint8],
+    requests: Sequence[FeatureRequest],
+    cache_root: Path,
+    memo: Memo,
+    *,
+    wanted: NDArray[np.uint8] | None = None,
+) -> dict[bytes, str]:
+    """SHA-256 -> reason of the images (N, 32) that a requested cache lacks because extract refused them.
+
+    wanted: those of them (M, 32) that have to be in a cache for it to be the one; all where not given.
+    """
+    refused: dict[bytes, str] = {}
+    for request in requests:
+        found = find_cache(request, digests if wanted is None else wanted, cache_root=cache_root, memo=memo)
+        reasons = memo.refusals(found[0].spec.key) if found is not None else {}
+        if found is not None and reasons:
+            absent = {bytes(row) for row in digests[found[1].missing(digests)]}
+            refused.update({digest: reason for digest, reason in reasons.items() if digest in absent})
+    return refused
+
+
+def split_samples(
+    samples: Sequence[Sample], digests: NDArray[np.uint8], y: NDArray[np.int64], classes: Sequence[str], *, seed: int
+) -> NDArray[np.str_]:
+    """The split of each of N labelled samples, as given or by their content. Raises ClassifyError."""
+    from featurecache.classify.selection.splits import assign_splits
+
+    return assign_splits(
+        digests,
+        y,
+        given=[s.split for s in samples] if any(s.split for s in samples) else None,
+        groups=groups_of(samples),
+        seed=seed,
+        classes=[printable(name) for name in classes],
+    )
+
+
+def look_up(
+    labelled: Labelled,
+    requests: Sequence[FeatureRequest],
+    *,
+    images: str,
+    cache_root: Path,
+    memo: Memo,
+    shelf: Shelf | None = None,
+) -> list[Features]:
+    """The features of every labelled sample for every request, from the cache alone, in memory or on the shelf.
+
+    Raises PipelineError with the command to run when a row is missing: a backbone is never loaded here.
+    """
+    found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
+    absent = {
+        request: cache
+        for request, cache in zip(requests, found, strict=True)
+        if cache is None or cache[1].missing(labelled.digests).any()
+    }
+    if absent:
+        for request in absent:
+            check_named(request)
+        instead = [_instead(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
+        names = " and ".join(dict.fromkeys(request.backbone for request in absent))
+        raise PipelineError(
+            f"Not every image has features of {names} in '{cache_root}'. "
+            + "".join(f"{sentence} " for sentence in dict.fromkeys(instead) if sentence)
+            + "Run first:\n"
+            + "\n".join(extract_commands(images, list(absent), cache_root))
+        )
+    names_of = feature_names(requests)
+    return [
+        _features(labelled, names_of[request], request, *cache, shelf or Shelf(float("inf"), cache_root))
+        for request, cache in zip(requests, found, strict=True)
+        if cache
+    ]
+
+
+def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
+    """What to call the features of each request: by the backbone alone where that is enough, good as a folder name."""
+    n_of = Counter(request.backbone for request in requests)
+    return {
+        each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
+        for each in requests
+    }
+
+
+def find_cache(
+    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo
+) -> tuple[Resolved, FeatureCache] | None:
+    """The cache that a request stands for, with or without rows for all images (N, 32); None where it cannot be told.
+
+    What is remembered of the request counts first, then what the caches with all of the images say of themselves. The
+    backbone is loaded only where that leaves it open and its weights are here. Raises PipelineError where two caches
+    are as asked for, BackboneError where the request names what is not there.
+    """
+    resolved = recall(request, memo)
+    if resolved is not None:
+        return resolved, FeatureCache(cache_root, resolved.spec)
+    only = find_only(request, digests, cache_root=cache_root, memo=memo)
+    if only is not None:
+        return only.resolved, only.cache
+    alike = find_matching(request, digests, cache_root=cache_root, memo=memo)
+    resolved = load_if_here(request, memo) if alike else None
+    if resolved is not None:
+        return resolved, FeatureCache(cache_root, resolved.spec)
+    sure = [each for each in alike if each.has_weights]
+    if len(sure) > 1:
+        raise PipelineError(say_ambiguous(request, sure, cache_root))
+    return None
+
+
+def _instead(
+    request: FeatureRequest,
+    asked: tuple[Resolved, FeatureCache] | None,
+    labelled: Labelled,
+    cache_root: Path,
+    memo: Memo,
+) -> str:
+    """What these images have instead of any row that was asked for; empty where that says nothing."""
+    if asked is not None and not asked[1].missing(labelled.digests).all():
+        return ""
+    spec = None if asked is None else asked[0].spec
+    return say_alternative(request, spec, labelled.digests, cache_root=cache_root, memo=memo)
+
+
+def _features(
+    labelled: Labelled, name: str, request: FeatureRequest, resolved: Resolved, cache: FeatureCache, shelf: Shelf
+) -> Features:
+    X = shelf.load(cache, labelled.digests)
+    records = cache.records()
+    seconds = sum(float(record.get("seconds", 0.0)) for record in records)
+    n = sum(int(record["n"]) for record in records)
+    return Features(
+        name, request, resolved, X, round(seconds / n * len(X), 3), round(n / seconds if seconds else 0.0, 2)
+    )

@@ -1,0 +1,126 @@
+"""Finished heads on disk, so that a run that is stopped or killed goes on behind the last of them.
+
+    <features>--<head>/
+      head/           the fitted head, as `classify.heads.saving.folder` writes it
+      predicted.npy   codes of the test images (N,)
+      proba.npy       their probabilities (N, C), to the last bit; they are read from here, one head at a time
+      record.json     what the sweep found and how long it took
+
+A folder appears whole or not at all. Which command the heads belong to is in the name of the folder around them, the
+hash of everything that decides a head but its own settings; these are in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.plain_files import parse_json
+from featurecache.base.text import printable
+from featurecache.base.versions import installed_version
+from featurecache.evaluate.attempts import Tried
+from featurecache.evaluate.join import Features, Labelled
+from featurecache.runs.placing import flush, flush_tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featurecache.evaluate.attempts import ClassifyPlan
+
+FORMAT = 1
+# Where the run goes and what is done with finished heads decides none of them.
+UNDECISIVE = ("images", "cache_root", "out", "heads", "shots", "repeats")
+LIBRARIES = ("featurecache", "numpy", "scipy", "scikit-learn", "torch")
+
+
+def identity_of(
+    labelled: Labelled, features: Sequence[Features], plan: ClassifyPlan, folds: NDArray[np.integer[Any]] | None
+) -> str:
+    """Return 16 hex digits: the hash of everything that decides what comes out of a head with given settings."""
+    from featurecache.classify.heads.saving.folder import FORMATS as HEAD_FORMATS
+
+    data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
+    data.update("".join(map(str, labelled.splits)).encode())
+    data.update(b"" if folds is None else folds.tobytes())
+    decisive = {
+        "formats": [FORMAT, *HEAD_FORMATS],
+        "plan": {key: value for key, value in asdict(plan).items() if key not in UNDECISIVE},
+        "keys": [[each.name, each.resolved.spec.key, each.resolved.weights] for each in features],
+        "classes": [printable(name) for name in labelled.classes],
+        "data": data.hexdigest(),
+        "versions": [installed_version(name) for name in LIBRARIES],
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class KeptHeads:
+    """The finished heads in a folder, which need not be there yet; n_test, n_classes: of what each has answered."""
+
+    def __init__(self, folder: Path, *, n_test: int, n_classes: int) -> None:
+        self.folder, self._shape = folder, (n_test, n_classes)
+
+    def keep(self, tried: Tried, *, meta: Mapping[str, Any]) -> Tried:
+        """Write a head with its answers and return it as it is on disk; meta: what `save_head` writes beside it.
+
+        Raises SavedHeadError for a head that cannot be saved, OSError.
+        """
+        import numpy as np
+
+        from featurecache.classify.heads.saving.folder import save_head
+
+        place, temporary = self.folder / tried.folder_name, self.folder / f".{secrets.token_hex(8)}"
+        temporary.mkdir(parents=True)
+        try:
+            save_head(tried.result.head, temporary / "head", meta=meta)
+            np.save(temporary / "predicted.npy", tried.predicted)
+            np.save(temporary / "proba.npy", tried.proba)
+            (temporary / "record.json").write_text(json.dumps(_record(tried)), encoding="utf-8")
+            flush_tree(temporary)
+            shutil.rmtree(place, ignore_errors=True)
+            temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        flush(self.folder)
+        return _read(place, tried.features, tried.name)
+
+    def recall(self, features: Features, name: str) -> Tried | None:
+        """Return a head that was finished with the settings it has today; None where there is none, or half of one."""
+        try:
+            tried = _read(self.folder / f"{features.name}--{name}", features, name)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        whole = tried.proba.shape == self._shape and tried.predicted.shape == self._shape[:1]
+        return tried if whole and not tried.stopped else None
+
+
+def _record(tried: Tried) -> dict[str, Any]:
+    from featurecache.classify.heads.table import head_grid
+
+    found = {each.name: getattr(tried.result, each.name) for each in fields(tried.result) if each.name != "head"}
+    told = {"tempering": tried.tempering, "predict_seconds": tried.predict_seconds, "stopped": tried.stopped}
+    return {"settings": head_grid(tried.name), "result": found, **told}
+
+
+def _read(place: Path, features: Features, name: str) -> Tried:
+    """What `keep` wrote. Raises ValueError for other settings than those of today, OSError, LookupError, TypeError."""
+    import numpy as np
+
+    from featurecache.classify.heads.table import head_grid
+    from featurecache.classify.selection.sweep import SweepResult
+
+    told = parse_json((place / "record.json").read_text(encoding="utf-8"))
+    if told["settings"] != json.loads(json.dumps(head_grid(name))):
+        raise ValueError("the head was fitted for other settings")
+    (place / "head" / "head.json").stat()
+    result = SweepResult(head=None, **told["result"])
+    predicted = np.load(place / "predicted.npy")
+    proba = np.load(place / "proba.npy", mmap_mode="r")
+    more = (told["tempering"], told["predict_seconds"], told["stopped"])
+    return Tried(features, name, result, predicted, proba, *more, saved=place / "head")

@@ -1,0 +1,64 @@
+"""A look at whether test images are in train, quick enough to come with every `classify`; `audit` looks thoroughly.
+
+Exact copies and groups are counted. Near-copies are looked for in a sample: of up to 1,000 test images the 200 whose
+features are most like those of an image in train or val, each compared with its five nearest there. Only a correlation
+above 0.999 counts, for what is usual between neighbours cannot be known from five.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.base.text import printable, there_are
+from featurecache.evaluate.audit import groups_across, leaked
+from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
+from featurecache.evaluate.join import Labelled
+from featurecache.evaluate.leakage import leakage_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_TEST = 1000  # times 60,000 x 1280: one matrix product of 2 s on two cores
+N_READ = 200  # times six images to decode: 2 s for photos
+
+
+def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, seed: int = 0) -> list[str]:
+    """A sentence on how many test images leaked and what that changes, if any did; X (N, D) features.
+
+    audit: the command that looks thoroughly.
+    """
+    copied = leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)])
+    grouped = leaked(labelled, list(groups_across(labelled).values()))
+    near, n_compared = near_copies_seen(labelled, X, seed=seed)
+    ways = (
+        (copied, f"{there_are(len(copied), 'test image')} in train or val too, as exact copies"),
+        (grouped, f"{there_are(len(grouped), 'test image')} of a group that is in train or val too"),
+        (
+            near,
+            f"{there_are(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
+        ),
+    )
+    verdict = leakage_of(ways, len(labelled.rows("test"))).verdict()
+    return [f"{verdict} To list them: {printable(audit)}"] if verdict else []
+
+
+def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[set[int], int]:
+    """The test images with a near-copy in train or val, other than exact ones, and how many were compared."""
+    from featurecache.classify.evaluation.similarity import nearest_others
+    from featurecache.extract.images.fingerprints import read_thumbnails
+
+    test, others = labelled.rows("test"), labelled.rows("train", "val")
+    seen = X[labelled.place("train", "val")]  # a view: X may be larger than memory
+    test = np.sort(np.random.default_rng(seed).permutation(test)[:N_TEST])
+    if len(others) < N_NEIGHBOURS or not len(test):
+        return set(), 0
+    rows, cosine = nearest_others(X[test], seen, N_NEIGHBOURS, np.full(len(test), -1))
+    likely = np.argsort(-cosine[:, 0], kind="stable")[:N_READ]
+    places = np.column_stack([test[likely], others[rows[likely]]])
+    wanted, place = np.unique(places, return_inverse=True)
+    thumbnails = read_thumbnails([labelled.samples[i] for i in wanted])[place.reshape(places.shape)]
+    is_near = (1 - np.einsum("nd,nkd->nk", thumbnails[:, 0], thumbnails[:, 1:]) <= SURE).any(axis=1)
+    is_exact = (labelled.digests[places[:, :1]] == labelled.digests[places[:, 1:]]).all(axis=2).any(axis=1)
+    return set(test[likely[is_near & ~is_exact]].tolist()), len(likely)

@@ -1,0 +1,135 @@
+"""What a cache holds instead of the features that were asked for: the nearest ones, and the field that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurecache.base.errors import CacheError
+from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.job.matching import Found, cut_as_asked
+from featurecache.extract.job.request import FeatureRequest, remembered, with_whole_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DIGEST_CHARACTERS = 12  # of a digest, as in the name of a cache folder
+
+Difference = tuple[str, object, object]  # a field, what there is, what was asked for
+
+
+def say_alternative(
+    request: FeatureRequest,
+    asked: FeatureSpec | None,
+    digests: NDArray[np.uint8],
+    *,
+    cache_root: Path,
+    memo: Memo,
+) -> str:
+    """One sentence on the nearest other features of these images (N, 32); empty where there are none.
+
+    asked: what the request stands for, where that is known. Where it is not (this request was never extracted), it is
+    compared with the requests that made what there is.
+    """
+    requests: dict[str, list[FeatureRequest]] = {}
+    for other, spec in remembered(memo):
+        requests.setdefault(spec.key, []).append(other)
+    found = [
+        _differences(spec, asked) if asked is not None else _least(requests.get(spec.key, []), spec, request)
+        for spec in _specs_with(digests, cache_root)
+    ]
+    differing = [each for each in found if each]
+    if not differing:
+        return ""
+    nearest = min(differing, key=lambda each: (each[0][0] == "backbone", len(each)))
+    alike = [each for each in differing if [name for name, *_ in each] == [name for name, *_ in nearest]]
+    listed = []
+    for at, (name, _, want) in enumerate(nearest):
+        there = dict.fromkeys(str(_short(each[at][1])) for each in alike)
+        listed.append(f"another {name} ({' or '.join(there)}; asked: {_short(want)})")
+    of = "" if nearest[0][0] == "backbone" else f" of {request.backbone}"
+    return f"There are features{of} with {' and '.join(listed)}, and the two are never mixed."
+
+
+def say_ambiguous(request: FeatureRequest, found: Sequence[Found], cache_root: Path) -> str:
+    """Two sentences on caches that are all what was asked for: in what they differ, and how to choose."""
+    first, *others = [each.resolved for each in found]
+    fields = list(dict.fromkeys(name for other in others for name in first.spec.differences(other.spec)))
+    listed = " and ".join(
+        f"'{each.cache.folder.name}' ({each.resolved.weights}, {each.resolved.spec.transform.crop} px)"
+        for each in found
+    )
+    ways = []
+    if len({each.resolved.weights for each in found}) > 1:
+        ways.append("name one with --weights")
+    if "transform.crop" in fields:
+        ways.append("give its --size")
+    ways.append("make the weights available, which tell them apart")
+    ways.append(f"move the other folder out of '{cache_root}'")
+    return (
+        f"{len(found)} caches hold features of {request.backbone} for these images as they were asked for, and differ "
+        f"in {', '.join(fields)}: {listed}. To choose one, {', or '.join(ways)}."
+    )
+
+
+def _specs_with(digests: NDArray[np.uint8], cache_root: Path) -> list[FeatureSpec]:
+    """The specs of all caches that hold any of these images; damaged ones are passed over."""
+    found = []
+    try:
+        folders = find_caches(cache_root)
+    except CacheError:
+        return []
+    for folder in folders:
+        try:
+            spec = read_spec(folder)
+            if spec is not None and not FeatureCache(cache_root, spec).missing(digests).all():
+                found.append(spec)
+        except CacheError:
+            continue
+    return found
+
+
+def _differences(there: FeatureSpec, asked: FeatureSpec) -> list[Difference]:
+    """Field by field; with another backbone everything else differs, too, and goes without saying."""
+    names = there.differences(asked)
+    if "backbone" in names:
+        names = ["backbone"]
+    return [(name, _value(there, name), _value(asked, name)) for name in names]
+
+
+def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: FeatureRequest) -> list[Difference]:
+    """How the request differs from the most similar one that made the features, or from what their spec says."""
+    if spec.backbone != request.backbone:
+        return [("backbone", spec.backbone, request.backbone)]
+    wanted = asdict(with_whole_path(request))
+    candidates = [asdict(other) for other in others if other.backbone == request.backbone]
+    if candidates:
+        differing = [[(name, each[name], wanted[name]) for name in wanted if each[name] != wanted[name]]
+                     for each in candidates]  # fmt: skip
+        return min(differing, key=len)
+    there_is = {**spec.to_dict(), "decode": spec.decode, "layer": spec.layer.partition(":")[0]}
+    there_is |= {"size": spec.transform.crop, "view": spec.view}
+    fields = ("layer", "pooling", "precision", "dtype", "decode", "size", "view")
+    cut = cut_as_asked(request, spec.transform)
+    stands_for = wanted if cut is None else wanted | {"layer": cut[0].partition(":")[0], "pooling": cut[1]}
+    return [
+        (name, there_is[name], wanted[name])
+        for name in fields
+        if stands_for[name] is not None and there_is[name] != stands_for[name]
+    ]
+
+
+def _value(spec: FeatureSpec, name: str) -> object:
+    value: object = reduce(getattr, name.split("."), spec)
+    return str(value)[:DIGEST_CHARACTERS] if name.endswith("digest") else value
+
+
+def _short(value: object) -> object:
+    return "the default" if value is None else value

@@ -1,0 +1,62 @@
+"""Classes with too few images, left out at the user's wish: named, counted, and in results.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# So many classes are named on the terminal; all of them are in results.json.
+MAX_NAMED = 20
+
+
+def rare_classes(
+    labels: Sequence[str], digests: NDArray[np.uint8], groups: Sequence[str | None], least: int
+) -> dict[str, int]:
+    """Return {class: number of images} of the classes with fewer than `least` images, by name.
+
+    labels (N,), digests (N, 32), groups (N,). Copies of an image and images of a group count once, as in splits: so
+    `least` 2 leaves out the very classes that cannot be in both train and test.
+    """
+    import numpy as np
+
+    from featurecache.classify.evaluation.units import count_units, units_of
+
+    if least <= 1 or not labels:
+        return {}
+    classes, codes = np.unique(np.array(labels, dtype=object), return_inverse=True)
+    n_units = count_units(units_of(digests, groups), codes.ravel(), len(classes))
+    n_images = Counter(labels)
+    return {str(name): n_images[name] for name, n in zip(classes, n_units, strict=True) if n < least}
+
+
+def left_out_rows(left_out: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What results.json says of the classes that were left out."""
+    return [{"class": printable(name), "n_images": n} for name, n in left_out.items()]
+
+
+def left_out_line(left_out: Mapping[str, int], least: int) -> str:
+    """Which classes are left out for having fewer than `least` images, and how many images each has."""
+    told = [f"{printable(name)} ({n:,})" for name, n in list(left_out.items())[:MAX_NAMED]]
+    told += [f"and {len(left_out) - MAX_NAMED:,} more"] if len(left_out) > MAX_NAMED else []
+    are = "is" if len(left_out) == 1 else "are"
+    why = f"fewer than {least} images, counting copies and members of a group once"
+    return f"{left_out_count(left_out)} {are} left out, having {why}: {', '.join(told)}."
+
+
+def left_out_count(left_out: Mapping[str, int]) -> str:
+    """How many classes and images are left out: "2 classes with 3 images"."""
+    n_classes, n_images = len(left_out), sum(left_out.values())
+    classes = "1 class" if n_classes == 1 else f"{n_classes:,} classes"
+    return f"{classes} with {'1 image' if n_images == 1 else f'{n_images:,} images'}"
+
+
+def left_out_of(dataset: Mapping[str, Any]) -> dict[str, int]:
+    """The inverse of `left_out_rows`, from the dataset of results.json."""
+    return {row["class"]: row["n_images"] for row in dataset.get("left_out", [])}

@@ -1,0 +1,287 @@
+"""What came of a run, as results.json and the other files of its folder (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.progress import Progress
+from featurecache.base.text import printable
+from featurecache.base.versions import installed_version
+from featurecache.evaluate.join import Features, Labelled
+from featurecache.evaluate.rare_classes import left_out_rows
+from featurecache.evaluate.transfer import Chosen, judge_transfer
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.request import with_whole_path
+from featurecache.runs.folder import CONFIG_FILE, ERRORS_FILE, RESULTS_FILE, write_csv, write_errors, write_json
+from featurecache.runs.head_choice import rank_on_val
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
+    from numpy.typing import NDArray
+
+    from featurecache.evaluate.attempts import ClassifyPlan, Tried
+
+FORMAT = 1
+# So many of the numbers that are none are named; the rest is counted.
+NAMED_PLACES = 3
+RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
+LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "test_accuracy", "ci_low", "ci_high",
+                       "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier", "fit_seconds", "p_vs_best",
+                       "tied_with_best", "features")  # fmt: skip
+
+
+def summarise(
+    tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
+) -> dict[str, Any]:
+    """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
+    import numpy as np
+
+    from featurecache.classify.evaluation.comparison import compare_heads
+    from featurecache.classify.evaluation.metrics import log_loss
+
+    truth = labelled.y[labelled.rows("test")]
+    tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
+    predicted = {t.folder_name: (t.proba, t.predicted) for t in tried}
+    compared = compare_heads(truth, predicted, units=test_units(labelled), seed=plan.seed)
+    heads: list[dict[str, Any]] = []
+    for t in tried:
+        heads.append({
+            "name": t.name,
+            "backbone": t.features.request.backbone,
+            "features": t.features.name,
+            "params": t.result.params,
+            "grid_size": t.result.grid_size,
+            "fit_seconds": round(t.result.fit_seconds, 3),
+            "predict_seconds": t.predict_seconds,
+            "val": t.result.val,
+            **compared.heads[t.folder_name],
+            "tempering": t.tempering,
+            "saved": f"heads/{t.folder_name}",
+            "grid": t.result.grid,
+            "notes": t.result.notes,
+        })  # fmt: skip
+    return {
+        "format": FORMAT,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": _config(plan),
+        "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
+        "dataset": _dataset(manifest, labelled),
+        "features": [_feature_row(each) for each in features],
+        "heads": heads,
+        "pairs": compared.pairs,
+        "transfer": judge_transfer(_chosen(tried, truth), test_units(labelled)),
+        "failed": [],
+        "interrupted": False,
+    }
+
+
+def _dataset(manifest: Manifest, labelled: Labelled) -> dict[str, Any]:
+    return {
+        "name": printable(manifest.name or manifest.root.resolve().name),
+        "classes": [printable(name) for name in labelled.classes],
+        **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
+        **describe_units(labelled),
+        "skipped": len(labelled.refusals),
+        "left_out": left_out_rows(labelled.left_out),
+    }
+
+
+def test_units(labelled: Labelled) -> NDArray[np.integer[Any]]:
+    """The unit (n_test,) of each test image: copies and images of a group share one."""
+    return labelled.units[labelled.rows("test")]
+
+
+def describe_units(labelled: Labelled) -> dict[str, Any]:
+    """How many units the test images are, and whether groups make them or copies alone."""
+    import numpy as np
+
+    grouped = any(labelled.samples[i].group for i in labelled.rows("test"))
+    return {"n_test_units": len(np.unique(test_units(labelled))), "test_units": "group" if grouped else "image"}
+
+
+def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
+    """For every set of features the head that val chose."""
+    best: dict[str, Tried] = {}
+    for each in tried:
+        name = each.features.name
+        if name not in best or rank_on_val(each.result.val) > rank_on_val(best[name].result.val):
+            best[name] = each
+    return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
+
+
+def _config(plan: ClassifyPlan) -> dict[str, Any]:
+    return {
+        "images": printable(plan.images),
+        "images_at": printable(os.path.abspath(plan.images)),  # noqa: PTH100 (links stay as they were named)
+        "requests": [asdict(with_whole_path(request)) for request in plan.requests],
+        "heads": list(plan.heads),
+        "cache": str(plan.cache_root.resolve()),
+        "seed": plan.seed,
+        "folds": plan.folds,
+        "memory": plan.memory,
+        "shots": list(plan.shots),
+        "repeats": plan.repeats,
+        "calibrate": plan.calibrate,
+        "min_per_class": plan.min_per_class,
+    }
+
+
+def _feature_row(features: Features) -> dict[str, Any]:
+    return {
+        "name": features.name,
+        "backbone": features.request.backbone,
+        "layer": features.resolved.spec.layer,
+        "pooling": features.resolved.spec.pooling,
+        "key": features.resolved.spec.key,
+        "dim": features.resolved.spec.feature_dim,
+        "weights": features.resolved.weights,
+        "extract_seconds": features.extract_seconds,
+        "images_per_second": features.images_per_second,
+    }
+
+
+def without_nan(results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with null for every number that is infinite or NaN, and a warning that names where these are.
+
+    JSON has no such numbers, and a run is not to be lost for one.
+    """
+    places: list[str] = []
+    found: dict[str, Any] = _finite(results, "", places)
+    if places:
+        more = f" and {len(places) - NAMED_PLACES:,} more" if len(places) > NAMED_PLACES else ""
+        said = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
+        found["warnings"] = [*found.get("warnings", []), said]
+    return found
+
+
+def _finite(values: Any, place: str, places: list[str]) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _finite(each, f"{place}.{key}" if place else str(key), places) for key, each in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(each, f"{place}[{i}]", places) for i, each in enumerate(values)]
+    if isinstance(values, float) and not math.isfinite(values):
+        places.append(place)
+        return None
+    return values
+
+
+def write_run(
+    folder: Path,
+    results: dict[str, Any],
+    tried: Sequence[Tried],
+    labelled: Labelled,
+    plan: ClassifyPlan,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write everything a run folder holds (DESIGN section 5) and return what its results.json says."""
+    results = without_nan(results)
+    for t in tried:
+        _put_head(t, folder / "heads" / t.folder_name, labelled)
+    rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
+    write_csv(
+        folder / "splits.csv",
+        ("path", "label", "split", "digest", "group"),
+        ((sample.name, sample.label, str(split), bytes(digest).hex(), sample.group) for sample, digest, split in rows),
+    )
+    write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
+    write_predictions(folder / "predictions.parquet", tried, labelled)
+    write_errors(folder / ERRORS_FILE, labelled.refusals)
+    write_json(folder / CONFIG_FILE, results["config"])
+    write_json(folder / RESULTS_FILE, results)
+    (folder / "log.txt").write_text("\n".join(progress.lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    return results
+
+
+def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
+    """Write a head into a run, or where it is kept on disk already let its files have a name there too."""
+    from featurecache.classify.heads.saving.folder import save_head
+
+    if tried.saved is None:
+        save_head(tried.result.head, place, meta=head_meta(tried, labelled))
+        return
+    place.mkdir(parents=True)
+    for path in tried.saved.iterdir():
+        try:
+            os.link(path, place / path.name)
+        except OSError:  # no such thing on this disk
+            shutil.copyfile(path, place / path.name)
+
+
+def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
+    """What is saved with a head: what it is, and of which features of which classes."""
+    weights = tried.features.request.weights
+    request = tried.features.request
+    if weights is not None and Path(weights).exists():
+        request = replace(request, weights=str(Path(weights).resolve()))
+    return {
+        "name": tried.name,
+        "params": tried.result.params,
+        "tempering": tried.result.tempering,
+        "tempering_floor": 0.0,
+        "classes": [printable(name) for name in labelled.classes],
+        "request": asdict(request),
+        "spec": tried.features.resolved.spec.to_dict(),
+        "weights": tried.features.resolved.weights,
+    }
+
+
+def leaderboard(results: dict[str, Any]) -> list[list[object]]:
+    """One row per head, best test accuracy first, in the order of LEADERBOARD_COLUMNS."""
+    rows: list[list[object]] = []
+    for rank, head in enumerate(results["heads"], start=1):
+        test = head["test"]
+        params = " ".join(f"{name}={value}" for name, value in head["params"].items())
+        rows.append(
+            [rank, head["backbone"], head["name"], params, head["val"]["accuracy"], test["accuracy"],
+             *test["accuracy_ci"], *(test[m] for m in ("balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")),
+             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"]]
+        )  # fmt: skip
+    return rows
+
+
+def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
+    """Rows (N, C) as N lists of float32, without a Python object for every number."""
+    import numpy as np
+    import pyarrow
+
+    ends = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    return pyarrow.ListArray.from_arrays(ends, rows.astype(np.float32).ravel())
+
+
+def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
+    """predictions.parquet: for every test image and head the label, what was predicted and all probabilities.
+
+    A row group a head, one after the other, so that no more than one is in memory.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    test = labelled.rows("test")
+    classes = [printable(name) for name in labelled.classes]
+    alike = {
+        "path": pyarrow.array([printable(labelled.samples[i].name) for i in test]),
+        "digest": pyarrow.array([bytes(labelled.digests[i]).hex() for i in test]),
+        "label": pyarrow.array([classes[labelled.y[i]] for i in test]),
+    }
+    text = pyarrow.string()
+    schema = pyarrow.schema([(name, text) for name in (*alike, "backbone", "features", "head", "predicted")])
+    schema = schema.append(pyarrow.field("probabilities", pyarrow.list_(pyarrow.float32())))
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for t in tried:
+            columns = {
+                **alike,
+                "backbone": [t.features.request.backbone] * len(test),
+                "features": [t.features.name] * len(test),
+                "head": [t.name] * len(test),
+                "predicted": [classes[code] for code in t.predicted],
+                "probabilities": _lists(t.proba),
+            }
+            writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=len(test))

@@ -1,0 +1,132 @@
+"""The maps of a data set, kept by the cache where the disk has room for them, and made anew where it has not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import CacheDamaged, PipelineError
+from featurecache.base.progress import Progress
+from featurecache.base.text import printable, readable_bytes
+from featurecache.evaluate.feature_arrays import Shelf, default_budget
+from featurecache.evaluate.join import Labelled
+from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.inventory import remember_use
+from featurecache.extract.cache.shards import SUFFIX
+from featurecache.extract.cache.store import SPEC_FILE, read_spec
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.finetune.maps import KeptMaps, MadeMaps, Maps
+from featurecache.finetune.plan import FinetunePlan
+
+if TYPE_CHECKING:
+    from featurecache.extract.backbones.freezing import Split
+    from featurecache.extract.cache.transform_spec import TransformSpec
+
+# Of the space that is free or the cache's already, maps may take this much unless told otherwise.
+DISK_SHARE = 0.5
+
+
+def supply_maps(
+    labelled: Labelled,
+    plan: FinetunePlan,
+    asked: FeatureRequest,
+    split: Split,
+    transform: TransformSpec,
+    shelf: Shelf,
+    progress: Progress,
+) -> tuple[Maps, Maps]:
+    """The maps of train in every view, and of val as it is.
+
+    Whether they are kept is decided once for both, since those of train take of the room that is free before.
+    """
+    request = replace(asked, layer=split.layer, pooling="flatten", dtype=plan.map_dtype)
+    train, val = (_made(labelled, name, plan, request, transform) for name in ("train", "val"))
+    if split.layer is None:
+        return train, val
+    n_bytes, budget = _bytes_of_maps(labelled, plan, split), _budget(plan, split)
+    if n_bytes <= budget:
+        return _kept(train, request, plan, shelf, progress), _kept(val, request, plan, shelf, progress)
+    progress.say(_too_large(n_bytes, budget))
+    engine = _engine(request, plan)
+    return replace(train, engine=engine), replace(val, engine=engine)
+
+
+def _made(
+    labelled: Labelled, name: str, plan: FinetunePlan, request: FeatureRequest, transform: TransformSpec
+) -> MadeMaps:
+    rows = labelled.rows(name)
+    samples = [labelled.samples[i] for i in rows]
+    views = plan.view_list if name == "train" else [None]
+    return MadeMaps(
+        samples, labelled.digests[rows], views, transform, request.decode, None, request.dtype, plan.max_pixels
+    )
+
+
+def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> float:
+    """What the maps take in the cache, and once more where they are too many for memory."""
+    n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
+    n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.map_dtype).itemsize
+    in_memory = default_budget() if plan.memory is None else plan.memory
+    return n_bytes if n_bytes <= in_memory else 2 * n_bytes - in_memory
+
+
+def _budget(plan: FinetunePlan, split: Split) -> float:
+    """What maps may take. Those of this split that are there already take no more."""
+    if plan.disk is not None:
+        return plan.disk
+    folders = [path.parent for path in plan.cache_root.glob(f"*/{SPEC_FILE}") if _is_of(split, path.parent)]
+    kept = sum(path.stat().st_size for folder in folders for path in (folder / SHARDS_FOLDER).glob(f"*{SUFFIX}"))
+    return DISK_SHARE * (shutil.disk_usage(plan.cache_root).free + kept)
+
+
+def _is_of(split: Split, folder: Path) -> bool:
+    try:
+        spec = read_spec(folder)
+    except CacheDamaged:
+        return False
+    return spec is not None and spec.layer == split.layer
+
+
+def _too_large(n_bytes: float, budget: float) -> str:
+    return (
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(budget)}: they are made "
+        "anew in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
+    )
+
+
+def _kept(made: MadeMaps, request: FeatureRequest, plan: FinetunePlan, shelf: Shelf, progress: Progress) -> KeptMaps:
+    """The same from the cache, where those that are missing are put. Raises PipelineError where an image has none."""
+    from featurecache.extract.job.extract import extract_features
+
+    manifest = Manifest(Path(plan.images), tuple(made.samples))
+    requests = [replace(request, view=view.name if view else "") for view in made.views]
+    report = extract_features(manifest, requests, plan.cache_root, settings=plan.settings, progress=progress)
+    if report.refusals:
+        raise PipelineError(
+            f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
+            f"{printable(report.refusals[0].reason)}. Repair or remove them, classify again, and start from that run."
+        )
+    remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
+    return KeptMaps.load([filled.cache for filled in report.filled], made.digests, shelf)
+
+
+def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:
+    from featurecache.extract.engines.build import build_engine
+    from featurecache.extract.engines.graph_store import GraphFolder
+    from featurecache.extract.engines.protocol import source_of
+    from featurecache.extract.job.request import resolve
+
+    backbone = request.load()
+    folder = plan.cache_root / resolve(request, backbone).spec.folder_name
+    return build_engine(
+        source_of(backbone),
+        engine=plan.engine,
+        device=plan.device,
+        precision=request.precision,
+        graphs=GraphFolder(folder),
+    )

@@ -1,0 +1,155 @@
+"""Where a fine-tune begins: a head of a run, its images in the same splits, and the features that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.progress import Progress
+from featurecache.base.text import printable
+from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
+from featurecache.extract.backbones.cutting import STAGES
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.extract import extract_features
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.finetune.head_layers import RANDOM, STARTERS, check_can_start
+from featurecache.finetune.plan import FinetunePlan
+from featurecache.predictor import check_spec, with_own_weights
+from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
+from featurecache.runs.head_choice import choose_head, features_of
+from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
+
+# What a fine-tune takes over from the run besides its head.
+NEEDED = ("features", "config.seed", "dataset.classes", "dataset.n_train", "dataset.n_val", "dataset.n_test")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where it starts from: a head of a run, what the run calls its features, and the classes and splits of the run.
+
+    row: of the head in results.json; request: of its features, with the size that is now asked for.
+    """
+
+    row: dict[str, Any]
+    results: dict[str, Any]
+    request: FeatureRequest
+    trained_request: FeatureRequest
+    spec: FeatureSpec
+    is_random: bool
+
+
+def begin(plan: FinetunePlan) -> Beginning:
+    """Read the run. Raises UsageError for one that has no head to start from, or not the one that is named."""
+    results = read_results(plan.start)
+    need(plan.start / RESULTS_FILE, results, NEEDED)
+    need_each(plan.start / RESULTS_FILE, results, "heads", ["params"])
+    return _chosen(results, plan)
+
+
+def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
+    from featurecache.classify.heads.saving.folder import load_meta
+
+    is_random = plan.head == RANDOM
+    row = _row(_heads_at_one_place(results, _heads_on_backbone(results, plan), plan), plan.head)
+    if not is_random:
+        _check_untuned(results, plan)
+        check_can_start(row["name"])
+    place = saved_folder(plan.start, row)
+    meta = head_meta(place, load_meta(place))
+    trained = with_own_weights(plan.start, meta.request)
+    request = trained if plan.size is None else replace(trained, size=plan.size)
+    return Beginning(row, results, request, trained, meta.spec, is_random)
+
+
+def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict[str, Any]]:
+    heads: list[dict[str, Any]] = results["heads"]
+    if plan.backbone is None:
+        return heads
+    found = list(dict.fromkeys(head["backbone"] for head in heads))
+    if plan.backbone not in found:
+        raise UsageError(
+            f"'{printable(plan.start)}' is a run on {', '.join(found)}, not on {plan.backbone}. "
+            f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
+        )
+    return [head for head in heads if head["backbone"] == plan.backbone]
+
+
+def _heads_at_one_place(
+    results: dict[str, Any], heads: list[dict[str, Any]], plan: FinetunePlan
+) -> list[dict[str, Any]]:
+    """Those that a network can go on to: its ends of stages are several places, and it is trained towards one."""
+    ends = {each.get("name") for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
+    found = [head for head in heads if features_of(head) not in ends]
+    if not found:
+        raise UsageError(
+            f"All heads of '{printable(plan.start)}' take the ends of all stages, and a network ends in one place. "
+            "Run classify without --layer stages, and start from that run."
+        )
+    return found
+
+
+def _row(heads: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
+    """The head that is named; without a name the best on val that can start a network, if any can."""
+    able = [head for head in heads if head["name"] in STARTERS]
+    if name is None:
+        return choose_head({"heads": able or heads}, None)
+    return choose_head({"heads": heads}, None if name == RANDOM else name)
+
+
+def _check_untuned(results: dict[str, Any], plan: FinetunePlan) -> None:
+    if "finetune" in results:
+        came_from = results["finetune"].get("from", "which it does not name")
+        raise UsageError(
+            f"'{printable(plan.start)}' is fine-tuned already. Start again from the run that it came from, "
+            f"'{printable(came_from)}', or classify with --weights {printable(plan.start)}/"
+            f"{WEIGHTS_FILE} and start from that run."
+        )
+
+
+def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, progress: Progress) -> tuple[Labelled, Features]:
+    """The labelled images in the splits of the run, and the features that its head was trained on.
+
+    Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
+    backbone at hand is not the run's.
+    """
+    extract_features(manifest, [start.trained_request], plan.cache_root, settings=plan.settings, progress=progress)
+    with Memo(plan.cache_root) as memo:
+        labelled = label_samples(
+            manifest,
+            memo,
+            seed=start.results["config"]["seed"],
+            requests=[start.trained_request],
+            cache_root=plan.cache_root,
+            min_per_class=start.results["config"].get("min_per_class", 1),
+            on_progress=progress.digesting,
+        )
+        (features,) = look_up(
+            labelled, [start.trained_request], images=plan.images, cache_root=plan.cache_root, memo=memo
+        )
+    ours, theirs = [printable(name) for name in labelled.classes], start.results["dataset"]["classes"]
+    if ours != theirs:
+        raise PipelineError(
+            f"'{printable(plan.images)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
+            f"{len(theirs)} others ({', '.join(theirs[:3])}, ...): classify these images first, and name that run."
+        )
+    if not len(labelled.rows("val")):
+        raise PipelineError(
+            f"'{printable(plan.images)}' has no val images to judge epochs by: give it a val/ folder or a few more "
+            "images a class."
+        )
+    check_spec(start.spec, features.resolved.spec)
+    for note in (*manifest.notes, *labelled.notes, *_others(labelled, start)):
+        progress.say(note)
+    return labelled, features
+
+
+def _others(labelled: Labelled, start: Beginning) -> list[str]:
+    """A sentence where these are other images than those of the run."""
+    theirs = {split: start.results["dataset"][f"n_{split}"] for split in ("train", "val", "test")}
+    if all(len(labelled.rows(split)) == n for split, n in theirs.items()):
+        return []
+    counts = ", ".join(f"{n:,} {split}" for split, n in theirs.items())
+    return [f"The run had other images than these ({counts}): its heads and the tuned network cannot be compared."]

@@ -1,0 +1,182 @@
+"""A tuned network as a run like any other: weights with their transform, features, a head, predictions and their tests.
+
+The numbers are those of the file that is written: its weights go through `extract` like anybody's, and the last layers,
+as a head, see the vectors that come out. So `predict`, `compare`, `report` and `classify` take it from there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from featurecache.base.errors import PipelineError
+from featurecache.base.progress import Progress, Silent
+from featurecache.base.text import printable
+from featurecache.classify.evaluation.calibration import fit_tempering
+from featurecache.classify.evaluation.metrics import score
+from featurecache.classify.selection.sweep import SweepResult
+from featurecache.evaluate.attempts import ClassifyPlan, Tried
+from featurecache.evaluate.join import Features, Labelled, look_up
+from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.results import summarise, write_run
+from featurecache.extract.backbones.weights import save_weights
+from featurecache.extract.cache.inventory import remember_use
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.job.extract import extract_features
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.extract.job.summary import ExtractReport
+from featurecache.finetune.checkpoint import Checkpoint
+from featurecache.finetune.head_layers import as_head
+from featurecache.finetune.plan import FinetunePlan
+from featurecache.finetune.source_run import Beginning
+from featurecache.finetune.train import Tuned
+from featurecache.predictor import with_own_weights
+from featurecache.report.page import report_on
+from featurecache.runs.command_lines import audit_command
+from featurecache.runs.folder import WEIGHTS_FILE
+from featurecache.runs.record_checks import read_results
+from featurecache.runs.work_folder import writing_run
+
+HEAD = "finetuned"
+
+
+def write_outcome(
+    tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, warnings: list[str], progress: Progress
+) -> dict[str, Any]:
+    """Write the run folder and return what its results.json says; warnings: what leaked test images change.
+
+    Raises PipelineError, ExtractError, and then leaves no folder behind.
+    """
+    fit_seconds = tuned.training.elapsed
+    final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
+    config = tuned.beginning.results["config"]
+    split = {"seed": config["seed"], "min_per_class": config.get("min_per_class", 1)}
+    asked = ClassifyPlan(plan.images, (final,), (HEAD,), plan.cache_root, plan.out, **split)
+    with writing_run(plan.out) as folder:
+        save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
+        features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), labelled, plan, progress)
+        tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
+        results = summarise([tried], [tried.features], labelled, asked, manifest)
+        results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
+        return write_run(folder, results, [tried], labelled, asked, progress)
+
+
+def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> list[str]:
+    """What `classify` would say about these splits, by the features that the run began with."""
+    seed, rare = start.results["config"]["seed"], {"min_per_class": start.results["config"].get("min_per_class", 1)}
+    audit = audit_command(plan.images, start.trained_request, plan.cache_root, seed, **rare)
+    return leak_warnings(labelled, features.X, audit=audit, seed=seed)
+
+
+def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
+    """The run folder that the training of this state came to: `plan.out`, or if the user named none the newest beside.
+
+    A folder without the weights is none.
+    """
+    beside = [] if plan.out_is_given else list(plan.out.parent.glob(f"[!.]*/{WEIGHTS_FILE}"))
+    newest_first = sorted(beside, key=lambda path: path.stat().st_mtime, reverse=True)
+    places = [plan.out, *(path.parent for path in newest_first if not path.parent.is_symlink())]
+    return next((place for place in places if _identity(place) == checkpoint.identity), None)
+
+
+def _identity(folder: Path) -> str | None:
+    """Of the training that a folder is the outcome of; None for what is no such run."""
+    try:
+        return str(read_results(folder)["finetune"]["identity"])
+    except (PipelineError, LookupError):
+        return None
+
+
+def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, progress: Progress) -> None:
+    """What a run that has its final name still lacks; done twice, it is the same.
+
+    The cache gets to know the weights under that name, and the page that shows the run is written.
+    """
+    asked = (FeatureRequest(**request) for request in results["config"]["requests"])
+    requests = [with_own_weights(plan.out.absolute(), request) for request in asked]
+    images = Manifest(Path(plan.images), labelled.samples)
+    extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
+    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    remember_use(plan.cache_root, used, plan.images)
+    report_on(plan.out, plan.images, plan.cache_root, progress)
+
+
+def _extract(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, progress: Progress) -> Features:
+    """The features of every image by the tuned weights, through the cache like any."""
+    images = Manifest(Path(plan.images), labelled.samples)
+    report = extract_features(images, [request], plan.cache_root, settings=plan.settings, progress=progress)
+    _check_unchanged(labelled, report)
+    with Memo(plan.cache_root, read_only=True) as memo:
+        (features,) = look_up(labelled, [request], images=plan.images, cache_root=plan.cache_root, memo=memo)
+    return features
+
+
+def _check_unchanged(labelled: Labelled, report: ExtractReport) -> None:
+    """Raises PipelineError where an image is no longer the one that was trained on."""
+    now = {sample.name: bytes(row) for sample, row in zip(report.samples, report.digests, strict=True)}
+    for sample, digest in zip(labelled.samples, labelled.digests, strict=True):
+        if now.get(sample.name) != bytes(digest):
+            raise PipelineError(
+                f"'{printable(sample.name)}' changed or went away while the training went on. Put it back, and give "
+                "the same command with --resume: the training is kept."
+            )
+
+
+def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePlan, fit_seconds: float) -> Tried:
+    """The last layers on the tuned features, with the temperature that suits val, tested once."""
+    last_layers = tuned.training.network.last_layers
+    X_val, y_val = features.X[labelled.place("val")], labelled.y[labelled.rows("val")]
+    scores = as_head(last_layers, 1.0).predict_proba(X_val)
+    head = as_head(last_layers, fit_tempering(scores, y_val))
+    on_val, proba_val = head.predict_both(X_val)
+    val = score(y_val, proba_val, on_val)
+    result = SweepResult(head, _params(tuned, plan), _grid(tuned), val, fit_seconds, 1)
+    X_test = features.X[labelled.place("test")]
+    started = time.perf_counter()
+    predicted, proba = head.predict_both(X_test)
+    return Tried(features, HEAD, result, predicted, proba, None, round(time.perf_counter() - started, 4))
+
+
+def _params(tuned: Tuned, plan: FinetunePlan) -> dict[str, Any]:
+    best = tuned.training.best_epoch
+    return {
+        "start": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "unfreeze": tuned.split.unfreeze,
+        "augment": plan.augment,
+        "learning_rate": plan.recipe.learning_rate,
+        "epochs": best.number if best else 0,
+    }
+
+
+def _grid(tuned: Tuned) -> list[dict[str, Any]]:
+    """An epoch a row, as the settings of a sweep are told."""
+    return [
+        {
+            "params": {"epochs": epoch.number},
+            "val_accuracy": epoch.val_accuracy,
+            "val_log_loss": epoch.val_log_loss,
+            "converged": True,
+            "seconds": epoch.seconds,
+        }
+        for epoch in tuned.training.epochs
+    ]
+
+
+def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any]:
+    return {
+        "identity": tuned.checkpoint.identity,
+        "from": str(plan.start.resolve()),
+        "head": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "unfreeze": tuned.split.unfreeze,
+        "split": tuned.split.layer,
+        "size": tuned.transform.crop,
+        "augment": plan.augment,
+        "views": plan.n_views,
+        "dtype": plan.map_dtype if tuned.split.layer else None,
+        "recipe": asdict(plan.recipe),
+        "epochs": [vars(epoch) for epoch in tuned.training.epochs],
+        "seconds": round(fit_seconds, 1),
+    }

@@ -1,0 +1,238 @@
+"""The two stages joined again: F(x) = T(P(x)) on any images, with a head that a run saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.errors import CacheError, PipelineError
+from featurecache.base.plain_files import UnfitFile, check_plain_file
+from featurecache.base.progress import Progress, Silent
+from featurecache.base.text import printable
+from featurecache.extract.cache.memo import FILE_NAME, Memo
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import Refusal, digest_samples
+from featurecache.extract.images.manifest import Manifest, Sample, merge
+from featurecache.extract.images.read import read_images
+from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
+from featurecache.runs.head_choice import choose_head, features_of
+from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featurecache.classify.heads.saving.folder import LoadedHead
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One label per image: `codes` (N,) into classes, `proba` (N, C).
+
+    n_unread: folders whose images could not be seen.
+    """
+
+    head: str
+    classes: list[str]
+    samples: tuple[Sample, ...]
+    codes: NDArray[np.int64]
+    proba: NDArray[np.floating[Any]]
+    refusals: tuple[Refusal, ...]
+    n_unread: int = 0
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """Path, label and its probability, an image a row."""
+        return [
+            (sample.name, self.classes[code], float(row[code]))
+            for sample, code, row in zip(self.samples, self.codes, self.proba, strict=True)
+        ]
+
+    def accuracy(self) -> tuple[int, int]:
+        """How many of the images that have a label got it, and how many have one."""
+        labelled = [(s.label, self.classes[c]) for s, c in zip(self.samples, self.codes, strict=True) if s.label]
+        return sum(label == predicted for label, predicted in labelled), len(labelled)
+
+
+class Predictor:
+    """A saved head and the features that it takes: F(x) = T(P(x)).
+
+    name: head and features. classes: their names, by code. request, spec: the features. cache_root: where they stay.
+    """
+
+    def __init__(self, run: Path, chosen: Mapping[str, Any], cache_root: Path, *, trust_head: bool) -> None:
+        from featurecache.classify.heads.saving.folder import load_head
+
+        place = saved_folder(run, chosen)
+        self._loaded = load_head(place, trust=trust_head)
+        meta = head_meta(place, self._loaded.meta)
+        check_head(place, self._loaded, meta)
+        self.name = f"{chosen['name']} on {features_of(chosen)}"
+        self.classes, self.spec = meta.classes, meta.spec
+        self.request = with_own_weights(run, meta.request)
+        self.cache_root = cache_root
+        self._meta = meta
+
+    @classmethod
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        head: str | None = None,
+        cache_root: Path | None = None,
+        trust_head: bool = False,
+        progress: Progress | None = None,
+    ) -> Predictor:
+        """Load a head of a run, the best on val unless named.
+
+        cache_root: where features are kept, the run's cache unless named. trust_head: use a scikit-learn classifier
+        even if its arrays could crash the process, see `classify.heads.saving.folder`.
+
+        Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
+        SavedHeadError for a head that is damaged or must not be loaded.
+        """
+        run, progress = Path(run), progress or Silent()
+        chosen = choose_head(read_results(run), head)
+        root = cache_root or recorded_cache(run, read_config(run), progress)
+        found = cls(run, chosen, root, trust_head=trust_head)
+        for note in found._loaded.notes:
+            progress.say(note)
+        return found
+
+    def predict(
+        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
+    ) -> Predictions:
+        """Label images; their features are kept in the cache like any.
+
+        The backbone is loaded only where the cache lacks an image. Raises CacheError when the backbone of this machine
+        is not the one that the head was trained on.
+        """
+        import numpy as np
+
+        from featurecache.classify.evaluation.calibration import temper_head
+        from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
+
+        progress = progress or Silent()
+        for note in images.notes:
+            progress.say(note)
+        wanted = _kept(images, FeatureCache(self.cache_root, self.spec), progress)
+        if wanted is None:
+            report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
+            wanted = _extracted(report, self.spec)
+        codes: NDArray[np.int64] = np.empty(0, np.int64)
+        proba: NDArray[np.floating[Any]] = np.empty((0, len(self.classes)))
+        if wanted.samples:  # no head of scikit-learn takes no rows at all
+            X = wanted.cache.lookup(wanted.digests)
+            codes, proba = self._loaded.head.predict_both(X)
+            # Runs that do not name a floor tempered probabilities with this one.
+            floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
+            proba = temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
+        return Predictions(
+            self.name, self.classes, wanted.samples, codes, proba, wanted.refusals, len(images.unreadable)
+        )
+
+
+def read_several(images: Sequence[str]) -> Manifest:
+    """Return the samples of several folders, files and manifests; beside others each is named by its argument too."""
+    return merge(_named(path, several=len(images) > 1) for path in images)
+
+
+class Vectors(NamedTuple):
+    """The images that have features, their digests (N, 32), the cache that holds them, and what was refused."""
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint8]
+    cache: FeatureCache
+    refusals: tuple[Refusal, ...]
+
+
+def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vectors | None:
+    """The images and their features, without the backbone; None where the cache lacks any."""
+    if not len(cache):
+        return None
+    with Memo(cache.folder.parent, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
+    if digested.refusals or cache.missing(digested.digests).any():
+        return None
+    return Vectors(digested.samples, digested.digests, cache, ())
+
+
+def _extracted(report: ExtractReport, spec: FeatureSpec) -> Vectors:
+    """The same after what was missing is extracted. Raises CacheError where the backbone at hand is another."""
+    filled = report.filled[0]
+    check_spec(spec, filled.resolved.spec)
+    return Vectors(report.samples, report.digests, filled.cache, report.refusals)
+
+
+def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
+    """Raises PipelineError where what was saved with a head is not about that head: its classes, its features."""
+    head, path = loaded.head, place / "head.json"
+    codes = head.classes_.tolist()
+    if not all(type(code) is int and 0 <= code < len(meta.classes) for code in codes):
+        raise damaged(path, f"its head tells {len(codes)} classes apart, which have other names or none")
+    if head.n_features_in_ != meta.spec.feature_dim:
+        dim = meta.spec.feature_dim
+        raise damaged(path, f"its head takes {head.n_features_in_} columns, and its features have {dim}")
+
+
+def recorded_cache(run: Path, config: Mapping[str, Any], progress: Progress) -> Path:
+    """The cache that a run had its features in, where it is a cache of this machine; else the usual one, which is said.
+
+    A run from elsewhere names a folder of another machine: nothing is made there.
+    """
+    need(run / CONFIG_FILE, config, ["cache"])
+    recorded = Path(config["cache"])
+    if (recorded / FILE_NAME).is_file() or recorded == DEFAULT_CACHE.resolve():
+        return recorded
+    progress.say(
+        f"The cache of the run, '{printable(recorded)}', is not here: features are kept in '{DEFAULT_CACHE}' instead. "
+        "Name another with --cache."
+    )
+    return DEFAULT_CACHE
+
+
+def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
+    """The request with the weights that a fine-tuned run carries, wherever its folder is now.
+
+    A weights file of the user's that is no longer where it was is looked for by its name in the working folder; that it
+    is the same one is for `check_spec` to say.
+    """
+    own = run / WEIGHTS_FILE
+    if not os.path.lexists(own):
+        was = Path(request.weights or "")
+        moved = was.is_absolute() and not was.exists() and Path(was.name).is_file()
+        return replace(request, weights=was.name) if moved else request
+    try:
+        check_plain_file(own, run)
+    except (OSError, UnfitFile) as error:
+        raise PipelineError(
+            f"'{printable(own)}' is not read: {printable(str(error))}. Take a run that is whole."
+        ) from error
+    return replace(request, weights=str(own))
+
+
+def _named(images: str, *, several: bool) -> Manifest:
+    """The samples of one argument; beside others each name begins with the argument, to tell two `1.png` apart."""
+    manifest = read_images(images)
+    if not several:
+        return manifest
+    path = Path(images)
+    named = (path if sample.path == str(path) else path / sample.name for sample in manifest.samples)
+    samples = [replace(s, name=name.as_posix()) for s, name in zip(manifest.samples, named, strict=True)]
+    return replace(manifest, samples=tuple(samples))
+
+
+def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
+    """Raises CacheError where a head would get other features than it was trained on."""
+    if trained != found:
+        fields = ", ".join(trained.differences(found))
+        raise CacheError(
+            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. "
+            "Use the same weights file and library versions, or train a head on the new features."
+        )

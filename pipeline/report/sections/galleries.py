@@ -1,0 +1,135 @@
+"""Which images are worth a look: sure errors, labels that no head agrees with, copies.
+
+A gallery is {"title", "caption", "cards"}; a card shows one or two images: {"names": [...], "text"}.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from sys import intern
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.plain_files import check_plain_file
+from featurecache.report.wording import count, percent
+from featurecache.runs.reading import reading_run
+from featurecache.runs.record import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPLITS_FILE = "splits.csv"
+# Four rows on a wide page: what people look through.
+MAX_CARDS = 24
+
+Card = dict[str, Any]
+Gallery = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One image of splits.csv."""
+
+    label: str
+    split: str
+    digest: str
+    group: str = ""
+
+
+def read_splits(folder: Path) -> dict[str, Listed]:
+    """Every image of the run by its name; empty where splits.csv is gone. Raises PipelineError where it is damaged."""
+    path = folder / SPLITS_FILE
+    if not os.path.lexists(path):
+        return {}
+    with reading_run(folder):
+        check_plain_file(path, folder)
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                row["path"]: Listed(
+                    intern(row["label"]), intern(row["split"]), row["digest"], intern(row.get("group") or "")
+                )
+                for row in csv.DictReader(file, restval="")
+            }
+
+
+def test_units(record: Record, listed: Mapping[str, Listed]) -> NDArray[np.integer[Any]]:
+    """The unit of each test image of the run, (N,): copies and images of a group share one."""
+    from featurecache.classify.evaluation.units import units_of
+
+    hashed = b"".join(sha256(digest.encode()).digest() for digest in record.digests)  # whatever the file says it is
+    digests = np.frombuffer(hashed, dtype=np.uint8).reshape(-1, 32)
+    return units_of(digests, [listed[name].group or None if name in listed else None for name in record.names])
+
+
+def confident_errors(record: Record, number: int) -> Gallery:
+    """The errors of one head, those it is surest of first."""
+    answers = record.answers[number]
+    wrong = np.flatnonzero(answers.predicted != record.y)
+    order = wrong[np.argsort(-answers.confidence[wrong], kind="stable")][:MAX_CARDS]
+    cards = [
+        {
+            "names": [record.names[i]],
+            "text": f"{record.classes[record.y[i]]}, called {record.classes[answers.predicted[i]]} "
+            f"({percent(float(answers.confidence[i]), 0)})",
+        }
+        for i in order
+    ]
+    if not len(wrong):
+        return {"caption": f"{record.titles[number]} makes no error on the test images.", "cards": []}
+    which = f"the {len(order)} it is surest of" if len(order) < len(wrong) else "surest first"
+    caption = (
+        f"{count(len(wrong), 'error')} of {record.titles[number]}, {which}: the label, what it says, how sure it is."
+    )
+    return {"caption": caption, "cards": cards}
+
+
+def agreed_doubts(record: Record) -> Gallery | None:
+    """Test images that all heads call alike, against the label; None with fewer than two heads."""
+    if len(record.answers) < 2:
+        return None
+    said = np.stack([answers.predicted for answers in record.answers])
+    agreed = np.flatnonzero((said == said[0]).all(axis=0) & (said[0] != record.y))
+    doubt = np.mean([answers.doubt for answers in record.answers], axis=0)
+    order = agreed[np.argsort(-doubt[agreed], kind="stable")][:MAX_CARDS]
+    cards = [
+        {"names": [record.names[i]], "text": f"{record.classes[record.y[i]]}, or {record.classes[said[0, i]]}?"}
+        for i in order
+    ]
+    caption = f"No test image is called alike by all {len(said)} heads against its label."
+    if cards:
+        shown = f" The {len(cards)} least likely labels are shown." if len(cards) < len(agreed) else ""
+        caption = (
+            f"{count(len(agreed), 'test image is', 'test images are')} called alike by all {len(said)} heads, against "
+            f"the label: wrong labels collect here, and so do hard images.{shown}"
+        )
+    return {"title": "Labels that every head doubts", "caption": caption, "cards": cards}
+
+
+def copies(listed: Mapping[str, Listed]) -> Gallery | None:
+    """Files with the same bytes, those in different splits or classes first; None where splits.csv is gone."""
+    if not listed:
+        return None
+    same: dict[str, list[str]] = {}
+    for name, image in listed.items():
+        same.setdefault(image.digest, []).append(name)
+    groups = [names for names in same.values() if len(names) > 1]
+    groups.sort(key=lambda names: -len({listed[name].split for name in names}))
+    across = sum(len({listed[name].split for name in names}) > 1 for names in groups)
+    torn = sum(len({listed[name].label for name in names}) > 1 for names in groups)
+    cards = [
+        {"names": names[:2], "text": " = ".join(f"{listed[n].split}: {listed[n].label}" for n in names[:2])}
+        for names in groups[:MAX_CARDS]
+    ]
+    caption = "No two files of this run hold the same bytes."
+    if groups:
+        caption = (
+            f"{count(len(groups), 'image')} of this run stand in more than one file; {across:,} of them in more than "
+            f"one split, {torn:,} under more than one label. One in train and test makes the test numbers too good."
+        )
+    return {"title": "Exact copies", "caption": caption, "cards": cards}

@@ -1,0 +1,201 @@
+"""All heads beside each other: accuracies with intervals, and accuracy over the swept setting.
+
+A figure is a plotly one as plain values: {"data": [...], "layout": {...}}. Colours are CSS variables of page.css.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from featurecache.report.wording import count, in_plot, listed, percent, settings, short, ticks, tried
+from featurecache.runs.record import Record
+
+Figure = dict[str, Any]
+
+INK, MUTED, ACCENT, SECOND = "var(--ink)", "var(--muted)", "var(--accent)", "var(--second)"
+LINES = (ACCENT, SECOND, *(f"var(--class-{i})" for i in (2, 3, 4, 5, 6, 8, 9)))
+# From this ratio of largest to smallest on, a swept number is drawn on a logarithmic axis.
+LOG_RATIO = 20.0
+MAX_TICKS = 6
+ROW_HEIGHT, AXIS_HEIGHT = 30, 64
+
+
+def interval_figure(record: Record) -> Figure:
+    """Test accuracy of every head with its 95 % interval, best on top; tied with the best in colour."""
+    heads, names = record.heads, ticks(record.titles)
+    parts = [
+        ("best, or tied with it", ACCENT, [i for i, head in enumerate(heads) if head["tied_with_best"]]),
+        ("worse than the best", MUTED, [i for i, head in enumerate(heads) if not head["tied_with_best"]]),
+    ]
+    return {
+        "data": [_intervals(title, colour, rows, heads, names) for title, colour, rows in parts if rows],
+        "layout": {
+            "height": AXIS_HEIGHT + 40 + ROW_HEIGHT * len(heads),
+            "xaxis": {"title": {"text": "test accuracy, %"}},
+            "yaxis": {
+                "type": "category",
+                "categoryorder": "array",
+                "categoryarray": names[::-1],
+                "range": [-0.6, len(names) - 0.4],
+                "showgrid": False,
+            },
+            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+            "showlegend": True,
+        },
+    }
+
+
+def _intervals(
+    title: str, colour: str, rows: Sequence[int], heads: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, Any]:
+    tests = [heads[i]["test"] for i in rows]
+    x = [100 * test["accuracy"] for test in tests]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": title,
+        "x": x,
+        "y": [names[i] for i in rows],
+        "error_x": {
+            "array": [100 * test["accuracy_ci"][1] - at for test, at in zip(tests, x, strict=True)],
+            "arrayminus": [at - 100 * test["accuracy_ci"][0] for test, at in zip(tests, x, strict=True)],
+            "type": "data",
+            "symmetric": False,
+            "thickness": 2,
+            "width": 0,
+            "color": colour,
+        },
+        "marker": {"color": colour, "size": 10},
+        "customdata": [[100 * limit for limit in test["accuracy_ci"]] for test in tests],
+        "hovertemplate": "%{y}: %{x:.2f} %, 95 % interval %{customdata[0]:.2f} to %{customdata[1]:.2f}<extra></extra>",
+    }
+
+
+def verdict(record: Record) -> str:
+    """What the comparison says, in two sentences."""
+    heads, titles = record.heads, record.titles
+    test, n_test = heads[0]["test"], record.results["dataset"]["n_test"]
+    low, high = (percent(limit) for limit in test["accuracy_ci"])
+    equal = sum(head["test"]["accuracy"] == test["accuracy"] for head in heads) - 1
+    rank = "" if len(heads) == 1 else ", more than any other" if not equal else f", as {count(equal, 'other head')} do"
+    first = (
+        f"{titles[0]} gets {percent(test['accuracy'])} of {count(n_test, 'test image')} right{rank} "
+        f"(95\N{NO-BREAK SPACE}% interval {low} to {high})."
+    )
+    if len(heads) == 1:
+        return first
+    tied = [title for title, head in zip(titles[1:], heads[1:], strict=True) if head["tied_with_best"]]
+    if not tied:
+        return f"{first} Every other head is significantly worse."
+    n_worse = len(heads) - 1 - len(tied)
+    rest = f", {count(n_worse, 'head is', 'heads are')} significantly worse" if n_worse else ""
+    return f"{first} {listed(tied)} {'is' if len(tied) == 1 else 'are'} statistically tied with it{rest}."
+
+
+def sweep_figures(record: Record) -> list[dict[str, Any]]:
+    """For every head that tried several settings {"title", "figure", "caption"}, all with the same vertical axis."""
+    swept = [(title, head) for title, head in zip(record.titles, record.heads, strict=True) if len(_grid(head)) > 1]
+    accuracies = [100 * trial["val_accuracy"] for _, head in swept for trial in _grid(head)]
+    if not accuracies:
+        return []
+    margin = 0.06 * (max(accuracies) - min(accuracies)) + 0.5
+    span = [min(accuracies) - margin, max(accuracies) + margin]
+    return [
+        {"title": title, "figure": _sweep_figure(head, span), "caption": _sweep_caption(head)} for title, head in swept
+    ]
+
+
+def _grid(head: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [trial for trial in head.get("grid", []) if trial.get("val_accuracy") is not None]
+
+
+def _axis_name(grid: Sequence[Mapping[str, Any]]) -> str | None:
+    """The setting with most different values: the one to draw along the axis."""
+    values = {name: {str(t["params"].get(name)) for t in grid} for t in grid for name in tried(t["params"])}
+    name = max(values, key=lambda each: len(values[each]), default=None)
+    return name if name is not None and len(values[name]) > 1 else None
+
+
+def _sweep_figure(head: Mapping[str, Any], span: list[float]) -> Figure:
+    grid, name = _grid(head), _axis_name(_grid(head))
+    lines: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
+    for number, trial in enumerate(grid):
+        rest = {key: value for key, value in tried(trial["params"]).items() if key != name}
+        key = settings(rest) if rest and name else ""
+        lines.setdefault(key, []).append((trial["params"][name] if name else number + 1, trial))
+    axis = _sweep_axis(name or "setting", [x for line in lines.values() for x, _ in line])
+    traces = [_sweep_line(label, points, LINES[i % len(LINES)]) for i, (label, points) in enumerate(lines.items())]
+    best = next((t for t in grid if tried(t["params"]) == tried(head["params"])), None)
+    if best is not None:
+        place = best["params"][name] if name else grid.index(best) + 1
+        traces.append(_chosen_mark(place if axis["type"] != "category" else short(place), best))
+    return {
+        "data": traces,
+        "layout": {
+            "height": 250,
+            "xaxis": axis,
+            "yaxis": {"title": {"text": "val accuracy, %"}, "range": span},
+            "showlegend": len(lines) > 1,
+            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        },
+    }
+
+
+def _sweep_axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    title = {"text": in_plot(name.replace("_", " "))}
+    numbers = sorted({float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)})
+    if not numbers or len(numbers) < len(set(map(str, values))):
+        return {"title": title, "type": "category", "showgrid": False}
+    logarithmic = numbers[0] > 0 and numbers[-1] / numbers[0] >= LOG_RATIO
+    shown = numbers[:: math.ceil(len(numbers) / MAX_TICKS)]
+    return {
+        "title": title,
+        "type": "log" if logarithmic else "linear",
+        "tickvals": shown,
+        "ticktext": [short(value) for value in shown],
+        "tickangle": 0,
+        "showgrid": False,
+    }
+
+
+def _sweep_line(label: str, points: Sequence[tuple[Any, Mapping[str, Any]]], colour: str) -> dict[str, Any]:
+    numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for x, _ in points)
+    ordered = sorted(points, key=lambda point: point[0]) if numeric else list(points)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if numeric else "markers",
+        "name": in_plot(label) or "tried",
+        "x": [x if numeric else short(x) for x, _ in ordered],
+        "y": [100 * trial["val_accuracy"] for _, trial in ordered],
+        "text": [in_plot(settings(trial["params"])) for _, trial in ordered],
+        "hovertemplate": "%{text}: %{y:.2f} %<extra></extra>",
+        "line": {"color": colour, "width": 1.5},
+        "marker": {"color": colour, "size": 6},
+    }
+
+
+def _chosen_mark(x: Any, trial: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "chosen",
+        "showlegend": False,
+        "x": [x],
+        "y": [100 * trial["val_accuracy"]],
+        "hovertemplate": "chosen: %{y:.2f} %<extra></extra>",
+        "marker": {"color": "rgba(0,0,0,0)", "size": 15, "line": {"color": INK, "width": 1.5}},
+    }
+
+
+def _sweep_caption(head: Mapping[str, Any]) -> str:
+    grid, name = _grid(head), _axis_name(_grid(head))
+    text = f"Chosen of {len(grid)}: {settings(head['params'])}."
+    numbers = (
+        sorted({t["params"][name] for t in grid if isinstance(t["params"].get(name), int | float)}) if name else []
+    )
+    if name and len(numbers) > 2 and head["params"].get(name) in (numbers[0], numbers[-1]):
+        text += f" It lies at the end of the values tried for {name}."
+    unfinished = sum(trial.get("converged") is False for trial in grid)
+    return text + (f" {count(unfinished, 'setting')} had not converged." if unfinished else "")

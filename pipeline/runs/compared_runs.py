@@ -1,0 +1,196 @@
+"""Run folders as `featurecache compare` reads them: heads, right answers, and which images are units."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.plain_files import check_plain_file
+from featurecache.base.text import printable
+from featurecache.extract.cache.inventory import files_bytes
+from featurecache.extract.cache.spec import HEX_DIGEST
+from featurecache.runs.folder import RESULTS_FILE
+from featurecache.runs.predictions_file import check_predictions, check_texts
+from featurecache.runs.reading import reading_run
+from featurecache.runs.record_checks import damaged, need, need_each, read_results, saved_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Row = dict[str, Any]
+METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
+ITEM_BYTES = {"float32": 4, "float16": 2}
+# What the table reads of results.json, besides what every reader does.
+NEEDED = ("created", "config.requests", "features", "dataset.name", "dataset.n_train", "dataset.n_val",
+          "dataset.n_test")  # fmt: skip
+NEEDED_OF_HEADS = ("features", "params", "saved", "fit_seconds", "predict_seconds", *(f"test.{m}" for m in METRICS))
+# Digest, label and group of an image.
+Listed = tuple[str, str, str | None]
+# {(features, head): ((digest, label) of its N test images, which it got right (N,))}
+Answers = dict[tuple[str, str], "tuple[list[tuple[str, str]], NDArray[np.bool_]]"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One head of one run."""
+
+    row: Row
+    """What the table says of it."""
+    correct: NDArray[np.bool_]
+    """Right answers on the run's test images in the order of their digests, (N,)."""
+
+    @property
+    def title(self) -> str:
+        """What it is called among the heads of one test set."""
+        return f"{self.row['run']}/{self.row['features']}/{self.row['head']}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says: its heads, and which images it was about."""
+
+    name: str
+    data_set: str
+    entries: list[Entry]
+    test_key: str
+    """SHA-256 of the digests and labels of the test images."""
+    images_key: str
+    """SHA-256 of those of all images: runs that share it and not the test images are other splits of one data set."""
+    n_train: int
+    n_test: int
+    units: NDArray[np.integer[Any]]
+    """The unit of each test image in the order of their digests, (N,): copies and images of a group share one."""
+    grouped: bool
+    """Whether any test image has a group."""
+    created: str
+    """When it was written, as text that sorts by time."""
+    doubts: list[str]
+    """What the run itself says against its numbers."""
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read what `classify` wrote. Raises UsageError where it is no run, PipelineError where it is damaged."""
+    path = folder / RESULTS_FILE
+    results = read_results(folder)
+    need(path, results, NEEDED)
+    need_each(path, results, "heads", NEEDED_OF_HEADS)
+    need_each(path, results, "features", ("name", "dim", "extract_seconds", "images_per_second"))
+    with reading_run(folder):
+        answers = _answers(_read_predictions(folder / "predictions.parquet"))
+        images = _read_images(folder / "splits.csv")
+    return _as_run(folder, name, results, answers, images)
+
+
+def _read_predictions(path: Path) -> dict[str, list[str]]:
+    import pyarrow.parquet
+
+    check_plain_file(path, path.parent)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        check_predictions(file, path.stat().st_size)
+        table = file.read(columns=["features", "head", "digest", "label", "predicted"])
+    check_texts(table)
+    found: dict[str, list[str]] = table.to_pydict()
+    return found
+
+
+def _read_images(path: Path) -> list[Listed]:
+    """Every image of splits.csv. Raises ValueError for a digest that is none."""
+    check_plain_file(path, path.parent)
+    with path.open(newline="", encoding="utf-8") as file:
+        images = [(row["digest"], row["label"], row.get("group") or None) for row in csv.DictReader(file, restval="")]
+    strange = next((digest for digest, *_ in images if not HEX_DIGEST.fullmatch(digest)), None)
+    if strange is not None:
+        raise ValueError(f"splits.csv has the digest {strange[:40]!r}, which is no SHA-256")
+    return images
+
+
+def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: list[Listed]) -> Run:
+    entries, test_key = [], ""
+    test_images: list[tuple[str, str]] = []
+    listed = {digest for digest, *_ in images}
+    for head in results["heads"]:
+        if (head["features"], head["name"]) not in answers:
+            raise damaged(folder / "predictions.parquet", f"it has no rows of the head '{printable(head['name'])}'")
+        test_images, correct = answers[head["features"], head["name"]]
+        test_key = _key(test_images)
+        if not listed.issuperset(digest for digest, _ in test_images):
+            raise damaged(folder / "splits.csv", "it lacks images that predictions.parquet has")
+        entries.append(Entry(_row(folder, name, results, head), correct))
+    data = results["dataset"]
+    return Run(
+        name=name,
+        data_set=printable(data["name"]),
+        entries=entries,
+        test_key=test_key,
+        images_key=_key(sorted((digest, label) for digest, label, _ in images)),
+        n_train=data["n_train"] + data["n_val"],
+        n_test=data["n_test"],
+        units=_units([digest for digest, _ in test_images], images),
+        grouped=data.get("test_units") == "group",
+        created=results["created"],
+        doubts=_doubts_of(results),
+    )
+
+
+def _units(digests: Sequence[str], images: Sequence[tuple[str, str, str | None]]) -> NDArray[np.integer[Any]]:
+    """The unit of each of some digests among all images (digest, label, group) of a run."""
+    from featurecache.classify.evaluation.units import units_of
+
+    of_all = np.frombuffer(bytes.fromhex("".join(digest for digest, _, _ in images)), dtype=np.uint8).reshape(-1, 32)
+    units = units_of(of_all, [group for _, _, group in images])
+    unit_of = {digest: int(unit) for (digest, _, _), unit in zip(images, units, strict=True)}
+    return np.array([unit_of[digest] for digest in digests], dtype=np.int64)
+
+
+def _doubts_of(results: Row) -> list[str]:
+    doubts = [printable(warning) for warning in results.get("warnings", [])]
+    if results.get("interrupted"):
+        doubts.append("It was interrupted, and has only the heads and settings that were finished by then.")
+    return doubts
+
+
+def _key(images: Iterable[tuple[str, str]]) -> str:
+    return sha256("\n".join(f"{digest} {label}" for digest, label in images).encode()).hexdigest()
+
+
+def _answers(predictions: dict[str, list[str]]) -> Answers:
+    """{(features, head): ((digest, label) of its test images, sorted, and which it got right)}."""
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for features, head, digest, label, predicted in zip(*predictions.values(), strict=True):
+        found.setdefault((features, head), []).append((digest, label, predicted))
+    return {
+        key: ([(d, label) for d, label, _ in sorted(rows)], np.array([x == label for _, label, x in sorted(rows)]))
+        for key, rows in found.items()
+    }
+
+
+def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
+    data, test = results["dataset"], head["test"]
+    n_images = data["n_train"] + data["n_val"] + data["n_test"]
+    names = [each["name"] for each in results["features"]]
+    if head["features"] not in names[: len(results["config"]["requests"])]:
+        raise damaged(folder / RESULTS_FILE, f"it does not say which features '{printable(head['features'])}' are")
+    place = names.index(head["features"])
+    features, request = results["features"][place], results["config"]["requests"][place]
+    rate = features["images_per_second"]
+    head_seconds = 1000 * head["predict_seconds"] / max(1, data["n_test"])
+    return {
+        "data_set": printable(data["name"]),
+        "run": name,
+        "backbone": printable(head["backbone"]),
+        "features": printable(head["features"]),
+        "head": printable(head["name"]),
+        "params": head["params"],
+        **{metric: test[metric] for metric in METRICS},
+        "extract_seconds": features["extract_seconds"],
+        "fit_seconds": head["fit_seconds"],
+        "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),
+        "head_bytes": files_bytes(saved_folder(folder, head).rglob("*")),
+        "features_bytes": n_images * features["dim"] * ITEM_BYTES[request.get("dtype", "float32")],
+    }

@@ -1,0 +1,37 @@
+"""Which head of a run: by name, or the best on val."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from featurecache.base.errors import UsageError
+
+
+def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
+    """What the best head has most of, by its metrics on val: accuracy, then probability of the truth."""
+    return val["accuracy"], -val["log_loss"]
+
+
+def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The head called `head` or `backbone--head`; without a name the best on val, since test is for reporting only.
+
+    Raises UsageError that lists the heads of the run.
+    """
+    heads: list[dict[str, Any]] = results["heads"]
+    if name is None:
+        return max(heads, key=lambda head: rank_on_val(head["val"]))
+    matching = [h for h in heads if name in (h["name"], f"{features_of(h)}--{h['name']}")]
+    if len(matching) == 1:
+        return matching[0]
+    several = len({features_of(h) for h in heads}) > 1
+    names = [f"{features_of(h)}--{h['name']}" if several else h["name"] for h in heads]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
+    problem = "has no head" if not matching else "has more than one head"
+    raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+
+
+def features_of(head: Mapping[str, Any]) -> str:
+    """The name of the features that a head takes; runs from before layers could be compared say the backbone only."""
+    return str(head.get("features", head["backbone"]))

@@ -1,0 +1,45 @@
+"""predictions.parquet of a run that may be somebody else's: what it is made of, checked before a row of it is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featurecache.base.parquet_files import table_fault
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+COLUMNS = ("path", "digest", "label", "head", "predicted", "probabilities")
+HEX_DIGEST = r"^[0-9a-f]{64}$"
+
+
+def check_predictions(file: pyarrow.parquet.ParquetFile, n_bytes: int) -> None:
+    """Raise ValueError unless an open predictions.parquet of `n_bytes` has our columns, and no more rows than fit.
+
+    A few bytes can stand for any number of equal rows; ours have the digest of an image each.
+    """
+    import pyarrow
+
+    missing = next((name for name in COLUMNS if name not in file.schema_arrow.names), None)
+    if missing is not None:
+        raise ValueError(f"it has no column '{missing}'")
+    for field in file.schema_arrow:
+        is_list = pyarrow.types.is_list(field.type) and pyarrow.types.is_floating(field.type.value_type)
+        is_ours = is_list if field.name == "probabilities" else pyarrow.types.is_string(field.type)
+        if field.name in (*COLUMNS, "features", "backbone") and not is_ours:
+            raise ValueError(f"its column '{field.name}' is of type {field.type}")
+    if fault := table_fault(file, (), n_bytes):
+        raise ValueError(f"it {fault}")
+
+
+def check_texts(table: pyarrow.Table) -> None:
+    """Raise ValueError where a text of the table is not there, or a digest is none."""
+    import pyarrow.compute
+
+    for name in table.column_names:
+        if table[name].null_count:
+            raise ValueError(f"its column '{name}' has rows without a value")
+    are_digests = pyarrow.compute.match_substring_regex(table["digest"], HEX_DIGEST)
+    if len(table) and not pyarrow.compute.all(are_digests).as_py():
+        raise ValueError("its column 'digest' holds what is no SHA-256")

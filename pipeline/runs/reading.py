@@ -1,0 +1,61 @@
+"""The files of a run, read without being believed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.plain_files import UnfitFile, read_json_file
+from featurecache.base.text import printable
+from featurecache.runs.folder import LATEST, MOST_JSON_BYTES, RUNS_ROOT
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what `folder.write_json` wrote.
+
+    Raises UsageError where there is no such file, PipelineError where it is damaged.
+    """
+    try:
+        values = read_json_file(path, path.parent, most_bytes=MOST_JSON_BYTES)
+    except FileNotFoundError:
+        if _is_completed(path):
+            return read_json(path)
+        raise UsageError(
+            f"'{printable(path.parent)}' is not a run: it has no {path.name}. "
+            f"A run is a folder that 'featurecache classify' wrote, such as {RUNS_ROOT / LATEST}."
+        ) from None
+    except (OSError, UnfitFile) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PipelineError(
+            f"'{printable(path)}' cannot be read: {printable(str(reason))}. Correct its permissions, or classify again."
+        ) from error
+    if not isinstance(values, dict):
+        raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes: classify again.")
+    return values
+
+
+def _is_completed(path: Path) -> bool:
+    """Whether a file is there now that a run, which a killed process had on its way, is put into its folder."""
+    from featurecache.runs.work_folder import heal
+
+    heal(path.parent)
+    return path.exists()
+
+
+@contextlib.contextmanager
+def reading_run(folder: Path) -> Iterator[None]:
+    """Let the block read and check what `classify` wrote; raises PipelineError for whatever it stumbles over.
+
+    Nothing but reading belongs into the block: an error of what is done with it afterwards says nothing of the run.
+    """
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PipelineError(
+            f"The run '{printable(folder)}' is not whole, or of an older version ({printable(reason)}): classify again."
+        ) from error

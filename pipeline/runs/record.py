@@ -1,0 +1,166 @@
+"""What a finished run folder says: results.json and predictions.parquet as arrays.
+
+N test images, C classes; classes are codes 0..C-1 into `classes`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.errors import PipelineError
+from featurecache.base.plain_files import check_plain_file
+from featurecache.runs.folder import CONFIG_FILE, RESULTS_FILE
+from featurecache.runs.head_choice import choose_head
+from featurecache.runs.predictions_file import check_predictions, check_texts
+from featurecache.runs.record_checks import need, need_each, read_config, read_results
+
+if TYPE_CHECKING:
+    import pyarrow
+    from numpy.typing import NDArray
+
+PREDICTIONS_FILE = "predictions.parquet"
+# Rows of probabilities that are in memory at a time: at 1,000 classes 32 MB.
+BATCH_ROWS = 8192
+# Keys that the page reads of the parts of results.json, and that every version has written.
+NEEDED = ("created", "versions", "features", "dataset.name", "dataset.classes", "dataset.n_train", "dataset.n_val",
+          "dataset.n_test", "dataset.skipped")  # fmt: skip
+NEEDED_OF_CONFIG = ("images", "requests", "heads", "cache")
+NEEDED_OF_EACH = {
+    "features": ("backbone", "dim", "weights", "key"),
+    "heads": ("params", "tied_with_best", "test.accuracy", "test.accuracy_ci"),
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one head said about the N test images.
+
+    predicted: (N,) codes; confidence: (N,) the probability of `predicted`; doubt: (N,) one minus that of the label.
+    """
+
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    doubt: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run: results.json as it is, and its test images with the answers of every head, in the order of the results.
+
+    names, digests: of the N test images; y: (N,) their codes; answers: empty where predictions.parquet is gone.
+    """
+
+    results: dict[str, Any]
+    config: dict[str, Any]
+    classes: list[str]
+    names: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    y: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    answers: tuple[Answers, ...] = ()
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """The heads of results.json, best first."""
+        heads: list[dict[str, Any]] = self.results["heads"]
+        return heads
+
+    @property
+    def titles(self) -> list[str]:
+        """What to call each head: with its features where there are several."""
+        several = len({features_of(head) for head in self.heads}) > 1
+        return [f"{features_of(head)} {head['name']}" if several else str(head["name"]) for head in self.heads]
+
+    @property
+    def chosen(self) -> int:
+        """Which head `predict` would take: the best on val."""
+        return self.heads.index(choose_head(self.results, None))
+
+
+def features_of(head: dict[str, Any]) -> str:
+    """The features that a head takes; old runs name the backbone only."""
+    return str(head.get("features", head["backbone"]))
+
+
+def read_record(folder: Path) -> Record:
+    """Read a run folder. Raises UsageError where it is none, PipelineError where it is damaged."""
+    results = read_results(folder)
+    need(folder / RESULTS_FILE, results, NEEDED)
+    for listed, names in NEEDED_OF_EACH.items():
+        need_each(folder / RESULTS_FILE, results, listed, names)
+    config = read_config(folder) if os.path.lexists(folder / CONFIG_FILE) else results.get("config", {})
+    need(folder / CONFIG_FILE, config, NEEDED_OF_CONFIG)
+    record = Record(results, config, results["dataset"]["classes"])
+    path = folder / PREDICTIONS_FILE
+    if not os.path.lexists(path):
+        return record
+    try:
+        check_plain_file(path, folder)
+        return _with_predictions(path, record)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise PipelineError(
+            f"'{path}' is not what 'featurecache classify' writes: {error}. Delete it for a report without it."
+        ) from error
+
+
+def _with_predictions(path: Path, record: Record) -> Record:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        check_predictions(file, path.stat().st_size)
+        columns = [name for name in file.schema_arrow.names if name != "probabilities"]
+        table = file.read(columns=columns)
+        check_texts(table)
+        labels, predicted = (_codes(table[name], record.classes) for name in ("label", "predicted"))
+        confidence, doubt = _probabilities(file, labels, predicted, len(record.classes))
+    rows = _rows_of_heads(table, record.heads)
+    first = table.take(rows[0])
+    for own in rows:
+        if not np.array_equal(labels[own], labels[rows[0]]):
+            raise ValueError("its heads were not tested on the same images")
+    return Record(
+        record.results,
+        record.config,
+        record.classes,
+        names=first["path"].to_pylist(),
+        digests=first["digest"].to_pylist(),
+        y=labels[rows[0]],
+        answers=tuple(Answers(predicted[own], confidence[own], doubt[own]) for own in rows),
+    )
+
+
+def _codes(column: pyarrow.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
+    import pyarrow
+    import pyarrow.compute
+
+    codes = pyarrow.compute.index_in(column, value_set=pyarrow.array(classes, pyarrow.string()))
+    if codes.null_count:
+        raise ValueError("it names a class that results.json does not have")
+    return np.asarray(codes.to_numpy(), dtype=np.int64)
+
+
+def _probabilities(
+    file: pyarrow.parquet.ParquetFile, labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The probability of what was predicted, and one minus that of the label, row by row of the file."""
+    confidence, of_label = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
+    start = 0
+    for batch in file.iter_batches(BATCH_ROWS, columns=["probabilities"]):
+        proba = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(len(batch), n_classes)
+        rows, span = np.arange(len(batch)), slice(start, start + len(batch))
+        confidence[span], of_label[span] = proba[rows, predicted[span]], proba[rows, labels[span]]
+        start += len(batch)
+    return confidence, 1 - of_label
+
+
+def _rows_of_heads(table: pyarrow.Table, heads: list[dict[str, Any]]) -> list[NDArray[np.int64]]:
+    features = table["features" if "features" in table.column_names else "backbone"].to_numpy()
+    names = table["head"].to_numpy()
+    rows = [np.flatnonzero((features == features_of(head)) & (names == head["name"])) for head in heads]
+    if {len(own) for own in rows} != {len(rows[0])} or not len(rows[0]):
+        raise ValueError("it does not hold the same number of images for every head of results.json")
+    return rows

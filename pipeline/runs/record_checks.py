@@ -1,0 +1,246 @@
+"""What results.json and config.json of a run may say, checked field by field before any of it is used.
+
+A run may be somebody else's. Fields of the wrong type, numbers that cannot be, heads that lie outside the run folder:
+each is refused in a sentence that names the file and the field. Fields that nobody reads pass unseen, so runs of
+earlier and later versions are read alike; what a reader cannot do without it names in `needed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurecache.base.errors import ExtractError, PipelineError
+from featurecache.base.text import printable
+from featurecache.extract.cache.spec import NAME, FeatureSpec
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.folder import CONFIG_FILE, RESULTS_FILE
+from featurecache.runs.reading import read_json
+
+FORMATS = (1,)
+# More than any data set has, and few enough to be computed with.
+MOST_ROWS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field may be: the test, and how it is said."""
+
+    is_one: Callable[[Any], bool]
+    said: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+TEXT = Kind(_is_text, "a text")
+WORD = Kind(lambda v: isinstance(v, str) and NAME.fullmatch(v) is not None, "a name without a slash")
+TEXT_OR_NONE = Kind(lambda v: v is None or _is_text(v), "a text or nothing")
+FLAG = Kind(lambda v: isinstance(v, bool), "true or false")
+COUNT = Kind(lambda v: type(v) is int and 0 <= v <= MOST_ROWS, "a whole number of 0 or more")
+COUNT_OR_NONE = Kind(lambda v: v is None or COUNT.is_one(v), "a whole number of 0 or more, or nothing")
+POSITIVE = Kind(lambda v: type(v) is int and 1 <= v <= MOST_ROWS, "a whole number of 1 or more")
+SEED = Kind(lambda v: type(v) is int and 0 <= v < 1 << 32, "a seed")
+NUMBER = Kind(_is_number, "a number")
+NUMBER_OR_NONE = Kind(lambda v: v is None or _is_number(v), "a number or nothing")
+SECONDS = Kind(lambda v: _is_number(v) and v >= 0, "a number of 0 or more")
+SHARE = Kind(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+SHARE_OR_NONE = Kind(lambda v: v is None or SHARE.is_one(v), "a number from 0 to 1, or nothing")
+INTERVAL = Kind(
+    lambda v: isinstance(v, list) and len(v) == 2 and all(map(SHARE.is_one, v)) and v[0] <= v[1], "an interval in 0..1"
+)
+FLOOR = Kind(lambda v: _is_number(v) and 0 <= v < 1, "a probability below 1")
+OBJECT = Kind(lambda v: isinstance(v, dict), "an object")
+FORMAT = Kind(lambda v: type(v) is int and v in FORMATS, f"format {' or '.join(map(str, FORMATS))}")
+DTYPE = Kind(lambda v: v in (None, "float32", "float16"), "float32 or float16")
+
+
+def _is_request(value: Any) -> bool:
+    try:
+        FeatureRequest.from_dict(value)
+    except ExtractError:
+        return False
+    return True
+
+
+REQUEST = Kind(_is_request, "a request for features")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An object by its known fields; `needed`: those that it cannot do without; `or_none`: it may be nothing."""
+
+    fields: Mapping[str, Any]
+    needed: tuple[str, ...] = ()
+    or_none: bool = False
+
+
+Schema = Kind | Shape | list[Any]
+CONFIG = Shape({
+    "images": TEXT, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED, "folds": COUNT_OR_NONE,
+    "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
+})  # fmt: skip
+METRICS = {
+    "accuracy": SHARE, "accuracy_ci": INTERVAL, "balanced_accuracy": SHARE_OR_NONE, "macro_f1": SHARE_OR_NONE,
+    "log_loss": NUMBER_OR_NONE, "ece": NUMBER_OR_NONE, "brier": NUMBER_OR_NONE,
+}  # fmt: skip
+EFFECT = {"temperature": NUMBER, "ece_before": NUMBER, "ece_after": NUMBER, "log_loss_before": NUMBER,
+          "log_loss_after": NUMBER}  # fmt: skip
+TRIAL = {"params": OBJECT, "val_accuracy": SHARE_OR_NONE, "val_log_loss": NUMBER_OR_NONE}
+HEAD = Shape({
+    "name": TEXT, "backbone": WORD, "features": TEXT, "params": OBJECT, "grid_size": COUNT, "fit_seconds": SECONDS,
+    "predict_seconds": SECONDS, "val": Shape({**METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),
+    "test": Shape(METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
+    "grid": [Shape(TRIAL, ("params",))], "tempering": Shape(EFFECT, tuple(EFFECT), or_none=True),
+}, ("name", "backbone", "val"))  # fmt: skip
+FEATURES = Shape({
+    "name": TEXT, "backbone": WORD, "layer": TEXT_OR_NONE, "pooling": TEXT_OR_NONE, "key": WORD, "dim": POSITIVE,
+    "weights": TEXT_OR_NONE, "extract_seconds": NUMBER_OR_NONE, "images_per_second": NUMBER_OR_NONE,
+}, ("backbone",))  # fmt: skip
+SHOTS = {"features": TEXT, "head": TEXT, "n_train": COUNT, "mean": NUMBER, "low": NUMBER, "high": NUMBER}
+DOUBLING = {"features": TEXT, "head": TEXT, "n_now": COUNT, "n_doubled": NUMBER, "now": NUMBER, "expected": NUMBER,
+            "low": NUMBER, "high": NUMBER}  # fmt: skip
+TUNED = {"from": TEXT, "head": TEXT, "unfreeze": TEXT, "size": POSITIVE, "augment": TEXT, "recipe": OBJECT}
+RESULTS = Shape({
+    "format": FORMAT,
+    "created": TEXT,
+    "versions": OBJECT,
+    "config": CONFIG,
+    "dataset": Shape({"name": TEXT, "classes": [TEXT], "n_train": COUNT, "n_val": COUNT, "n_test": COUNT,
+                      "skipped": COUNT, "n_test_units": COUNT, "test_units": TEXT}),
+    "features": [FEATURES],
+    "heads": [HEAD],
+    "transfer": [TEXT],
+    "warnings": [TEXT],
+    "shots": [Shape({**SHOTS, "n_chosen": COUNT}, tuple(SHOTS))],
+    "doubling": [Shape(DOUBLING, tuple(DOUBLING))],
+    "finetune": Shape({**TUNED, "identity": TEXT, "views": COUNT, "dtype": DTYPE}, tuple(TUNED)),
+}, ("heads",))  # fmt: skip
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a run folder, every known field of the right type and every head with its numbers on val.
+
+    Raises UsageError where there is none, PipelineError that names the field where it is damaged.
+    """
+    results = read_json(folder / RESULTS_FILE)
+    check_fields(folder / RESULTS_FILE, results, RESULTS)
+    if not results["heads"]:
+        raise damaged(folder / RESULTS_FILE, "'heads' is empty")
+    return results
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run folder, every known field of the right type. Raises UsageError, PipelineError."""
+    config = read_json(folder / CONFIG_FILE)
+    check_fields(folder / CONFIG_FILE, config, CONFIG)
+    return config
+
+
+def check_fields(path: Path, value: Any, schema: Schema, where: str = "") -> None:
+    """Raise PipelineError for the first known field that is there and is of another kind than its own."""
+    if isinstance(schema, Kind):
+        if not schema.is_one(value):
+            raise damaged(path, f"'{where}' is {_shown(value)} and has to be {schema.said}")
+    elif isinstance(schema, list):
+        if not isinstance(value, list):
+            raise damaged(path, f"'{where}' is {_shown(value)} and has to be a list")
+        if not value and schema == [REQUEST]:
+            raise damaged(path, f"'{where}' is empty")
+        for number, each in enumerate(value):
+            check_fields(path, each, schema[0], f"{where}[{number}]")
+    elif value is not None or not schema.or_none:
+        if not isinstance(value, dict):
+            raise damaged(path, f"'{where}' is {_shown(value)} and has to be an object")
+        need(path, value, schema.needed, where)
+        for name, inner in schema.fields.items():
+            if name in value:
+                check_fields(path, value[name], inner, f"{where}.{name}" if where else name)
+
+
+def need(path: Path, values: Mapping[str, Any], names: Iterable[str], where: str = "") -> None:
+    """Raise PipelineError for the first of the names, such as `dataset.name`, that is not there."""
+    for name in names:
+        found: Any = values
+        for part in name.split("."):
+            if not isinstance(found, dict) or part not in found:
+                raise damaged(path, f"'{where}.{name}' is missing" if where else f"'{name}' is missing")
+            found = found[part]
+
+
+def need_each(path: Path, values: Mapping[str, Any], listed: str, names: Iterable[str]) -> None:
+    """The same for every object of a list."""
+    names = tuple(names)
+    for number, each in enumerate(values[listed]):
+        need(path, each, names, f"{listed}[{number}]")
+
+
+def saved_folder(folder: Path, head: Mapping[str, Any]) -> Path:
+    """The folder of a head of a run, which lies in the run's. Raises PipelineError where it does not."""
+    need(folder / RESULTS_FILE, head, ["saved"], "heads[...]")
+    place: Path = folder / head["saved"]
+    root = folder.resolve()
+    try:
+        is_inside = place.resolve().is_relative_to(root) and place.resolve() != root
+    except (OSError, RuntimeError):  # a link to itself, or a name that is too long
+        is_inside = False
+    if not is_inside or Path(head["saved"]).is_absolute():
+        raise damaged(
+            folder / RESULTS_FILE, f"'saved' of the head '{printable(head['name'])}' leads out of the run folder"
+        )
+    return place
+
+
+META = Shape(
+    {"request": REQUEST, "spec": OBJECT, "classes": [TEXT], "tempering": NUMBER_OR_NONE, "tempering_floor": FLOOR},
+    ("request", "spec", "classes"),
+)
+
+
+@dataclass(frozen=True)
+class HeadMeta:
+    """What was written down with a head: the request and the spec of its features, and its classes."""
+
+    request: FeatureRequest
+    spec: FeatureSpec
+    classes: list[str]
+    tempering: float
+    tempering_floor: float | None
+
+
+def head_meta(place: Path, meta: Any) -> HeadMeta:
+    """The meta of a saved head, checked. Raises PipelineError that names the field."""
+    path = place / "head.json"
+    check_fields(path, meta, META, "meta")
+    try:
+        spec = FeatureSpec.from_dict(meta["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"'meta.spec' is no feature spec: {printable(str(error))}") from error
+    tempering = meta.get("tempering") or 1.0
+    if not 0 < tempering < float("inf"):
+        raise damaged(path, f"'meta.tempering' is {tempering} and has to be above 0")
+    return HeadMeta(
+        FeatureRequest.from_dict(meta["request"]), spec, meta["classes"], tempering, meta.get("tempering_floor")
+    )
+
+
+def damaged(path: Path, reason: str) -> PipelineError:
+    """The error that names the file and the field, and says what to do."""
+    return PipelineError(
+        f"'{printable(path)}' is not what 'featurecache classify' writes: {reason}. Classify again, or take a run that "
+        "is whole."
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = printable(str(value))
+    return repr(text if len(text) <= 40 else f"{text[:37]}...") if isinstance(value, str) else text[:40]

@@ -1,0 +1,472 @@
+"""Shards are rewritten, and at every instant every row is served: to who opens now, and to who opened before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featurecache.base.errors import CacheDamaged, CacheError
+from featurecache.base.files import TEMPORARY_PREFIX
+from featurecache.extract.cache import compact, shards
+from featurecache.extract.cache.compact import (
+    compact_cache,
+    open_cache,
+    plan_compaction,
+    plan_pruning,
+    prune_cache,
+    rewrite,
+)
+from featurecache.extract.cache.leftovers import find_leftovers, sweep_leftovers
+from featurecache.extract.cache.shards import Rows, read_names, read_record
+from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, merged_paths, shard_of_mark, shard_paths
+from featurecache.extract.cache.verify import verify_cache
+
+RECORD = {"engine": "torch", "device": "cpu", "batch_size": 4, "weights": "w", "created": "2026-01-01T00:00:00Z"}
+
+
+@pytest.fixture
+def filled(tmp_path, spec, make_rows):
+    """A cache of six shards with an index, and all their rows."""
+    return fill(tmp_path / "cache", spec, make_rows)
+
+
+def fill(root, spec, make_rows):
+    cache = FeatureCache(root, spec)
+    parts = [make_rows(n, seed=n, spec=spec) for n in (4, 9, 6, 1, 12, 3)]
+    for part in parts:
+        cache.add(part, {**RECORD, "seconds": float(len(part.names))})
+    cache.refresh()
+    cache.write_index()
+    return cache, joined(parts)
+
+
+def joined(parts):
+    names = [name for part in parts for name in part.names]
+    return Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
+
+
+def opened(cache):
+    return FeatureCache(cache.folder.parent, cache.spec)
+
+
+def assert_all_served(cache, rows):
+    """By our reader and, through the index, by plain h5py."""
+    np.testing.assert_array_equal(opened(cache).lookup(rows.digests), rows.features)
+    with h5py.File(cache.folder / INDEX_FILE) as file:
+        shown = {bytes(d): bytes(v) for d, v in zip(file["digests"][:], file["features"][:], strict=True)}
+    for digest, vector in zip(rows.digests, rows.features, strict=True):
+        assert shown[bytes(digest)] == bytes(vector)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_small_shards_become_one_with_the_same_rows(tmp_path, spec, make_rows, dtype):
+    cache, rows = fill(tmp_path, replace(spec, dtype=dtype), make_rows)
+    done = compact_cache(cache.folder)
+    assert (done.n_shards, done.n_shards_after, done.n_rows, done.n_duplicates) == (6, 1, 35, 0)
+    (path,) = shard_paths(cache.folder)
+    assert_all_served(cache, rows)
+    assert read_names(path) == rows.names
+    assert verify_cache(cache.folder).damaged == ()
+    assert verify_cache(cache.folder).notes == ()
+
+
+def test_what_was_written_down_is_kept_and_the_seconds_are_added(filled):
+    cache, _ = filled
+    cache.add(Rows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), {**RECORD, "engine": "other", "seconds": 2.0})
+    compact_cache(cache.folder)
+    record = read_record(shard_paths(cache.folder)[0])
+    assert record["seconds"] == 37.0
+    assert record["engine"] == "torch, other"
+    assert {name: record[name] for name in ("device", "batch_size", "weights", "created")} == {
+        name: RECORD[name] for name in ("device", "batch_size", "weights", "created")
+    }
+
+
+def test_shards_are_merged_up_to_a_size_and_large_ones_left_alone(filled, make_rows):
+    cache, rows = filled
+    more = make_rows(600, seed=600)
+    cache.add(more, RECORD)
+    large = shard_paths(cache.folder)[-1]
+    compact_cache(cache.folder, shard_bytes=large.stat().st_size)
+    assert len(shard_paths(cache.folder)) == 2
+    assert large in shard_paths(cache.folder)
+    assert_all_served(cache, joined([rows, more]))
+    small = max(path.stat().st_size for path in shard_paths(cache.folder) if path != large)
+    assert small < large.stat().st_size
+
+
+def test_compacting_again_changes_nothing(filled):
+    cache, _ = filled
+    compact_cache(cache.folder)
+    compact_cache(cache.folder)  # which removes the shards of before
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")}
+    assert compact_cache(cache.folder).groups == ()
+    assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
+
+
+def test_second_copies_go_and_the_served_one_stays(filled):
+    cache, rows = filled
+    again = Rows(rows.features[:20] + 1, rows.digests[:20], rows.names[:20])
+    cache.add(again, RECORD)
+    done = compact_cache(cache.folder)
+    assert done.n_duplicates == 20
+    assert verify_cache(cache.folder).n_duplicates == 0
+    assert_all_served(cache, rows)
+
+
+def test_a_shard_that_holds_a_row_twice_or_one_of_anothers_is_rewritten_however_large(filled):
+    """Never dropped because another shard has the row: somebody else may just be removing that one."""
+    cache, rows = filled
+    cache.add(Rows(rows.features[4:13], rows.digests[4:13], rows.names[4:13]), RECORD)
+    before = shard_paths(cache.folder)
+    compact_cache(cache.folder, shard_bytes=1)
+    after = shard_paths(cache.folder)
+    assert before[1] not in after
+    assert before[-1] not in after
+    assert set(before) - {before[1], before[-1]} <= set(after)
+    assert after[-1].name > before[-1].name
+    assert_all_served(cache, rows)
+
+
+def test_new_shards_sort_behind_those_of_a_clock_that_is_ahead(filled, monkeypatch):
+    cache, rows = filled
+    before = shard_paths(cache.folder)
+    monkeypatch.setattr(shards.time, "time_ns", lambda: 1_600_000_000_000_000_000)
+    compact_cache(cache.folder)
+    assert shard_paths(cache.folder)[0].name > before[-1].name
+    assert_all_served(cache, rows)
+
+
+def test_damage_is_never_copied_into_a_new_shard(filled):
+    cache, rows = filled
+    path = shard_paths(cache.folder)[2]
+    with h5py.File(path, "r+") as file:
+        file["features"][5, 4] += 1
+    before = shard_paths(cache.folder)
+    with pytest.raises(CacheDamaged, match=path.name):
+        compact_cache(cache.folder)
+    assert shard_paths(cache.folder) == before
+    keep = np.r_[0:13, 19:35]
+    np.testing.assert_array_equal(opened(cache).lookup(rows.digests[keep]), rows.features[keep])
+
+
+def test_a_folder_that_is_no_cache_is_left_alone(tmp_path, filled):
+    cache, _ = filled
+    (tmp_path / "toy-0123456789ab").mkdir()
+    with pytest.raises(CacheError, match=r"has no spec\.json"):
+        compact_cache(tmp_path / "toy-0123456789ab")
+    moved = cache.folder.rename(tmp_path / "toy-ba9876543210")
+    with pytest.raises(CacheError, match="holds the features of toy-"):
+        compact_cache(moved)
+    assert len(shard_paths(moved)) == 6
+
+
+# Killed at any step
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+STEPS = [
+    (shards, "_write_file"),
+    (shards, "publish"),
+    (FeatureCache, "_write_virtual"),
+    (FeatureCache, "refresh"),
+    (compact, "_merge"),
+    (Path, "unlink"),
+    (Path, "replace"),
+]
+
+
+@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
+@pytest.mark.parametrize("is_pruning", [False, True], ids=["compact", "prune"])
+def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows, monkeypatch, owner, step, is_pruning):
+    """The step is counted through: killed at its first call, at its second, ... until the work runs to its end."""
+    original = getattr(owner, step)
+    n_kills = 0
+    for at in range(1, 100):
+        cache, rows = fill(tmp_path / str(at), spec, make_rows)
+        wanted = Rows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
+        calls = 0
+
+        def deadly(*args, at=at, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == (at + 1) // 2 and at % 2:
+                raise Killed
+            result = original(*args, **kwargs)
+            if calls == (at + 1) // 2:
+                raise Killed
+            return result
+
+        def work(cache=cache, wanted=wanted):
+            # So small that there are several new shards, and an instant between them.
+            found = open_cache(cache.folder)
+            if is_pruning:
+                return rewrite(found, plan_pruning(found, wanted.digests, shard_bytes=5_000))
+            return rewrite(found, plan_compaction(found, shard_bytes=12_000))
+
+        monkeypatch.setattr(owner, step, deadly)
+        try:
+            new = work()
+        except Killed:
+            new = None
+        monkeypatch.undo()
+        assert_all_served(cache, wanted)
+        assert verify_cache(cache.folder).damaged == ()
+        if new is not None:
+            assert len(new) > 1
+            break
+        n_kills += 1
+        work()
+        assert_all_served(cache, wanted)
+        compact_cache(cache.folder)
+        assert verify_cache(cache.folder).n_duplicates == 0
+        assert_all_served(cache, wanted)
+    else:
+        pytest.fail("the work never came to its end")
+    assert n_kills >= 2
+
+
+# Others at the same time
+
+
+def test_a_reader_that_opened_before_is_served_after(filled):
+    cache, rows = filled
+    reader = opened(cache)
+    compact_cache(cache.folder)
+    np.testing.assert_array_equal(reader.lookup(rows.digests), rows.features)
+    compact_cache(cache.folder)
+    np.testing.assert_array_equal(reader.lookup(rows.digests), rows.features)
+    assert len(reader.records()) == 1
+
+
+def in_another_process(call, *arguments):
+    """Run `extract.cache.compact.<call>` on a folder elsewhere: HDF5 lets one process open a file in one way only."""
+    code = (
+        f"import sys; from pathlib import Path; from featurecache.extract.cache.compact import {call}\n"
+        f"{call}(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+
+
+def test_who_opened_the_index_before_reads_on_with_any_hdf5_tool_until_the_next_time(filled):
+    cache, rows = filled
+    with h5py.File(cache.folder / INDEX_FILE) as before:
+        in_another_process("compact_cache", cache.folder)
+        assert len(shard_paths(cache.folder)) == 1
+        shown = dict(zip(map(bytes, before["digests"][:]), before["features"][:], strict=True))
+        for digest, vector in zip(rows.digests, rows.features, strict=True):
+            np.testing.assert_array_equal(shown[bytes(digest)], vector)
+    assert len(merged_paths(cache.folder)) == 6
+    assert_all_served(cache, rows)
+    compact_cache(cache.folder)
+    assert [path.suffix for path in (cache.folder / "shards").iterdir()] == [".h5"]
+    assert_all_served(cache, rows)
+
+
+def test_merged_shards_are_swept_a_day_later(filled):
+    cache, rows = filled
+    compact_cache(cache.folder)
+    marks = merged_paths(cache.folder)
+    os.utime(marks[0], (time.time() - 23 * 3600,) * 2)
+    os.utime(marks[1], (time.time() - 25 * 3600,) * 2)
+    assert sweep_leftovers(cache.folder.parent) == [shard_of_mark(marks[1])]
+    assert merged_paths(cache.folder) == [marks[0], *marks[2:]]
+    assert_all_served(cache, rows)
+
+
+def test_what_is_pruned_is_removed_at_once(filled):
+    cache, rows = filled
+    before = set(shard_paths(cache.folder))
+    prune_cache(cache.folder, rows.digests[::2])
+    assert not any(path.exists() for path in before - set(shard_paths(cache.folder)))
+    assert merged_paths(cache.folder) == []
+
+
+def test_a_shard_without_seals_is_sealed_also_where_nothing_else_is_to_do(tmp_path, spec, make_rows):
+    cache, rows = FeatureCache(tmp_path, spec), make_rows(40)
+    cache.add(rows, RECORD)
+    (old,) = shard_paths(cache.folder)
+    with h5py.File(old, "r+") as file:
+        del file["seals"]
+        file.attrs["format"] = 1
+    assert compact_cache(cache.folder, shard_bytes=1).n_shards_after == 1
+    (new,) = shard_paths(cache.folder)
+    assert new != old
+    with h5py.File(new) as file:
+        assert file.attrs["format"] == 2
+    assert verify_cache(cache.folder).notes == ()
+    assert_all_served(cache, rows)
+    assert compact_cache(cache.folder, shard_bytes=1).groups == ()
+
+
+def test_rows_that_are_not_numbers_are_never_sealed(tmp_path, spec, make_rows):
+    cache, rows = FeatureCache(tmp_path, spec), make_rows(4)
+    rows.features[2, 1] = np.nan
+    cache.add(rows, RECORD)
+    cache.add(make_rows(4, seed=1), RECORD)
+    with pytest.raises(CacheDamaged, match="holds rows that are not numbers"):
+        compact_cache(cache.folder)
+    assert len(shard_paths(cache.folder)) == 2
+
+
+def test_an_index_made_from_an_old_list_is_corrected_by_who_wrote_it(filled, monkeypatch):
+    """An extractor lists the shards, compact replaces them all, and then the extractor writes its index."""
+    cache, rows = filled
+    cache.add(Rows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), RECORD)
+    extractor = opened(cache)
+    original = FeatureCache._write_virtual
+
+    def late(self, path):
+        monkeypatch.undo()
+        original(self, path)
+        compact_cache(cache.folder)
+
+    monkeypatch.setattr(FeatureCache, "_write_virtual", late)
+    extractor.write_index()
+    assert_all_served(cache, rows)
+    assert verify_cache(cache.folder).notes == ()
+
+
+def test_a_reader_that_polls_meanwhile_never_misses_a_row(filled, make_rows):
+    cache, rows = filled
+    old, wrong, n_reads, stop = opened(cache), [], 0, threading.Event()
+
+    def poll():
+        nonlocal n_reads
+        while not stop.is_set():
+            try:
+                for reader in (old, opened(cache)):
+                    if not np.array_equal(reader.lookup(rows.digests), rows.features):
+                        wrong.append("another vector")
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is a failure)
+                wrong.append(error)
+            n_reads += 1
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    try:
+        for number in range(15):
+            cache.add(make_rows(2, seed=100 + number), RECORD)
+            compact_cache(cache.folder)
+    finally:
+        stop.set()
+        reader.join()
+    assert wrong == []
+    assert n_reads > 0
+    assert len(opened(cache)) == 35 + 30
+
+
+def test_extractors_and_compactors_at_once_lose_nothing(tmp_path, spec):
+    code = (
+        "import sys; sys.path[:0] = sys.argv[3:5]\n"
+        "import numpy as np; from conftest import TOY_SPEC\n"
+        "from featurecache.extract.cache.store import FeatureCache\n"
+        "from featurecache.extract.cache.compact import compact_cache\n"
+        "from featurecache.extract.cache.shards import Rows\n"
+        "cache = FeatureCache(sys.argv[1], TOY_SPEC); who = int(sys.argv[2])\n"
+        "for i in range(12):\n"
+        "    if who < 2:\n"
+        "        r = np.random.default_rng([who, i])\n"
+        "        features, digests = r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1')\n"
+        "        cache.add(Rows(features, digests, ['a', 'b', 'c']), {'seconds': 1.0, 'created': ''})\n"
+        "        cache.refresh(); cache.write_index(); assert not cache.missing(digests).any()\n"
+        "        assert (cache.lookup(digests) == features).all()\n"
+        "    elif (cache.folder / 'spec.json').exists():\n"
+        "        compact_cache(cache.folder)\n"
+    )
+    here = Path(__file__).parents[1]
+    paths = [str(here), str(here.parents[1])]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(who), *paths], stderr=subprocess.PIPE) for who in range(4)]
+    for process in processes:
+        assert process.communicate()[1].decode() == ""
+        assert process.returncode == 0
+    cache = FeatureCache(tmp_path, spec)
+    compact_cache(cache.folder)
+    drawn = []
+    for who in range(2):
+        for i in range(12):
+            chance = np.random.default_rng([who, i])
+            features, digests = chance.normal(size=(3, 5)).astype("f4"), chance.integers(0, 256, (3, 32), dtype="u1")
+            drawn.append(Rows(features, digests, ["a", "b", "c"]))
+    assert_all_served(cache, joined(drawn))
+    assert len(shard_paths(cache.folder)) == 1
+    assert verify_cache(cache.folder).damaged == ()
+
+
+# Pruning
+
+
+def test_pruning_keeps_the_rows_of_the_images_and_drops_the_others(filled, make_rows):
+    cache, rows = filled
+    wanted = np.arange(35) % 3 == 0
+    strangers = make_rows(5, seed=77).digests
+    done = prune_cache(cache.folder, np.concatenate([rows.digests[wanted], strangers]))
+    assert (done.n_rows, done.n_unused) == (12, 23)
+    again = opened(cache)
+    assert again.missing(rows.digests).tolist() == (~wanted).tolist()
+    assert_all_served(cache, Rows(rows.features[wanted], rows.digests[wanted], []))
+    assert verify_cache(cache.folder).damaged == ()
+
+
+def test_pruning_leaves_shards_alone_in_which_every_row_is_used(filled):
+    cache, rows = filled
+    before = shard_paths(cache.folder)
+    prune_cache(cache.folder, rows.digests[1:])
+    after = shard_paths(cache.folder)
+    assert before[1:] == after[:-1]
+    assert before[0] not in after
+
+
+def test_pruning_what_is_all_used_changes_nothing(filled):
+    cache, rows = filled
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")}
+    assert prune_cache(cache.folder, rows.digests).n_unused == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
+
+
+def test_pruning_everything_leaves_an_empty_cache_that_can_be_filled(filled):
+    cache, rows = filled
+    prune_cache(cache.folder, np.empty((0, 32), dtype=np.uint8))
+    assert shard_paths(cache.folder) == []
+    assert opened(cache).missing(rows.digests).all()
+    assert not (cache.folder / INDEX_FILE).exists()
+    assert verify_cache(cache.folder).damaged == ()
+    cache.add(rows, RECORD)
+    cache.refresh()
+    cache.write_index()
+    assert_all_served(cache, rows)
+
+
+# Left-over files
+
+
+def test_only_temporary_files_that_nobody_wrote_to_for_an_hour_are_swept(filled):
+    cache, rows = filled
+    root = cache.folder.parent
+    places = [root, cache.folder, cache.folder / "shards"]
+    for folder in places:
+        for name, age in (("old", 3700), ("new", 3500)):
+            path = folder / f"{TEMPORARY_PREFIX}{name}.h5"
+            path.write_bytes(b"half")
+            os.utime(path, (time.time() - age,) * 2)
+    assert len(find_leftovers(root)) == 6
+    assert sweep_leftovers(root) == sorted(folder / f"{TEMPORARY_PREFIX}old.h5" for folder in places)
+    assert find_leftovers(root) == sorted(folder / f"{TEMPORARY_PREFIX}new.h5" for folder in places)
+    assert_all_served(cache, rows)
+
+
+def test_a_root_that_is_not_there_has_no_left_over_files(tmp_path):
+    assert sweep_leftovers(tmp_path / "nowhere") == []

@@ -1,0 +1,178 @@
+"""Chunks of images become vectors in order, in lanes on a CPU and behind decoders on a GPU, played by a toy."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from featurecache.extract.cache.spec import image_digest
+from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.images.manifest import Sample
+from featurecache.extract.job import compute
+from featurecache.extract.job.compute import compute_vectors
+from featurecache.extract.job.plan import Group
+
+N = 23
+SPEC = TransformSpec(8, 8, "bilinear", True, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+class MeanEngine:
+    """The mean of every image, in as many lanes and on whatever device is asked for; notes what it was given."""
+
+    name, precision, reason = "toy", "fp32", "a toy"
+
+    def __init__(self, device: str, n_lanes: int, batch_size: int) -> None:
+        self.device, self.n_lanes, self.batch_size = device, n_lanes, batch_size
+        self.sizes: list[int] = []
+        self.threads: set[str] = set()
+        self._at_once, self.most_at_once = 0, 0
+        self._lock = threading.Lock()
+
+    def run(self, batch: torch.Tensor) -> np.ndarray:
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.sizes.append(len(batch))
+            self.threads.add(threading.current_thread().name)
+        found = batch.float().mean((1, 2, 3))[:, None].numpy()
+        with self._lock:
+            self._at_once -= 1
+        return found
+
+
+class ToyGroup(Group):
+    """A group without plans: it misses what it is told to."""
+
+    def __init__(self, engine: MeanEngine, missing: set[bytes], *, decode: str = "full") -> None:
+        super().__init__({})
+        self.engine, self.missing, self.decode = engine, missing, decode
+
+    transform = geometry = SPEC
+    view = None
+
+    @property
+    def at_least(self) -> int | None:
+        return None
+
+    def misses(self, digest: bytes) -> bool:
+        return digest in self.missing
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory) -> list[tuple[bytes, Sample]]:
+    """Grey images, the i-th of grey 10 i; two of them broken."""
+    folder = tmp_path_factory.mktemp("greys")
+    for i in range(N):
+        Image.new("L", (8, 8), 10 * i).save(folder / f"{i:02d}.png")
+    for i in (5, 17):
+        (folder / f"{i:02d}.png").write_bytes(b"no image " + bytes([i]))
+    paths = sorted(folder.iterdir())
+    return [(image_digest(path.read_bytes()), Sample(str(path), path.name)) for path in paths]
+
+
+def every(items: list[tuple[bytes, Sample]]) -> set[bytes]:
+    return {digest for digest, _ in items}
+
+
+@pytest.mark.parametrize(
+    ("device", "n_lanes", "batch_size"),
+    [("cpu", 1, 4), ("cpu", 2, 4), ("cpu", 3, 1), ("cpu", 2, 64), ("cuda", 2, 4), ("cuda", 2, 64), ("mps", 1, 5)],
+)
+def test_every_sound_image_gets_its_vector_in_order(items, device, n_lanes, batch_size):
+    engine = MeanEngine(device, n_lanes, batch_size)
+    chunks = list(compute_vectors(items, [ToyGroup(engine, every(items))], max_pixels=100))
+    assert [item.name for chunk in chunks for item in chunk.decoded] == [sample.name for _, sample in items]
+    refused = [item.name for chunk in chunks for item in chunk.decoded if item.refusal]
+    assert refused == ["05.png", "17.png"]
+    found = {
+        name: row[0] for c in chunks for _, keys, rows in c.vectors for (_, name), row in zip(keys, rows, strict=True)
+    }
+    assert found == {f"{i:02d}.png": 10.0 * i for i in range(N) if i not in (5, 17)}
+    assert engine.most_at_once <= n_lanes
+    assert max(engine.sizes) <= batch_size
+
+
+def test_networks_run_in_threads_of_their_own_and_none_is_left(items):
+    engine = MeanEngine("cpu", 2, 4)
+    list(compute_vectors(items, [ToyGroup(engine, every(items))], max_pixels=100))
+    assert all(name.startswith("ahead") for name in engine.threads)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_stopping_early_leaves_no_thread_behind(items, device):
+    computed = compute_vectors(items, [ToyGroup(MeanEngine(device, 2, 2), every(items))], max_pixels=100)
+    next(computed)
+    computed.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_error_of_the_network_comes_where_its_vectors_would_have_come(items, device):
+    class Failing(MeanEngine):
+        def run(self, batch: torch.Tensor) -> np.ndarray:
+            if batch.float().mean() > 100:
+                raise RuntimeError("too bright")
+            return super().run(batch)
+
+    computed = compute_vectors(items, [ToyGroup(Failing(device, 2, 2), every(items))], max_pixels=100)
+    names = []
+    with pytest.raises(RuntimeError, match="too bright"):
+        names += [item.name for chunk in computed for item in chunk.decoded]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+
+
+def test_images_that_the_same_networks_miss_share_a_batch(items):
+    """Every other image is missed by the second network alone: both see full batches, not half-empty ones."""
+    first, second = MeanEngine("cpu", 1, 4), MeanEngine("cpu", 1, 4)
+    some = {digest for digest, sample in items if int(Path(sample.path).stem) % 2}
+    groups = [ToyGroup(first, some), ToyGroup(second, every(items))]
+    chunks = list(compute_vectors(items, groups, max_pixels=100))
+    assert sum(first.sizes) == 9
+    assert sum(second.sizes) == N - 2
+    assert len(first.sizes) <= 4
+    assert len([c for c in chunks if c.decoded]) == -(-N // 4)
+
+
+def test_a_file_that_changed_since_it_was_hashed_is_refused(items):
+    wrong = [(bytes(32), items[0][1])]
+    (chunk,) = compute_vectors(wrong, [ToyGroup(MeanEngine("cpu", 1, 1), {bytes(32)})], max_pixels=100)
+    assert chunk.decoded[0].refusal == "it changed while the run was going on; run extract again"
+    assert not chunk.decoded[0].is_lasting
+    assert chunk.vectors == []
+
+
+@pytest.mark.parametrize(("n_lanes", "inside"), [(2, {1}), (1, {2})])
+def test_lanes_share_the_cores_and_torch_starts_no_more_threads_than_that(items, monkeypatch, n_lanes, inside):
+    monkeypatch.setattr(compute, "count_cores", lambda: 2)
+    seen: set[int] = set()
+
+    class Noting(MeanEngine):
+        def run(self, batch: torch.Tensor) -> np.ndarray:
+            seen.add(torch.get_num_threads())
+            return super().run(batch)
+
+    before = torch.get_num_threads()
+    group = ToyGroup(Noting("cpu", n_lanes, 4), every(items))
+    list(compute_vectors(items, [group], max_pixels=10**6))
+    assert seen == inside
+    assert torch.get_num_threads() == before
+
+
+def test_decoders_have_one_thread_each(items, monkeypatch):
+    monkeypatch.setattr(compute, "count_cores", lambda: 2)
+    decode_item, seen = compute.decode_item, set()
+
+    def noting(*told):
+        seen.add(torch.get_num_threads())
+        return decode_item(*told)
+
+    monkeypatch.setattr(compute, "decode_item", noting)
+    for device in ("cpu", "toy"):
+        list(compute_vectors(items, [ToyGroup(MeanEngine(device, 1, 4), every(items))], max_pixels=10**6))
+    assert seen == {1}

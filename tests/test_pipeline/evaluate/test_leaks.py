@@ -1,0 +1,62 @@
+"""The quick look of `classify` sees the same leaks as the audit, and says nothing of clean images."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from featurecache.cli.main import DONE, run
+from featurecache.evaluate.join import label_samples, look_up
+from featurecache.evaluate.leaks import leak_warnings
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.read import read_images
+from featurecache.extract.job.request import FeatureRequest
+
+
+def warnings_of(folder, cache) -> list[str]:
+    with Memo(cache) as memo:
+        labelled = label_samples(read_images(folder), memo, seed=0)
+        (features,) = look_up(labelled, [FeatureRequest()], images=str(folder), cache_root=cache, memo=memo)
+    return leak_warnings(labelled, features.X, audit=f"featurecache audit {folder}")
+
+
+@pytest.fixture
+def sorted_images(images, tmp_path):
+    for label in "012":
+        for number, path in enumerate(sorted((images / label).iterdir())):
+            folder = tmp_path / "sorted" / ("train" if number < 20 else "test") / label
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / path.name)
+    return tmp_path / "sorted"
+
+
+def test_clean_images_bring_no_warning(images, cache):
+    assert warnings_of(images, cache) == []
+
+
+def test_a_copy_across_the_split_is_told_with_what_to_run(sorted_images, cache):
+    original = sorted((sorted_images / "test" / "1").iterdir())[0]
+    shutil.copy(original, sorted_images / "train" / "1" / "copy.png")
+    assert warnings_of(sorted_images, cache) == [
+        "Test accuracies can be up to 3.33 points too high: 1 test image is in train or val too, as exact copies. "
+        f"To list them: featurecache audit {sorted_images}"
+    ]
+
+
+def test_a_copy_saved_anew_is_told(sorted_images, cache):
+    large = Image.open(sorted((sorted_images / "test" / "1").iterdir())[0]).resize((64, 64), Image.Resampling.BICUBIC)
+    large.save(sorted_images / "test" / "1" / "large.png")
+    large.save(sorted_images / "train" / "1" / "large.jpg", quality=80)
+    assert run(["extract", str(sorted_images), "--cache", str(cache), "--quiet"]) == DONE
+    (warning,) = warnings_of(sorted_images, cache)
+    assert "1 test image is nearly the same as one in train or val, of 31 compared" in warning
+
+
+def test_a_run_with_a_leak_says_so_wherever_it_is_looked_at(sorted_images, cache, tmp_path, capsys):
+    shutil.copy(sorted((sorted_images / "test" / "1").iterdir())[0], sorted_images / "train" / "1" / "copy.png")
+    words = ["classify", str(sorted_images), "--cache", str(cache), "--heads", "centroid", "--seed", "3", "--quiet"]
+    assert run([*words, "--out", str(tmp_path / "run")]) == DONE
+    told = "Test accuracies can be up to 3.33 points too high: 1 test image is in train or val too, as exact copies."
+    command = f"featurecache audit {sorted_images} --cache {cache} --seed 3"
+    assert f"{told} To list them: {command}" in capsys.readouterr().out
+    assert f"{told} To list them: {command}" in (tmp_path / "run" / "report.html").read_text()

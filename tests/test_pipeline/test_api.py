@@ -1,0 +1,78 @@
+"""What can be done from Python: the same as by the command line, silently, with values in and out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import featurecache
+from featurecache import (
+    FeatureCacheError,
+    FeatureRequest,
+    Predictor,
+    audit_images,
+    compare_runs,
+    read_images,
+    select_backbones,
+    train_heads,
+)
+
+FEATURES = [FeatureRequest("efficientnet_lite0")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits_folder, filled_cache):
+    """A run, and what `train_heads` returned."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    images = read_images(digits_folder)
+    return out, train_heads(images, FEATURES, heads=["ridge", "centroid"], cache_root=filled_cache, out=out)
+
+
+def test_every_public_name_is_there():
+    for name in featurecache.__all__:
+        assert getattr(featurecache, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'embed'"):
+        _ = featurecache.embed
+
+
+def test_train_heads_writes_the_run_that_it_returns(trained):
+    out, results = trained
+    assert json.loads((out / "results.json").read_text())["heads"] == results["heads"]
+    assert {head["name"] for head in results["heads"]} == {"ridge", "centroid"}
+
+
+def test_a_predictor_is_loaded_once_and_labels_any_images(trained, digits_folder, filled_cache, tmp_path):
+    predictor = Predictor.load(trained[0], head="ridge")
+    assert (predictor.name, predictor.classes) == ("ridge on efficientnet_lite0", ["0", "1", "2"])
+    everything = predictor.predict(read_images(digits_folder))
+    shutil.copytree(digits_folder / "1", tmp_path / "ones")
+    ones = predictor.predict(read_images(tmp_path / "ones"))
+    chosen = [sample.label == "1" for sample in everything.samples]
+    assert np.array_equal(ones.proba, everything.proba[chosen])
+    n_right, n_labelled = everything.accuracy()
+    assert n_labelled == 90
+    assert n_right > 80
+
+
+def test_nothing_is_printed(trained, digits_folder, filled_cache, capsys):
+    images = read_images(digits_folder)
+    found = audit_images(images, FEATURES[0], cache_root=filled_cache)
+    chosen = select_backbones(images, ["pixels"], cache_root=trained[0].parent / "cache", n_sample=45)
+    assert found.images == chosen.images == str(digits_folder)
+    assert [row["head"] for row in compare_runs([trained[0]])["heads"]]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_all_errors_are_of_one_tree(digits_folder, tmp_path):
+    with pytest.raises(FeatureCacheError, match="Run first"):
+        train_heads(read_images(digits_folder), FEATURES, cache_root=tmp_path / "none", out=tmp_path / "run")
+    with pytest.raises(FeatureCacheError, match="There is no head 'logistik'"):
+        train_heads(read_images(digits_folder), FEATURES, heads=["logistik"], out=tmp_path / "run")
+    with pytest.raises(FeatureCacheError, match="is not a run"):
+        Predictor.load(tmp_path)
