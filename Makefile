@@ -76,8 +76,8 @@ torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, fo
 	@$(BIN)/python tests/tools/torture.py 100 100 20 2000
 	@$(BIN)/python -m pytest -m slow tests/test_classify/evaluation/test_clustered.py
 
-survey: $(STAMP)  ## every network there is, once through --engine auto (about forty minutes)
-	@$(BIN)/python -m pytest -m slow -s tests/test_extract/engines/test_every_network.py
+survey: $(STAMP)  ## what `make test` leaves out: every network there is, benches (about an hour)
+	@$(BIN)/python -m pytest -m slow -s --deselect tests/test_classify/evaluation/test_clustered.py
 
 bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
 	@$(COMMAND) bench extract --backbone $(BACKBONE) --out data/bench-extract.json

@@ -141,6 +141,7 @@ def pooled(name: str, node: str, images: torch.Tensor, *, largest: bool = False)
 # Stages
 
 
+@pytest.mark.slow
 def test_every_network_loses_its_last_layer_and_has_the_stages_of_its_paper():
     known = {name: list(map(int, widths.split())) for widths, names in STAGE_WIDTHS.items() for name in names.split()}
     assert sorted(known) == sorted([*models.list_models(module=models), *LITE_SIZES])

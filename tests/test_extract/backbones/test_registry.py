@@ -68,7 +68,13 @@ def resnet18_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+# The others take 15 to 30 s each.
+QUICK = ("resnet18", "mobilenet_v3_large", "resnet50")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REFERENCES]
+)
 def test_vectors_equal_those_of_torchvisions_own_extraction(name, tmp_path):
     node, pool = REFERENCES[name]
     network = random_network(name)

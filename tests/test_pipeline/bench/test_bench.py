@@ -49,6 +49,7 @@ def found(photos):
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_every_way_has_a_rate_and_the_ratios_follow_from_them(found):
     (measured,) = found["backbones"]
     rates = measured["rates"]
@@ -61,6 +62,7 @@ def test_every_way_has_a_rate_and_the_ratios_follow_from_them(found):
     assert found["machine"]["torch"]
 
 
+@pytest.mark.slow
 def test_our_vectors_are_those_of_the_plain_loop(found):
     assert found["backbones"][0]["cosine"] > 0.9999
 
@@ -81,11 +83,13 @@ def test_the_smallest_cosine_is_that_of_the_rows_that_differ_most():
     assert smallest_cosine(ours, theirs) == pytest.approx(1 / np.sqrt(2))
 
 
+@pytest.mark.slow
 def test_two_backbones_in_one_call_are_compared_with_the_sum_of_their_parts(photos):
     pair = measure_together(photos, ("efficientnet_lite0", "efficientnet_lite1"), rounds=1)
     assert pair["ratio"] == pytest.approx(pair["together"] / pair["apart"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_an_epoch_from_the_cache_ends_where_the_whole_network_does(digits_folder, tmp_path):
     cache, whole = bench_finetune.measure(digits_folder, tmp_path, size=64, epochs=1, engine="torch")
     assert (cache.way, whole.way) == ("cache", "whole")
@@ -94,6 +98,7 @@ def test_an_epoch_from_the_cache_ends_where_the_whole_network_does(digits_folder
     assert bench_finetune.text_of(ways).endswith("an epoch from the cache is 7.0 times as fast")
 
 
+@pytest.mark.slow
 def test_both_starts_are_tried_on_the_same_draws_and_their_difference_told(digits_folder, tmp_path):
     contest = bench_starts.Contest(FeatureRequest(size=64), "logistic", n_train=40, epochs=1, engine="torch")
     starts = bench_starts.measure(digits_folder, tmp_path, contest, n_seeds=2)
@@ -119,6 +124,7 @@ def asked(digits_folder, tmp_path_factory) -> bench_classify.Asked:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_whole_classify_is_run_in_memory_and_from_a_file_with_one_table(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_classify, "FEW", 30)

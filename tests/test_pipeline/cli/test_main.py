@@ -342,6 +342,7 @@ def test_ctrl_c_says_how_to_go_on_and_keeps_what_was_extracted(images, tmp_path)
 
     cache = tmp_path / "cache"
     program = [sys.executable, "-m", "featurecache", "extract", str(images), "--cache", str(cache), "--batch-size", "2"]
+    program += ["--engine", "torch"]
     stop_early = """
 import os, signal, sys
 from featurecache.cli import console

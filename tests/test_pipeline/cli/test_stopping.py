@@ -46,7 +46,7 @@ def ended(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_sigterm_keeps_what_was_extracted(images, tmp_path):
-    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2"]
+    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2", "--engine", "torch"]
     stopped = ended(STOP_WHEN_20_ARE_DONE + MAIN, *argv)
     assert stopped.returncode == TERMINATED
     assert stopped.stderr.endswith(f"\n{FEATURES_KEPT}\n")
@@ -92,7 +92,7 @@ def again(self, plan, group):
     time.sleep(60)
 fill._Run._publish = again
 """
-    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2"]
+    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2", "--engine", "torch"]
     stopped = ended(STOP_WHEN_20_ARE_DONE + program + MAIN, *argv)
     assert stopped.returncode == INTERRUPTED
     assert FEATURES_KEPT not in stopped.stderr

@@ -77,7 +77,7 @@ def test_the_text_shows_a_row_for_each_and_the_advice(selected, digits_folder, c
 
 
 def test_all_are_measured_at_the_size_that_is_asked_for(digits_folder, tmp_path, capsys):
-    words = ["--sample", "45", "--size", "64", "--cache", str(tmp_path), "--json", "--quiet"]
+    words = ["--sample", "45", "--size", "64", "--cache", str(tmp_path), "--engine", "torch", "--json", "--quiet"]
     assert run(["select", str(digits_folder), "--backbone", "pixels,efficientnet_lite0", *words]) == DONE
     found = json.loads(capsys.readouterr().out)
     assert (found["size"], len(found["candidates"])) == (64, 2)
@@ -98,7 +98,7 @@ def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_p
 
     monkeypatch.setattr(story, "extract_features", refusing)
     command = ["select", str(digits_folder), "--backbone", "pixels,efficientnet_lite0", "--sample", "45", "--json"]
-    assert run([*command, "--cache", str(tmp_path / "cache")]) == REFUSED
+    assert run([*command, "--cache", str(tmp_path / "cache"), "--engine", "torch"]) == REFUSED
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert "1 image is left out: not every backbone has features of them." in told.err

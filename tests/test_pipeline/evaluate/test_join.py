@@ -103,7 +103,7 @@ def test_the_command_to_run_is_one_that_is_taken_and_gives_the_same_request(pars
 def refused_cache(images: Path, cache: Path, *options: str) -> None:
     from featurecache.cli.main import run
 
-    assert run(["extract", str(images), "--cache", str(cache), "--quiet", *options]) == 3
+    assert run(["extract", str(images), "--cache", str(cache), "--engine", "torch", "--quiet", *options]) == 3
 
 
 def test_a_limit_that_refused_images_for_one_cache_takes_none_from_another(images, cache):

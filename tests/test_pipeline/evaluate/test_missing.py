@@ -132,7 +132,7 @@ def layered(tmp_path_factory, digits_folder) -> Path:
     """A cache with two layers of the default backbone, and without its default features."""
     root = tmp_path_factory.mktemp("layers") / "cache"
     layers = ["--layer", "stages", "--layer", "_blocks.4"]
-    assert run(["extract", str(digits_folder), "--cache", str(root), *layers, "--quiet"]) == DONE
+    assert run(["extract", str(digits_folder), "--cache", str(root), *layers, "--engine", "torch", "--quiet"]) == DONE
     return root
 
 
@@ -239,7 +239,7 @@ def test_the_report_of_an_extraction_says_what_each_cache_holds_and_where_the_ti
 ):
     import json
 
-    command = ["extract", str(digits_folder / "0"), "--cache", str(tmp_path / "cache"), "--quiet"]
+    command = ["extract", str(digits_folder / "0"), "--cache", str(tmp_path / "cache"), "--engine", "torch", "--quiet"]
     assert run([*command, "--layer", "_blocks.0", "--layer", "_blocks.1", "--json"]) == DONE
     values = json.loads(capsys.readouterr().out)
     assert [(row["layer"], row["pooling"], row["dim"]) for row in values["caches"]] == [

@@ -200,6 +200,7 @@ def code_of(process: subprocess.Popen, seconds: float) -> int:
         return process.wait()
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_and_resumed_it_comes_to_the_same_weights(place, digits_folder, tmp_path):
     """Killed anywhere between start and end: in imports, features, maps, steps, saves, val or the run folder."""
     whole, killed, weights = tmp_path / "whole", tmp_path / "killed", "run/weights.safetensors"
