@@ -1,4 +1,4 @@
-"""How far each metric could be off: the bootstrap over test images, one resampling shared by all heads.
+"""The bootstrap of every metric over test images, with one resampling shared by all heads.
 
 A resample draws N of the N test images with replacement (Efron 1979), which is a count w_i for each image. Where images
 come in units (groups, copies) it draws U of the U units, whole, so a unit's count is that of all its images (Davison

@@ -1,4 +1,4 @@
-"""Labels that disagree with what a head says which was trained without them.
+"""Likely label errors, by confident learning on held-out predictions.
 
 Confident learning (Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR
 2021):

@@ -1,4 +1,4 @@
-"""What more labels would bring: a power law through the accuracies at fewer labels, and how sure it is.
+"""The learning curve: a power law through accuracies at fewer labels, its forecast and the interval of that.
 
 The error of a classifier falls as a power of the number of labels down to a floor that more labels do not lower (Cortes
 et al. 1993, "Learning Curves: Asymptotic Values and Rate of Convergence"; Hestness et al. 2017, "Deep Learning Scaling

@@ -1,4 +1,4 @@
-"""What is said about predictions: eight numbers, a table by class, and an interval for a share.
+"""Metrics of predictions: eight numbers, a table by class, and an interval for a share.
 
 N samples, C classes, y_i the true class of sample i, p_ic its predicted probability of class c.
 """

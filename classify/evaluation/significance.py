@@ -1,4 +1,4 @@
-"""Is one head better than another, or are they tied? Paired tests on the same test images.
+"""Paired tests of heads on the same test images, and ties with the best.
 
 McNemar's exact test (McNemar 1947; Dietterich 1998, "Approximate Statistical Tests"): of the images that exactly one of
 two heads gets right, each head should get half if both are equally good. Images of one unit (a group, or copies) are

@@ -1,4 +1,4 @@
-"""Which rows lie close together, and how far each row is from the others, by cosine."""
+"""Close pairs of rows, and the isolation of each row, by cosine."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

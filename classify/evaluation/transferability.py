@@ -1,4 +1,4 @@
-"""How well features suit labels, without training a head: the measures by which backbones are ranked.
+"""Transferability: how well features suit labels, without training a head.
 
 X (N, D) features, y (N,) codes 0..C-1, all classes present. More is better for every one of them.
 

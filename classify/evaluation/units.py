@@ -1,4 +1,4 @@
-"""Units: what must stay together, since copies of an image and images of one group are no independent evidence.
+"""Units: images that must stay together, for copies and images of one group are no independent evidence.
 
 Copies and groups tie samples into the connected components of a graph: a copy of an image of group a that stands in
 group b makes one unit of both groups. Splits, folds, draws of few labels, intervals and tests all take these units.

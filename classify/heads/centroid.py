@@ -1,4 +1,4 @@
-"""The nearest class mean: the least that a head can be, and the same with the means shrunken."""
+"""The nearest class mean, with shrunken means."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self

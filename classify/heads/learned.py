@@ -1,4 +1,4 @@
-"""What a fitted head has learned: a table in every head, by which a head from a file is checked before it predicts.
+"""Learned values of heads, one table a head: a head from a file is checked against it before it predicts.
 
 learned: ClassVar[Learned] = {**FITTED, "coef_": Array("C", "D"), "codes_": Array("N", kind="iu", below="C")}
 

@@ -1,4 +1,4 @@
-"""The classic top: one hidden layer, all settings of its grid trained side by side."""
+"""A network with one hidden layer; all settings of its grid are trained side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

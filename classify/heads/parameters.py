@@ -1,4 +1,4 @@
-"""What the parameters of a head may be: a table in every head, refused in one sentence at the doors of `classify`.
+"""Allowed values of the parameters of heads, one table a head; anything else is refused in a sentence.
 
 allowed: ClassVar[Allowed] = {"C": POSITIVE, "metric": Choice("cosine", "euclidean")}
 common: ClassVar[tuple[str, ...]] = ("class_weight",)      what settings that are fitted together must agree on

@@ -1,4 +1,4 @@
-"""scikit-learn's contract at the doors of `fit` and `predict`, said once for every head."""
+"""Validation of the arguments of `fit` and `predict`, as scikit-learn's contract asks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

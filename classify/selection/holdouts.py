@@ -1,4 +1,4 @@
-"""Rounds of a sweep: which rows are held out, to be looked at, while the others are trained on."""
+"""Hold-out masks: which rows of each round are validated on while the others are trained on."""
 
 from collections.abc import Sequence
 

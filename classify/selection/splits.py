@@ -1,4 +1,4 @@
-"""Who is in train, val and test: as given, or by the content of the images.
+"""Splits into train, val and test: as given, or by the content of the images.
 
 Without given splits every unit (an image and its copies, or a whole group) is sent to a side by a salted hash of its
 identity alone, so adding images moves nobody, and copies or members of one group never stand on two sides.

@@ -1,4 +1,4 @@
-"""Networks of several settings race on the held-out rows: those behind leave, each ends when it gets no better.
+"""Successive halving: of networks trained side by side the worse half stops, and each stops when it gets no better.
 
 Successive halving (Jamieson and Talwalkar 2016): all settings start, at each rung of `RUNGS` only a share goes on. What
 stays ends by itself after `patience` epochs without a better one. Compared are the accuracy, then the log loss.

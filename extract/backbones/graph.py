@@ -1,4 +1,4 @@
-"""The ways through a network's graph: what lies on them, and which nodes they all pass through."""
+"""Paths through a network's graph, and the nodes that all of them pass (dominators)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backbone itself takes an image for: its own last layer, put back on cached features.
+"""The pretrained classifier of a backbone, applied to cached features.
 
     theta(x) = softmax(W f(x) + b)        f(x) (D,), W (Z, D): the Z classes of the weights' training, 1,000 of ImageNet
 

@@ -1,4 +1,4 @@
-"""A seal for every row: what ties a vector to its image and to its spec, beyond HDF5's own checksums.
+"""Checksums of rows: each ties a vector to its image and its spec, beyond HDF5's own.
 
     seal_i = first 16 bytes of SHA-256(key of the spec, digest_i, bytes of vector_i)
 

@@ -1,4 +1,4 @@
-"""What may go from a cache after a while: temporary files of killed processes, and shards that were merged long ago."""
+"""Left-over files of a cache: temporary files of killed processes, and shards that were merged long ago."""
 
 from __future__ import annotations
 

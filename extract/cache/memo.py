@@ -1,4 +1,4 @@
-"""What need not be computed twice, in one SQLite file beside the caches: `digests.sqlite`.
+"""Digests of files and resolved requests, remembered in one SQLite file next to the caches: `digests.sqlite`.
 
     digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a warm run opens no image
     requests    a FeatureRequest -> its FeatureSpec, so that a warm run loads no backbone

@@ -1,4 +1,4 @@
-"""Opening the HDF5 files of a cache, and what may go wrong with it, told apart.
+"""Opening the HDF5 files of a cache, with an error of its own for each thing that can go wrong.
 
 damaged     the bytes are not those of a shard: a checksum, the signature, what it is made of; `verify` sets it aside
 gone        it was removed meanwhile, as `compact` does with what it merged: look again which shards there are

@@ -1,4 +1,4 @@
-"""What an HDF5 file of ours is made of, checked before a row of it is read.
+"""The structure of an HDF5 file of a cache, checked before a row of it is read.
 
 HDF5 lets a file lead to others: datasets may lie in any file of the machine (external storage), be put together from
 other files (virtual datasets), or be links. It lets a few bytes stand for terabytes (fill values, compression), and

@@ -1,4 +1,4 @@
-"""Which engine a network gets on a CPU: ONNX Runtime, unless it does not export, does not agree, or is slower.
+"""The choice of an engine on a CPU: ONNX Runtime, unless it does not export, does not agree, or is slower.
 
 The question is asked once per network and machine, on pixels made here, and the answer is kept with the graph. It takes
 seconds: the export, one comparison of numbers, and a few batches of each engine in turn.

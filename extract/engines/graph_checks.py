@@ -1,4 +1,4 @@
-"""What an ONNX graph may be that lies in a cache folder, checked before ONNX Runtime builds anything from it.
+"""Checks of an ONNX graph from a cache folder, before ONNX Runtime builds anything from it.
 
 A graph is a program of a kind: it cannot start other programs, but it could take its weights from any file of the
 machine (external data), bring operators and functions of its own, loop for ever, or be another network's. Ours are a

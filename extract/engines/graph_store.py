@@ -1,4 +1,4 @@
-"""Exported graphs and what was found out about them, kept beside the cache: exporting and comparing takes seconds.
+"""Exported graphs and the verdicts on them, kept next to the cache: exporting and comparing takes seconds.
 
     engine-<identity12>.json   the identity in full, the verdict (engine, lanes, why), the graph's SHA-256
     graph-<identity12>.onnx    the graph, where there is one

@@ -1,4 +1,4 @@
-"""Views: an image as it might also have been taken. Drawn from a seed, so that a view can be cached like the image.
+"""Augmented views of an image, drawn from a seed, so that a view can be cached like the image.
 
     view = function(uint8 pixels (3, S, S), kind, seed, number, image digest)
 

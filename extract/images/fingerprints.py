@@ -1,4 +1,4 @@
-"""Small grey pictures of images, by which a copy is recognised that was saved, sized or toned anew.
+"""Fingerprints: small grey pictures by which copies are found that were saved, resized or toned again.
 
 16 x 16 means over equal areas, without their mean and at length 1, so that the product of two is their correlation,
 which neither brightness nor contrast changes. On mnist5k and Fashion-MNIST the finest size at which no JPEG of quality

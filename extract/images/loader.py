@@ -1,4 +1,4 @@
-"""Work ahead in threads: results in order, memory bounded by the queue."""
+"""Loading ahead in threads: results in order, memory bounded by the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images there are: folders and manifests become samples.
+"""Samples and manifests: the images of a data set.
 
 Three shapes are read. A folder of class folders, with or without train/ val/ test/ above them; a flat folder, whose
 samples have no label; a manifest (.csv, .tsv, .parquet) with a column `path` and optionally `label`, `split`, `group`.

@@ -1,4 +1,4 @@
-"""What the weights expect of an image: plain values, and their application on uint8 pixels.
+"""The transform of the weights, applied to uint8 pixels.
 
 The pixels stay uint8 up to the backbone, which subtracts the mean and divides by the standard deviation inside its own
 graph. So an image takes a quarter of the memory, and resizing uses the integer kernels, which agree with Pillow's to

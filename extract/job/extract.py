@@ -1,4 +1,4 @@
-"""Stage one: P(x), once per image, ever. Reader, engine, writer; here they are composed and timed.
+"""Extraction of the features that a cache lacks: reader, engine and writer, composed and timed.
 
     samples -> digests -> what is missing -> bytes -> pixels -> engine -> columns -> shards
 

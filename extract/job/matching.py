@@ -1,4 +1,4 @@
-"""Caches found by what they say of themselves, where nothing is remembered of a request; its weights need not be here.
+"""Caches matched to a request by their spec, where nothing is remembered of it; its weights need not be here.
 
 A request stands for a network, cut and pooled somewhere, behind a transform. All of that follows from the code, without
 weights: networks are built from shapes. What the tensors were is said by each cache: the name under which the weights

@@ -1,4 +1,4 @@
-"""What a run has to do: what every request resolves to, what its cache lacks, and who shares a forward pass.
+"""The plan of an extraction: the spec of every request, the rows that its cache lacks, and shared forward passes.
 
     requests of one network, weights, precision and decoding -> one group: one module, one engine
         each request                               -> one plan: its cache, its missing rows, its columns of the output

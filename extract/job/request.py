@@ -1,4 +1,4 @@
-"""What a user asks for, and what it resolves to: FeatureRequest -> FeatureSpec.
+"""The features that are asked for, and the spec that they resolve to: FeatureRequest -> FeatureSpec.
 
 A request says `resnet50`; the spec it resolves to says which tensors, which node, which pixels. Resolving loads the
 backbone, which takes seconds, so the answer is remembered. It is used again only while everything it depends on is the

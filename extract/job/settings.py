@@ -1,4 +1,4 @@
-"""How to run: what a user may choose without changing what comes out."""
+"""Settings of an extraction that do not change the features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has done: counts, refusals, and where the time went."""
+"""The summary of an extraction: counts, refusals, and seconds by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores there are for this process, which may be fewer than the machine has."""
+"""The number of cores of this process, which may be fewer than the machine has."""
 
 from __future__ import annotations
 

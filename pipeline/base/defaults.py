@@ -1,4 +1,4 @@
-"""What is meant where a command line says nothing."""
+"""Default values of options that several rooms know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told while a run goes on, to whom, and in which words."""
+"""Progress of a run: the protocol, one that is silent, and the rate that is said once."""
 
 from __future__ import annotations
 

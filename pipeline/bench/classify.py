@@ -1,4 +1,4 @@
-"""What a whole `classify` costs: seconds and memory, with the features in memory and in a file.
+"""Seconds and memory of a whole `classify`, with the features in memory and in a file.
 
     seconds    of the command, from the labels to the report
     process    the most memory of the process, in MB: libraries, features, heads, and pages of files that it could drop

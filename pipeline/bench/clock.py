@@ -1,4 +1,4 @@
-"""Seconds."""
+"""Timing of calls, alternating."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast extraction is here, against what a user would otherwise run. `featurecache bench extract` runs it.
+"""Images per second of extraction, against what a user would otherwise run.
 
     ours                 featurecache's own extraction into an empty cache, from reading files to shards on the disk
     plain loop           ImageFolder + DataLoader (2 workers, batch 64) + weights.transforms() on Pillow images + the

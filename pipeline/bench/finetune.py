@@ -1,4 +1,4 @@
-"""How long an epoch of fine-tuning takes from cached maps, beside running the whole network in every epoch.
+"""Seconds of an epoch of fine-tuning from cached maps, against running the whole network.
 
     cache    the frozen part has run once, and what it gave is read from the feature cache
     whole    the usual way: every image is decoded and runs through the whole network, gradients above the split only

@@ -1,4 +1,4 @@
-"""How fast the grids of heads are here, beside scikit-learn fitting the same settings one by one.
+"""Seconds of the grids of heads, against scikit-learn fitting the same settings one by one.
 
 Each line is one head on the same rows in the same run, first ours, then scikit-learn's with its defaults, which gets
 them scaled as ours scales them:

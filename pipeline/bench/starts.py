@@ -1,4 +1,4 @@
-"""What it is worth to begin a fine-tune with the head that won, beside beginning with a random one, on few images.
+"""Accuracy of fine-tunes on few images that start from the best head, against a random one.
 
     frozen    the head alone, on the features of the frozen network; fitted to train and val, as `classify` leaves it
     head      linear probe, then fine-tune: from that head (LP-FT, Kumar et al. 2022)

@@ -1,4 +1,4 @@
-"""What people see while they wait: progress on stderr, one line at a time."""
+"""The console: progress bars and lines on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `classify` is asked to do, and what became of its heads."""
+"""The plan of a classification, and the outcome of each head."""
 
 from __future__ import annotations
 

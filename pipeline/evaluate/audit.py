@@ -1,4 +1,4 @@
-"""What stands between a data set and numbers that can be believed: copies, leaks, doubtful labels, outliers.
+"""The audit of a data set: copies, leaks between splits, doubtful labels, outliers.
 
     duplicates            the same bytes, or the same pixels in other bytes
     near_duplicates       one picture saved, sized or toned anew (`copies.py` says what is near)

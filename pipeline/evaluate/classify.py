@@ -1,4 +1,4 @@
-"""Stage two as one story: labels, splits, features from the cache, heads, test once, the run folder."""
+"""The classify command: join, sweep, test once, write the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several runs side by side: heads, backbones and data sets in one comparison, paired where the test images are shared.
+"""The comparison of several runs: heads are paired where the test images are shared.
 
 Heads that were tested on the same images under the same labels, in whatever run, are paired: an exact test for all
 pairs (McNemar's, or the sign-flip test over groups and copies), Holm's correction. Runs that split the same images in

@@ -1,4 +1,4 @@
-"""Which images are the same: by their bytes, by their pixels, or nearly, saved, sized or toned anew.
+"""Images that are the same: by their bytes, by their pixels, or nearly, saved, resized or toned again.
 
 Near-copies are sought by the cosine of small grey pictures (`extract.images.fingerprints`), not of features: saved as
 JPEG of quality 80, a digit of 28 x 28 pixels moves as far in the features of a network as to another digit of its

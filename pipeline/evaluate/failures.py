@@ -1,4 +1,4 @@
-"""Why one head of several has failed, so that it costs itself alone."""
+"""The failure of one head of several, in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features in memory while they fit a budget, in a temporary file on disk beyond it."""
+"""Arrays of features: in memory within a budget, in a temporary file beyond it."""
 
 from __future__ import annotations
 

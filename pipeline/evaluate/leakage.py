@@ -1,4 +1,4 @@
-"""Test images that a head has seen in training: how many, and what they can change at most.
+"""Leakage: the number of test images that are in train or val, and what they can change at most.
 
 A head that has seen an image may be right about it for that reason alone. Of n test images, L of them leaked, the
 accuracy on new ones is therefore at most L / n below the accuracy on all.

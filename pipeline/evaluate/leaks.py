@@ -1,4 +1,4 @@
-"""A look at whether test images are in train, quick enough to come with every `classify`; `audit` looks thoroughly.
+"""A quick check for test images that are in train, with every `classify`; `audit` looks thoroughly.
 
 Exact copies and groups are counted. Near-copies are looked for in a sample: of up to 1,000 test images the 200 whose
 features are most like those of an image in train or val, each compared with its five nearest there. Only a correlation

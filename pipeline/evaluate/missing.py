@@ -1,4 +1,4 @@
-"""What a cache holds instead of the features that were asked for: the nearest ones, and the field that differs."""
+"""The nearest features to those that a cache lacks, and the fields that differ."""
 
 from __future__ import annotations
 

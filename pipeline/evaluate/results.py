@@ -1,4 +1,4 @@
-"""What came of a run, as results.json and the other files of its folder (DESIGN section 5)."""
+"""The results of a run: results.json and the other files of its folder."""
 
 from __future__ import annotations
 

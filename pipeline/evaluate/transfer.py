@@ -1,4 +1,4 @@
-"""Whether a backbone is worth anything on the data at hand: its best head against the best on the pixels themselves."""
+"""The gain of transfer: the best head on a backbone against the best on raw pixels."""
 
 from __future__ import annotations
 

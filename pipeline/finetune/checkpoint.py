@@ -1,4 +1,4 @@
-"""What survives a kill: the state of a training, written whole or not at all, and found again by what it is a state of.
+"""Checkpoints: the state of a training, written whole or not at all, and found again by what it is a state of.
 
 The file lies beside the run that it will become, under a name that is the hash of everything that decides the result,
 and holds that hash too: a state is never gone on with under other settings. It may be somebody's all the same, so it is

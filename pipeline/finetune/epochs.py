@@ -1,4 +1,4 @@
-"""What an epoch came to, and how scores on val are judged."""
+"""Metrics of one epoch, and the order by which the best is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The maps of a data set, kept by the cache where the disk has room for them, and made anew where it has not."""
+"""The feature maps of a data set: in the cache where the disk has room, else computed again in every epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the maps of a batch come from: kept by the cache, or made from the images every time they are needed.
+"""Feature maps of batches: read from the cache, or computed from the images every time.
 
 Both give the same numbers, so which of them it is decides about time and disk only.
 """

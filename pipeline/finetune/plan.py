@@ -1,4 +1,4 @@
-"""What `finetune` was asked to do."""
+"""The plan of a fine-tune."""
 
 from __future__ import annotations
 

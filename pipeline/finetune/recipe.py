@@ -1,4 +1,4 @@
-"""How a network is fine-tuned: what a user may choose, and the numbers that nobody has to."""
+"""The recipe of a fine-tune: learning rate, batches, regularisation, schedule."""
 
 from __future__ import annotations
 

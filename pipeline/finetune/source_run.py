@@ -1,4 +1,4 @@
-"""Where a fine-tune begins: a head of a run, its images in the same splits, and the features that it was trained on."""
+"""The source run of a fine-tune: its head, its splits, and the features that it was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning as one story: the head of a run, the split, the maps, the loop."""
+"""Fine-tuning: head layers, frozen part, maps and training loop put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html: everything a run folder says on one page that needs nothing but a browser."""
+"""report.html: a run folder as one page that needs nothing but a browser."""
 
 from __future__ import annotations
 

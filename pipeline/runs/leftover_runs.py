@@ -1,4 +1,4 @@
-"""What killed processes left beside runs, and its removal once nobody can be writing it or want to go on from it.
+"""Left-over files of killed processes next to runs, and their removal.
 
 .run-<16 hex digits>              a work folder; one with a run that is on its way into its folder stays
 .run-probe-<process>              a trial whether folders can be moved

@@ -1,4 +1,4 @@
-"""A new run on its way into its folder, and its completion by whoever comes next where that was cut short.
+"""Moving a finished run into its folder, completed by the next command where that was cut short.
 
 The run is put together in a work folder on the same disk. `commit` flushes it to the disk and then writes down into
 which run folder it goes; `complete` moves it there: by one rename where there is no such folder, else file by file,

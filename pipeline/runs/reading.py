@@ -1,4 +1,4 @@
-"""The files of a run, read without being believed."""
+"""Reading the JSON files of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run folder says: results.json and predictions.parquet as arrays.
+"""The record of a finished run: results.json and predictions.parquet as arrays.
 
 N test images, C classes; classes are codes 0..C-1 into `classes`.
 """

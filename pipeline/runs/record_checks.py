@@ -1,4 +1,4 @@
-"""What results.json and config.json of a run may say, checked field by field before any of it is used.
+"""Checks of results.json and config.json, field by field, before any of it is used.
 
 A run may be somebody else's. Fields of the wrong type, numbers that cannot be, heads that lie outside the run folder:
 each is refused in a sentence that names the file and the field. Fields that nobody reads pass unseen, so runs of

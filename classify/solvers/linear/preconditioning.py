@@ -1,4 +1,4 @@
-"""What is known of the curvature of an objective before it is descended: two preconditioners.
+"""Preconditioners: estimates of the curvature of an objective, spectral and in blocks of classes.
 
 `SpectralCurvature` takes every class and row alike: H = C h n V diag(lambda) V^T + I, from one eigendecomposition of
 the covariance, exact for all strengths before anything is learned. `BlockCurvature` takes each class by itself at a

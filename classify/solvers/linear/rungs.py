@@ -1,4 +1,4 @@
-"""The strengths C at which a path of optima is climbed, from weak to strong: where the next rung stands."""
+"""Strengths C between those asked for, at which a path of optima is continued."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What this machine offers and what is missing: the first thing to look at when something fails."""
+"""`featurecache doctor`: what this machine offers and what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `featurecache audit` left in the run folder: audit.json as galleries.
+"""Findings of `featurecache audit` in the run folder: audit.json as galleries.
 
 Every list of findings in it becomes a gallery: the images as pictures, their splits and labels, and whatever else the
 finding says, so that the page follows when the audit learns to look for more.

@@ -1,4 +1,4 @@
-"""Which images are worth a look: sure errors, labels that no head agrees with, copies.
+"""Galleries of images: confident errors, labels that no head agrees with, copies.
 
 A gallery is {"title", "caption", "cards"}; a card shows one or two images: {"names": [...], "text"}.
 """

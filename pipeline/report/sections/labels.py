@@ -1,4 +1,4 @@
-"""What more labels bring: test accuracy over the number of labels, and the estimate for twice as many.
+"""The learning curve: test accuracy over the number of labels, and the estimate for twice as many.
 
 Drawn where results.json has "shots" and "doubling", which `classify --shots` writes.
 """

@@ -1,4 +1,4 @@
-"""The table of heads: whatever results.json says of each, best first."""
+"""The table of heads, best first."""
 
 from __future__ import annotations
 
