@@ -76,7 +76,7 @@ torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, fo
 	@$(BIN)/python tests/tools/torture.py 100 100 20 2000
 	@$(BIN)/python -m pytest -m slow tests/test_classify/evaluation/test_clustered.py
 
-survey: $(STAMP)  ## what `make test` leaves out: every network there is, benches (about an hour)
+survey: $(STAMP)  ## what `make test` leaves out: every network there is, benches
 	@$(BIN)/python -m pytest -m slow -s --deselect tests/test_classify/evaluation/test_clustered.py
 
 bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
