@@ -69,7 +69,8 @@ test: $(STAMP)  ## all tests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)  ## style, types and the import contract
-	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache && ln -s $(CURDIR)/pipeline/* $(CURDIR)/extract $(CURDIR)/classify $(LINKS)/featurecache
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache
+	@cd $(LINKS)/featurecache && ln -s ../../../pipeline/* ../../../extract ../../../classify .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && MYPYPATH=$(LINKS) $(BIN)/mypy && PYTHONPATH=$(LINKS) $(BIN)/lint-imports --no-logo
 
 torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, four extractions at once, 4,000 grouped data sets

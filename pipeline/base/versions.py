@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from functools import cache
 
 
 @cache
 def installed_version(distribution: str) -> str | None:
     """The version of an installed distribution; None where it is not installed."""
+    import importlib.metadata  # for a version that few commands ask for
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

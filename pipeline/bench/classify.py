@@ -33,7 +33,7 @@ from featurecache.base.exits import DONE, FAILED
 from featurecache.base.text import table
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import option, takes
-from featurecache.cli.options import FOLDER, CacheOption
+from featurecache.cli.options import PATH, CacheOption
 from featurecache.evaluate.join import SPLITS
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest
@@ -214,7 +214,7 @@ class ClassifyBench:
     images: Path = option(
         "--images",
         metavar="DIR",
-        type=FOLDER,
+        type=PATH,
         default=Path("data/fashion-mnist"),
         show_default=True,
         help="labelled images",

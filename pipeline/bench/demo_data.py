@@ -26,7 +26,7 @@ import numpy as np
 from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE
 from featurecache.cli.declare import Command, Invocation, argument, takes
-from featurecache.cli.options import FOLDER
+from featurecache.cli.options import PATH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,7 +130,7 @@ class DemoOptions:
     """Which data set, and where."""
 
     name: str = argument("NAME", f"one of {', '.join(sorted(DATASETS))}", type=click.Choice(sorted(DATASETS)))
-    folder: Path = argument("FOLDER", "where to write it", type=FOLDER)
+    folder: Path = argument("FOLDER", "where to write it", type=PATH)
 
 
 @click.command(cls=Command)

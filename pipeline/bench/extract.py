@@ -52,7 +52,7 @@ from featurecache.bench.passes import (
 )
 from featurecache.bench.rivals import PLAIN, Job, elsewhere, go_through, ways_of_others
 from featurecache.cli.declare import POSITIVE, option, takes
-from featurecache.cli.options import FOLDER, names_in
+from featurecache.cli.options import PATH, names_in
 from featurecache.extract.images.folders import scan_folder
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
@@ -198,7 +198,7 @@ class ExtractBench:
     """Which networks, on which images, how often."""
 
     images: Path | None = option(
-        "--images", metavar="DIR", type=FOLDER, help=f"class folders (default: {N_PHOTOS:,} photos made here)"
+        "--images", metavar="DIR", type=PATH, help=f"class folders (default: {N_PHOTOS:,} photos made here)"
     )
     backbone: Sequence[str] = option(
         "--backbone",

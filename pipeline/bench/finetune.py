@@ -23,7 +23,7 @@ from featurecache.base.exits import DONE
 from featurecache.base.text import table
 from featurecache.bench.output import BenchCommand, Output
 from featurecache.cli.declare import POSITIVE, option, takes
-from featurecache.cli.options import FOLDER
+from featurecache.cli.options import PATH
 
 if TYPE_CHECKING:
     from featurecache.evaluate.join import Labelled
@@ -119,7 +119,7 @@ def text_of(lines: Sequence[Line]) -> str:
 class FinetuneBench:
     """Which network, on which images."""
 
-    images: Path | None = option("--images", metavar="DIR", type=FOLDER, help=f"labelled images (default: {DATASET})")
+    images: Path | None = option("--images", metavar="DIR", type=PATH, help=f"labelled images (default: {DATASET})")
     backbone: str = option(
         "--backbone", metavar="NAME", default=DEFAULT_BACKBONE, show_default=True, help="the network"
     )

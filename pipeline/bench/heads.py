@@ -34,7 +34,7 @@ from featurecache.bench.features import Data, prepare
 from featurecache.bench.lines import LINES, Line
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import POSITIVE, option, takes
-from featurecache.cli.options import FOLDER, CacheOption, names_in
+from featurecache.cli.options import PATH, CacheOption, names_in
 
 N_ROWS, N_FULL = 10_000, 60_000
 IMAGES = Path("data/fashion-mnist")
@@ -82,7 +82,7 @@ class HeadsBench:
         "--heads", metavar="A,B", multiple=True, help=f"of {', '.join(LINES)} (default: all); repeatable"
     )
     images: Path = option(
-        "--images", metavar="DIR", type=FOLDER, default=IMAGES, show_default=True,
+        "--images", metavar="DIR", type=PATH, default=IMAGES, show_default=True,
         help="where its features are not in the cache, random ones are taken",
     )  # fmt: skip
     sparse: int = option(

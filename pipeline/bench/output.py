@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from featurecache.cli.declare import Command, option
-from featurecache.cli.options import FILE
+from featurecache.cli.options import PATH
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Output:
     """Where the figures go."""
 
     json: bool = option("--json", is_flag=True, default=False, help="print JSON on stdout instead of a table")
-    out: Path | None = option("--out", metavar="FILE", type=FILE, help="write the figures there too, as JSON")
+    out: Path | None = option("--out", metavar="FILE", type=PATH, help="write the figures there too, as JSON")
 
     def show(self, text: str, figures: Mapping[str, Any]) -> None:
         """Print the table or the figures, and write the figures where that is asked for."""

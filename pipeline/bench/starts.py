@@ -29,7 +29,7 @@ from featurecache.bench.finetune import DATASET, write_images
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, option, takes
-from featurecache.cli.options import FOLDER
+from featurecache.cli.options import PATH
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.images.read import read_images
@@ -176,7 +176,7 @@ def text_of(starts: Starts) -> str:
 class StartsBench:
     """Which network and head, on how many images."""
 
-    images: Path | None = option("--images", metavar="DIR", type=FOLDER, help=f"labelled images (default: {DATASET})")
+    images: Path | None = option("--images", metavar="DIR", type=PATH, help=f"labelled images (default: {DATASET})")
     backbone: str = option(
         "--backbone", metavar="NAME", default=DEFAULT_BACKBONE, show_default=True, help="the network"
     )

@@ -27,9 +27,8 @@ Kind = TypeVar("Kind")
 
 @dataclass
 class Invocation:
-    """What is being done: the command, the values of its options, what is said when it is stopped."""
+    """The command that is being done: the values of its options, and what is said when it is stopped."""
 
-    command: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     stopped: str = "Stopped."
 
@@ -126,7 +125,6 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Note what is being done, and do it."""
         invocation = ctx.ensure_object(Invocation)
-        invocation.command = ctx.command_path.partition(" ")[2]
         invocation.values, invocation.stopped = ctx.params, self.stopped
         return super().invoke(ctx)
 

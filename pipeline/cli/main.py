@@ -122,6 +122,8 @@ def _end(error: BaseException, argv: Sequence[str], invocation: Invocation) -> i
     from featurecache.cli.unexpected import exit_code_of, say_unexpected
 
     if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            _say(error.code)
         return error.code if isinstance(error.code, int) else DONE if error.code is None else FAILED
     code = exit_code_of(error)
     if code is not None:

@@ -20,7 +20,7 @@ from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
 IMAGES_HELP = (
     "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
 )
-FOLDER, FILE = click.Path(path_type=Path), click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 FEATURES, EXTRACTION, HEADS = "Features", "Extraction", "Heads"
 
 
@@ -135,7 +135,7 @@ class HeadOptions:
         help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
     )  # fmt: skip
     out: Path | None = option(
-        "--out", metavar="DIR", type=FOLDER, group=HEADS,
+        "--out", metavar="DIR", type=PATH, group=HEADS,
         help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
     )  # fmt: skip
     folds: int | None = option(
@@ -171,7 +171,7 @@ class CacheOption:
     """Where features are kept."""
 
     cache: Path = option(
-        "--cache", metavar="DIR", type=FOLDER, default=DEFAULT_CACHE, show_default=True, help="where features are kept"
+        "--cache", metavar="DIR", type=PATH, default=DEFAULT_CACHE, show_default=True, help="where features are kept"
     )
 
 
@@ -180,7 +180,7 @@ class RunCacheOption:
     """Where features are kept, for commands that begin with a run."""
 
     cache: Path | None = option(
-        "--cache", metavar="DIR", type=FOLDER, help="where features are kept (default: the run's cache)"
+        "--cache", metavar="DIR", type=PATH, help="where features are kept (default: the run's cache)"
     )
 
 
@@ -192,10 +192,9 @@ class JsonOption:
 
 
 @dataclass(frozen=True)
-class Printing:
+class Printing(JsonOption):
     """What is printed, and what is shown meanwhile."""
 
-    json: bool = option("--json", is_flag=True, default=False, help="print JSON on stdout")
     quiet: bool = option("--quiet", is_flag=True, default=False, help="no progress on stderr")
 
 

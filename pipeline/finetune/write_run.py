@@ -18,6 +18,7 @@ from featurecache.classify.evaluation.calibration import fit_tempering
 from featurecache.classify.evaluation.metrics import score
 from featurecache.classify.selection.sweep import SweepResult
 from featurecache.evaluate.attempts import ClassifyPlan, Tried
+from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.join import Features, Labelled, look_up
 from featurecache.evaluate.leaks import leak_warnings
 from featurecache.evaluate.results import summarise, write_run
@@ -101,6 +102,7 @@ def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, prog
     extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
     remember_use(plan.cache_root, used, plan.images)
+    return_freed_memory(sum(4 * len(labelled.samples) * each["dim"] for each in results["features"]))
     report_on(plan.out, plan.images, plan.cache_root, progress)
 
 

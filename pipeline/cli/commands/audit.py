@@ -15,7 +15,7 @@ from featurecache.base.text import printable
 from featurecache.cli.commands.audit_text import audit_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import SHARE, Command, option, takes
-from featurecache.cli.options import FOLDER, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, Printing, SplitOptions
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import refusals_text
 from featurecache.evaluate.leakage import MOST_LEAKED
@@ -28,7 +28,7 @@ class AuditOptions:
     """Where the findings go, and which are too many."""
 
     out: Path | None = option(
-        "--out", metavar="DIR", type=FOLDER, help="write audit.json and tables there, for instance into a run"
+        "--out", metavar="DIR", type=PATH, help="write audit.json and tables there, for instance into a run"
     )
     max_leaked: float = option(
         "--max-leaked", metavar="SHARE", type=SHARE, default=MOST_LEAKED, show_default=True,

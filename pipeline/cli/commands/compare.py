@@ -11,7 +11,7 @@ import click
 from featurecache.base.exits import DONE
 from featurecache.cli.commands.compare_text import FORMATS, render
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import FOLDER, JsonOption
+from featurecache.cli.options import PATH, JsonOption
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class CompareOptions:
     """Which runs, and how they are shown."""
 
     runs: Sequence[Path] = argument(
-        "RUN...", "run folders, such as data/runs/latest", type=FOLDER, nargs=-1, required=True
+        "RUN...", "run folders, such as data/runs/latest", type=PATH, nargs=-1, required=True
     )
     format: str = option(
         "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="of the table"

@@ -16,7 +16,7 @@ from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
-from featurecache.cli.options import FOLDER, Images, Printing, RunCacheOption
+from featurecache.cli.options import PATH, Images, Printing, RunCacheOption
 from featurecache.cli.text import refused_line
 from featurecache.extract.cache.spec import DTYPES
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
@@ -44,9 +44,7 @@ SOURCE, MAPS, TRAINING = "Start", "Maps", "Training"
 class SourceOptions:
     """What a fine-tune starts from, and how far down it goes."""
 
-    start: Path = option(
-        "--from", metavar="RUN", type=FOLDER, required=True, group=SOURCE, help="a run on these images"
-    )
+    start: Path = option("--from", metavar="RUN", type=PATH, required=True, group=SOURCE, help="a run on these images")
     head: str | None = option(
         "--head", metavar="NAME", group=SOURCE,
         help="a head of the run whose weights start the last layers, or 'random' (default: the best on val that can)",
@@ -153,7 +151,7 @@ class PlaceOptions:
         "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, show_default=True, help="refuse larger images"
     )
     out: Path | None = option(
-        "--out", metavar="DIR", type=FOLDER, help="the run folder (default: data/runs/<data set>-<time>)"
+        "--out", metavar="DIR", type=PATH, help="the run folder (default: data/runs/<data set>-<time>)"
     )
     resume: bool = option(
         "--resume", is_flag=True, default=False,

@@ -15,7 +15,7 @@ from featurecache.base.text import printable
 from featurecache.cli.commands.extract import FEATURES_KEPT
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import FILE, FOLDER, EngineOptions, Printing, RunCacheOption
+from featurecache.cli.options import PATH, EngineOptions, Printing, RunCacheOption
 from featurecache.cli.refusals import errors_place, list_refused
 from featurecache.cli.text import predictions_json, predictions_text
 from featurecache.runs.folder import write_csv, writing_file
@@ -25,10 +25,10 @@ from featurecache.runs.folder import write_csv, writing_file
 class PredictOptions:
     """Which head, on what, and where its answers go."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=FOLDER)
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
-    out: Path | None = option("--out", metavar="FILE", type=FILE, help="write a .csv or .json file instead of a table")
+    out: Path | None = option("--out", metavar="FILE", type=PATH, help="write a .csv or .json file instead of a table")
     trust_head: bool = option(
         "--trust-head", is_flag=True, default=False,
         help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "

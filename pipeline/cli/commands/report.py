@@ -10,16 +10,16 @@ import click
 from featurecache.base.exits import DONE
 from featurecache.base.text import printable
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import FILE, FOLDER, RunCacheOption
+from featurecache.cli.options import PATH, RunCacheOption
 
 
 @dataclass(frozen=True)
 class ReportOptions:
     """Of which run, and where."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=FOLDER)
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     out: Path | None = option(
-        "--out", metavar="FILE", type=FILE, help="where to write it (default: report.html in the run)"
+        "--out", metavar="FILE", type=PATH, help="where to write it (default: report.html in the run)"
     )
     images: str | None = option(
         "--images", metavar="IMAGES", help="where the images are now (default: where the run saw them)"

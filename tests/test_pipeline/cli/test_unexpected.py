@@ -230,3 +230,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert ended.stdout == "[\n"
     assert ended.stderr == ""
+
+
+def test_what_a_library_says_when_it_ends_the_process_is_shown(monkeypatch, capsys):
+    do_instead(monkeypatch, "heads", lambda: raise_this(SystemExit("this build is too old")))
+    assert run(["heads"]) == FAILED
+    assert capsys.readouterr().err == "this build is too old\n"

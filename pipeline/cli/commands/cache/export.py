@@ -15,7 +15,7 @@ from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, takes
-from featurecache.cli.options import FILE, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, Printing, SplitOptions
 from featurecache.cli.text import refusals_text
 from featurecache.extract.images.read import read_images
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ExportOptions:
     """Where the file goes."""
 
-    out: Path = argument("OUT", "a .h5, .npz or .parquet file", type=FILE)
+    out: Path = argument("OUT", "a .h5, .npz or .parquet file", type=PATH)
 
 
 @click.command(cls=Command, examples=["featurecache cache export photos/ photos.h5"])
