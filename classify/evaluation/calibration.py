@@ -8,7 +8,7 @@ setting. The probabilities of others can be tempered by what the chosen setting 
 scores where they have some, else with s = log p (`temper_head`, `temper`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +65,7 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     if not len(y):
         return NO_FIT
     right, spread = _right_and_spread(scores, y)
+    shifted = _ByClass(scores)
     if spread <= ROUNDING * np.finfo(scores.dtype).eps * float(np.abs(scores).max()):
         return NO_FIT
     share = 1.0 + 1.0 / len(y)
@@ -73,7 +74,7 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     wanted = 1.0 / spread
     for _ in range(MAX_STEPS):
         sharpness = wanted
-        slope, curvature = _sharpened(scores, sharpness)
+        slope, curvature = _sharpened(shifted, sharpness)
         slope = share * slope - right
         low, high = (low, sharpness) if slope > 0 else (sharpness, high)
         wanted = sharpness - slope / (share * curvature) if curvature > 0 else -1.0
@@ -99,16 +100,33 @@ def _right_and_spread(scores: FloatArray, y: IntArray) -> tuple[float, float]:
     return right + mean, float(np.sqrt(max(squares / scores.size - mean**2, 0.0)))
 
 
-def _sharpened(scores: FloatArray, sharpness: float) -> tuple[float, float]:
-    """Return the sums over the rows of scores (N, C) of their mean and variance under softmax(sharpness scores)."""
+class _ByClass:
+    """Scores (N, C) less the largest of their row, as float64 blocks (C, B): sums over the first axis are quicker.
+
+    One block is kept; several are made again for every pass over them.
+    """
+
+    def __init__(self, scores: FloatArray) -> None:
+        self.scores = scores
+        self.kept = list(self._blocks()) if scores.size <= BLOCK_NUMBERS else None
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        return self._blocks() if self.kept is None else iter(self.kept)
+
+    def _blocks(self) -> Iterator[FloatArray]:
+        return (np.ascontiguousarray(block.T) for _, block in shifted_blocks(self.scores))
+
+
+def _sharpened(scores: Iterable[FloatArray], sharpness: float) -> tuple[float, float]:
+    """Return the sums over all rows of the mean and variance of their scores (C, B) under softmax(sharpness s)."""
     means = variances = 0.0
-    for _, block in shifted_blocks(scores):
+    for block in scores:
         weights = np.exp(sharpness * block)
-        total = weights.sum(axis=1)
+        total = weights.sum(axis=0)
         weights *= block
-        mean = weights.sum(axis=1) / total
+        mean = weights.sum(axis=0) / total
         means += float(mean.sum())
-        variances += float((np.einsum("ij,ij->i", weights, block) / total - mean**2).sum())
+        variances += float((np.einsum("ij,ij->j", weights, block) / total - mean**2).sum())
     return means, variances
 
 
