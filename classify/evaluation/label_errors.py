@@ -21,6 +21,7 @@ from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.scaling import fit_scaling
 from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.evaluation.calibration import fit_temperature
+from featurecache.classify.solvers.covariance import class_signs, held_out_ridge
 
 # What a calibrated head must think of a label for it to be doubtful.
 UNLIKELY = 0.05
@@ -77,46 +78,9 @@ def confident_joint(proba: FloatArray, y: IntArray) -> IntArray:
 def held_out_proba(X: FloatArray, y: IntArray, fold: IntArray, *, alpha: float = ALPHA) -> FloatArray:
     """Return probabilities (N, C) of X (N, D), each row by a ridge regression that was trained on the other folds.
 
-    y (N,): codes 0..C-1; fold (N,): the fold of each row, the same for rows that belong together. All folds share one
-    product Z^T Z, of which each takes its own rows away: min(N, D) decides the size of what is solved. The scores are
+    y (N,): codes 0..C-1; fold (N,): the fold of each row, the same for rows that belong together. The scores are
     calibrated by one temperature over all rows.
     """
     Z = fit_scaling(X).apply(X)
-    n_classes = int(y.max()) + 1
-    signs = np.where(y[:, None] == np.arange(n_classes), 1.0, -1.0).astype(Z.dtype)
-    scores = (_primal if len(Z) > Z.shape[1] else _dual)(Z, signs, fold, alpha)
+    scores = held_out_ridge(Z, class_signs(y, int(y.max()) + 1, Z.dtype), fold, alpha)
     return softmax(scores / fit_temperature(scores, y))
-
-
-def _primal(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: float) -> FloatArray:
-    """W = (Z^T Z - Z_k^T Z_k + alpha)^-1 (Z^T T - Z_k^T T_k) for every fold k, then Z_k W; a column for the mean."""
-    from scipy.linalg import solve
-
-    Z = np.column_stack([Z, np.ones(len(Z), Z.dtype)])
-    penalty = alpha * np.eye(Z.shape[1])
-    penalty[-1, -1] = 0.0
-    parts = {k: Z[fold == k] for k in np.unique(fold)}
-    grams = {k: (part.T @ part).astype(np.float64) for k, part in parts.items()}
-    moments = {k: (part.T @ signs[fold == k]).astype(np.float64) for k, part in parts.items()}
-    gram, moment = sum(grams.values()), sum(moments.values())
-    scores = np.empty(signs.shape)
-    for k, part in parts.items():
-        weights = solve(gram - grams[k] + penalty, moment - moments[k], assume_a="pos")
-        scores[fold == k] = part @ weights.astype(Z.dtype)
-    return scores
-
-
-def _dual(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: float) -> FloatArray:
-    """The same by the kernel Z Z^T (N, N), which is the smaller one where there are fewer rows than columns."""
-    from scipy.linalg import solve
-
-    wide = Z.astype(np.float64)
-    scores = np.empty(signs.shape)
-    for k in np.unique(fold):
-        train, held_out = fold != k, fold == k
-        centre, mean = wide[train].mean(axis=0), signs[train].mean(axis=0)
-        centred = wide[train] - centre
-        kernel = centred @ centred.T + alpha * np.eye(len(centred))
-        solved = solve(kernel, signs[train] - mean, assume_a="pos")
-        scores[held_out] = (wide[held_out] - centre) @ (centred.T @ solved) + mean
-    return scores

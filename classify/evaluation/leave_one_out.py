@@ -5,6 +5,7 @@ import numpy as np
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.scaling import fit_scaling
 from featurecache.classify.evaluation.similarity import nearest_others
+from featurecache.classify.solvers.covariance import class_signs, decompose_rows
 
 # Votes for the neighbour head: few enough for classes of a dozen images, enough to outvote a stray one.
 N_VOTES = 5
@@ -23,8 +24,8 @@ def ridge_correct(X: FloatArray, y: IntArray, *, alphas: tuple[float, ...] = ALP
     The strength is the one with most right answers, the larger of equals. Mean and scale are those of all rows.
     """
     Z = fit_scaling(X).apply(X).astype(np.float64)
-    signs = np.where(y[:, None] == np.arange(int(y.max()) + 1), 1.0, -1.0)
-    left, energy = left_spectrum(Z - Z.mean(axis=0))
+    signs = class_signs(y, int(y.max()) + 1)
+    left, energy = decompose_rows(Z - Z.mean(axis=0))
     centred = signs - signs.mean(axis=0)
     moments = left.T @ centred
     best, strength = np.zeros(len(y), dtype=bool), 0.0
@@ -48,18 +49,3 @@ def knn_correct(X: FloatArray, y: IntArray, *, k: int = N_VOTES) -> BoolArray:
     for column in range(votes.shape[1]):
         np.add.at(tally, (np.arange(len(y)), votes[:, column]), weight[column])
     return np.asarray(tally.argmax(axis=1) == y)
-
-
-def left_spectrum(Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return U (N, R) and s^2 (R,) of Z (N, D) = U diag(s) V^T, R its rank, from the smaller of Z Z^T and Z^T Z."""
-    if len(Z) <= Z.shape[1]:
-        energy, left = np.linalg.eigh(Z @ Z.T)
-        kept = energy > _rounding(Z, energy)
-        return left[:, kept], energy[kept]
-    energy, right = np.linalg.eigh(Z.T @ Z)
-    kept = energy > _rounding(Z, energy)
-    return Z @ (right[:, kept] / np.sqrt(energy[kept])), energy[kept]
-
-
-def _rounding(Z: FloatArray, energy: FloatArray) -> float:
-    return float(max(Z.shape) * np.finfo(np.float64).eps * max(energy[-1], 0.0))

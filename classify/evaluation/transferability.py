@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
-from featurecache.classify.evaluation.leave_one_out import left_spectrum
+from featurecache.classify.solvers.covariance import decompose_rows
 
 # log(alpha / beta) is sought here, relative to the mean eigenvalue, first on a grid: the evidence may have two hills.
 LOG_RANGE = 30.0
@@ -35,7 +35,7 @@ def log_me(X: FloatArray, y: IntArray) -> float:
     only lambda is sought: -2/N log p = log(2 pi v) + log|X X^T + lambda| / N + 1. The paper's fixed-point iteration
     ends at the same maximum. X is taken as it is, without centring, as in the paper.
     """
-    left, energy = left_spectrum(np.asarray(X, dtype=np.float64))
+    left, energy = decompose_rows(np.asarray(X, dtype=np.float64))
     targets = (y[:, None] == np.arange(int(y.max()) + 1)).astype(np.float64)
     inside = (left.T @ targets) ** 2
     outside = np.maximum((targets**2).sum(axis=0) - inside.sum(axis=0), 0.0)
@@ -70,7 +70,7 @@ def h_score(X: FloatArray, y: IntArray) -> float:
     It is no measure where D is near N or above: every feature is then explained, and the score is C - 1.
     """
     centred = np.asarray(X, dtype=np.float64) - X.mean(axis=0, dtype=np.float64)
-    left, _ = left_spectrum(centred)
+    left, _ = decompose_rows(centred)
     return float(sum(n * np.sum(left[y == c].mean(axis=0) ** 2) for c, n in enumerate(np.bincount(y)) if n))
 
 
@@ -82,7 +82,7 @@ def shrunk_h_score(X: FloatArray, y: IntArray) -> float:
     """
     centred = np.asarray(X, dtype=np.float64) - X.mean(axis=0, dtype=np.float64)
     n_rows, feature_dim = centred.shape
-    left, energy = left_spectrum(centred)
+    left, energy = decompose_rows(centred)
     shrinkage = _ledoit_wolf(centred, energy)
     variance = (1.0 - shrinkage) * energy / n_rows + shrinkage * energy.sum() / n_rows / feature_dim
     between = np.zeros(len(energy))

@@ -51,17 +51,6 @@ class LinearHead(ScoredHead):
     class_weight: str | Mapping[Any, float] | None
 
     @classmethod
-    def fit_all(
-        cls, heads: Sequence[Self], X: FloatArray, y: AnyArray, sample_weight: FloatArray | None = None
-    ) -> Sequence[Self]:
-        """Fit several heads on X (N, D), y (N,) side by side; each is then as its own `fit` would have left it."""
-        X, codes = begin_fit_all(heads, X, y)
-        for settings in _alike([head.class_weight for head in heads]):
-            for _ in heads[0]._solve([heads[setting] for setting in settings], X, codes, sample_weight):
-                pass
-        return heads
-
-    @classmethod
     def try_grid(
         cls,
         heads: Sequence[Self],

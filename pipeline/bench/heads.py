@@ -5,7 +5,7 @@ them scaled as ours scales them:
 
     logistic      45 values of C, 1e-6 to 1e5, against LogisticRegression
     linear_svm    20 values of C, 1e-7 to 1e2, against LinearSVC(dual="auto")
-    ridge         45 strengths with leave-one-out, against RidgeClassifier with 5 folds
+    ridge         45 strengths by 5 folds, against RidgeClassifier by 5 folds
     knn           20 values of k, against one query of NearestNeighbors by brute force
     mlp           12 networks of 1024, against MLPClassifier, as many epochs
     the others    a sweep of their grid on one split, to see what folds cost

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 from featurecache.classify.arrays.scaling import fit_scaling
-from featurecache.classify.evaluation.leave_one_out import knn_correct, left_spectrum, ridge_correct
+from featurecache.classify.evaluation.leave_one_out import knn_correct, ridge_correct
 
 
 def random_set(n_rows: int, feature_dim: int, n_classes: int = 3):
@@ -58,11 +58,3 @@ def test_equal_votes_go_to_the_nearer():
 def test_copies_of_a_row_count_as_others():
     X = np.array([[1.0, 0], [1.0, 0], [0, 1.0], [0, 1.0]])
     assert knn_correct(X, np.array([0, 0, 1, 1]), k=1).all()
-
-
-@pytest.mark.parametrize("shape", [(20, 6), (6, 20)])
-def test_the_left_spectrum_is_that_of_the_svd(shape):
-    Z = np.random.default_rng(0).normal(size=shape)
-    left, energy = left_spectrum(Z)
-    assert np.sort(energy) == pytest.approx(np.sort(np.linalg.svd(Z, compute_uv=False) ** 2))
-    assert left @ np.diag(energy) @ left.T == pytest.approx(Z @ Z.T)

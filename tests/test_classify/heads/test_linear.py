@@ -10,11 +10,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from featurecache.classify.arrays.blocks import Rows
-from featurecache.classify.arrays.scaling import fit_scaling, fit_scalings
+from featurecache.classify.arrays.scaling import fit_scaling
 from featurecache.classify.heads.lda import LDAHead
 from featurecache.classify.heads.linear_svm import LinearSVMHead
 from featurecache.classify.heads.logistic import LogisticHead
-from featurecache.classify.heads.ridge import RidgeHead, leave_one_out
+from featurecache.classify.heads.ridge import RidgeHead
 from featurecache.classify.selection.holdouts import fold_rounds, val_round
 
 
@@ -244,36 +244,10 @@ def test_a_tensor_with_a_hole_is_refused(spoilt):
         LogisticHead().fit(torch.from_numpy(X), y)
 
 
-@pytest.mark.parametrize("class_weight", [None, {0: 3.0}])
-def test_left_out_by_the_formula_is_left_out_by_hand(data, class_weight):
-    X, y = data
-    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
-    alphas = (1.0, 100.0)
-    found = leave_one_out(alphas, X, y, class_weight=class_weight, sample_weight=weights)
-    Z = fit_scalings(X, weights[None])[0].apply(X)
-    w = weights * (np.where(y == 0, 3.0, 1.0) if class_weight else 1.0)
-    for alpha, predicted, accuracy in zip(alphas, found.predicted, found.accuracy, strict=True):
-        for i in range(0, len(y), 7):
-            rest = np.arange(len(y)) != i
-            theirs = RidgeClassifier(alpha=alpha).fit(Z[rest], y[rest], sample_weight=w[rest])
-            assert predicted[i] == theirs.predict(Z[[i]])[0]
-        assert accuracy == pytest.approx(np.average(predicted == y, weights=weights))
-    assert found.best() in alphas
-
-
-def test_a_row_that_decides_on_its_own_score_is_left_out_exactly_in_float32_too():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(120, 8)).astype(np.float32), np.arange(120) % 3
-    X[:, 7] = 0.0
-    X[5, 7] = 1.0  # no other row says anything about the last column
-    alphas = (1e-3, 1.0)
-    half, whole = leave_one_out(alphas, X, y), leave_one_out(alphas, X.astype(np.float64), y)
-    assert half.error == pytest.approx(whole.error, rel=1e-4)
-    assert (half.predicted == whole.predicted).all()
-
-
 def test_fitting_many_is_fitting_each():
     X, y = features()
     heads = [RidgeHead(alpha=1.0), RidgeHead(alpha=10.0, class_weight="balanced")]
-    for head, alone in zip(RidgeHead.fit_all(heads, X, y), [clone(head).fit(X, y) for head in heads], strict=True):
-        assert head.coef_ == pytest.approx(alone.coef_)
+    none_held_out = [np.zeros(len(y), dtype=bool)]
+    assert sorted(place for place, _, _ in RidgeHead.try_grid(heads, X, y, none_held_out)) == [0, 1]
+    for head in heads:
+        assert head.coef_ == pytest.approx(clone(head).fit(X, y).coef_)

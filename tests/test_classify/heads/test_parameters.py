@@ -3,7 +3,6 @@ import inspect
 import numpy as np
 import pytest
 
-from featurecache.classify.heads.ridge import leave_one_out
 from featurecache.classify.heads.table import HEADS, build_head
 from featurecache.classify.selection.holdouts import val_round
 
@@ -84,12 +83,7 @@ def test_numbers_of_numpy_and_the_ends_of_a_range_are_as_good_as_any(name):
 def test_a_strength_of_zero_beside_another_ends_in_a_sentence():
     heads = [build_head("logistic", C=C) for C in (0.0, 1.0)]
     with pytest.raises(ValueError, match=r"C=0\.0 is not possible"):
-        type(heads[0]).fit_all(heads, *clouds())
-
-
-def test_rows_are_left_out_for_strengths_that_a_head_can_have_only():
-    with pytest.raises(ValueError, match=r"alpha=-1.0 is not possible: use 0 or more\."):
-        leave_one_out([1.0, -1.0], *clouds())
+        trials(heads, *clouds())
 
 
 @pytest.mark.parametrize("weight", [-1.0, np.nan, "heavy"])

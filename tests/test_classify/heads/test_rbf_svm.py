@@ -13,7 +13,7 @@ from featurecache.classify.evaluation.metrics import score
 from featurecache.classify.heads.rbf_svm import RBFSVMHead
 from featurecache.classify.selection.holdouts import fold_rounds, val_round
 from featurecache.classify.solvers.kernels import rbf, squared_distances, whitening
-from featurecache.classify.solvers.nystroem import solve_squares
+from featurecache.classify.solvers.nystroem import solve_landmarks
 from featurecache.classify.solvers.pairwise_coupling import SLOPE, couple
 
 
@@ -151,7 +151,7 @@ def test_many_classes_are_solved_as_least_squares():
     rng = np.random.default_rng(0)
     columns, codes, weights = rng.normal(size=(200, 6)), np.arange(200) % 60, rng.integers(1, 4, 200)
     signs = np.where(codes[:, None] == np.arange(60), 1.0, -1.0)
-    ((coef, intercept),) = solve_squares(columns, codes, weights.astype(float), [0.7], 60)
+    ((_, _, coef, intercept, _),) = solve_landmarks(columns, codes, weights[None].astype(float), [0.7], 60)
     theirs = Ridge(alpha=0.5 / 0.7).fit(columns, signs, sample_weight=weights)
     assert pytest.approx(theirs.coef_) == coef.T
     assert intercept == pytest.approx(theirs.intercept_)

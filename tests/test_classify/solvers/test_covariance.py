@@ -3,7 +3,7 @@ import pytest
 
 import featurecache.classify.solvers.covariance
 from featurecache.classify.arrays.blocks import Rows
-from featurecache.classify.solvers.covariance import spectra
+from featurecache.classify.solvers.covariance import decompose_rows, spectra
 
 
 def problem(n, feature_dim, rounds):
@@ -41,3 +41,11 @@ def test_rounds_with_weights_of_their_own_share_nothing_and_are_right():
         (alone,) = spectra(Rows(X, weights[[number]]), codes, weights[[number]], 3)
         assert together[number].energy == pytest.approx(alone.energy)
         assert together[number].means == pytest.approx(alone.means)
+
+
+@pytest.mark.parametrize("shape", [(20, 6), (6, 20)])
+def test_the_decompose_rows_is_that_of_the_svd(shape):
+    Z = np.random.default_rng(0).normal(size=shape)
+    left, energy = decompose_rows(Z)
+    assert np.sort(energy) == pytest.approx(np.sort(np.linalg.svd(Z, compute_uv=False) ** 2))
+    assert left @ np.diag(energy) @ left.T == pytest.approx(Z @ Z.T)
