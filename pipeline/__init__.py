@@ -41,7 +41,7 @@ _HOMES = {
     "audit_images": "evaluate.audit",
     "compare_runs": "evaluate.compare",
     "extract_features": "extract.job.extract",
-    "list_backbones": "extract.backbones.registry",
+    "list_backbones": "extract.backbones.listing",
     "list_heads": "classify.heads.table",
     "load_backbone": "extract.backbones.registry",
     "read_images": "extract.images.read",

@@ -1,6 +1,7 @@
 """Backbones: pretrained networks without their last layer, loaded with their transform.
 
-registry        load_backbone, list_backbones
+registry        load_backbone
+listing         list_backbones, without importing a library of networks
 architectures   every family and how it is built
 pixels          the image itself, as a baseline
 weights         where tensors come from

@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from featurecache.base.errors import BackboneError, UnknownBackbone
-from featurecache.extract.backbones.pixels import PIXELS, Pixels
+from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS
+from featurecache.extract.backbones.pixels import Pixels
 from featurecache.extract.cache.transform_spec import TransformSpec
 
 
@@ -77,8 +78,6 @@ BUILD_ARGUMENTS: dict[str, dict[str, Any]] = {
     for name in ("googlenet", "inception_v3")
 }
 
-# TensorFlow's evaluation cuts out size / (size + 32) of the shortest side: the same as this resize, then the crop.
-LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 LITE_MARGIN = 32
 LITE_HALF = (0.5, 0.5, 0.5)
 

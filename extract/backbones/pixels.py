@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from featurecache.extract.cache.transform_spec import TransformSpec
 
-PIXELS = "pixels"
-NO_WEIGHTS = "none"
 # Fine enough for small pictures such as digits and icons, and the size of CIFAR, where pixels are the usual baseline.
 SIDE = 32
 # It stands for the weights file: a remembered answer is tied to the state of a file, and this one decides the vectors.

@@ -14,16 +14,15 @@ from pathlib import Path
 
 from torch import nn
 
-from featurecache.extract.backbones.architectures import LITE_SIZES, Network, build_network, check_name, network_names
+from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
 from featurecache.extract.backbones.cutting import Cut, FeatureExtractor, Wanted, cut_network
-from featurecache.extract.backbones.pixels import PIXELS
+from featurecache.extract.backbones.listing import source_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
     WeightsSource,
     fetch,
     fill_network,
     find_weights,
-    named_weights,
     settled_state,
     weights_digest,
 )
@@ -33,11 +32,9 @@ from featurecache.extract.images.transform import scaled_to
 
 __all__ = [
     "Backbone",
-    "BackboneInfo",
     "FeatureExtractor",
     "backbone_dim",
     "cut_network",
-    "list_backbones",
     "load_backbone",
     "load_layers",
     "load_network",
@@ -70,17 +67,6 @@ class Backbone:
     feature_dim: int
     module: nn.Module
     weights_state: FileState
-
-
-@dataclass(frozen=True)
-class BackboneInfo:
-    """One line of `featurecache backbones`: what can be named, and whether its default weights are on this machine."""
-
-    name: str
-    source: str
-    weights: list[str]
-    default_weights: str
-    at_hand: bool
 
 
 def load_backbone(
@@ -116,7 +102,7 @@ def load_layers(
     assert found.path is not None, "a network that is loaded was read from somewhere"
     backbone = Backbone(
         name=name,
-        source=_source(name),
+        source=source_of(name),
         weights=found.name,
         weights_path=found.path,
         weights_digest=weights_digest(network),
@@ -154,19 +140,3 @@ def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = N
     found = find_weights(name)
     network = build_network(name, found.meta)
     return cut_network(name, network, found.transform, [Wanted(layer, pooling)]).feature_dim
-
-
-def list_backbones() -> list[BackboneInfo]:
-    """Everything that `load_backbone` takes, the ones that come with pip first."""
-    return [_info(name) for name in network_names()]
-
-
-def _info(name: str) -> BackboneInfo:
-    sources = named_weights(name)
-    return BackboneInfo(name, _source(name), [source.name for source in sources], sources[0].name, sources[0].at_hand)
-
-
-def _source(name: str) -> str:
-    if name == PIXELS:
-        return PIXELS
-    return "efficientnet_lite" if name in LITE_SIZES else "torchvision"

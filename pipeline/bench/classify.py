@@ -229,7 +229,10 @@ class ClassifyBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench classify --images data/fashion-mnist"])
 @takes(ClassifyBench, CacheOption, Output)
 def command(asked: ClassifyBench, cache: CacheOption, output: Output) -> int:
-    """Measure seconds and memory of a whole classify, with the features in memory and in a file."""
+    """Measure seconds and memory of classify.
+
+    Once with the features in memory and once with the features in a file.
+    """
     from featurecache.classify.heads.table import parse_heads
 
     if not Path("/proc/self/status").exists():

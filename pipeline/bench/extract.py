@@ -218,7 +218,7 @@ class ExtractBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench extract --backbone resnet50 --backbone vgg16"])
 @takes(ExtractBench, Output)
 def command(asked: ExtractBench, output: Output) -> int:
-    """Measure extraction beside what a user would otherwise run."""
+    """Measure images/s of extraction and of other tools."""
     names = names_in("--backbone", asked.backbone or [DEFAULT_BACKBONE])
     measured, pair = [], None
     with tempfile.TemporaryDirectory() as made:

@@ -131,7 +131,7 @@ class FinetuneBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench finetune --unfreeze 5 --size 96"])
 @takes(FinetuneBench, Output)
 def command(asked: FinetuneBench, output: Output) -> int:
-    """Measure an epoch of fine-tuning from cached maps beside one of the whole network."""
+    """Measure an epoch from cached maps and of the whole network."""
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
         images = asked.images or write_images(Path(folder))
         lines = measure(

@@ -106,7 +106,7 @@ class HeadsBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench heads --heads ridge,knn --sparse 5"])
 @takes(HeadsBench, CacheOption, Output)
 def command(asked: HeadsBench, cache: CacheOption, output: Output) -> int:
-    """Measure heads beside scikit-learn fitting the same settings one by one."""
+    """Measure sweeps of heads against scikit-learn."""
     names = asked.names()
     data, note = prepare(asked.images, cache.cache, N_FULL if asked.full else N_ROWS)
     if note:

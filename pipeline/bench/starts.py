@@ -190,7 +190,10 @@ class StartsBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench starts --size 96"])
 @takes(StartsBench, Output)
 def command(asked: StartsBench, output: Output) -> int:
-    """Measure what a fine-tune gains by starting from a head, beside a random one, on few images."""
+    """Measure fine-tuning from a trained and from a random head.
+
+    On few images, where the start matters most.
+    """
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
         contest = Contest(FeatureRequest(asked.backbone, size=asked.size), asked.head, asked.train, asked.epochs)
         images = asked.images or write_images(Path(folder))

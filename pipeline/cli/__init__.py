@@ -1,8 +1,10 @@
 """The command line: what can be asked for, and how it ends.
 
 main        parse, do, say what went wrong
-declare     options as dataclasses, commands with groups and examples
+declare     options as dataclasses, commands whose help has groups and examples
+group       commands by name, listed without importing them
 options     options of several commands
+printing    --json and --quiet
 commands    one command a file: its options, what it does, its text
 console     progress and lines on stderr
 text        results on stdout

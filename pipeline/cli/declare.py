@@ -12,9 +12,7 @@ So an option is written once: its name, what it may be, its default, its help an
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -146,38 +144,6 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for each in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{each}\n")
-
-
-class Group(click.Group):
-    """Commands by name, each imported from its module when it is needed.
-
-    places: {name: module}, in the order of the help; what it finds there is called `command`.
-    """
-
-    def __init__(self, *args: Any, places: Mapping[str, str], **how: Any) -> None:
-        super().__init__(*args, **how)
-        self.places = places
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
-        return list(self.places)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the words name, and the words behind it; an unknown one is told its neighbours."""
-        if args and args[0] not in self.places and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.places, n=3, cutoff=0.5)
-            others = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(self.places)}."
-            raise click.UsageError(f"There is no command '{args[0]}'. {others}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or None."""
-        if cmd_name not in self.places:
-            return None
-        found: click.Command = importlib.import_module(self.places[cmd_name]).command
-        return found
 
 
 class Bytes(click.FloatRange):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import click
 
 from featurecache.base.exits import DONE, FAILED, INTERRUPTED, REFUSED, USAGE
-from featurecache.cli.declare import Group, Invocation
+from featurecache.cli.declare import Invocation
+from featurecache.cli.group import Group
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "REFUSED", "USAGE", "guarded", "invoke", "program", "run"]
 

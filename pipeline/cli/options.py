@@ -184,20 +184,6 @@ class RunCacheOption:
     )
 
 
-@dataclass(frozen=True)
-class JsonOption:
-    """What is printed."""
-
-    json: bool = option("--json", is_flag=True, default=False, help="print JSON on stdout")
-
-
-@dataclass(frozen=True)
-class Printing(JsonOption):
-    """What is printed, and what is shown meanwhile."""
-
-    quiet: bool = option("--quiet", is_flag=True, default=False, help="no progress on stderr")
-
-
 def names_in(name: str, texts: Sequence[str]) -> list[str]:
     """Return the names in a repeated option, each of which may hold several with commas between them."""
     names = list(dict.fromkeys(name for text in texts for name in text.split(",") if name))

@@ -15,7 +15,8 @@ from featurecache.base.text import printable
 from featurecache.cli.commands.audit_text import audit_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import SHARE, Command, option, takes
-from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import refusals_text
 from featurecache.evaluate.leakage import MOST_LEAKED
@@ -50,7 +51,7 @@ def command(
     cache: CacheOption,
     printing: Printing,
 ) -> int:
-    """Find copies, leaks between splits, doubtful labels and outliers.
+    """Find copies, leaks, likely label errors and outliers.
 
     Ends with exit code 3 where more than --max-leaked of the test images are in train or val too, or under two labels.
     """

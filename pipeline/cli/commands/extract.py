@@ -8,7 +8,8 @@ import click
 
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions, Images, Printing
+from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions, Images
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread, list_refused
 from featurecache.cli.text import extract_json, extract_text
 from featurecache.extract.images.read import read_images

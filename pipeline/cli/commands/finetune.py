@@ -16,7 +16,8 @@ from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
-from featurecache.cli.options import PATH, Images, Printing, RunCacheOption
+from featurecache.cli.options import PATH, Images, RunCacheOption
+from featurecache.cli.printing import Printing
 from featurecache.cli.text import refused_line
 from featurecache.extract.cache.spec import DTYPES
 from featurecache.extract.engines.protocol import DEVICES, ENGINES

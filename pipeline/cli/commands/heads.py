@@ -9,13 +9,16 @@ import click
 from featurecache.base.exits import DONE
 from featurecache.base.text import table
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import JsonOption
+from featurecache.cli.printing import JsonOption
 
 
 @click.command(cls=Command, examples=["featurecache heads"])
 @takes(JsonOption)
 def command(printing: JsonOption) -> int:
-    """List the heads that can be named."""
+    """List the heads, with the number of settings that each tries.
+
+    A scikit-learn classifier is a head too, by its dotted path, such as sklearn.ensemble.ExtraTreesClassifier.
+    """
     from featurecache.classify.heads.table import list_heads
 
     infos = list_heads()

@@ -15,7 +15,8 @@ from featurecache.base.text import printable
 from featurecache.cli.commands.extract import FEATURES_KEPT
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import PATH, EngineOptions, Printing, RunCacheOption
+from featurecache.cli.options import PATH, EngineOptions, RunCacheOption
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import errors_place, list_refused
 from featurecache.cli.text import predictions_json, predictions_text
 from featurecache.runs.folder import write_csv, writing_file

@@ -32,7 +32,7 @@ class ReportOptions:
 )
 @takes(ReportOptions, RunCacheOption)
 def command(asked: ReportOptions, cache: RunCacheOption) -> int:
-    """Write the report of a run: one HTML file that needs no network."""
+    """Write the report of a run, one HTML file that works offline."""
     from featurecache.report.page import write_report
 
     place = write_report(asked.run, out=asked.out, images=asked.images, cache_root=cache.cache)

@@ -14,9 +14,9 @@ from featurecache.cli.options import (
     FeatureOptions,
     HeadOptions,
     Images,
-    Printing,
     SplitOptions,
 )
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import list_refused
 from featurecache.cli.text import extract_text
 from featurecache.extract.images.read import read_images
@@ -38,7 +38,10 @@ def command(
     cache: CacheOption,
     printing: Printing,
 ) -> int:
-    """Extract features of all images, then train and compare heads on them."""
+    """Extract features, then train and compare heads: both stages.
+
+    The same as `featurecache extract` and then `featurecache classify` with these options.
+    """
     check(heads)
     with Console(quiet=printing.quiet) as console:
         manifest = read_images(images.images)

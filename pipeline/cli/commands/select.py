@@ -13,7 +13,8 @@ from featurecache.base.exits import REFUSED
 from featurecache.cli.commands.select_text import selection_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, Command, option, takes
-from featurecache.cli.options import CacheOption, EngineOptions, Images, Printing, SplitOptions, names_in
+from featurecache.cli.options import CacheOption, EngineOptions, Images, SplitOptions, names_in
+from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import refusals_text
 from featurecache.extract.images.read import read_images

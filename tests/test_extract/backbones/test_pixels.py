@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from featurecache.base.errors import WeightsMissing
-from featurecache.extract.backbones.registry import backbone_dim, list_backbones, load_backbone
+from featurecache.extract.backbones.listing import list_backbones
+from featurecache.extract.backbones.registry import backbone_dim, load_backbone
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.protocol import source_of
 from featurecache.extract.images.transform import apply_transform

@@ -10,7 +10,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownLayer
 from featurecache.extract.backbones.architectures import build_network
-from featurecache.extract.backbones.registry import backbone_dim, list_backbones, load_backbone, network_names
+from featurecache.extract.backbones.registry import backbone_dim, load_backbone
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.protocol import source_of
@@ -240,14 +240,6 @@ def test_a_layer_without_a_map_is_refused():
 def test_cls_is_refused_where_there_are_no_tokens():
     with pytest.raises(BackboneError, match=r"^pooling 'cls' takes the first token of a transformer"):
         backbone_dim("resnet18", pooling="cls")
-
-
-def test_the_list_holds_every_name_and_starts_with_the_one_from_pip():
-    listed = list_backbones()
-    assert [info.name for info in listed] == network_names()
-    assert (listed[0].name, listed[0].source, listed[0].at_hand) == ("efficientnet_lite0", "efficientnet_lite", True)
-    resnet50 = next(info for info in listed if info.name == "resnet50")
-    assert (resnet50.weights, resnet50.default_weights) == (["IMAGENET1K_V2", "IMAGENET1K_V1"], "IMAGENET1K_V2")
 
 
 def test_numpy_sees_float32_rows(resnet18_file):

@@ -15,7 +15,7 @@ from torchvision import models
 
 from featurecache.extract.backbones.architectures import LITE_SIZES, build_network, network_names
 from featurecache.extract.backbones.cutting import cut_network
-from featurecache.extract.backbones.pixels import PIXELS
+from featurecache.extract.backbones.listing import PIXELS
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.choice import TOLERANCE, judge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from PIL import Image
@@ -273,6 +275,40 @@ def test_every_command_has_a_help_and_an_example(command, capsys, parsed):
     assert examples or command in (["cache"], ["bench"])
     for line in examples:
         parsed(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("words", [[], ["cache"], ["bench"]])
+def test_a_listing_shows_the_first_sentence_of_every_command_uncut(words, capsys):
+    group = program
+    for word in words:
+        group = group.get_command(click.Context(program), word)
+    assert run([*words, "--help"]) == DONE
+    listing = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    commands = {name: importlib.import_module(place).command for name, place in group.places.items()}
+    assert [line.split(maxsplit=1) for line in listing] == [
+        [name, command.get_short_help_str(200)] for name, command in commands.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        (["--help"], ["featurecache.cli.options", "featurecache.extract", "featurecache.classify", "tabulate"]),
+        (["--version"], ["featurecache.cli.options", "featurecache.extract", "featurecache.classify", "tabulate"]),
+        (["heads"], ["featurecache.extract", "numpy", "sklearn"]),
+        (["backbones"], ["featurecache.classify", "numpy", "torch", "torchvision"]),
+    ],
+)
+def test_what_only_lists_imports_nothing_heavy(words, absent):
+    code = "import sys; from featurecache.cli.main import run; code = run(sys.argv[1:]); "
+    code += "print(*sys.modules, file=sys.stderr); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert not {*done.stderr.split()} & {*absent}
+
+
+def test_a_shell_completes_the_names_of_commands():
+    names = [item.value for item in program.shell_complete(click.Context(program), "c")]
+    assert names == ["classify", "compare", "cache"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -16,7 +16,8 @@ from featurecache.cli.commands.cache.text import (
     check_root,
 )
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import CacheOption, JsonOption
+from featurecache.cli.options import CacheOption
+from featurecache.cli.printing import JsonOption
 from featurecache.extract.cache.compact import compact_cache
 from featurecache.extract.cache.inventory import files_bytes, find_caches
 from featurecache.extract.cache.leftovers import sweep_leftovers
@@ -26,7 +27,7 @@ from featurecache.extract.cache.store import merged_paths, shard_of_mark, shard_
 @click.command(cls=Command, examples=["featurecache cache compact"])
 @takes(CacheOption, JsonOption)
 def command(cache: CacheOption, printing: JsonOption) -> int:
-    """Merge small shards, drop second copies of rows, and sweep left-over files.
+    """Merge small shards, drop duplicate rows and left-over files.
 
     A cache that is damaged is left out, which is exit code 3.
     """

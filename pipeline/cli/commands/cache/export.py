@@ -15,7 +15,8 @@ from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, takes
-from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, Printing, SplitOptions
+from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
+from featurecache.cli.printing import Printing
 from featurecache.cli.text import refusals_text
 from featurecache.extract.images.read import read_images
 

@@ -15,7 +15,8 @@ from featurecache.cli.commands.cache.text import (
     info_lines,
 )
 from featurecache.cli.declare import Command, takes
-from featurecache.cli.options import CacheOption, JsonOption
+from featurecache.cli.options import CacheOption
+from featurecache.cli.printing import JsonOption
 from featurecache.extract.cache.inventory import CacheInfo, describe_caches, files_bytes
 from featurecache.extract.cache.leftovers import find_leftovers
 
@@ -23,7 +24,10 @@ from featurecache.extract.cache.leftovers import find_leftovers
 @click.command(cls=Command, examples=["featurecache cache info"])
 @takes(CacheOption, JsonOption)
 def command(cache: CacheOption, printing: JsonOption) -> int:
-    """Show what is kept: for which images, how large, and when it was last used."""
+    """Show what the cache holds, how large it is, and when it was used.
+
+    Ends with exit code 3 where a file is damaged.
+    """
     check_root(cache.cache)
     infos, leftovers = describe_caches(cache.cache), find_leftovers(cache.cache)
     n_bytes = sum(each.n_bytes for each in infos) + files_bytes(leftovers)

@@ -18,7 +18,8 @@ from featurecache.cli.commands.cache.text import (
 )
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import CacheOption, Printing
+from featurecache.cli.options import CacheOption
+from featurecache.cli.printing import Printing
 from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo

