@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,21 @@ def train_heads(
     folds: int | None = None,
     calibrate: bool = False,
     min_per_class: int = 1,
+    params: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
 
     heads: names of the table, or of scikit-learn classifiers by their dotted path. folds: choose settings by so many
     folds instead of on val. calibrate: temper probabilities on val. min_per_class: classes with fewer images are left
-    out. The run has no report; `featurecache report` writes it.
+    out. params: values for the grids of heads, {"logistic": {"C": [0.1, 1.0]}}: a list is what is tried, anything else
+    the one value. The run has no report; `featurecache report` writes it.
 
-    Raises UnknownHead for a name that is none, PipelineError with the command to run where features are missing, and
-    what `classify` does.
+    Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
+    PipelineError with the command to run where features are missing, and what `classify` does.
     """
     from featurecache.classify.heads.table import parse_heads
+    from featurecache.classify.selection.settings import listed_settings
 
     check_run_folder(out)
     plan = ClassifyPlan(
@@ -50,5 +53,6 @@ def train_heads(
         folds=folds,
         calibrate=calibrate,
         min_per_class=min_per_class,
+        params=listed_settings(params or {}),
     )
     return classify(images, plan, progress or Silent())

@@ -12,6 +12,8 @@ from featurecache.base.errors import UnknownHead
 
 # Classifiers named by a dotted path come from here and nowhere else: a name must not import arbitrary code.
 FOREIGN = "sklearn."
+# Parameters that come from the seed of the run, or from val.
+DECIDED = ("random_state", "temperature")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,17 @@ def head_grid(name: str) -> list[dict[str, Any]]:
     return [dict(setting) for setting in HEADS[name].grid] if name in HEADS else [{}]
 
 
+def head_parameters(name: str) -> dict[str, Any]:
+    """Return the parameters of a head that can be given, with their defaults: none that the seed or val decides.
+
+    Raises UnknownHead.
+    """
+    _check_name(name)
+    parameters = inspect.signature(_head_class(name)).parameters
+    given = {key: each.default for key, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+    return {key: default for key, default in given.items() if key not in DECIDED}
+
+
 def build_head(name: str, *, seed: int = 0, **params: Any) -> Any:
     """Return an unfitted head: one of the table, or `sklearn.module.Classifier` in a ForeignHead.
 
@@ -135,12 +148,19 @@ def build_head(name: str, *, seed: int = 0, **params: Any) -> Any:
     """
     _check_name(name)
     if name in HEADS:
-        module, _, class_name = HEADS[name].location.partition(":")
-        return _instantiate(getattr(importlib.import_module(module), class_name), name, seed, params)
+        return _instantiate(_head_class(name), name, seed, params)
     from featurecache.classify.heads.sklearn_head import ForeignHead
 
     temperature = params.pop("temperature", 1.0)
-    return ForeignHead(_instantiate(_foreign_class(name), name, seed, params), temperature=temperature)
+    return ForeignHead(_instantiate(_head_class(name), name, seed, params), temperature=temperature)
+
+
+def _head_class(name: str) -> Any:
+    """Return the estimator of a known name."""
+    if name not in HEADS:
+        return _foreign_class(name)
+    module, _, class_name = HEADS[name].location.partition(":")
+    return getattr(importlib.import_module(module), class_name)
 
 
 def _instantiate(head_class: Any, name: str, seed: int, params: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 splits    train, val and test; folds
 dividing  units sent to sides
 holdouts  rounds of a sweep
+settings  grids of settings, with values that a user gives
 tally     outcomes joined over rounds
 sweep     choose on val, refit, never see test
 few_shot  few labels per class

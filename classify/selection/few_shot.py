@@ -78,6 +78,7 @@ def try_shots(
     y_test: IntArray,
     drawn: Sequence[Sequence[Shots]],
     *,
+    grid: Sequence[dict[str, Any]] | None = None,
     units: IntArray | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -86,13 +87,13 @@ def try_shots(
 
     X (N, D), y (N,), units (N,): train, from which `draw_shots` drew. In every repeat its setting is chosen by
     cross-validation on the drawn rows alone, units held out whole, so that a point stands for just so many labels: val
-    would bring in more labels than there are shots.
+    would bring in more labels than there are shots. grid: as in `sweep`.
     """
     right = np.zeros((len(drawn), len(drawn[0]), len(y_test)), dtype=np.bool_)
     own = np.arange(len(y)) if units is None else units
     for k, first in enumerate(drawn[0]):
         for r, samples in enumerate(drawn):
-            params = _choose(name, X, y, own, samples[k], seed)
+            params = _choose(name, X, y, own, samples[k], seed, grid)
             rows = samples[k].rows
             head = build_head(name, seed=seed, **params).fit(X[rows], y[rows])
             right[r, k] = head.predict(X_test) == y_test
@@ -101,10 +102,18 @@ def try_shots(
     return right
 
 
-def _choose(name: str, X: FloatArray, y: AnyArray, units: IntArray, sample: Shots, seed: int) -> dict[str, Any]:
+def _choose(
+    name: str,
+    X: FloatArray,
+    y: AnyArray,
+    units: IntArray,
+    sample: Shots,
+    seed: int,
+    grid: Sequence[dict[str, Any]] | None,
+) -> dict[str, Any]:
     rows = sample.chosen_on
     rounds = _rounds(units[rows], y[rows], min(max(sample.shots, 2), MAX_FOLDS), seed)
-    return sweep(name, X[rows], y[rows], rounds=rounds, seed=seed).params
+    return sweep(name, X[rows], y[rows], rounds=rounds, grid=grid, seed=seed).params
 
 
 def _rounds(units: IntArray, y: AnyArray, n_folds: int, seed: int) -> list[BoolArray]:

@@ -13,13 +13,12 @@ from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.heads.table import build_head, head_grid
 from featurecache.classify.heads.trials import Trial
 from featurecache.classify.selection.holdouts import check_rounds
+from featurecache.classify.selection.settings import is_last
 from featurecache.classify.selection.tally import Outcome, Tally
 
 Progress = Callable[[int, int, str], None]
 # A parameter with fewer values in its grid than this is a choice between few, not a scale that has edges.
 SCALE = 3
-# Beyond these values a parameter means nothing, so a grid that ends there is not too short.
-NATURAL_ENDS = {"k": (1,), "shrinkage": (0.0, 1.0), "shrink": (0.0,), "dropout": (0.0,)}
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def sweep(
     y: AnyArray,
     *,
     rounds: Sequence[BoolArray],
+    grid: Sequence[dict[str, Any]] | None = None,
     seed: int = 0,
     sample_weight: FloatArray | None = None,
     calibrate: bool = False,
@@ -69,10 +69,10 @@ def sweep(
     """Try every setting of a head on the held-out rows, keep the most accurate, and refit it on all rows.
 
     X (N, D), y (N,), sample_weight (N,): train and val together. rounds: bool masks (N,) of the rows held out, from
-    `val_round` or `fold_rounds`. Equal accuracies are decided by the log loss, equal log losses by the order of the
-    grid, the simpler setting first. calibrate: find how to temper the probabilities of the chosen setting, too.
-    `progress(done, total, text)` is called after each setting of each round and after the refit; the text says the best
-    so far.
+    `val_round` or `fold_rounds`. grid: the settings to try (`settings.build_grid`), those of the table unless given.
+    Equal accuracies are decided by the log loss, equal log losses by the order of the grid, the simpler setting first.
+    calibrate: find how to temper the probabilities of the chosen setting, too. `progress(done, total, text)` is called
+    after each setting of each round and after the refit; the text says the best so far.
 
     Raises UnknownHead, BadLabels for a single class, BadSplit for rounds that leave nothing to train on or look at. A
     KeyboardInterrupt becomes SweepStopped once a setting is through all rounds; a second one, in the refit, does not.
@@ -83,7 +83,7 @@ def sweep(
     if len(classes) < 2:
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
     check_rounds(rounds, codes)
-    grid = head_grid(name)
+    grid = head_grid(name) if grid is None else grid
     tally = Tally(grid, rounds, classes, codes)
     heads = [build_head(name, seed=seed, **setting) for setting in grid]
     stopped = _try_all(type(heads[0]).try_grid(heads, X, y, rounds, sample_weight), tally, progress)
@@ -93,7 +93,7 @@ def sweep(
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:
         progress(tally.n_steps, tally.n_steps, f"{best.metrics['accuracy']:.2%}, refitted")
-    notes, rows = _notes(best, tally, head, stopped), [outcome.row() for outcome in tally.through()]
+    notes, rows = _notes(name, best, tally, head, stopped), [outcome.row() for outcome in tally.through()]
     seconds = perf_counter() - started
     result = SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
     if stopped:
@@ -122,8 +122,8 @@ def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: P
     return False
 
 
-def _notes(best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
-    notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(best.params, tally.grid)
+def _notes(name: str, best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
+    notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(name, best.params, tally.grid)
     if best.hint:
         notes.append(best.hint)
     if stopped:
@@ -133,12 +133,17 @@ def _notes(best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
     return notes
 
 
-def edge_notes(params: dict[str, Any], grid: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a sentence for each number of the chosen setting that is the smallest or largest tried of its scale."""
+def edge_notes(name: str, params: dict[str, Any], grid: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each number of the chosen setting that is the smallest or largest tried of its scale.
+
+    None where the head called `name` allows nothing beyond it.
+    """
     notes = []
     for key, value in params.items():
-        tried = sorted({setting[key] for setting in grid if isinstance(setting.get(key), int | float)})
-        if len(tried) >= SCALE and value in (tried[0], tried[-1]) and value not in NATURAL_ENDS.get(key, ()):
-            end = "smallest" if value == tried[0] else "largest"
+        tried = sorted({setting[key] for setting in grid if type(setting.get(key)) in (int, float)})
+        if len(tried) < SCALE or value not in (tried[0], tried[-1]):
+            continue
+        end = "smallest" if value == tried[0] else "largest"
+        if not is_last(name, key, value, upwards=end == "largest"):
             notes.append(f"The best {key}, {value:g}, is the {end} of its grid: a better one may lie beyond.")
     return notes

@@ -21,6 +21,7 @@
     │       └── CacheDamaged       a shard whose bytes are not what was written
     ├── ClassifyError
     │   ├── UnknownHead            a head, or one of its parameters, that nobody has
+    │   ├── BadSetting             a value that a parameter of a head cannot have
     │   ├── BadSplit               split names that are unknown, or given for some samples only
     │   ├── BadLabels              labels from which no head can be trained and tested
     │   ├── HeadFailed             a head that cannot be fitted to these rows, or not predict; a ValueError too
@@ -139,6 +140,12 @@ class ClassifyError(FeatureCacheError):
 
 class UnknownHead(ClassifyError):
     """No head of that name, or no such parameter."""
+
+    exit_code = USAGE
+
+
+class BadSetting(ClassifyError):
+    """A value that a parameter of a head cannot have."""
 
     exit_code = USAGE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -134,6 +135,11 @@ class HeadOptions:
         "--heads", metavar="A,B,C", multiple=True, group=HEADS,
         help="names from 'featurecache heads', or scikit-learn classifiers by dotted path (default: all); repeatable",
     )  # fmt: skip
+    param: Sequence[str] = option(
+        "--param", metavar="HEAD.NAME=V,V", multiple=True, group=HEADS,
+        help="values of a parameter of a head in place of those that are tried, such as logistic.C=0.1,1,10; one value "
+        "fixes it; repeat it for several parameters",
+    )  # fmt: skip
     out: Path | None = option(
         "--out", metavar="DIR", type=PATH, group=HEADS,
         help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
@@ -164,6 +170,14 @@ class HeadOptions:
         from featurecache.classify.heads.table import parse_heads
 
         return tuple(parse_heads(",".join(self.heads or ["all"])))
+
+    def params(self) -> dict[str, dict[str, list[Any]]]:
+        """Return the values of parameters that are given for the grids of the heads. Raises UnknownHead, BadSetting."""
+        from featurecache.classify.selection.settings import build_grids, parse_settings
+
+        given = parse_settings(self.param)
+        build_grids(self.names(), given)
+        return given
 
 
 @dataclass(frozen=True)

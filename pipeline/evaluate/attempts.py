@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from featurecache.classify.selection.settings import Given, Grid
     from featurecache.classify.selection.sweep import SweepResult
 
 
@@ -35,6 +37,15 @@ class ClassifyPlan:
     """Temper every head's probabilities by what it said about val."""
     min_per_class: int = 1
     """Classes with fewer images are left out; copies and members of a group count once."""
+    params: Given = field(default_factory=dict)
+    """Values for the grids of heads, {head: {parameter: values}}: see `classify.selection.settings`."""
+
+    @cached_property
+    def grids(self) -> dict[str, Grid]:
+        """The settings to try of each head. Raises UnknownHead, BadSetting."""
+        from featurecache.classify.selection.settings import build_grids
+
+        return build_grids(self.heads, self.params)
 
 
 @dataclass(frozen=True)

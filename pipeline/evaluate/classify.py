@@ -72,14 +72,14 @@ def _classify(
     manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack
 ) -> tuple[dict[str, Any], WorkFolder]:
     """Write the run folder, but for its report: when that is made, features and heads are gone."""
-    home = home_of(plan.out)
+    home, _ = home_of(plan.out), plan.grids  # what is wrong with these is said first
     labelled, features, warnings = _gather(manifest, plan, home, progress)
     if plan.shots:
         check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     identity = identity_of(labelled, features, plan, assign_cv_folds(labelled, plan))
     with unwritable(plan.out):
         work = held.enter_context(working(home, identity))
-    kept = KeptHeads(work.heads, n_test=len(labelled.rows("test")), n_classes=len(labelled.classes))
+    kept = KeptHeads(work.heads, n_test=len(labelled.rows("test")), n_classes=len(labelled.classes), grids=plan.grids)
     attempts = try_heads(features, labelled, plan, kept, progress)
     n_bytes = sum(each.X.nbytes for each in features)
     return_freed_memory(n_bytes)
@@ -137,7 +137,7 @@ def try_few_labels(
     results: dict[str, Any], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
 ) -> dict[str, Any]:
     """What results.json gains by --shots; only that the run was interrupted, when the user does."""
-    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, progress=progress)
+    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, grids=plan.grids, progress=progress)
     try:
         return dict(few(results["heads"], features, labelled))
     except KeyboardInterrupt:
@@ -221,9 +221,9 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     folds = assign_cv_folds(labelled, plan)
     rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
     sweeping = partial(progress.sweeping, name)
-    choose = partial(sweep, name, X, y, rounds=rounds, seed=plan.seed, calibrate=plan.calibrate, progress=sweeping)
+    choose = partial(sweep, name, X, y, rounds=rounds, grid=plan.grids[name], progress=sweeping)
     try:
-        result, stopped = choose(), False
+        result, stopped = choose(seed=plan.seed, calibrate=plan.calibrate), False
     except SweepStopped as stop:
         result, stopped = stop.result, True
     for note in result.notes:

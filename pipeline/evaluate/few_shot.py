@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.classify.selection.few_shot import Shots
+    from featurecache.classify.selection.settings import Grid
 
 Row = dict[str, Any]
 
@@ -38,6 +39,7 @@ def few_shot(
     shots: Sequence[int],
     repeats: int,
     seed: int,
+    grids: Mapping[str, Grid] | None = None,
     progress: Progress,
 ) -> dict[str, list[Row]]:
     """Return {"shots": rows, "doubling": rows} of results.json; heads: those of results.json, already tested.
@@ -45,7 +47,8 @@ def few_shot(
     A row of shots: features, head, shots (labels per class), n_train, n_chosen (labels that its setting is chosen on),
     repeats, mean, low, high (test accuracy); the last of each head is the head on all labels. A row of doubling:
     features, head, n_now, n_doubled, now, expected, low, high, gain. Every head sees the same samples; one that cannot
-    learn from so few is left out with a word. Raises BadLabels where train is too small to draw from.
+    learn from so few is left out with a word. grids: the settings to try of each head, those of the table unless given.
+    Raises BadLabels where train is too small to draw from.
     """
     from featurecache.base.errors import ClassifyError
     from featurecache.classify.selection.few_shot import draw_shots, try_shots
@@ -66,7 +69,8 @@ def few_shot(
         sweeping = partial(progress.sweeping, f"{head['name']}, few labels")
         learn = partial(try_shots, head["name"], X, labelled.y, X[test], labelled.y[test], drawn)
         try:
-            right = learn(units=labelled.units, seed=seed, progress=sweeping)
+            grid = None if grids is None else grids[head["name"]]
+            right = learn(grid=grid, units=labelled.units, seed=seed, progress=sweeping)
         except ClassifyError as error:
             progress.say(f"{head['name']} has no curve of few labels: {error}")
             continue

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from featurecache.classify.selection.settings import Grid
     from featurecache.evaluate.attempts import ClassifyPlan
 
 FORMAT = 1
 # Where the run goes and what is done with finished heads decides none of them.
-UNDECISIVE = ("images", "cache_root", "out", "heads", "shots", "repeats")
+UNDECISIVE = ("images", "cache_root", "out", "heads", "shots", "repeats", "params")
 LIBRARIES = ("featurecache", "numpy", "scipy", "scikit-learn", "torch")
 
 
@@ -61,10 +62,13 @@ def identity_of(
 
 
 class KeptHeads:
-    """The finished heads in a folder, which need not be there yet; n_test, n_classes: of what each has answered."""
+    """The finished heads in a folder, which need not be there yet; n_test, n_classes: of what each has answered.
 
-    def __init__(self, folder: Path, *, n_test: int, n_classes: int) -> None:
-        self.folder, self._shape = folder, (n_test, n_classes)
+    grids: the settings that are tried of each head; one that was finished with others is trained again.
+    """
+
+    def __init__(self, folder: Path, *, n_test: int, n_classes: int, grids: Mapping[str, Grid]) -> None:
+        self.folder, self._shape, self._grids = folder, (n_test, n_classes), grids
 
     def keep(self, tried: Tried, *, meta: Mapping[str, Any]) -> Tried:
         """Write a head with its answers and return it as it is on disk; meta: what `save_head` writes beside it.
@@ -81,42 +85,41 @@ class KeptHeads:
             save_head(tried.result.head, temporary / "head", meta=meta)
             np.save(temporary / "predicted.npy", tried.predicted)
             np.save(temporary / "proba.npy", tried.proba)
-            (temporary / "record.json").write_text(json.dumps(_record(tried)), encoding="utf-8")
+            (temporary / "record.json").write_text(
+                json.dumps(_record(tried, self._grids[tried.name])), encoding="utf-8"
+            )
             flush_tree(temporary)
             shutil.rmtree(place, ignore_errors=True)
             temporary.rename(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         flush(self.folder)
-        return _read(place, tried.features, tried.name)
+        return _read(place, tried.features, tried.name, self._grids[tried.name])
 
     def recall(self, features: Features, name: str) -> Tried | None:
         """Return a head that was finished with the settings it has today; None where there is none, or half of one."""
         try:
-            tried = _read(self.folder / f"{features.name}--{name}", features, name)
+            tried = _read(self.folder / f"{features.name}--{name}", features, name, self._grids[name])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         whole = tried.proba.shape == self._shape and tried.predicted.shape == self._shape[:1]
         return tried if whole and not tried.stopped else None
 
 
-def _record(tried: Tried) -> dict[str, Any]:
-    from featurecache.classify.heads.table import head_grid
-
+def _record(tried: Tried, grid: Grid) -> dict[str, Any]:
     found = {each.name: getattr(tried.result, each.name) for each in fields(tried.result) if each.name != "head"}
     told = {"tempering": tried.tempering, "predict_seconds": tried.predict_seconds, "stopped": tried.stopped}
-    return {"settings": head_grid(tried.name), "result": found, **told}
+    return {"settings": grid, "result": found, **told}
 
 
-def _read(place: Path, features: Features, name: str) -> Tried:
+def _read(place: Path, features: Features, name: str, grid: Grid) -> Tried:
     """What `keep` wrote. Raises ValueError for other settings than those of today, OSError, LookupError, TypeError."""
     import numpy as np
 
-    from featurecache.classify.heads.table import head_grid
     from featurecache.classify.selection.sweep import SweepResult
 
     told = parse_json((place / "record.json").read_text(encoding="utf-8"))
-    if told["settings"] != json.loads(json.dumps(head_grid(name))):
+    if told["settings"] != json.loads(json.dumps(grid)):
         raise ValueError("the head was fitted for other settings")
     (place / "head" / "head.json").stat()
     result = SweepResult(head=None, **told["result"])

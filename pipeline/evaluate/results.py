@@ -131,6 +131,7 @@ def _config(plan: ClassifyPlan) -> dict[str, Any]:
         "repeats": plan.repeats,
         "calibrate": plan.calibrate,
         "min_per_class": plan.min_per_class,
+        "params": {head: {name: list(values) for name, values in each.items()} for head, each in plan.params.items()},
     }
 
 

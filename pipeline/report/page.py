@@ -171,7 +171,13 @@ def _fill_template(page: Page) -> str:
     learning = learning_figure(record)
     if learning is not None:
         page.figures["learning"] = learning
-    present = {"close": page.heads, "settings": sweeps, "labels": learning, "map": page.map, "images": page.galleries}
+    present = {
+        "close": page.heads,
+        "settings": sweeps or reproduce.given(record.config),
+        "labels": learning,
+        "map": page.map,
+        "images": page.galleries,
+    }
     text = environment.get_template("page.html.jinja").render(
         title=data["name"],
         facts=_facts(data, record.results["created"]),
@@ -185,6 +191,7 @@ def _fill_template(page: Page) -> str:
         test_name=f"{test_text(data)}, Holm's correction, 5 %",
         table=scoreboard(record),
         sweeps=sweeps,
+        given=reproduce.given(record.config),
         learning=learning_caption(record) if learning else None,
         map=page.map,
         map_caption=page.map_caption,

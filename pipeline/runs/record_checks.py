@@ -62,6 +62,25 @@ FORMAT = Kind(lambda v: type(v) is int and v in FORMATS, f"format {' or '.join(m
 DTYPE = Kind(lambda v: v in (None, "float32", "float16"), "float32 or float16")
 
 
+def _is_value(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _are_params(value: Any) -> bool:
+    """Whether it is {head: {parameter: values}}, a value being plain or a list of plain ones."""
+    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
+        return False
+    values = [found for each in value.values() for found in each.values()]
+    return all(
+        isinstance(found, list)
+        and all(_is_value(one) or (isinstance(one, list) and all(map(_is_value, one))) for one in found)
+        for found in values
+    )
+
+
+PARAMS = Kind(_are_params, "parameters of heads, each with a list of values")
+
+
 def _is_request(value: Any) -> bool:
     try:
         FeatureRequest.from_dict(value)
@@ -86,6 +105,7 @@ Schema = Kind | Shape | list[Any]
 CONFIG = Shape({
     "images": TEXT, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED, "folds": COUNT_OR_NONE,
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
+    "params": PARAMS,
 })  # fmt: skip
 METRICS = {
     "accuracy": SHARE, "accuracy_ci": INTERVAL, "balanced_accuracy": SHARE_OR_NONE, "macro_f1": SHARE_OR_NONE,

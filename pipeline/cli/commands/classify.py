@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         "featurecache classify photos/",
         "featurecache classify photos/ --heads logistic,mlp --folds 5",
         "featurecache classify photos/ --shots 1,2,4,8,16",
+        "featurecache classify photos/ --heads logistic,knn --param logistic.C=0.1,1,10 --param knn.metric=cosine",
     ],
 )
 @takes(Images, FeatureOptions, HeadOptions, SplitOptions, CacheOption, Printing)
@@ -70,13 +71,15 @@ def command(
 
 
 def check(heads: HeadOptions) -> tuple[str, ...]:
-    """Return the names of the heads. Raises UsageError or PipelineError where the run could not be written."""
+    """Return the names of the heads. Raises what says that their settings or the run could not be."""
     place = heads.out or RUNS_ROOT / "run"
     heal(place)
     if heads.out is not None:
         check_run_folder(heads.out)
+    names = heads.names()
+    heads.params()
     check_writable(place)
-    return heads.names()
+    return names
 
 
 def classify_with(
@@ -113,6 +116,7 @@ def classify_with(
             repeats=heads.repeats,
             calibrate=heads.calibrate,
             min_per_class=split.min_per_class,
+            params=heads.params(),
         )
         results = evaluation.classify(manifest, plan, console, report=report_on)
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]

@@ -10,6 +10,7 @@ from typing import Any
 
 from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.quoting import as_command
+from featurecache.classify.selection.settings import format_settings
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
@@ -38,9 +39,15 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
         if value not in (default, []):
             words.append(f"--{name.replace('_', '-')}")
             words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    words += [word for text in format_settings(config.get("params", {})) for word in ("--param", text)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
     return [*extract_commands(images_of(config), requests, cache), as_command(words)]
+
+
+def given(config: Mapping[str, Any]) -> str:
+    """The settings of heads that the command of a run gave, "logistic.C=0.1,1; knn.k=5"; empty for none."""
+    return "; ".join(format_settings(config.get("params", {})))
 
 
 def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:

@@ -158,11 +158,31 @@ def test_progress_counts_every_setting_and_the_refit_and_says_the_best_so_far():
 
 
 def test_the_best_at_the_edge_of_its_grid_is_said():
-    grid = [{"C": C, "metric": "cosine", "k": k} for C in (0.1, 1.0, 10.0) for k in (1, 2, 3)]
+    grid = [{"C": C, "metric": "cosine"} for C in (0.1, 1.0, 10.0)]
     said = "The best C, 10, is the largest of its grid: a better one may lie beyond."
-    assert edge_notes({"C": 10.0, "metric": "cosine", "k": 1, "temperature": 2.0}, grid) == [said]
-    assert edge_notes({"C": 1.0, "metric": "cosine", "k": 2}, grid) == []
-    assert edge_notes({"C": 0.1}, grid[:6]) == []
+    assert edge_notes("logistic", {"C": 10.0, "metric": "cosine", "temperature": 2.0}, grid) == [said]
+    assert edge_notes("logistic", {"C": 1.0, "metric": "cosine"}, grid) == []
+    assert edge_notes("logistic", {"C": 0.1}, grid[:2]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "values", "ends"),
+    [
+        ("knn", "k", (1, 2, 3), (False, True)),
+        ("lda", "shrinkage", (0.0, 0.5, 1.0), (False, False)),
+        ("lda", "shrinkage", (0.1, 0.5, 0.9), (True, True)),
+        ("centroid", "shrink", (0.0, 1.0, 2.0), (False, True)),
+        ("mlp", "dropout", (0.0, 0.25, 0.5), (False, True)),
+        ("mlp", "hidden", (1, 64, 256), (False, True)),
+        ("sklearn.ensemble.RandomForestClassifier", "max_features", (0.1, 0.5, 1.0), (True, False)),
+        ("sklearn.ensemble.RandomForestClassifier", "n_estimators", (1, 10, 100), (False, True)),
+        ("sklearn.svm.SVC", "C", (1, 10, 100), (True, True)),
+    ],
+)
+def test_no_grid_is_too_short_that_ends_where_the_parameter_does(name, parameter, values, ends):
+    grid = [{parameter: value} for value in values]
+    found = [bool(edge_notes(name, {parameter: value}, grid)) for value in (values[0], values[-1])]
+    assert tuple(found) == ends
 
 
 def test_what_cannot_be_swept_is_refused():
