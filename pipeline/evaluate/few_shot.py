@@ -71,11 +71,9 @@ def few_shot(
         try:
             grid = None if grids is None else grids[head["name"]]
             right = learn(grid=grid, units=labelled.units, seed=seed, progress=sweeping)
-        except ClassifyError as error:
-            progress.say(f"{head['name']} has no curve of few labels: {error}")
-            continue
         except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
-            progress.say(f"{head['name']} has no curve of few labels: {why_failed(error)}")
+            why = error if isinstance(error, ClassifyError) else why_failed(error)
+            progress.say(f"{head['name']} has no curve of few labels: {why}")
             continue
         named = {"features": head["features"], "head": head["name"]}
         found["shots"] += [named | row for row in _points(right, drawn[0], labelled.units[test])]
