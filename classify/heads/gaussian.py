@@ -9,7 +9,7 @@ import numpy as np
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.heads.base import ScoredHead
 from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import begin_fit_all, factors_among, row_weights
+from featurecache.classify.heads.validation import begin_grid, factors_among, row_weights
 from featurecache.classify.solvers.class_moments import Moments, class_moments
 
 # Scores and weights of the settings that look at held-out rows together, in bytes.
@@ -49,20 +49,17 @@ class MomentsHead(ScoredHead):
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Read the rows once for all settings and rounds, and try each: see `classify.heads.trials`."""
-        X, codes = begin_fit_all(heads, X, y)
-        classes = heads[0].classes_
-        own = row_weights(None, classes, codes, sample_weight)
-        for number, moments in enumerate(class_moments(X, codes, len(classes), own, rounds)):
-            present = np.bincount(codes[~rounds[number]], minlength=len(classes)) > 0
-            factors = factors_among(heads[0].class_weight, classes, moments.counts, present)
-            held_out = np.flatnonzero(rounds[number])
+        grid = begin_grid(heads, X, y, sample_weight)
+        X, classes = grid.X, grid.classes
+        for number, moments in enumerate(class_moments(X, grid.codes, len(classes), grid.weights, rounds)):
+            present = grid.present(rounds[number])
+            weighed = moments.weighed(factors_among(heads[0].class_weight, classes, moments.counts, present))
+            held_out, labels = np.flatnonzero(rounds[number]), grid.labels(rounds[number])
             size = max(TOGETHER_BYTES // (8 * len(classes) * (len(held_out) + 2 * X.shape[1])), 1)
             for first in range(0, len(heads), size):
-                some = [
-                    head._learn_weighty(moments.weighed(factors), classes, X) for head in heads[first : first + size]
-                ]
+                some = [head._learn_weighty(weighed, classes, X) for head in heads[first : first + size]]
                 for setting, scores in enumerate(cls._scores_together(some, X, held_out), start=first):
-                    yield setting, number, judge_scores(heads[setting], scores, classes[codes[held_out]])
+                    yield setting, number, judge_scores(heads[setting], scores, labels)
 
     def _learn_weighty(self, moments: Moments, classes: AnyArray, like: FloatArray) -> Self:
         """Learn the classes that have rows, and rows with a weight; raises ValueError for fewer than two."""

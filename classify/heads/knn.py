@@ -6,34 +6,35 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.arrays.memmap import empty_beside
 from featurecache.classify.evaluation.calibration import temper
 from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import NOT_NEGATIVE, OPTIONAL, POSITIVE, Allowed, Choice, Range
+from featurecache.classify.heads.parameters import (
+    NOT_NEGATIVE,
+    OPTIONAL,
+    POSITIVE,
+    Allowed,
+    Choice,
+    Range,
+    equal_settings,
+)
 from featurecache.classify.heads.trials import Trial, judge_scores
 from featurecache.classify.heads.validation import (
     begin_fit,
-    begin_fit_all,
+    begin_grid,
     begin_predict,
-    factors_among,
+    class_factors,
     row_weights,
     trained_classes,
 )
 from featurecache.classify.heads.votes import Voters, elect
-from featurecache.classify.solvers.class_moments import class_moments
-from featurecache.classify.solvers.kernels import centre, weighted_mean
+from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
 from featurecache.classify.solvers.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
 
 # Rows that count as nothing are left out by `fit`.
 SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
-
-
-def _variances(X: FloatArray, counts: FloatArray, rounds: Sequence[BoolArray]) -> list[float]:
-    """Return for each round the variance of the rows that it trains on, summed over columns, from one pass over all."""
-    moments = class_moments(X, np.zeros(len(counts), dtype=np.int64), 1, counts, rounds)
-    return [float(each.total().sum()) for each in moments]
 
 
 class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -92,13 +93,15 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, codes = begin_fit(self, X, y)
         X = plain(X)
         counts = row_weights(None, self.classes_, codes, sample_weight)
-        self.factors_ = self._factors(codes, counts, np.ones(len(codes), dtype=bool))
+        total = np.bincount(codes, counts, minlength=len(self.classes_)).astype(np.float64)
+        self.factors_ = class_factors(self.class_weight, self.classes_, total)
         kept = counts > 0
         self.rows_, self.codes_, self.counts_ = (
             (X, codes, counts) if kept.all() else (X[kept], codes[kept], counts[kept])
         )
         self._zeros = zero_rows(self.rows_)
-        self.origin_, self.variance_ = centre(self.rows_, self.counts_)
+        (moments,) = row_moments(self.rows_, self.counts_)
+        self.origin_, self.variance_ = moments.mean(), moments.spread()
         self.converged_ = True
         return self
 
@@ -131,22 +134,21 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Find the neighbours of all held-out rows once, and vote with them for every setting."""
-        X, codes = begin_fit_all(heads, X, y)
-        X = plain(X)
-        counts, classes = row_weights(None, heads[0].classes_, codes, sample_weight), heads[0].classes_
+        grid = begin_grid(heads, X, y, sample_weight)
+        X, codes, classes, counts = plain(grid.X), grid.codes, grid.classes, grid.weights
         origin = weighted_mean(X, counts)
         blank = {metric: _blank(X, metric) for metric in sorted({head.metric for head in heads})}
         absent = {metric: own | (counts == 0.0) for metric, own in blank.items()}
         tables = round_neighbours(X, rounds, max(head.k for head in heads), list(blank), origin, absent)
         needs_variance = any(head.metric == "euclidean" and head.sharpness is not None for head in heads)
-        variances = _variances(X, counts, rounds) if needs_variance else [1.0] * len(rounds)
-        for number, (held_out, table, variance) in enumerate(zip(rounds, tables, variances, strict=True)):
-            trained, labels = np.where(held_out, 0.0, counts), classes[codes[held_out]]
+        spreads = [each.spread() for each in row_moments(X, counts, rounds)] if needs_variance else [1.0] * len(rounds)
+        for number, (held_out, table, variance) in enumerate(zip(rounds, tables, spreads, strict=True)):
+            trained, labels = np.where(held_out, 0.0, counts), grid.labels(held_out)
             there = trained_classes(codes, trained, len(classes))
             arrays = [empty_beside(X, (len(labels), len(classes)), working_dtype(X)) for _ in range(2)]
-            for settings in _alike(heads):
+            for settings in _settings_but_for_k(heads):
                 chosen = [heads[setting] for setting in settings]
-                metric, factors = chosen[0].metric, chosen[0]._factors(codes, trained, ~held_out)
+                metric, factors = chosen[0].metric, grid.class_factors(chosen[0].class_weight, trained, held_out)
                 voters = Voters(codes, trained, factors, variance, blank[metric])
                 elected = elect(chosen, table[metric], voters, blank[metric][held_out], *arrays)
                 for setting, head, (best, proba) in zip(settings, chosen, elected, strict=True):
@@ -154,21 +156,14 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
                     yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
 
-    def _factors(self, codes: IntArray, counts: FloatArray, trained: BoolArray) -> FloatArray:
-        """Return what the votes of each class are multiplied with, (C,), for the rows trained, bool (N,)."""
-        total = np.bincount(codes, counts, minlength=len(self.classes_)).astype(np.float64)
-        present = np.bincount(codes[trained], minlength=len(self.classes_)) > 0
-        return factors_among(self.class_weight, self.classes_, total, present)
-
 
 def _blank(X: FloatArray, metric: str) -> BoolArray:
     """Return which rows of X (N, D) have no direction, (N,), where the metric needs one."""
     return zero_rows(X) if metric == "cosine" else np.zeros(len(X), dtype=bool)
 
 
-def _alike(heads: Sequence[KNNHead]) -> list[list[int]]:
+def _settings_but_for_k(heads: Sequence[KNNHead]) -> list[list[int]]:
     """Return the numbers of heads that differ in nothing but k, the smallest k first."""
-    groups: dict[str, list[int]] = {}
-    for setting in sorted(range(len(heads)), key=lambda setting: heads[setting].k):
-        groups.setdefault(repr(heads[setting].get_params() | {"k": None}), []).append(setting)
-    return list(groups.values())
+    order = sorted(range(len(heads)), key=lambda setting: heads[setting].k)
+    groups = equal_settings([heads[setting].get_params() | {"k": None} for setting in order])
+    return [[order[place] for place in group] for group in groups]

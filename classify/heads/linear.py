@@ -14,8 +14,9 @@ from featurecache.classify.arrays.blocks import Rows, scores_of, side_by_side
 from featurecache.classify.arrays.scaling import Scaling
 from featurecache.classify.heads.base import ScoredHead
 from featurecache.classify.heads.learned import COUNTED, FITTED, SLOPE, Array, Learned
+from featurecache.classify.heads.parameters import equal_settings
 from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import begin_fit_all, row_weights
+from featurecache.classify.heads.validation import GridRows, begin_grid, row_weights
 from featurecache.classify.solvers.linear.preconditioning import ROOM
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 
@@ -60,46 +61,32 @@ class LinearHead(ScoredHead):
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Solve the heads in every round side by side, and try each as it is done: see `classify.heads.trials`."""
-        X, codes = begin_fit_all(heads, X, y)
-        classes = heads[0].classes_
-        for settings in _alike([head.class_weight for head in heads]):
+        grid = begin_grid(heads, X, y, sample_weight)
+        for settings in equal_settings([head.class_weight for head in heads]):
             some = [heads[setting] for setting in settings]
-            for numbers, present in _rounds_by_classes(codes, rounds, len(classes)):
+            for numbers, present in _rounds_by_classes(grid, rounds):
                 trained = np.stack([~rounds[number] for number in numbers])
-                found = cls._solve_rounds(some, X, codes, classes, present, trained, sample_weight)
-                for place, which, head in found:
+                for place, which, head in cls._solve_rounds(some, grid, present, trained):
                     number = numbers[which]
-                    held_out = np.flatnonzero(rounds[number])
-                    scores = scores_of(X, held_out, head.coef_, head.intercept_)
-                    yield settings[place], number, judge_scores(head, scores, classes[codes[held_out]])
+                    scores = scores_of(grid.X, np.flatnonzero(rounds[number]), head.coef_, head.intercept_)
+                    yield settings[place], number, judge_scores(head, scores, grid.labels(rounds[number]))
 
     @classmethod
     def _solve_rounds(
-        cls,
-        heads: Sequence[Self],
-        X: FloatArray,
-        codes: IntArray,
-        classes: AnyArray,
-        present: IntArray,
-        trained: BoolArray,
-        sample_weight: FloatArray | None,
+        cls, heads: Sequence[Self], grid: GridRows, present: IntArray, trained: BoolArray
     ) -> Iterator[tuple[int, int, Self]]:
         """Fit heads of one class weight on the rows trained (R, N), of the classes present; yield head, round, head."""
-        local = np.searchsorted(present, codes).clip(max=len(present) - 1)
-        own = row_weights(None, classes, codes, sample_weight) * trained
+        X, classes = grid.X, grid.classes[present]
+        local = np.searchsorted(present, grid.codes).clip(max=len(present) - 1)
+        own = grid.weights * trained
         weights = np.zeros_like(own)
         for number, here in enumerate(trained):
-            weights[number, here] = row_weights(
-                heads[0].class_weight,
-                classes[present],
-                local[here],
-                None if sample_weight is None else own[number, here],
-            )
+            weights[number, here] = row_weights(heads[0].class_weight, classes, local[here], own[number, here])
         is_wide = cls.descends and is_numpy_array(X) and X.shape[0] < min(X.shape[1], ROOM.most_columns)
         solve = _solve_in_span if is_wide else _solve_together
         for scaling, found in solve(partial(cls._optima, heads), X, own, local, weights, len(present)):
             head = heads[found.setting]
-            head.classes_, head.n_iter_ = classes[present], max(found.n_passes, 1)
+            head.classes_, head.n_iter_ = classes, max(found.n_passes, 1)
             head.slope_, head.gap_ = found.slope, found.gap
             yield found.setting, found.number, head._learn(scaling, found, X)
 
@@ -107,7 +94,8 @@ class LinearHead(ScoredHead):
         self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None
     ) -> Iterator[Self]:
         present, trained = np.arange(len(self.classes_)), np.ones((1, len(codes)), dtype=bool)
-        for _, _, head in self._solve_rounds(heads, X, codes, self.classes_, present, trained, sample_weight):
+        grid = GridRows(X, codes, self.classes_, row_weights(None, self.classes_, codes, sample_weight))
+        for _, _, head in self._solve_rounds(heads, grid, present, trained):
             yield head
 
     @classmethod
@@ -173,21 +161,10 @@ def tightest(tols: Sequence[float | None], rows: Rows, usual: float) -> float:
     return min(unsaid if tol is None else tol for tol in tols)
 
 
-def _alike(class_weights: Sequence[Any]) -> list[list[int]]:
-    """Return the settings grouped by class weight: those of a group share the weights of the rows."""
-    groups: list[list[int]] = []
-    for setting, weight in enumerate(class_weights):
-        same = next((group for group in groups if class_weights[group[0]] == weight), None)
-        groups.append([setting]) if same is None else same.append(setting)
-    return groups
-
-
-def _rounds_by_classes(
-    codes: IntArray, rounds: Sequence[BoolArray], n_classes: int
-) -> list[tuple[list[int], IntArray]]:
+def _rounds_by_classes(grid: GridRows, rounds: Sequence[BoolArray]) -> list[tuple[list[int], IntArray]]:
     """Return the rounds grouped by the class codes they train on. Raises ValueError where those are fewer than two."""
     groups: dict[bytes, list[int]] = {}
-    found = [np.bincount(codes[~held_out], minlength=n_classes) > 0 for held_out in rounds]
+    found = [grid.present(held_out) for held_out in rounds]
     for number, there in enumerate(found):
         if there.sum() < 2:
             raise ValueError(f"Found {there.sum()} class to train on in a round: a head needs at least two classes.")

@@ -21,11 +21,10 @@ from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE
 from featurecache.classify.heads.trials import Trial, judge_scores
 from featurecache.classify.heads.validation import (
     begin_fit,
-    begin_fit_all,
+    begin_grid,
     begin_predict,
     row_weights,
     trained_classes,
-    trained_weights,
 )
 from featurecache.classify.solvers.batched_networks import Networks, Recipe, threads_for
 from featurecache.classify.solvers.class_moments import class_moments
@@ -162,16 +161,14 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Train all heads side by side in each round, by successive halving, stopped early on the held-out rows."""
-        X, codes = begin_fit_all(heads, X, y)
+        grid = begin_grid(heads, X, y, sample_weight)
         first: list[Runner] = []
-        classes = heads[0].classes_
-        own = row_weights(None, classes, codes, sample_weight)
         for number, held_out in enumerate(rounds):
-            weights = trained_weights(heads[0].class_weight, classes, codes, own, held_out)
-            trained = trained_classes(codes, weights, len(classes))
-            judge = partial(judge_scores, heads[0], labels=classes[codes[held_out]], trained=trained)
+            weights = grid.trained_weights(heads[0].class_weight, held_out)
+            trained = trained_classes(grid.codes, weights, len(grid.classes))
+            judge = partial(judge_scores, heads[0], labels=grid.labels(held_out), trained=trained)
             ended: list[Runner] = []
-            for runner in Training(heads, X, codes, weights, held_out).race(first, judge):
+            for runner in Training(heads, grid.X, grid.codes, weights, held_out).race(first, judge):
                 ended.append(runner)
                 note = "" if first or len(ended) < len(heads) else say_who_left(ended)
                 yield runner.setting, number, _trial(heads[runner.setting], runner, note)

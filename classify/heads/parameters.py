@@ -83,3 +83,12 @@ def check_common(heads: Sequence[Any]) -> None:
                     f"Settings that are tried together have one {name}, and these have {first!r} and {other!r}: "
                     f"try those of each {name} by themselves."
                 )
+
+
+def equal_settings(values: Sequence[Any]) -> list[list[int]]:
+    """Return the settings (numbers of `values`) grouped by equal values, in the order in which they are first met."""
+    groups: list[list[int]] = []
+    for setting, value in enumerate(values):
+        same = next((group for group in groups if values[group[0]] == value), None)
+        groups.append([setting]) if same is None else same.append(setting)
+    return groups

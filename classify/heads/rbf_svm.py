@@ -16,15 +16,9 @@ from featurecache.classify.heads.learned import FITTED, Array, Learned
 from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
 from featurecache.classify.heads.sklearn_head import fit_noting_convergence
 from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import begin_fit_all, row_weights, trained_classes, trained_weights
-from featurecache.classify.solvers.kernels import (
-    centre,
-    landmark_columns,
-    rbf,
-    squared_distances,
-    weighted_mean,
-    whitening,
-)
+from featurecache.classify.heads.validation import begin_grid, row_weights, trained_classes
+from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
+from featurecache.classify.solvers.kernels import landmark_columns, rbf, squared_distances, whitening
 from featurecache.classify.solvers.nystroem import solve_landmarks
 from featurecache.classify.solvers.pairwise_coupling import couple, pair_columns
 
@@ -113,14 +107,11 @@ class RBFSVMHead(ScoredHead):
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
         """Fit the heads in every round by the method that the refit on all rows will take, and try each."""
-        X, codes = begin_fit_all(heads, X, y)
-        classes = heads[0].classes_
-        own = row_weights(None, classes, codes, sample_weight)
-        weights = np.stack([trained_weights(heads[0].class_weight, classes, codes, own, each) for each in rounds])
-        for setting, number, scores in heads[0]._fits(heads, X, codes, own, weights, rounds):
-            trained = trained_classes(codes, weights[number], len(classes))
-            labels = classes[codes[rounds[number]]]
-            trial = judge_scores(heads[setting], scores, labels, trained=trained)
+        grid = begin_grid(heads, X, y, sample_weight)
+        weights = np.stack([grid.trained_weights(heads[0].class_weight, held_out) for held_out in rounds])
+        for setting, number, scores in heads[0]._fits(heads, grid.X, grid.codes, grid.weights, weights, rounds):
+            trained = trained_classes(grid.codes, weights[number], len(grid.classes))
+            trial = judge_scores(heads[setting], scores, grid.labels(rounds[number]), trained=trained)
             if heads[setting].method_ == "exact":  # all rows, maybe, and a column for each pair of classes
                 del heads[setting].support_vectors_, heads[setting].coef_
             yield setting, number, trial
@@ -167,7 +158,7 @@ class RBFSVMHead(ScoredHead):
         for number, held_out in enumerate(rounds):
             trained = np.flatnonzero(weights[number] > 0)
             among, across = distances[np.ix_(trained, trained)], distances[held_out][:, trained]
-            variance = centre(X, weights[number])[1]
+            variance = row_moments(X, weights[number])[0].spread()
             present = np.unique(codes[trained])
             for head in heads:
                 head._scale(variance)
@@ -197,7 +188,7 @@ class RBFSVMHead(ScoredHead):
     ) -> Iterator[tuple[int, int, FloatArray]]:
         """Solve all strengths of one gamma, in all rounds, together, by the rows that are used, bool (N,)."""
         never, of_any = used & ~np.logical_or.reduce(list(rounds)), weights.max(axis=0)
-        variance = centre(X, np.where(never, of_any, 0.0) if never.any() else of_any)[1]
+        variance = row_moments(X, np.where(never, of_any, 0.0) if never.any() else of_any)[0].spread()
         for head in heads:
             head._scale(variance)
         landmarks = self._landmarks(X, used, never)

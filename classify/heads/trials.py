@@ -56,38 +56,31 @@ def judge_scores(
     *,
     trained: BoolArray | None = None,
     predicted: AnyArray | None = None,
+    proba: FloatArray | None = None,
 ) -> Trial:
     """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
 
-    One whose scores have a temperature gets the best for those rows whose class it knows: one of `classes` (C,), those
-    of the head unless given, and of those that were trained, bool (C,), where there are columns for others, too.
-    predicted (M,): labels, where they are not those with the largest scores.
+    A head with a temperature gets the best one for the rows whose class it knows: one of `classes` (C,), those of the
+    head unless given, and of those that were trained, bool (C,), where there are columns for others, too.
+    predicted (M,): labels, where they are not those with the largest scores. proba (M, C): probabilities of the head's
+    own, of which the scores are the logarithms: it has no temperature then.
     """
     classes = head.classes_ if classes is None else classes
     codes, known = codes_among(classes, labels)
     fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]))
-    own = "temperature" in head.get_params(deep=False)
+    own = proba is None and "temperature" in head.get_params(deep=False)
     best = scores.argmax(axis=1) if predicted is None else codes_among(classes, predicted)[0]
-    parts = softmax_blocks(scores, fit.temperature if own else 1.0)
+    parts: Iterable[tuple[slice, FloatArray]] = softmax_blocks(scores, fit.temperature if own else 1.0)
+    parts = parts if proba is None else [(slice(None), proba.astype(np.float64))]
     sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(classes))
     if own:
         hint = AT_BOUND.format(fit.temperature) if fit.at_bound else ""
-        return Trial(classes, sums, {"temperature": fit.temperature}, *_said(head), hint=hint)
-    return Trial(classes, sums, {}, *_said(head), fit)
+        return Trial(classes, sums, {"temperature": fit.temperature}, *_convergence(head), hint=hint)
+    return Trial(classes, sums, {}, *_convergence(head), fit)
 
 
-def judge_proba(head: Any, proba: FloatArray, predicted: AnyArray, labels: AnyArray) -> Trial:
-    """Return the trial of a fitted head with probabilities (M, C) and predictions (M,) for rows with labels (M,)."""
-    codes, known = codes_among(head.classes_, labels)
-    fit = find_temperature(*_among(log_proba(proba), codes, known))
-    best = codes_among(head.classes_, predicted)[0]
-    parts: Iterable[tuple[slice, FloatArray]] = [(slice(None), proba.astype(np.float64))]
-    sums = MetricSums.of(parts, np.where(known, codes, -1), best, len(head.classes_))
-    return Trial(head.classes_, sums, {}, *_said(head), fit)
-
-
-def _said(head: Any) -> tuple[bool, str]:
-    """Return whether the head converged, and its note; a head that has nothing to say about it, did."""
+def _convergence(head: Any) -> tuple[bool, str]:
+    """Return whether the head converged, and its note; a head without such a flag did."""
     return getattr(head, "converged_", True), getattr(head, "note_", "")
 
 
@@ -101,7 +94,8 @@ def try_head(head: Any, X_val: FloatArray, y_val: AnyArray) -> Trial:
     predicted = head.predict(X_val)
     if "temperature" in head.get_params(deep=False) and hasattr(head, "decision_function"):
         return judge_scores(head, two_columns(head.decision_function(X_val)), y_val, predicted=predicted)
-    return judge_proba(head, head.predict_proba(X_val), predicted, y_val)
+    proba = head.predict_proba(X_val)
+    return judge_scores(head, log_proba(proba), y_val, predicted=predicted, proba=proba)
 
 
 def try_each(

@@ -1,6 +1,7 @@
 """Validation of the arguments of `fit` and `predict`, as scikit-learn's contract asks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,45 @@ def _check_rows(X: Any) -> Any:
     return X
 
 
-def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, IntArray]:
-    """Do the same for several heads of one grid: X and y are checked once, every head gets what is learned from them.
+@dataclass(frozen=True)
+class GridRows:
+    """Checked rows that all settings of a grid are tried on: X (N, D), their classes (C,) and class codes (N,).
+
+    weights (N,): their sample weights, 1 where none were given.
+    """
+
+    X: FloatArray
+    codes: IntArray
+    classes: AnyArray
+    weights: FloatArray
+
+    def labels(self, held_out: BoolArray) -> AnyArray:
+        """Return the labels (M,) of the rows that a round holds out, bool (N,)."""
+        return np.asarray(self.classes[self.codes[held_out]])
+
+    def trained_weights(self, class_weight: str | Mapping[Any, float] | None, held_out: BoolArray) -> FloatArray:
+        """Return the weight (N,) of every row in a round: 0 where it is held out, else as a fit on the others would.
+
+        "balanced" weighs a class by the rows that are trained on, and no label that is held out enters.
+        """
+        weights = np.where(held_out, 0.0, self.weights)
+        factors = self.class_factors(class_weight, weights, held_out)
+        return np.asarray(weights * factors[self.codes])
+
+    def class_factors(
+        self, class_weight: str | Mapping[Any, float] | None, weights: FloatArray, held_out: BoolArray
+    ) -> FloatArray:
+        """Return `class_factors` (C,) as a fit on the rows with these weights (N,) would; 0 for absent classes."""
+        total = np.bincount(self.codes, weights, minlength=len(self.classes)).astype(np.float64)
+        return factors_among(class_weight, self.classes, total, self.present(held_out))
+
+    def present(self, held_out: BoolArray) -> BoolArray:
+        """Return which classes (C,) have rows that are not held out, bool (N,)."""
+        return np.asarray(np.bincount(self.codes[~held_out], minlength=len(self.classes)) > 0)
+
+
+def begin_grid(heads: Sequence[Any], X: Any, y: Any, sample_weight: Any = None) -> GridRows:
+    """Check X (N, D), labels y (N,) and weights (N,) once for all heads of a grid, and tell them their classes.
 
     Raises ValueError as `begin_fit` does, and for heads that differ in what they must have in common.
     """
@@ -70,9 +108,10 @@ def begin_fit_all(heads: Sequence[Any], X: Any, y: Any) -> tuple[FloatArray, Int
         check_parameters(head)
     check_common(heads)
     checked, codes = begin_fit(heads[0], X, y)
+    classes = heads[0].classes_
     for head in heads[1:]:
-        head.classes_, head.n_features_in_ = heads[0].classes_, heads[0].n_features_in_
-    return checked, codes
+        head.classes_, head.n_features_in_ = classes, heads[0].n_features_in_
+    return GridRows(checked, codes, classes, row_weights(None, classes, codes, sample_weight))
 
 
 def row_weights(
@@ -117,24 +156,6 @@ def factors_among(
     factors = np.zeros(len(classes))
     factors[present] = class_factors(class_weight, classes[present], total[present])
     return factors
-
-
-def trained_weights(
-    class_weight: str | Mapping[Any, float] | None,
-    classes: AnyArray,
-    codes: IntArray,
-    own: FloatArray,
-    held_out: BoolArray,
-) -> FloatArray:
-    """Return the weight (N,) of every row in a round: 0 where it is held out, else as a fit on the others would.
-
-    own (N,): the weights of the rows, as by `row_weights` without a class weight. "balanced" weighs a class by the rows
-    that are trained on, and no label that is held out enters.
-    """
-    weights = np.where(held_out, 0.0, own)
-    total = np.bincount(codes, weights, minlength=len(classes)).astype(np.float64)
-    present = np.bincount(codes[~held_out], minlength=len(classes)) > 0
-    return np.asarray(weights * factors_among(class_weight, classes, total, present)[codes])
 
 
 def check_class_weight(class_weight: Mapping[Any, float]) -> None:

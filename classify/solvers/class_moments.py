@@ -17,6 +17,8 @@ from featurecache.classify.arrays.scaling import rounding
 
 # Rows in float64 at a time: 1024 x 1280 is 10 MB.
 BLOCK = 1024
+# The same where only the mean is taken.
+MEAN_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Moments:
         spread = self.variances + (self.means - self.mean()) ** 2
         return self._cleaned(self.counts @ spread / self.counts.sum())
 
+    def spread(self) -> float:
+        """Return the variance of all rows, summed over columns."""
+        return float(self.total().sum())
+
     def among(self, present: BoolArray) -> "Moments":
         """Return those of some classes, bool (C,), only."""
         return Moments(self.counts[present], self.means[present], self.variances[present], self.rounding)
@@ -68,7 +74,7 @@ def class_moments(
     n_parts = held_out.shape[1]
     shift = plain(X[:BLOCK]).astype(np.float64).mean(axis=0)
     group = part.reshape(-1) * n_classes + codes
-    counts, sums, squares, largest = _sums(X, group, n_parts * n_classes, weights, shift)
+    counts, sums, squares, largest = _group_sums(X, group, n_parts * n_classes, weights, shift)
     noise = rounding(largest, float(np.finfo(plain(X[:1]).dtype).eps))
     shape = (n_parts, n_classes, -1)
     found = []
@@ -81,7 +87,25 @@ def class_moments(
     return found
 
 
-def _sums(
+def row_moments(X: FloatArray, weights: FloatArray, rounds: Sequence[BoolArray] = ()) -> list[Moments]:
+    """Return the same with all rows in one class.
+
+    Neither this nor `weighted_mean` uses BLAS, whose threads stay awake after their work, and would be in the way of
+    torch's.
+    """
+    return class_moments(X, np.zeros(len(weights), dtype=np.int64), 1, weights, rounds)
+
+
+def weighted_mean(X: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the mean (D,) of X (N, D) with weights (N,), as `row_moments` has it, without the variances."""
+    sums = np.zeros(X.shape[1])
+    for start in range(0, len(X), MEAN_BLOCK):
+        rows = slice(start, start + MEAN_BLOCK)
+        sums += np.einsum("i,ij->j", weights[rows], plain(X[rows]).astype(np.float64))
+    return np.asarray(sums / weights.sum())
+
+
+def _group_sums(
     X: FloatArray, group: IntArray, n_groups: int, weights: FloatArray, shift: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the weight (G, 1) and the sums of x - shift and its square (G, D) of every group; and max |x| (D,)."""

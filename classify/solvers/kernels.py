@@ -3,31 +3,12 @@
 import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray
-from featurecache.classify.arrays.as_numpy import plain, working
-from featurecache.classify.solvers.class_moments import class_moments
+from featurecache.classify.arrays.as_numpy import working
 
 # Rows at a time: 2048 x 1280 float32 is 10 MB.
 BLOCK = 2048
 # The kernel comes from float32 distances: below this part of the largest eigenvalue there is only noise.
 NOISE = 1e-6
-
-
-def centre(X: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
-    """Return the mean (D,) of X (N, D) with weights (N,), and the variance of its rows, summed over columns.
-
-    Both come without BLAS, whose threads stay awake after their work, and would be in the way of torch's.
-    """
-    (moments,) = class_moments(X, np.zeros(len(weights), dtype=np.int64), 1, weights)
-    return moments.mean(), float(moments.total().sum())
-
-
-def weighted_mean(X: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the mean (D,) of X (N, D) with weights (N,), as `centre` does, for whom the variance is of no use."""
-    sums = np.zeros(X.shape[1])
-    for start in range(0, len(X), BLOCK):
-        rows = slice(start, start + BLOCK)
-        sums += np.einsum("i,ij->j", weights[rows], plain(X[rows]).astype(np.float64))
-    return np.asarray(sums / weights.sum())
 
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
