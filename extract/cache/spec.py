@@ -83,6 +83,10 @@ class FeatureSpec:
         """Plain values, ready for JSON; what is USUAL is left out."""
         return {name: value for name, value in self._values().items() if name not in USUAL or USUAL[name] != value}
 
+    def unusual(self) -> dict[str, Any]:
+        """Return the fields with a value of their own among those that are mostly left at their default."""
+        return {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
+
     def _values(self) -> dict[str, Any]:
         return {**asdict(self), "transform": self.transform.to_dict()}
 

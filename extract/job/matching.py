@@ -5,10 +5,10 @@ weights: networks are built from shapes. What the tensors were is said by each c
 were asked for, and their digest. So after an upgrade, or on a machine without the weights, features are still found:
 
     spec.json of a cache                  compared with
-    backbone, precision, dtype, decode,   the request
-      view, decode_version
+    backbone, precision and so on         the request, which has them by the same names
     layer, pooling, feature_dim           the network cut as asked, on the meta device
-    transform                             that of the weights asked for, or of the size alone where they are unknown
+    transform                             that of the weights asked for, changed as the request says; where
+                                          they are unknown, what the request changes of its own
     weights_digest                        what was read from the user's file when it was in the state that it is in now;
                                           otherwise the name that the shards record, with that of the weights asked for
 
@@ -38,9 +38,8 @@ from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.decode_rules import DECODE_VERSION
-from featurecache.extract.images.transform import scaled_to
 from featurecache.extract.job import request as requests
-from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.extract.job.request import VERBATIM, FeatureRequest, Resolved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,8 +139,7 @@ def check_named(request: FeatureRequest) -> None:
         raise
     except BackboneError:  # what is wrong with the file is said by whoever reads it
         return
-    transform = source.transform if request.size is None else scaled_to(source.transform, request.size)
-    cut_as_asked(request, transform)
+    cut_as_asked(request, request.adapted(source.transform))
 
 
 def weights_of(request: FeatureRequest, memo: Memo) -> Weights:
@@ -153,14 +151,13 @@ def weights_of(request: FeatureRequest, memo: Memo) -> Weights:
     except WeightsMissing:  # a file that is gone, say; caches made with it may be here
         name = Path(request.weights or "").name.rpartition("Weights.")[2]
         return Weights(None if name.lower() in ("", "default") else name)
-    transform = source.transform if request.size is None else scaled_to(source.transform, request.size)
     is_own = _is_own_file(source, request)
     digest = _digest_in_this_state(source, memo) if is_own else None
     return Weights(
         source.name,
         digest=digest,
         is_unread=is_own and digest is None,
-        transform=transform,
+        transform=request.adapted(source.transform),
         path=source.path if source.at_hand else None,
     )
 
@@ -212,15 +209,14 @@ def _holding(
 
 def _is_plainly(spec: FeatureSpec, request: FeatureRequest) -> bool:
     """Whether what the request says outright is so."""
-    fields = ("backbone", "precision", "dtype", "decode", "view")
-    return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == getattr(request, n) for n in fields)
+    return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == getattr(request, n) for n in VERBATIM)
 
 
 def _is_expected(spec: FeatureSpec, request: FeatureRequest, weights: Weights) -> bool:
     """Whether images go through the transform that the weights asked for expect, as far as that is known."""
     if weights.transform is not None:
         return spec.transform == weights.transform
-    return request.size in (None, spec.transform.crop)
+    return spec.transform == request.adapted(spec.transform)
 
 
 def _is_cut_so(spec: FeatureSpec, request: FeatureRequest) -> bool:

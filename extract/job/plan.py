@@ -20,7 +20,7 @@ import numpy as np
 from featurecache.base.errors import CacheUnwritable, WeightsMismatch
 from featurecache.base.text import readable_bytes
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.spec import REDUCED, FeatureSpec
+from featurecache.extract.cache.spec import DTYPES, REDUCED, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # HDF5 structures, checksums, digests and paths beside the vectors: measured 130 bytes a row, rounded up.
 OVERHEAD_BYTES_PER_ROW = 256
+# Requests that differ in nothing else are answered by one forward pass.
+SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 
 
 @dataclass
@@ -223,10 +225,9 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
 
 
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
-    groups: dict[tuple[object, ...], list[FeatureRequest]] = {}
+    groups: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in dict.fromkeys(asked):
-        network = request.backbone, request.weights, request.precision, request.decode, request.size, request.view
-        groups.setdefault(network, []).append(request)
+        groups.setdefault(replace(request, **SHARED), []).append(request)
     return list(groups.values())
 
 

@@ -17,14 +17,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache.base.defaults import DEFAULT_BACKBONE
+from featurecache.base.described import described, descriptions
 from featurecache.base.errors import ExtractError, RequestError
 from featurecache.base.plain_files import parse_json
 from featurecache.base.versions import installed_version
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec
-from featurecache.extract.cache.transform_spec import MAX_SIDE
+from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.decode_rules import DECODE_VERSION
+from featurecache.extract.images.transform import scaled_to
 
 if TYPE_CHECKING:
     from featurecache.extract.backbones.cutting import Cut
@@ -50,31 +53,49 @@ RESOLVING_CODE = (
 )
 # As long as a path may be.
 MOST_CHARACTERS = 4096
-CHOICES = {"precision": PRECISIONS, "dtype": DTYPES, "decode": DECODES, "pooling": POOLINGS}
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
     """A backbone as users name it; None stands for the backbone's own default.
 
-    size: side of the input in pixels. view: name of a view (`augmentation.py`), empty for the image itself.
+    A described field is an option of the command line. One that FeatureSpec has by the same name goes into the spec
+    as it is; what a field changes of the transform is in `adapted`. view: name of a view (`augmentation.py`), empty for
+    the image itself.
     Raises RequestError for a value that there is not; whether there is such a backbone or layer shows in `load`.
     """
 
-    backbone: str = "efficientnet_lite0"
-    weights: str | None = None
-    layer: str | None = None
-    pooling: str | None = None
-    precision: str = "fp32"
-    dtype: str = "float32"
-    decode: str = FULL
-    size: int | None = None
+    backbone: str = described(
+        DEFAULT_BACKBONE, f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}); repeatable",
+        metavar="NAME", repeatable=True,
+    )  # fmt: skip
+    weights: str | None = described(
+        None, "a name such as IMAGENET1K_V1, or a .pth or .safetensors file (default: the network's best)", metavar="W"
+    )
+    layer: str | None = described(
+        None, "a node of the network's graph, or 'stages' for the ends of all stages in one vector (default: "
+        "'default', the input of the last layer); repeatable, for several sets of features from one forward pass",
+        metavar="L", repeatable=True,
+    )  # fmt: skip
+    pooling: str | None = described(
+        None, "how a feature map becomes a vector (default: by network, mostly avg)", choices=POOLINGS
+    )
+    precision: str = described(PRECISIONS[0], "floating-point precision of the forward pass", choices=PRECISIONS)
+    dtype: str = described(DTYPES[0], "data type of the stored features", choices=DTYPES)
+    decode: str = described(
+        FULL, "reduced: decode large JPEGs at a half, a quarter or an eighth of their size; several times faster for "
+        "photographs from cameras, and other features than full",
+        choices=DECODES,
+    )  # fmt: skip
+    size: int | None = described(
+        None, "side of the input in pixels (default: what the weights expect)", metavar="S", least=1
+    )
     view: str = ""
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed and not (name == "pooling" and value is None):
+        for name, described_as in descriptions(type(self)).items():
+            value, allowed = getattr(self, name), described_as.choices
+            if allowed and value not in allowed and not (name == "pooling" and value is None):
                 raise RequestError(f"There is no {name} {str(value)[:40]!r}: choose from {', '.join(allowed)}.")
         for name in ("backbone", "weights", "layer", "view"):
             value = getattr(self, name)
@@ -94,12 +115,23 @@ class FeatureRequest:
         return cls(**values)
 
     def load(self) -> Backbone:
-        """Load the backbone. Raises BackboneError."""
+        """Load the backbone, with the transform as it is asked for. Raises BackboneError."""
         from featurecache.extract.backbones.registry import load_backbone
 
-        return load_backbone(
+        backbone = load_backbone(
             self.backbone, weights=self.weights, layer=self.layer, pooling=self.pooling, size=self.size
         )
+        return replace(backbone, transform=self.adapted(backbone.transform))
+
+    def adapted(self, transform: TransformSpec) -> TransformSpec:
+        """Return the transform that images go through, from the one that the weights expect."""
+        return transform if self.size is None else scaled_to(transform, self.size)
+
+
+# What goes into the spec as it is asked for; layer and pooling do once the network has filled in its defaults.
+VERBATIM = tuple(
+    {each.name for each in fields(FeatureRequest)} & {each.name for each in fields(FeatureSpec)} - {"layer", "pooling"}
+)
 
 
 @dataclass(frozen=True)
@@ -136,13 +168,14 @@ def load_together(requests: Sequence[FeatureRequest]) -> Loaded:
         backbone = first.load()
         return Loaded(backbone, {wanted[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
     backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights, size=first.size)
+    backbone = replace(backbone, transform=first.adapted(backbone.transform))
     return Loaded(backbone, dict(zip(wanted, cuts, strict=True)))
 
 
 def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
     """The spec of `request` once its backbone is loaded; `cut` says which part of it where there are several."""
     spec = FeatureSpec(
-        backbone=backbone.name,
+        **{name: getattr(request, name) for name in VERBATIM},
         source=backbone.source,
         weights_digest=backbone.weights_digest,
         layer=(cut or backbone).layer,
@@ -150,10 +183,6 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
         transform=backbone.transform,
         feature_dim=(cut or backbone).feature_dim,
         decode_version=DECODE_VERSION,
-        precision=request.precision,
-        dtype=request.dtype,
-        decode=request.decode,
-        view=request.view,
     )
     return Resolved(spec, backbone.weights)
 

@@ -6,6 +6,7 @@ files          atomic writing
 progress       the Progress protocol
 text           names, numbers and tables for people
 defaults       values of options that are not given
+described      fields of dataclasses with their help and their choices
 quoting        commands as a shell reads them
 versions       installed versions
 cores          cores of this process

@@ -7,7 +7,8 @@
     @takes(EngineOptions)
     def extract(engine: EngineOptions) -> int: ...
 
-So an option is written once: its name, what it may be, its default, its help and its group.
+So an option is written once: its name, what it may be, its default, its help and its group. A request of the library
+whose fields are described (`base/described.py`) is taken as a whole: `every_field_of(FeatureRequest)`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any, TypeVar
 
 import click
 
-OPTION, GROUP = "option", "group"
+from featurecache.base.described import Description, descriptions
+
+OPTION, GROUP, FIELDS_OF = "option", "group", "fields of"
 Kind = TypeVar("Kind")
 
 
@@ -42,6 +45,11 @@ def argument(metavar: str, help: str, **how: Any) -> Any:  # noqa: A002
     return field(metadata={OPTION: ((), {"metavar": metavar, **how}), GROUP: help})
 
 
+def every_field_of(kind: type, group: str = "") -> Any:
+    """Return a dataclass field that is an option for each described field of `kind`; its value is {name: value}."""
+    return field(metadata={FIELDS_OF: kind, GROUP: group})
+
+
 def takes(*kinds: type) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return a decorator that gives a function, one after the other, an instance of each of these dataclasses."""
 
@@ -50,7 +58,7 @@ def takes(*kinds: type) -> Callable[[Callable[..., int]], Callable[..., int]]:
         def call(**values: Any) -> int:
             return function(*[picked(kind, values) for kind in kinds])
 
-        found = [parameter(each) for kind in kinds for each in fields(kind)]
+        found = [parameter for kind in kinds for each in fields(kind) for parameter in parameters(each)]
         vars(call)["__click_params__"] = found[::-1]  # as decorators leave them, the last one first
         return call
 
@@ -59,11 +67,42 @@ def takes(*kinds: type) -> Callable[[Callable[..., int]], Callable[..., int]]:
 
 def picked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """Return an instance of a dataclass of options, with its fields from the values of all options."""
-    return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
+    found = {
+        each.name: {name: values[name] for name in descriptions(each.metadata[FIELDS_OF])}
+        if FIELDS_OF in each.metadata
+        else values[each.name]
+        for each in fields(kind)  # type: ignore[arg-type]
+    }
+    return kind(**found)
 
 
-def parameter(each: Any) -> click.Parameter:
-    """Return what click makes of a field."""
+def parameters(each: Any) -> list[click.Parameter]:
+    """Return what click makes of a field: one parameter, or one for each field that it stands for."""
+    group = each.metadata[GROUP]
+    if FIELDS_OF not in each.metadata:
+        return [_parameter(each)]
+    kind = each.metadata[FIELDS_OF]
+    defaults = {each.name: each.default for each in fields(kind)}
+    return [_described(name, defaults[name], description, group) for name, description in descriptions(kind).items()]
+
+
+def _described(name: str, default: Any, description: Description, group: str) -> Option:
+    """Return the option for a described field: a flag where it is true or false, repeatable where it may be."""
+    how: dict[str, Any] = {"help": description.help, "metavar": description.metavar or None}
+    if description.repeatable:
+        how |= {"multiple": True}
+    elif isinstance(default, bool):
+        how |= {"is_flag": True, "default": default}
+    else:
+        how |= {"default": default, "show_default": default is not None}
+    if description.choices:
+        how |= {"type": click.Choice(description.choices)}
+    elif description.least is not None:
+        how |= {"type": click.IntRange(description.least)}
+    return Option([name, f"--{name.replace('_', '-')}"], group=group, **how)
+
+
+def _parameter(each: Any) -> click.Parameter:
     names, settings = each.metadata[OPTION]
     if not names:
         return Argument([each.name], group=each.metadata[GROUP], **settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ import click
 
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.errors import UsageError
-from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, option
-from featurecache.extract.cache.spec import DECODES, DTYPES, POOLINGS, PRECISIONS
+from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, every_field_of, option
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.job.request import FeatureRequest
@@ -34,57 +33,16 @@ class Images:
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Which features."""
+    """Which features: an option for every described field of FeatureRequest."""
 
-    backbone: Sequence[str] = option(
-        "--backbone", metavar="NAME", multiple=True, group=FEATURES,
-        help=f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}); repeat it for several",
-    )  # fmt: skip
-    weights: str | None = option(
-        "--weights", metavar="W", group=FEATURES, help="a name such as IMAGENET1K_V1, or a .pth or .safetensors file"
-    )
-    layer: Sequence[str] = option(
-        "--layer", metavar="L", multiple=True, group=FEATURES,
-        help="another node of the network than the input of its last layer, or 'stages' for the ends of all stages in "
-        "one vector; repeat it for several sets of features from one forward pass ('default' is the usual one)",
-    )  # fmt: skip
-    pooling: str | None = option(
-        "--pooling", type=click.Choice(POOLINGS), group=FEATURES, help="how a feature map becomes a vector"
-    )
-    precision: str = option(
-        "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], group=FEATURES, show_default=True,
-        help="floating-point precision of the forward pass",
-    )  # fmt: skip
-    dtype: str = option(
-        "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], group=FEATURES, show_default=True,
-        help="data type of the stored features",
-    )  # fmt: skip
-    size: int | None = option(
-        "--size", metavar="S", type=POSITIVE, group=FEATURES,
-        help="side of the input in pixels (default: what the weights expect)",
-    )  # fmt: skip
-    decode: str = option(
-        "--decode", type=click.Choice(DECODES), default=DECODES[0], group=FEATURES, show_default=True,
-        help="reduced: read a JPEG of more than twice the size that is needed at a half, a quarter or an eighth of it; "
-        "several times faster for photographs from cameras, and other features than full",
-    )  # fmt: skip
+    asked: Mapping[str, Any] = every_field_of(FeatureRequest, group=FEATURES)
 
     def requests(self) -> tuple[FeatureRequest, ...]:
         """Return the kinds of features that are named."""
-        return tuple(
-            FeatureRequest(
-                backbone=name,
-                weights=self.weights,
-                layer=None if layer == DEFAULT_LAYER else layer,
-                pooling=self.pooling,
-                precision=self.precision,
-                dtype=self.dtype,
-                decode=self.decode,
-                size=self.size,
-            )
-            for name in names_in("--backbone", self.backbone or [DEFAULT_BACKBONE])
-            for layer in names_in("--layer", self.layer or [DEFAULT_LAYER])
-        )
+        backbones = names_in("--backbone", self.asked["backbone"] or [DEFAULT_BACKBONE])
+        layers = names_in("--layer", self.asked["layer"] or [DEFAULT_LAYER])
+        named = [(name, None if layer == DEFAULT_LAYER else layer) for name in backbones for layer in layers]
+        return tuple(FeatureRequest(**{**self.asked, "backbone": name, "layer": layer}) for name, layer in named)
 
 
 @dataclass(frozen=True)

@@ -114,15 +114,18 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
         differing = [[(name, each[name], wanted[name]) for name in wanted if each[name] != wanted[name]]
                      for each in candidates]  # fmt: skip
         return min(differing, key=len)
-    there_is = {**spec.to_dict(), "decode": spec.decode, "layer": spec.layer.partition(":")[0]}
-    there_is |= {"size": spec.transform.crop, "view": spec.view}
-    fields = ("layer", "pooling", "precision", "dtype", "decode", "size", "view")
+    there_is = {
+        **vars(spec.transform),
+        **vars(spec),
+        "layer": spec.layer.partition(":")[0],
+        "size": spec.transform.crop,
+    }
     cut = cut_as_asked(request, spec.transform)
     stands_for = wanted if cut is None else wanted | {"layer": cut[0].partition(":")[0], "pooling": cut[1]}
     return [
         (name, there_is[name], wanted[name])
-        for name in fields
-        if stands_for[name] is not None and there_is[name] != stands_for[name]
+        for name in wanted
+        if name in there_is and stands_for[name] is not None and there_is[name] != stands_for[name]
     ]
 
 

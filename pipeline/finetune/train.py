@@ -71,7 +71,7 @@ def make_ready(labelled: Labelled, features: Features, plan: FinetunePlan, start
     _check_heard(plan, split, request.backbone)
     device = choose_device(plan.device)
     checkpoint = _checkpoint(labelled, plan, start, features, split, device)
-    return Ready(network, found.transform, split, device, checkpoint)
+    return Ready(network, request.adapted(found.transform), split, device, checkpoint)
 
 
 def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:

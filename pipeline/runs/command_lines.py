@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
+from featurecache.base.described import descriptions
 from featurecache.base.quoting import as_command
 from featurecache.extract.job.request import FeatureRequest
 
 
 def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> str:
-    """The command that would fill the missing rows."""
+    """Return the command that would fill the missing rows."""
     return extract_commands(images, [request], cache_root)[0]
 
 
 def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
-    """The commands that would fill the missing rows; layers of one network are one command, and one forward pass."""
-    layers: dict[FeatureRequest, list[str | None]] = {}
+    """Return the commands that would fill the missing rows; layers of one network are one, and one forward pass."""
+    together: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in requests:
-        layers.setdefault(replace(request, layer=None), []).append(request.layer)
-    return [as_command(_words("extract", images, request, found, cache_root)) for request, found in layers.items()]
+        together.setdefault(replace(request, layer=None), []).append(request)
+    return [as_command(_words("extract", images, found, cache_root)) for found in together.values()]
 
 
 def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int, *, min_per_class: int = 1) -> str:
-    """The command that looks thoroughly at the same images, features and split."""
-    words = _words("audit", images, request, [request.layer], cache_root)
-    words += ["--seed", str(seed)] if seed else []
-    return as_command([*words, *(["--min-per-class", str(min_per_class)] if min_per_class > 1 else [])])
+    """Return the command that looks thoroughly at the same images, features and split."""
+    words = _words("audit", images, [request], cache_root)
+    words += option_words("seed", seed, 0) + option_words("min_per_class", min_per_class, 1)
+    return as_command(words)
 
 
-def _words(verb: str, images: str, request: FeatureRequest, layers: list[str | None], cache_root: Path) -> list[str]:
-    words = ["featurecache", verb, images]
-    for option, value in asdict(request).items():
-        if option == "layer" and layers != [None]:
-            words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
-        elif value is not None and value != getattr(FeatureRequest(), option):
-            words += [f"--{option}", str(value)]
-    if cache_root.resolve() != DEFAULT_CACHE.resolve():
-        words += ["--cache", str(cache_root)]
+def feature_words(requests: Sequence[FeatureRequest]) -> list[str]:
+    """Return the options that name these features: what may be repeated of each, the rest of the first."""
+    words: list[str] = []
+    for name, described in descriptions(FeatureRequest).items():
+        usual = getattr(FeatureRequest(), name)
+        values = list(dict.fromkeys(getattr(request, name) for request in requests))
+        if not described.repeatable:
+            words += option_words(name, values[0], usual)
+        elif values != [usual]:
+            words += [word for value in values for word in option_words(name, value or DEFAULT_LAYER, None)]
     return words
+
+
+def option_words(name: str, value: object, usual: object) -> list[str]:
+    """Return an option of the command line, by the name of its field; nothing for the value that it has anyway."""
+    if value is None or value == usual:
+        return []
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    return [option, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+
+
+def _words(verb: str, images: str, requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
+    words = ["featurecache", verb, images, *feature_words(requests)]
+    return words if cache_root.resolve() == DEFAULT_CACHE.resolve() else [*words, "--cache", str(cache_root)]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
+from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.quoting import as_command
 from featurecache.classify.selection.settings import format_settings
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
-from featurecache.runs.command_lines import audit_command, extract_commands
+from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, option_words
 
 # Of finetune: what is not called like the field of its recipe.
-OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label-smoothing"}
+OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5,
                                    "min_per_class": 1}  # fmt: skip
@@ -32,13 +31,10 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
         return [_finetune_command(config, tuned)]
     requests = [FeatureRequest.from_dict(request) for request in config["requests"]]
     cache = _cache(config)
-    words = ["featurecache", "classify", images_of(config), *_features_words(requests)]
+    words = ["featurecache", "classify", images_of(config), *feature_words(requests)]
     words += ["--heads", ",".join(config["heads"])]
     for name, default in DEFAULTS.items():
-        value = config.get(name, default)
-        if value not in (default, []):
-            words.append(f"--{name.replace('_', '-')}")
-            words += [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        words += option_words(name, config.get(name, default) or default, default)
     words += [word for text in format_settings(config.get("params", {})) for word in ("--param", text)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
@@ -59,8 +55,8 @@ def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> st
     if tuned.get("dtype"):  # none without maps, nor in runs from before it was told
         words += ["--dtype", tuned["dtype"]]
     for name, value in tuned["recipe"].items():
-        if value != getattr(Recipe(), name, value):  # a later version may have written more
-            words += [f"--{OPTIONS.get(name, name.replace('_', '-'))}", str(value)]
+        usual = getattr(Recipe(), name, value)  # a later version may have written more
+        words += option_words(OPTIONS.get(name, name), value, usual)
     return as_command([*words, "--cache", str(_cache(config))])
 
 
@@ -82,16 +78,3 @@ def images_of(config: Mapping[str, Any]) -> str:
 def _cache(config: Mapping[str, Any]) -> Path:
     root = Path(config["cache"])
     return DEFAULT_CACHE if root == DEFAULT_CACHE.resolve() else root
-
-
-def _features_words(requests: list[FeatureRequest]) -> list[str]:
-    """The options that name these features: backbones times layers, the rest in common."""
-    backbones = list(dict.fromkeys(request.backbone for request in requests))
-    layers = list(dict.fromkeys(request.layer for request in requests))
-    words = [] if backbones == [FeatureRequest().backbone] else [w for b in backbones for w in ("--backbone", b)]
-    if layers != [None]:
-        words += [word for layer in layers for word in ("--layer", layer or DEFAULT_LAYER)]
-    for option, value in asdict(requests[0]).items():
-        if option not in ("backbone", "layer") and value != getattr(FeatureRequest(), option):
-            words += [f"--{option}", str(value)]
-    return words

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import UsageError
 from featurecache.base.text import printable, readable_bytes
-from featurecache.extract.cache.spec import FULL
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.compact import Rewriting
@@ -24,8 +23,7 @@ def info_lines(each: CacheInfo) -> list[str]:
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
         lines[-1] += f", {spec.transform.crop} px"
         lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
-        lines[-1] += "" if spec.decode == FULL else f", {spec.decode} decoding"
-        lines[-1] += f", view {spec.view}" if spec.view else ""
+        lines[-1] += "".join(f", {name} {value}" for name, value in spec.unusual().items())
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
@@ -48,6 +46,7 @@ def info_json(each: CacheInfo) -> dict[str, Any]:
         "rows": each.n_rows,
         "duplicates": each.n_duplicates,
         "dim": each.spec.feature_dim if each.spec else None,
+        "spec": each.spec.to_dict() if each.spec else None,
         "dtype": each.spec.dtype if each.spec else None,
         "shards": each.n_shards,
         "bytes": each.n_bytes,
