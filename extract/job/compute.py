@@ -66,12 +66,21 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class GroupVectors:
+    """One forward pass: digest and name of n images, their vectors (n, D) side by side, and the seconds it took."""
+
+    group: Group
+    keys: list[tuple[bytes, str]]
+    vectors: NDArray[np.float32]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Computed:
-    """One chunk: its images without their pixels, and for each group the (digest, name) and vectors of its rows."""
+    """One chunk: its images without their pixels, and the vectors of each group that misses any of them."""
 
     decoded: list[Decoded]
-    vectors: list[tuple[Group, list[tuple[bytes, str]], NDArray[np.float32]]] = field(default_factory=list)
-    forward_seconds: dict[int, float] = field(default_factory=dict)
+    vectors: list[GroupVectors] = field(default_factory=list)
 
 
 def compute_vectors(
@@ -183,18 +192,18 @@ def forward(decoded: list[Decoded]) -> Computed:
     """Run the pixels of a chunk through their networks, and let go of them."""
     import torch
 
-    images: dict[int, list[torch.Tensor]] = {}
-    rows: dict[int, tuple[Group, list[tuple[bytes, str]]]] = {}
+    images: dict[Group, list[torch.Tensor]] = {}
+    keys: dict[Group, list[tuple[bytes, str]]] = {}
     for item in decoded:
         for group, pixels in item.images:
-            images.setdefault(id(group), []).append(pixels)
-            rows.setdefault(id(group), (group, []))[1].append((item.digest, item.name))
+            images.setdefault(group, []).append(pixels)
+            keys.setdefault(group, []).append((item.digest, item.name))
         item.images.clear()
     computed = Computed(decoded)
-    for key, (group, keys) in rows.items():
+    for group in keys:
         started = time.perf_counter()
-        computed.vectors.append((group, keys, group.started.run(torch.stack(images.pop(key)))))
-        computed.forward_seconds[key] = time.perf_counter() - started
+        vectors = group.started.run(torch.stack(images.pop(group)))
+        computed.vectors.append(GroupVectors(group, keys[group], vectors, time.perf_counter() - started))
     return computed
 
 

@@ -10,19 +10,15 @@ something stops the run (Ctrl-C, a full disk, an image with `on_error="fail"`) i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from featurecache.base.errors import ImageRefused
 from featurecache.base.progress import Pace, Progress, Silent
 from featurecache.base.text import printable
-from featurecache.base.versions import installed_version
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.shards import Rows
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.compute import Computed, Item, compute_vectors
@@ -30,16 +26,7 @@ from featurecache.extract.job.plan import Group, Plan, Work, outlook, plan_work
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import OnError, Settings
 from featurecache.extract.job.summary import ExtractReport, Filled, Seconds, write_report
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from featurecache.extract.engines.protocol import Engine
-
-# A kill loses at most the unfinished shard, so shards are published this often; the bytes bound memory on a fast GPU.
-SHARD_SECONDS = 30.0
-SHARD_BYTES = 64 << 20
-RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "h5py", "numpy")
+from featurecache.extract.job.writer import Writer
 
 __all__ = ["ExtractReport", "Filled", "OnError", "Progress", "Seconds", "Settings", "Silent", "extract_features"]
 
@@ -66,16 +53,23 @@ def extract_features(
         with _timing(seconds, "load"):
             work = plan_work(asked, cache_root, memo, digested)
             _start(work, digested, cache_root, settings, progress)
-        run = _Run(work, digested, settings, progress, seconds)
+        run = _Run(work, settings, progress, seconds)
         try:
-            run.fill()
+            run.fill(_distinct(digested, work.missing))
         finally:
             memo.remember_refusals(run.lasting)
         for plan in work.plans:
             plan.cache.refresh()
             if len(plan.cache):
                 plan.cache.write_index()
-    return write_report(digested, work, run.refused, seconds, run.n_decoded)
+    return write_report(
+        digested,
+        work,
+        refused=run.refused,
+        seconds=seconds,
+        n_decoded=run.n_decoded,
+        n_extracted=run.n_extracted,
+    )
 
 
 def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings, progress: Progress) -> None:
@@ -97,37 +91,52 @@ def _timing(seconds: Seconds, name: str) -> Iterator[None]:
 
 
 class _Run:
-    """One pass over the missing images."""
+    """One pass over the missing images: vectors are taken as they come, and each cache has a writer of its own."""
 
-    def __init__(
-        self, work: Work, digested: Digested, settings: Settings, progress: Progress, seconds: Seconds
-    ) -> None:
+    def __init__(self, work: Work, settings: Settings, progress: Progress, seconds: Seconds) -> None:
         self.groups, self.settings, self.progress, self.seconds = work.groups, settings, progress, seconds
-        self.items = _distinct(digested, work.missing)
         self.refused: dict[bytes, Refusal] = {}
         # Of these, by digest and key, what the bytes are refused for, and not the state of the disk.
         self.lasting: dict[tuple[bytes, str], str] = {}
         self.n_decoded = 0
+        self.n_extracted: dict[Plan, int] = {}
 
-    def fill(self) -> None:
+    def fill(self, items: Sequence[Item]) -> None:
+        """Extract the items and publish their vectors, those that are complete also when an error ends the pass."""
         if not self.groups:
             return
-        for group in self.groups:
-            for plan in group.plans.values():
-                plan.published = time.perf_counter()
-        pace = Pace(len(self.items), self.progress)
-        done = 0
+        pace, done = Pace(len(items), self.progress), 0
+        with (
+            self._writers() as writers,
+            closing(compute_vectors(items, self.groups, max_pixels=self.settings.max_pixels)) as computed,
+        ):
+            for chunk in self._awaited(computed):
+                done += len(chunk.decoded)
+                self._write(chunk, writers)
+                self._count(chunk)
+                self.progress.extracting(done, len(items), len(self.refused))
+                pace.reached(done)
+
+    @contextmanager
+    def _writers(self) -> Iterator[dict[Group, list[Writer]]]:
+        """The writers of every group; at the end all publish what they have left, whatever happens to one of them."""
+        writers = {
+            group: [Writer(plan, group.started, partial(self._share, group)) for plan in group.plans.values()]
+            for group in self.groups
+        }
+        everyone = [writer for each in writers.values() for writer in each]
         try:
-            with closing(compute_vectors(self.items, self.groups, max_pixels=self.settings.max_pixels)) as computed:
-                for chunk in self._awaited(computed):
-                    done += len(chunk.decoded)
-                    self._take(chunk)
-                    self.progress.extracting(done, len(self.items), len(self.refused))
-                    pace.reached(done)
+            with ExitStack() as stack:
+                for writer in everyone:
+                    stack.enter_context(writer)
+                yield writers
         finally:
-            for group in self.groups:
-                for plan in group.plans.values():
-                    self._publish(plan, group)
+            self.n_extracted = {writer.plan: writer.n_extracted for writer in everyone}
+            self.seconds.write += sum(writer.seconds for writer in everyone)
+
+    def _share(self, group: Group) -> float:
+        """Which part of the time is a group's: networks that share a pass share it by what each of them needed."""
+        return group.forward_seconds / (sum(each.forward_seconds for each in self.groups) or 1.0)
 
     def _awaited(self, computed: Iterator[Computed]) -> Iterator[Computed]:
         while True:
@@ -137,13 +146,17 @@ class _Run:
                 return
             yield chunk
 
-    def _take(self, chunk: Computed) -> None:
-        for group, keys, vectors in chunk.vectors:
-            group.forward_seconds += chunk.forward_seconds[id(group)]
-            self.seconds.forward += chunk.forward_seconds[id(group)]
-            for plan in group.plans.values():
-                self._keep(plan, keys, vectors[:, plan.columns])
-                self._publish_when_due(plan, group)
+    def _write(self, chunk: Computed, writers: Mapping[Group, Sequence[Writer]]) -> None:
+        """Give the vectors of a chunk to the writers; images whose features overflow are refused."""
+        for each in chunk.vectors:
+            each.group.forward_seconds += each.seconds
+            self.seconds.forward += each.seconds
+            for writer in writers[each.group]:
+                for (digest, name), reason in writer.keep(each.keys, each.vectors[:, writer.plan.columns]):
+                    self._refuse(digest, name, reason, [writer.plan])
+
+    def _count(self, chunk: Computed) -> None:
+        """Add up the seconds of a chunk, and refuse its images that could not be decoded."""
         for item in chunk.decoded:
             self.seconds.read += item.read_seconds
             self.seconds.decode += item.decode_seconds
@@ -153,12 +166,6 @@ class _Run:
                 plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
                 self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
 
-    def _publish_when_due(self, plan: Plan, group: Group) -> None:
-        row_bytes = plan.spec.feature_dim * np.dtype(plan.spec.dtype).itemsize
-        is_old = time.perf_counter() - plan.published > SHARD_SECONDS
-        if is_old or len(plan.row_keys) * row_bytes > SHARD_BYTES:
-            self._publish(plan, group)
-
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
         """Leave an image out; `plans` are those that will have no row of these bytes."""
         refusal = Refusal(name, digest.hex(), reason)
@@ -166,52 +173,6 @@ class _Run:
         self.lasting.update({(digest, plan.spec.key): reason for plan in plans})
         if self.settings.on_error == "fail":
             raise ImageRefused(_refused_line(refusal))
-
-    def _keep(self, plan: Plan, keys: list[tuple[bytes, str]], vectors: NDArray[np.float32]) -> None:
-        """Of a batch, the rows that this plan misses; what its numbers cannot hold is refused."""
-        missing = [i for i, (digest, _) in enumerate(keys) if digest in plan.missing]
-        with np.errstate(over="ignore"):
-            rows = vectors[missing].astype(plan.spec.dtype, copy=False)
-        is_finite = np.isfinite(rows).all(axis=1)
-        plan.rows.append(rows[is_finite])
-        plan.row_keys += [keys[i] for i, good in zip(missing, is_finite, strict=True) if good]
-        for i, good in zip(missing, is_finite, strict=True):
-            if not good:
-                self._refuse(*keys[i], _overflow(plan, vectors[i]), [plan])
-
-    def _publish(self, plan: Plan, group: Group) -> None:
-        if not plan.row_keys:
-            return
-        started = time.perf_counter()
-        # Networks that share a pass over the images share its time, by what each of them needed.
-        share = group.forward_seconds / (sum(each.forward_seconds for each in self.groups) or 1.0)
-        with _timing(self.seconds, "write"):
-            digests = np.frombuffer(b"".join(digest for digest, _ in plan.row_keys), dtype=np.uint8).reshape(-1, 32)
-            rows = Rows(np.concatenate(plan.rows), digests, [name for _, name in plan.row_keys])
-            plan.cache.add(rows, _record(plan, group.started, share * (started - plan.published)))
-        plan.n_extracted += len(rows.names)
-        plan.rows, plan.row_keys, plan.published = [], [], time.perf_counter()
-
-
-def _record(plan: Plan, engine: Engine, seconds: float) -> dict[str, Any]:
-    return {
-        "engine": engine.name,
-        "device": engine.device,
-        "batch_size": engine.batch_size,
-        "weights": plan.resolved.weights,
-        "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _overflow(plan: Plan, vector: NDArray[np.float32]) -> str:
-    """Why a vector is not finite: in the network's arithmetic already, or only as the numbers that are kept."""
-    if np.isfinite(vector).all():
-        return f"its features overflow {plan.spec.dtype}; use --dtype float32"
-    if plan.spec.precision == "fp32":
-        return "its features are not finite numbers"
-    return f"its features overflow in {plan.spec.precision}; use --precision fp32"
 
 
 def _distinct(digested: Digested, missing: set[bytes]) -> list[Item]:

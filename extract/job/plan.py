@@ -9,11 +9,11 @@ Two requests that resolve to the same spec are one plan, so no row is computed o
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,6 @@ from featurecache.extract.job.request import FeatureRequest, Loaded, Resolved
 from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import nn
 
     from featurecache.extract.engines.protocol import Engine
@@ -42,19 +41,15 @@ OVERHEAD_BYTES_PER_ROW = 256
 SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
-    """One set of features on its way: its cache, the digests that it misses, and the rows not yet published."""
+    """One set of features to extract: its cache, the digests that it misses, its columns of the network's output."""
 
     resolved: Resolved
     cache: FeatureCache
     missing: set[bytes]
     n_present: int
     columns: slice = field(default_factory=lambda: slice(None))
-    n_extracted: int = 0
-    rows: list[NDArray[np.floating[Any]]] = field(default_factory=list)
-    row_keys: list[tuple[bytes, str]] = field(default_factory=list)
-    published: float = field(default_factory=time.perf_counter)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -62,36 +57,41 @@ class Plan:
         return self.resolved.spec
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
-    """Requests that miss rows and share a network: one forward pass gives the vectors of all, side by side."""
+    """Requests that miss rows and share a network: one forward pass gives the vectors of all, side by side.
+
+    What holds for all of its plans is found once; it is needed for every image.
+    """
 
     plans: dict[FeatureRequest, Plan]
     loaded: Loaded | None = None
     engine: Engine | None = None
     forward_seconds: float = 0.0
 
-    @property
+    @cached_property
     def transform(self) -> TransformSpec:
         """What its images go through."""
-        return next(iter(self.plans.values())).spec.transform
+        return self._spec.transform
 
-    @property
+    @cached_property
     def geometry(self) -> TransformSpec:
         """What of it decides the pixels; mean and std are applied by the engine."""
         return replace(self.transform, mean=(), std=())
 
-    @property
+    @cached_property
     def view(self) -> View | None:
         """Which view of its images it wants; None for the images themselves."""
-        name = next(iter(self.plans.values())).spec.view
-        return View.of(name) if name else None
+        return View.of(self._spec.view) if self._spec.view else None
 
-    @property
+    @cached_property
     def at_least(self) -> int | None:
         """The shortest side that decoding may reduce an image to, in pixels; None to decode all of it."""
-        spec = next(iter(self.plans.values())).spec
-        return spec.transform.resize if spec.decode == REDUCED else None
+        return self.transform.resize if self._spec.decode == REDUCED else None
+
+    @property
+    def _spec(self) -> FeatureSpec:
+        return next(iter(self.plans.values())).spec
 
     def misses(self, digest: bytes) -> bool:
         """Whether any of its caches lacks this image."""
@@ -113,7 +113,7 @@ class Group:
         from featurecache.extract.engines.protocol import Source
 
         cuts = self._place_columns()
-        spec = next(iter(self.plans.values())).spec
+        spec = self._spec
         identity = {
             "backbone": spec.backbone,
             "weights": spec.weights_digest,
@@ -176,7 +176,7 @@ class Work:
     @property
     def plans(self) -> list[Plan]:
         """Every plan once."""
-        return list({id(plan): plan for _, plan in self.asked}.values())
+        return list(dict.fromkeys(plan for _, plan in self.asked))
 
     @property
     def missing(self) -> set[bytes]:
@@ -191,16 +191,16 @@ def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, dig
     groups = []
     for together in _by_network(asked):
         resolved, loaded = _resolve(together, cache_root, memo, digested)
-        group = Group({}, loaded)
+        missing = {}
         for request in together:
             key = resolved[request].spec.key
             if key not in plans:
                 plans[key] = _plan(resolved[request], cache_root, digested)
                 if plans[key].missing:
-                    group.plans[request] = plans[key]
+                    missing[request] = plans[key]
             plan_of[request] = plans[key]
-        if group.plans:
-            groups.append(group)
+        if missing:
+            groups.append(Group(missing, loaded))
     return Work([(request, plan_of[request]) for request in asked], groups)
 
 

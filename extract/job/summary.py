@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Digested, Refusal
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.job.plan import Work
+from featurecache.extract.job.plan import Plan, Work
 from featurecache.extract.job.request import FeatureRequest, Resolved
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 class Seconds:
     """Where the time went.
 
-    read, decode and forward run in several threads and are sums over them; digest, load, wait (for the next vectors)
-    and write follow one another and make up the total.
+    read, decode, forward and write run in other threads and are sums over them; digest, load and wait (for the next
+    vectors) follow one another and make up nearly all of the total.
     """
 
     read: float = 0.0
@@ -60,7 +61,13 @@ class ExtractReport:
 
 
 def write_report(
-    digested: Digested, work: Work, refused: dict[bytes, Refusal], seconds: Seconds, n_decoded: int
+    digested: Digested,
+    work: Work,
+    *,
+    refused: Mapping[bytes, Refusal],
+    seconds: Seconds,
+    n_decoded: int,
+    n_extracted: Mapping[Plan, int],
 ) -> ExtractReport:
     """Put together what is known after a run; every copy of a refused image is a refusal of its own."""
     keep = [i for i, row in enumerate(digested.digests) if bytes(row) not in refused]
@@ -72,7 +79,7 @@ def write_report(
     return ExtractReport(
         samples=tuple(digested.samples[i] for i in keep),
         digests=digested.digests[keep],
-        filled=tuple(Filled(r, p.resolved, p.cache, p.n_present, p.n_extracted) for r, p in work.asked),
+        filled=tuple(Filled(r, p.resolved, p.cache, p.n_present, n_extracted.get(p, 0)) for r, p in work.asked),
         refusals=tuple(refusals),
         seconds=seconds,
         n_decoded=n_decoded,

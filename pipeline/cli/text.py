@@ -80,8 +80,8 @@ def extract_text(report: ExtractReport) -> str:
         s = report.seconds
         lines.append(
             f"time: {s.total:.1f} s in all: digests {s.digest:.1f} s, loading {s.load:.1f} s, "
-            f"computing {s.wait:.1f} s, write {s.write:.1f} s; "
-            f"its threads together: read {s.read:.1f} s, decode {s.decode:.1f} s, network {s.forward:.1f} s"
+            f"computing {s.wait:.1f} s; its threads together: read {s.read:.1f} s, decode {s.decode:.1f} s, "
+            f"network {s.forward:.1f} s, write {s.write:.1f} s"
         )
     return "\n".join(lines)
 

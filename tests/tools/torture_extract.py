@@ -2,8 +2,8 @@
 
 Half of the kills come from outside at a random time; the other half from inside, just before or after a random call of
 one of the steps that touch the disk: so that decoding, shard writing, renaming, the index and the memo are all hit.
-After each kill the cache must verify, at most one unfinished shard may be lost, and after the restart every vector must
-be bit-identical to the undisturbed run's.
+After each kill the cache must verify, at most two unfinished shards (one being written, one collected) may be lost, and
+after the restart every vector must be bit-identical to the undisturbed run's.
 
 Then four processes extract the same images into one cache at once while a reader polls it: all must end well, the
 reader must never see an error or a wrong row, and every vector must be the undisturbed run's.
@@ -31,6 +31,7 @@ from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.verify import verify_cache
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job import extract as fill
+from featurecache.extract.job import writer
 from featurecache.extract.job.request import FeatureRequest
 
 N_IMAGES = 64
@@ -40,6 +41,7 @@ SHARD_ROWS = 8
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
 POINTS = KillPoints(
     decode="featurecache.extract.job.compute:decode_image",
+    writer="featurecache.extract.job.writer:Writer._write",
     shard_write="featurecache.extract.cache.shards:_write_file",
     rename="featurecache.extract.cache.shards:publish",
     place="featurecache.extract.cache.store:publish",
@@ -65,7 +67,7 @@ def extract(
     folder: Path, cache: Path, request: FeatureRequest, progress: fill.Progress | None = None
 ) -> fill.ExtractReport:
     """Fill `cache` with small shards; in whatever process this is."""
-    fill.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
+    writer.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
     torch.set_num_threads(1)
     # Named, for the quicker engine is another one on a busy machine, and vectors differ in their last bits.
     settings = fill.Settings(batch_size=BATCH, device="cpu", engine="torch")
@@ -105,9 +107,9 @@ def one_round(
 
     wait_for(restart)
     n_kept = int((folder / "present").read_text())
-    # Images that went through the engine wait for their shard, those of an unfinished batch for the engine.
+    # One shard is being written while the next is collected; a batch more is with the engine.
     lost = int(count.read_text() or 0) - n_kept
-    assert lost <= SHARD_ROWS + 2 * BATCH, f"{lost} images were lost"
+    assert lost <= 2 * SHARD_ROWS + 2 * BATCH, f"{lost} images were lost"
     assert (np.load(folder / "vectors.npy") == reference).all(), "a vector differs from the undisturbed run's"
     check_cache(cache)
     return str(kill) if was_killed else None

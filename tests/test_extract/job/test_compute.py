@@ -89,9 +89,8 @@ def test_every_sound_image_gets_its_vector_in_order(items, device, n_lanes, batc
     assert [item.name for chunk in chunks for item in chunk.decoded] == [sample.name for _, sample in items]
     refused = [item.name for chunk in chunks for item in chunk.decoded if item.refusal]
     assert refused == ["05.png", "17.png"]
-    found = {
-        name: row[0] for c in chunks for _, keys, rows in c.vectors for (_, name), row in zip(keys, rows, strict=True)
-    }
+    passed = [each for chunk in chunks for each in chunk.vectors]
+    found = {name: row[0] for each in passed for (_, name), row in zip(each.keys, each.vectors, strict=True)}
     assert found == {f"{i:02d}.png": 10.0 * i for i in range(N) if i not in (5, 17)}
     assert engine.most_at_once <= n_lanes
     assert max(engine.sizes) <= batch_size

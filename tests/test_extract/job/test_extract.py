@@ -29,7 +29,7 @@ from featurecache.extract.images.decode import decode_image
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import apply_transform
-from featurecache.extract.job import compute
+from featurecache.extract.job import compute, writer
 from featurecache.extract.job import extract as fill
 from featurecache.extract.job.extract import ExtractReport, Settings, Silent, extract_features
 from featurecache.extract.job.request import FeatureRequest, recall
@@ -482,7 +482,7 @@ def test_whatever_stops_the_run_leaves_the_finished_rows_and_the_next_run_does_t
     with pytest.raises(error) as stopped:
         extract(progress=Told(stop_after=3, error=error), batch_size=2)
     assert stopped.tb is not None  # while somebody still looks at the error, no thread decodes on
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode", "write"))]
     report = extract()
     assert counted(report) == [(4, N - 4)]
     assert not report.filled[0].cache.missing(report.digests).any()
@@ -513,7 +513,7 @@ def test_an_error_in_the_engine_keeps_the_batches_before_it(extract, monkeypatch
 
 
 def test_shards_are_published_along_the_way(extract, cache, monkeypatch):
-    monkeypatch.setattr(fill, "SHARD_SECONDS", -1.0)
+    monkeypatch.setattr(writer, "SHARD_SECONDS", -1.0)
     report = extract(batch_size=2)
     assert len(shard_files(cache)) == N // 2
     assert counted(report) == [(0, N)]
@@ -521,7 +521,7 @@ def test_shards_are_published_along_the_way(extract, cache, monkeypatch):
 
 
 def test_shards_are_published_when_they_grow_large(extract, cache, monkeypatch):
-    monkeypatch.setattr(fill, "SHARD_BYTES", 3 * 6 * 4)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 3 * 6 * 4)
     extract(batch_size=1)
     assert [record["n"] for record in open_toy(cache).records()] == [4, 4, 2]
 
@@ -537,7 +537,7 @@ def test_too_little_space_is_said_before_anything_is_loaded_or_written(extract, 
 
 
 def test_a_shard_that_cannot_be_written_ends_the_run_and_leaves_no_half(extract, cache, monkeypatch):
-    monkeypatch.setattr(fill, "SHARD_SECONDS", -1.0)
+    monkeypatch.setattr(writer, "SHARD_SECONDS", -1.0)
     publish, calls = FeatureCache.add, []
 
     def full_the_third_time(toy, rows, record):
@@ -562,7 +562,7 @@ def test_an_unknown_backbone_or_device_ends_the_run_before_anything_is_written(e
 
 
 def test_a_damaged_shard_is_said_and_after_it_is_moved_away_only_its_rows_are_redone(extract, cache, monkeypatch):
-    monkeypatch.setattr(fill, "SHARD_SECONDS", -1.0)
+    monkeypatch.setattr(writer, "SHARD_SECONDS", -1.0)
     extract(batch_size=2)
     broken = shard_files(cache)[1]
     broken.write_bytes(broken.read_bytes()[:500])

@@ -85,12 +85,12 @@ def test_a_signal_while_libraries_are_imported_is_one_line(digits_folder, tmp_pa
 def test_a_second_signal_ends_at_once(images, tmp_path):
     program = """
 from featurecache.cli import stopping
-from featurecache.extract.job import extract as fill
+from featurecache.extract.job.writer import Writer
 stopping.SAME_WISH_S = -1
-def again(self, plan, group):
+def again(self):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
-fill._Run._publish = again
+Writer._hand_over = again
 """
     argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2", "--engine", "torch"]
     stopped = ended(STOP_WHEN_20_ARE_DONE + program + MAIN, *argv)

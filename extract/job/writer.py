@@ -1,0 +1,149 @@
+"""The writer of one cache: collects the vectors of its images and publishes them as shards, in a thread of its own.
+
+    thread of the job      keep: cast to the stored dtype, refuse what is not finite, collect; when due, hand over
+    thread of the writer   build the HDF5 file, write it, fsync, rename
+
+While one shard is being written the next is collected; when that is due, too, the job waits. So a writer holds two
+shards at most, however many images there are. An error of the writer's thread is raised in the job's, by the next
+`keep` or at the end. Rows leave the writer only once their shard is published: after an error or an interrupt they are
+written, or written again, on leaving the context, and a row that is written twice counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.versions import installed_version
+from featurecache.extract.cache.shards import Rows
+from featurecache.extract.job.plan import Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featurecache.extract.engines.protocol import Engine
+
+# A kill loses at most the unfinished shards, so they are published this often; the bytes bound memory on a fast GPU.
+SHARD_SECONDS = 30.0
+SHARD_BYTES = 64 << 20
+RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "h5py", "numpy")
+
+Key = tuple[bytes, str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass: digest and name of each image, and the vectors (n, D) in the stored dtype."""
+
+    keys: list[Key]
+    vectors: NDArray[np.floating[Any]]
+
+
+class Writer:
+    """Fills one cache; a context manager that publishes what is left when it ends, however it ends.
+
+    share: which part of the elapsed time is this cache's, where several share a pass over the images.
+    n_extracted: rows published. seconds: spent on writing, by the writer's thread.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine, share: Callable[[], float]) -> None:
+        self.plan, self.n_extracted, self.seconds = plan, 0, 0.0
+        self._engine, self._share = engine, share
+        self._thread = ThreadPoolExecutor(1, "write")
+        self._collected: list[Batch] = []
+        self._handed_over: list[Batch] = []
+        self._writing: Future[tuple[int, float]] | None = None
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            with contextlib.suppress(Exception):  # what could not be written is tried once more, with the rest
+                self._settle()
+            self._collected = self._handed_over + self._collected
+            self._hand_over()
+            self._settle()
+        finally:
+            self._thread.shutdown()
+
+    def keep(self, keys: list[Key], vectors: NDArray[np.float32]) -> list[tuple[Key, str]]:
+        """Keep those of the rows (n, D) that the cache misses; return the images whose features overflow, with reasons.
+
+        Raises CacheUnwritable when an earlier shard could not be written.
+        """
+        missing = [i for i, (digest, _) in enumerate(keys) if digest in self.plan.missing]
+        with np.errstate(over="ignore"):
+            rows = vectors[missing].astype(self.plan.spec.dtype, copy=False)
+        is_finite = np.isfinite(rows).all(axis=1)
+        kept = [i for i, is_good in zip(missing, is_finite, strict=True) if is_good]
+        if kept:
+            self._collected.append(Batch([keys[i] for i in kept], rows[is_finite]))
+        self._publish_when_due()
+        refused = [i for i, is_good in zip(missing, is_finite, strict=True) if not is_good]
+        return [(keys[i], self._overflow(vectors[i])) for i in refused]
+
+    def _publish_when_due(self) -> None:
+        if self._writing is not None and self._writing.done():
+            self._settle()
+        n_bytes = sum(batch.vectors.nbytes for batch in self._collected)
+        if n_bytes > SHARD_BYTES or time.perf_counter() - self._since > SHARD_SECONDS:
+            self._settle()
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if not self._collected:
+            return
+        now = time.perf_counter()
+        record = self._record(self._share() * (now - self._since))
+        # In this order: whatever interrupts it, every row is in one of the two lists.
+        self._handed_over = self._collected
+        self._collected, self._since = [], now
+        self._writing = self._thread.submit(self._write, self._handed_over, record)
+
+    def _settle(self) -> None:
+        """Wait for the shard that is being written. Raises CacheUnwritable; its rows stay handed over then."""
+        if self._writing is None:
+            return
+        wait([self._writing])
+        written, self._writing = self._writing, None
+        n_rows, seconds = written.result()
+        self._handed_over = []
+        self.n_extracted += n_rows
+        self.seconds += seconds
+
+    def _write(self, batches: list[Batch], record: dict[str, Any]) -> tuple[int, float]:
+        """Publish one shard, in the writer's thread; returns its rows and the seconds that it took."""
+        started = time.perf_counter()
+        keys = [key for batch in batches for key in batch.keys]
+        digests = np.frombuffer(b"".join(digest for digest, _ in keys), dtype=np.uint8).reshape(-1, 32)
+        vectors = np.concatenate([batch.vectors for batch in batches])
+        self.plan.cache.add(Rows(vectors, digests, [name for _, name in keys]), record)
+        return len(keys), time.perf_counter() - started
+
+    def _record(self, seconds: float) -> dict[str, Any]:
+        return {
+            "engine": self._engine.name,
+            "device": self._engine.device,
+            "batch_size": self._engine.batch_size,
+            "weights": self.plan.resolved.weights,
+            "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(seconds, 3),
+        }
+
+    def _overflow(self, vector: NDArray[np.float32]) -> str:
+        """Why a vector is not finite: in the network's arithmetic already, or only in the stored dtype."""
+        spec = self.plan.spec
+        if np.isfinite(vector).all():
+            return f"its features overflow {spec.dtype}; use --dtype float32"
+        if spec.precision == "fp32":
+            return "its features are not finite numbers"
+        return f"its features overflow in {spec.precision}; use --precision fp32"
