@@ -1,19 +1,19 @@
 """Two-stage transfer learning for images: F(x) = T(P(x)).
 
     extract (P: images to vectors) | classify (T: heads on vectors)      know nothing of each other
-    base < extract | classify < runs < evaluate < finetune, report, predictor < cli < bench
+    base < extract | classify < runs < evaluate < finetune, report, predictor, head_training < cli < bench
 
-    base        errors, atomic files, progress, text: what every room may import
-    extract     stage one, in the folder extract/
-    classify    stage two, in the folder classify/
-    runs        the run folder: its files, who writes and who reads them
-    evaluate    cached features to runs: classify, compare, audit, select
-    finetune    the network itself trained on, from a run's head and cached maps
-    report      one run as a page to look at
-    predictor   a saved head on any images
-    api         training heads from Python
-    cli         the command line
-    bench       speed beside what is usual
+    base           errors, atomic files, progress, text: what every room may import
+    extract        stage one, in the folder extract/
+    classify       stage two, in the folder classify/
+    runs           the run folder: its files, who writes and who reads them
+    evaluate       cached features to runs: classify, compare, audit, select
+    finetune       the network itself trained on, from a run's head and cached maps
+    report         one run as a page to look at
+    predictor      a saved head on any images
+    head_training  heads from Python
+    cli            the command line
+    bench          speed beside what is usual
 
 The folder pipeline/ is this package; extract/ and classify/ are its subpackages. Importing it imports nothing heavy:
 names are fetched from their modules when first used.
@@ -28,11 +28,9 @@ if __name__ != "featurecache":
     raise ImportError(f"'{__name__}' has become 'featurecache'.")
 
 _HOMES = {
-    "ExtractReport": "extract.job.summary",
     "FeatureCache": "extract.cache.store",
     "FeatureCacheError": "base.errors",
     "FeatureRequest": "extract.job.request",
-    "FeatureSpec": "extract.cache.spec",
     "Manifest": "extract.images.manifest",
     "Predictor": "predictor",
     "Progress": "base.progress",
@@ -43,10 +41,9 @@ _HOMES = {
     "extract_features": "extract.job.extract",
     "list_backbones": "extract.backbones.listing",
     "list_heads": "classify.heads.table",
-    "load_backbone": "extract.backbones.registry",
     "read_images": "extract.images.read",
     "select_backbones": "evaluate.backbone_choice",
-    "train_heads": "api",
+    "train_heads": "head_training",
 }
 __all__ = sorted(_HOMES)
 

@@ -28,12 +28,16 @@
     │   └── SavedHeadError         a folder that is not a head, is damaged, or must not be trusted
     └── PipelineError
         ├── UsageError             the command is wrong, nothing was tried
+        │   └── BackboneNotInRun   the run has no heads on features of that backbone
+        ├── FeaturesMissing        images without the features that were asked for
         └── Diverged               the loss of a training is NaN or infinite
 
 A message says what was found, what is allowed, and the next step, in one or two sentences.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 from featurecache.base.exits import FAILED, USAGE
 
@@ -174,6 +178,26 @@ class UsageError(PipelineError):
     """A command line that asks for something that is not there."""
 
     exit_code = USAGE
+
+
+class BackboneNotInRun(UsageError):
+    """The run has no heads on features of `backbone`; finding: the message without what to do next."""
+
+    def __init__(self, finding: str, backbone: str) -> None:
+        super().__init__(f"{finding} Train heads on features of {backbone} first, and start from that run.")
+        self.finding, self.backbone = finding, backbone
+
+
+class FeaturesMissing(PipelineError):
+    """Images without the features that were asked for: backbones are run by `extract_features` alone.
+
+    finding: the message without what to do next. n_missing: {`FeatureRequest`: number of images without}. cache_root:
+    the cache that lacks them.
+    """
+
+    def __init__(self, finding: str, *, n_missing: Mapping[Any, int], cache_root: Path) -> None:
+        super().__init__(f"{finding} Call extract_features with these images, requests and cache first.")
+        self.finding, self.n_missing, self.cache_root = finding, dict(n_missing), cache_root
 
 
 class Diverged(PipelineError):

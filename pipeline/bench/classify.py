@@ -117,6 +117,7 @@ class Found:
 def tell() -> None:
     """Classify as the JSON in the first argument says, and print the cost as JSON."""
     from featurecache.base.errors import ClassifyError
+    from featurecache.cli.advice import naming_commands
     from featurecache.cli.console import Console
     from featurecache.evaluate.attempts import ClassifyPlan
     from featurecache.evaluate.backbone_choice import subsample
@@ -129,15 +130,17 @@ def tell() -> None:
     watch = Thread(target=_watch, args=(done, seen), daemon=True)
     watch.start()
     request = FeatureRequest(**told["request"])
-    plan = ClassifyPlan(told["images"], (request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
+    plan = ClassifyPlan((request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
                         memory=told["memory"])  # fmt: skip
     began = time.perf_counter()
     try:
         manifest = read_images(told["images"])
         if told["few"]:
             manifest, _ = subsample(manifest, told["few"], seed=0)
-        with Console(quiet=True) as console:
-            classify(manifest, plan, console, report=report_on)
+        with Console(quiet=True) as console, naming_commands(told["images"]):
+            classify(
+                manifest, plan, console, report=lambda run: report_on(run, told["images"], plan.cache_root, console)
+            )
     except (PipelineError, ExtractError, ClassifyError) as error:
         sys.exit(str(error))
     seconds = time.perf_counter() - began

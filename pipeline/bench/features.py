@@ -89,7 +89,7 @@ def load_features(images: Path, cache_root: Path) -> Data | None:
         with Memo(cache_root, read_only=True) as memo:
             labelled = label_samples(read_images(str(images)), memo, seed=0)
             request = FeatureRequest(BACKBONE)
-            (found,) = look_up(labelled, (request,), images=str(images), cache_root=cache_root, memo=memo)
+            (found,) = look_up(labelled, (request,), cache_root=cache_root, memo=memo)
     except (PipelineError, ExtractError):
         return None
     seen, test = labelled.place("train", "val"), labelled.place("test")

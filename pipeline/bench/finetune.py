@@ -27,6 +27,7 @@ from featurecache.cli.options import PATH
 
 if TYPE_CHECKING:
     from featurecache.evaluate.join import Labelled
+    from featurecache.extract.images.manifest import Manifest
     from featurecache.finetune.plan import FinetunePlan
     from featurecache.finetune.training import Training
 
@@ -64,18 +65,17 @@ def measure(
 
     keep_freed_memory()
     with Memo(cache_root) as memo:
-        labelled = label_samples(read_images(images), memo, seed=0)
+        manifest = read_images(images)
+        labelled = label_samples(manifest, memo, seed=0)
     recipe = Recipe(epochs=epochs, patience=epochs)
-    plan = FinetunePlan(
-        str(images), images, cache_root, images, recipe, unfreeze=unfreeze, augment="none", engine=engine
-    )
+    plan = FinetunePlan(images, cache_root, images, recipe, unfreeze=unfreeze, augment="none", engine=engine)
     request = FeatureRequest(backbone, size=size)
-    return [_way(way, labelled, plan, request) for way in ("cache", "whole")]
+    return [_way(way, manifest, labelled, plan, request) for way in ("cache", "whole")]
 
 
-def _way(way: str, labelled: Labelled, plan: FinetunePlan, request: Any) -> Line:
+def _way(way: str, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any) -> Line:
     started = time.perf_counter()
-    training = _training(labelled, plan, request, is_whole=way == "whole")
+    training = _training(manifest, labelled, plan, request, is_whole=way == "whole")
     first = time.perf_counter() - started
     started = time.perf_counter()
     training.run(lambda *_: None, lambda _: None)
@@ -83,7 +83,7 @@ def _way(way: str, labelled: Labelled, plan: FinetunePlan, request: Any) -> Line
     return Line(way, round(first, 1), round(seconds, 1), training.epochs[-1].val_accuracy)
 
 
-def _training(labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
+def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
     from featurecache.cli.console import Console
     from featurecache.evaluate.feature_arrays import Shelf, default_budget
     from featurecache.extract.backbones.cutting import Wanted, cut_network
@@ -102,7 +102,7 @@ def _training(labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole:
         source = replace(split, layer=None)
     shelf = Shelf(default_budget(), plan.cache_root)
     with Console(quiet=True) as console:
-        train, val = supply_maps(labelled, plan, request, source, found.transform, shelf, console)
+        train, val = supply_maps(manifest, labelled, plan, request, source, found.transform, shelf, console)
     return build_training(labelled, plan, split, layers, train, val, "cpu", lower=lower)
 
 

@@ -97,8 +97,10 @@ class Contest:
 
         cache_root = folder.parent / "cache"
         extract_features(manifest, [self.request], cache_root, settings=Settings(self.engine))
-        plan = ClassifyPlan(str(manifest.root), (self.request,), (self.head,), cache_root, folder / WAYS[0])
-        return classify(manifest, plan, console, report=report_on)
+        plan = ClassifyPlan((self.request,), (self.head,), cache_root, folder / WAYS[0])
+        return classify(
+            manifest, plan, console, report=lambda run: report_on(run, str(manifest.root), cache_root, console)
+        )
 
     def _tune(self, way: str, manifest: Manifest, folder: Path, seed: int, console: Console) -> dict[str, Any]:
         from featurecache.finetune.finetune import finetune_images
@@ -106,7 +108,6 @@ class Contest:
         from featurecache.finetune.recipe import Recipe
 
         plan = FinetunePlan(
-            images=str(manifest.root),
             start=folder / WAYS[0],
             cache_root=folder.parent / "cache",
             out=folder / way,

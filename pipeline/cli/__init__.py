@@ -6,6 +6,7 @@ group       commands by name, listed without importing them
 options     options of several commands
 printing    --json and --quiet
 commands    one command a file: its options, what it does, its text
+advice      the command to run next, where the library names a function
 console     progress and lines on stderr
 text        results on stdout
 refusals    images that are not in a result

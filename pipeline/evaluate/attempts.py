@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassifyPlan:
-    """What `classify` was asked to do."""
+    """What `classify` is asked to do with some images."""
 
-    images: str
     requests: tuple[FeatureRequest, ...]
     heads: tuple[str, ...]
     cache_root: Path

@@ -97,7 +97,7 @@ def audit_images(
 
     Only the cache is asked for features. min_per_class: classes with fewer images are left out, as in `classify`.
 
-    Raises PipelineError with the command to run when a row is missing, ClassifyError where there is nothing to split.
+    Raises FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
     """
     progress = progress or Silent()
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
@@ -105,7 +105,7 @@ def audit_images(
             images, memo, seed=seed, requests=[request], cache_root=cache_root,
             min_per_class=min_per_class, on_progress=progress.digesting,
         )  # fmt: skip
-        (features,) = look_up(labelled, [request], images=images.source, cache_root=cache_root, memo=memo)
+        (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo)
     for note in (*images.notes, *labelled.notes):
         progress.say(note)
     copies, near = _all_copies(labelled, progress)

@@ -213,9 +213,11 @@ def _in_all(reports: Sequence[ExtractReport], n_asked: int) -> dict[Sample, NDAr
     sizes = Counter(one.label for one in common)
     n_classes = sum(n >= LEAST_OF_CLASS for n in sizes.values())
     if n_classes < 2:
+        first = next((refusal for report in reports for refusal in report.refusals), None)
+        why = f"; the first, '{printable(first.name)}', because: {printable(first.reason)}" if first else ""
         raise PipelineError(
             f"Of {n_asked:,} images {n_asked - len(common):,} are refused, and {n_classes} classes of two images are "
-            "left: 'featurecache extract' lists the reasons."
+            f"left{why}. Repair or replace them."
         )
     return common
 

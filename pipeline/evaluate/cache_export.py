@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.errors import FeaturesMissing, PipelineError, UsageError
 from featurecache.base.files import TEMPORARY_PREFIX, publish
 from featurecache.base.text import printable
 from featurecache.evaluate.join import find_cache, groups_of, refused_images, split_samples
@@ -35,7 +35,6 @@ from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named
 from featurecache.extract.job.request import FeatureRequest, Resolved
-from featurecache.runs.command_lines import extract_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +85,7 @@ def build_table(
     min_per_class: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> FeatureTable:
-    """Join the manifest and the cache. Raises PipelineError with the command to run when a row is missing.
+    """Join the manifest and the cache. Raises FeaturesMissing where a row is missing.
 
     Images of classes with fewer than `min_per_class` images are exported without a split.
     """
@@ -102,11 +101,12 @@ def build_table(
         if name in refused
     ]
     samples, digests = [digested.samples[i] for i in kept], digested.digests[kept]
-    cache = _whole(found, digests, request, images=manifest.source, cache_root=cache_root)
+    cache = _whole(found, digests, request, cache_root=cache_root)
     if not samples:
+        first = (*digested.refusals, *refusals)[0]
         raise PipelineError(
-            f"None of the {len(manifest):,} images can be exported: all are refused. errors.csv of 'featurecache "
-            "extract' says why; repair or replace them, and extract again."
+            f"None of the {len(manifest):,} images can be exported: all are refused, the first, "
+            f"'{printable(first.name)}', because: {printable(first.reason)}. Repair or replace them, and extract again."
         )
     classes = sorted({sample.label for sample in samples if sample.label is not None})
     code = {name: i for i, name in enumerate(classes)}
@@ -129,17 +129,17 @@ def _whole(
     digests: NDArray[np.uint8],
     request: FeatureRequest,
     *,
-    images: str,
     cache_root: Path,
 ) -> tuple[Resolved, FeatureCache]:
-    """What was found, where it has features of all digests. Raises PipelineError with the command to run where not."""
+    """What was found, where it has features of all digests. Raises FeaturesMissing where not."""
     n = len(digests) if found is None else int(found[1].missing(digests).sum())
     if found is not None and not n:
         return found
     check_named(request)
-    raise PipelineError(
-        f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'. "
-        f"Run first:\n{extract_command(images, request, cache_root)}"
+    raise FeaturesMissing(
+        f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'.",
+        n_missing={request: n},
+        cache_root=cache_root,
     )
 
 

@@ -20,11 +20,10 @@ from featurecache.evaluate.feature_arrays import Shelf, default_budget, return_f
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leaks import AuditAdvice, AuditCall, advise_audit_images, leak_warnings
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
-from featurecache.runs.command_lines import audit_command
 from featurecache.runs.folder import point_latest
 from featurecache.runs.leftover_runs import sweep_runs
 from featurecache.runs.placing import home_of
@@ -35,17 +34,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# Writes the report of a finished run, from (run, images, cache root, progress); False when the user interrupts.
-Report = Callable[[Path, str, Path, Progress], bool]
+# Writes the report of the finished run in a folder; returns False when the user interrupts.
+Report = Callable[[Path], bool]
 
 
-def no_report(run: Path, images: str, cache_root: Path, progress: Progress) -> bool:
+def no_report(run: Path) -> bool:
     """A Report that writes none."""
     return True
 
 
 def classify(
-    manifest: Manifest, plan: ClassifyPlan, progress: Progress, *, report: Report = no_report
+    manifest: Manifest,
+    plan: ClassifyPlan,
+    progress: Progress,
+    *,
+    report: Report = no_report,
+    advise: AuditAdvice = advise_audit_images,
 ) -> dict[str, Any]:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
@@ -57,11 +61,11 @@ def classify(
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
     with contextlib.ExitStack() as held:
-        results, work = _classify(manifest, plan, progress, held)
+        results, work = _classify(manifest, plan, progress, held, advise)
         point_latest(plan.out)
         n_rows = sum(results["dataset"][f"n_{split}"] for split in ("train", "val", "test"))
         return_freed_memory(sum(4 * n_rows * each["dim"] for each in results["features"]))
-        reported = report(plan.out, plan.images, plan.cache_root, progress)
+        reported = report(plan.out)
         if reported and not results["interrupted"]:
             work.finish()
         sweep_runs(plan.out)
@@ -69,11 +73,15 @@ def classify(
 
 
 def _classify(
-    manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack
+    manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack, advise: AuditAdvice
 ) -> tuple[dict[str, Any], WorkFolder]:
     """Write the run folder, but for its report: when that is made, features and heads are gone."""
     home, _ = home_of(plan.out), plan.grids  # what is wrong with these is said first
-    labelled, features, warnings = _gather(manifest, plan, home, progress)
+    labelled, features = _gather(manifest, plan, home, progress)
+    call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
+    warnings = leak_warnings(labelled, features[0].X, call, advise)
+    for warning in warnings:
+        progress.say(warning)
     if plan.shots:
         check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     identity = identity_of(labelled, features, plan, assign_cv_folds(labelled, plan))
@@ -97,10 +105,8 @@ def _classify(
     return results, work
 
 
-def _gather(
-    manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progress
-) -> tuple[Labelled, list[Features], list[str]]:
-    """Labels and features, and why the test numbers would not be true; home: where features go beyond the memory."""
+def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progress) -> tuple[Labelled, list[Features]]:
+    """Labels and features; home: where features go beyond the memory."""
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
         labelled = label_samples(
             manifest,
@@ -112,17 +118,10 @@ def _gather(
             on_progress=progress.digesting,
         )
         shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _there_already(home))
-        features = look_up(
-            labelled, plan.requests, images=plan.images, cache_root=plan.cache_root, memo=memo, shelf=shelf
-        )
+        features = look_up(labelled, plan.requests, cache_root=plan.cache_root, memo=memo, shelf=shelf)
     for note in (*manifest.notes, *labelled.notes, *_those_in_files(features, shelf.budget)):
         progress.say(note)
-    rare = {"min_per_class": plan.min_per_class}
-    audit = audit_command(plan.images, plan.requests[0], plan.cache_root, plan.seed, **rare)
-    warnings = leak_warnings(labelled, features[0].X, audit=audit, seed=plan.seed)
-    for warning in warnings:
-        progress.say(warning)
-    return labelled, features, warnings
+    return labelled, features
 
 
 def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:

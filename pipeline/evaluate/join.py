@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.errors import PipelineError
+from featurecache.base.errors import FeaturesMissing, PipelineError
 from featurecache.base.text import printable, there_are
 from featurecache.evaluate.feature_arrays import Shelf
 from featurecache.evaluate.missing import say_alternative, say_ambiguous
@@ -22,7 +22,6 @@ from featurecache.extract.images.digests import Digested, Refusal, digest_sample
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named, find_matching, find_only, load_if_here
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
-from featurecache.runs.command_lines import extract_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,14 +191,13 @@ def look_up(
     labelled: Labelled,
     requests: Sequence[FeatureRequest],
     *,
-    images: str,
     cache_root: Path,
     memo: Memo,
     shelf: Shelf | None = None,
 ) -> list[Features]:
     """The features of every labelled sample for every request, from the cache alone, in memory or on the shelf.
 
-    Raises PipelineError with the command to run when a row is missing: a backbone is never loaded here.
+    Raises FeaturesMissing where a row is missing: no backbone is loaded here.
     """
     found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
     absent = {
@@ -212,11 +210,11 @@ def look_up(
             check_named(request)
         instead = [_instead(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
         names = " and ".join(dict.fromkeys(request.backbone for request in absent))
-        raise PipelineError(
-            f"Not every image has features of {names} in '{cache_root}'. "
-            + "".join(f"{sentence} " for sentence in dict.fromkeys(instead) if sentence)
-            + "Run first:\n"
-            + "\n".join(extract_commands(images, list(absent), cache_root))
+        finding = f"Not every image has features of {names} in '{cache_root}'."
+        raise FeaturesMissing(
+            " ".join([finding, *(sentence for sentence in dict.fromkeys(instead) if sentence)]),
+            n_missing={request: _n_missing(cache, labelled) for request, cache in absent.items()},
+            cache_root=cache_root,
         )
     names_of = feature_names(requests)
     return [
@@ -258,6 +256,10 @@ def find_cache(
     if len(sure) > 1:
         raise PipelineError(say_ambiguous(request, sure, cache_root))
     return None
+
+
+def _n_missing(cache: tuple[Resolved, FeatureCache] | None, labelled: Labelled) -> int:
+    return len(labelled.digests) if cache is None else int(cache[1].missing(labelled.digests).sum())
 
 
 def _instead(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 # Where the run goes and what is done with finished heads decides none of them.
-UNDECISIVE = ("images", "cache_root", "out", "heads", "shots", "repeats", "params")
+UNDECISIVE = ("cache_root", "out", "heads", "shots", "repeats", "params")
 LIBRARIES = ("featurecache", "numpy", "scipy", "scikit-learn", "torch")
 
 

@@ -7,6 +7,9 @@ above 0.999 counts, for what is usual between neighbours cannot be known from fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +18,8 @@ from featurecache.base.text import printable, there_are
 from featurecache.evaluate.audit import groups_across, leaked
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
-from featurecache.evaluate.leakage import leakage_of
+from featurecache.evaluate.leakage import Leakage, leakage_of
+from featurecache.extract.job.request import FeatureRequest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,11 +28,38 @@ N_TEST = 1000  # times 60,000 x 1280: one matrix product of 2 s on two cores
 N_READ = 200  # times six images to decode: 2 s for photos
 
 
-def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, seed: int = 0) -> list[str]:
-    """A sentence on how many test images leaked and what that changes, if any did; X (N, D) features.
+@dataclass(frozen=True)
+class AuditCall:
+    """What `audit_images` takes, besides the images, to list what leaked."""
 
-    audit: the command that looks thoroughly.
+    request: FeatureRequest
+    cache_root: Path
+    seed: int
+    min_per_class: int
+
+
+# The sentence on how to list the test images that leaked, behind the warning that some did.
+AuditAdvice = Callable[[AuditCall], str]
+
+
+def advise_audit_images(call: AuditCall) -> str:
+    """An AuditAdvice for callers from Python."""
+    return "Call audit_images to list them."
+
+
+def leak_warnings(
+    labelled: Labelled, X: NDArray[np.float32], call: AuditCall, advise: AuditAdvice = advise_audit_images
+) -> list[str]:
+    """A sentence on how many test images leaked and what that changes, and how to list them; none where none did.
+
+    X (N, D): features of the labelled images.
     """
+    verdict = find_leaks(labelled, X, seed=call.seed).verdict()
+    return [f"{verdict} {printable(advise(call))}"] if verdict else []
+
+
+def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> Leakage:
+    """The test images that leaked, as far as a quick look shows; X (N, D)."""
     copied = leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)])
     grouped = leaked(labelled, list(groups_across(labelled).values()))
     near, n_compared = near_copies_seen(labelled, X, seed=seed)
@@ -40,8 +71,7 @@ def leak_warnings(labelled: Labelled, X: NDArray[np.float32], *, audit: str, see
             f"{there_are(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
         ),
     )
-    verdict = leakage_of(ways, len(labelled.rows("test"))).verdict()
-    return [f"{verdict} To list them: {printable(audit)}"] if verdict else []
+    return leakage_of(ways, len(labelled.rows("test")))
 
 
 def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[set[int], int]:

@@ -71,7 +71,7 @@ def summarise(
     return {
         "format": FORMAT,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": _config(plan),
+        "config": _config(plan, manifest),
         "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
         "dataset": _dataset(manifest, labelled),
         "features": [_feature_row(each) for each in features],
@@ -117,10 +117,10 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chose
     return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
 
 
-def _config(plan: ClassifyPlan) -> dict[str, Any]:
+def _config(plan: ClassifyPlan, manifest: Manifest) -> dict[str, Any]:
     return {
-        "images": printable(plan.images),
-        "images_at": printable(os.path.abspath(plan.images)),  # noqa: PTH100 (links stay as they were named)
+        "images": printable(manifest.source),
+        "images_at": printable(os.path.abspath(manifest.source)),  # noqa: PTH100 (links stay as they were named)
         "requests": [asdict(with_whole_path(request)) for request in plan.requests],
         "heads": list(plan.heads),
         "cache": str(plan.cache_root.resolve()),

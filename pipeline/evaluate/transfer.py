@@ -44,4 +44,4 @@ def _sentence(name: str, ours: Chosen, pixels: Chosen, p: float, differs: bool) 
         return f"No significant difference between {backbone} and {baseline}, p = {p:.2g}."
     if ours.correct.mean() > pixels.correct.mean():
         return f"Transfer helps here: {backbone} beats {baseline}, p = {p:.2g}."
-    return f"Transfer hurts here: {baseline} beat {backbone}, p = {p:.2g}. Use --backbone pixels, or another network."
+    return f"Transfer hurts here: {baseline} beat {backbone}, p = {p:.2g}. Use the pixels, or another backbone."

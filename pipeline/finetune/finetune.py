@@ -9,6 +9,7 @@ from typing import Any
 
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
+from featurecache.evaluate.leaks import AuditAdvice, advise_audit_images
 from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.runs.folder import check_run_folder, point_latest
@@ -16,7 +17,9 @@ from featurecache.runs.leftover_runs import sweep_runs
 from featurecache.runs.record_checks import read_results
 
 
-def finetune_images(manifest: Manifest, plan: FinetunePlan, progress: Progress) -> tuple[Path, dict[str, Any]]:
+def finetune_images(
+    manifest: Manifest, plan: FinetunePlan, progress: Progress, *, advise: AuditAdvice = advise_audit_images
+) -> tuple[Path, dict[str, Any]]:
     """Train and write the run; returns its folder and what its results.json says. Raises PipelineError, ExtractError.
 
     Killed at any instant it goes on from there: the state is forgotten when nothing is left to do but to move `latest`,
@@ -38,12 +41,12 @@ def finetune_images(manifest: Manifest, plan: FinetunePlan, progress: Progress) 
         results = read_results(whole)
     else:
         check_run_folder(plan.out)
-        tuned = tune(ready, labelled, features, plan, start, progress, began=began)
-        warnings = leak_warnings_of(labelled, features, plan, start)
+        tuned = tune(ready, manifest, labelled, features, plan, start, progress, began=began)
+        warnings = leak_warnings_of(labelled, features, plan, start, advise)
         for warning in warnings:
             progress.say(warning)
         results = write_outcome(tuned, labelled, plan, manifest, warnings, progress)
-    finish(results, labelled, plan, progress)
+    finish(results, manifest, labelled, plan, progress)
     ready.checkpoint.forget()
     sweep_runs(plan.out)
     point_latest(plan.out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ DISK_SHARE = 0.5
 
 
 def supply_maps(
+    manifest: Manifest,
     labelled: Labelled,
     plan: FinetunePlan,
     asked: FeatureRequest,
@@ -50,7 +52,8 @@ def supply_maps(
         return train, val
     n_bytes, budget = _bytes_of_maps(labelled, plan, split), _budget(plan, split)
     if n_bytes <= budget:
-        return _kept(train, request, plan, shelf, progress), _kept(val, request, plan, shelf, progress)
+        kept = partial(_kept, manifest, request=request, plan=plan, shelf=shelf, progress=progress)
+        return kept(train), kept(val)
     progress.say(_too_large(n_bytes, budget))
     engine = _engine(request, plan)
     return replace(train, engine=engine), replace(val, engine=engine)
@@ -99,19 +102,26 @@ def _too_large(n_bytes: float, budget: float) -> str:
     )
 
 
-def _kept(made: MadeMaps, request: FeatureRequest, plan: FinetunePlan, shelf: Shelf, progress: Progress) -> KeptMaps:
+def _kept(
+    manifest: Manifest, made: MadeMaps, *, request: FeatureRequest, plan: FinetunePlan, shelf: Shelf, progress: Progress
+) -> KeptMaps:
     """The same from the cache, where those that are missing are put. Raises PipelineError where an image has none."""
     from featurecache.extract.job.extract import extract_features
 
-    manifest = Manifest(Path(plan.images), tuple(made.samples))
     requests = [replace(request, view=view.name if view else "") for view in made.views]
-    report = extract_features(manifest, requests, plan.cache_root, settings=plan.settings, progress=progress)
+    report = extract_features(
+        replace(manifest, samples=tuple(made.samples)),
+        requests,
+        plan.cache_root,
+        settings=plan.settings,
+        progress=progress,
+    )
     if report.refusals:
         raise PipelineError(
             f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
             f"{printable(report.refusals[0].reason)}. Repair or remove them, classify again, and start from that run."
         )
-    remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], plan.images)
+    remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], manifest.source)
     return KeptMaps.load([filled.cache for filled in report.filled], made.digests, shelf)
 
 

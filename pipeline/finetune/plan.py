@@ -29,7 +29,6 @@ class FinetunePlan:
     memory: bytes of maps held in memory; None for half of it. out_is_given: whether the user named the run folder.
     """
 
-    images: str
     start: Path
     cache_root: Path
     out: Path

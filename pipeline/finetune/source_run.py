@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
@@ -70,9 +70,8 @@ def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict
         return heads
     found = list(dict.fromkeys(head["backbone"] for head in heads))
     if plan.backbone not in found:
-        raise UsageError(
-            f"'{printable(plan.start)}' is a run on {', '.join(found)}, not on {plan.backbone}. "
-            f"Run first: featurecache run {printable(plan.images)} --backbone {plan.backbone}"
+        raise BackboneNotInRun(
+            f"'{printable(plan.start)}' is a run on {', '.join(found)}, not on {plan.backbone}.", plan.backbone
         )
     return [head for head in heads if head["backbone"] == plan.backbone]
 
@@ -126,18 +125,16 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, progress: Pr
             min_per_class=start.results["config"].get("min_per_class", 1),
             on_progress=progress.digesting,
         )
-        (features,) = look_up(
-            labelled, [start.trained_request], images=plan.images, cache_root=plan.cache_root, memo=memo
-        )
+        (features,) = look_up(labelled, [start.trained_request], cache_root=plan.cache_root, memo=memo)
     ours, theirs = [printable(name) for name in labelled.classes], start.results["dataset"]["classes"]
     if ours != theirs:
         raise PipelineError(
-            f"'{printable(plan.images)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
+            f"'{printable(manifest.source)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
             f"{len(theirs)} others ({', '.join(theirs[:3])}, ...): classify these images first, and name that run."
         )
     if not len(labelled.rows("val")):
         raise PipelineError(
-            f"'{printable(plan.images)}' has no val images to judge epochs by: give it a val/ folder or a few more "
+            f"'{printable(manifest.source)}' has no val images to judge epochs by: give it a val/ folder or a few more "
             "images a class."
         )
     check_spec(start.spec, features.resolved.spec)

@@ -20,6 +20,7 @@ from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.registry import load_network
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.engines.torch_engine import choose_device, keep_freed_memory
+from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_module, layers_of, random_layers, refit
 from featurecache.finetune.map_store import supply_maps
@@ -89,6 +90,7 @@ def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:
 
 def tune(
     ready: Ready,
+    manifest: Manifest,
     labelled: Labelled,
     features: Features,
     plan: FinetunePlan,
@@ -106,7 +108,7 @@ def tune(
     progress.say(_outlook(split, start, ready.transform))
     layers = _first_layers(labelled, features, plan, start, split)
     shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
-    train, val = supply_maps(labelled, plan, start.request, split, ready.transform, shelf, progress)
+    train, val = supply_maps(manifest, labelled, plan, start.request, split, ready.transform, shelf, progress)
     training = build_training(labelled, plan, split, layers, train, val, ready.device)
     training.started = began
     if plan.resume and is_kept:

@@ -20,7 +20,7 @@ from featurecache.classify.selection.sweep import SweepResult
 from featurecache.evaluate.attempts import ClassifyPlan, Tried
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.join import Features, Labelled, look_up
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leaks import AuditAdvice, AuditCall, leak_warnings
 from featurecache.evaluate.results import summarise, write_run
 from featurecache.extract.backbones.weights import save_weights
 from featurecache.extract.cache.inventory import remember_use
@@ -36,7 +36,6 @@ from featurecache.finetune.source_run import Beginning
 from featurecache.finetune.train import Tuned
 from featurecache.predictor import with_own_weights
 from featurecache.report.page import report_on
-from featurecache.runs.command_lines import audit_command
 from featurecache.runs.folder import WEIGHTS_FILE
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import writing_run
@@ -55,21 +54,23 @@ def write_outcome(
     final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
     config = tuned.beginning.results["config"]
     split = {"seed": config["seed"], "min_per_class": config.get("min_per_class", 1)}
-    asked = ClassifyPlan(plan.images, (final,), (HEAD,), plan.cache_root, plan.out, **split)
+    asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, **split)
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
-        features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), labelled, plan, progress)
+        features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), manifest, labelled, plan, progress)
         tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
         results = summarise([tried], [tried.features], labelled, asked, manifest)
         results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
         return write_run(folder, results, [tried], labelled, asked, progress)
 
 
-def leak_warnings_of(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> list[str]:
-    """What `classify` would say about these splits, by the features that the run began with."""
-    seed, rare = start.results["config"]["seed"], {"min_per_class": start.results["config"].get("min_per_class", 1)}
-    audit = audit_command(plan.images, start.trained_request, plan.cache_root, seed, **rare)
-    return leak_warnings(labelled, features.X, audit=audit, seed=seed)
+def leak_warnings_of(
+    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, advise: AuditAdvice
+) -> list[str]:
+    """The warnings that `classify` would give for these splits, by the features that the run began with."""
+    config = start.results["config"]
+    call = AuditCall(start.trained_request, plan.cache_root, config["seed"], config.get("min_per_class", 1))
+    return leak_warnings(labelled, features.X, call, advise)
 
 
 def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
@@ -91,28 +92,32 @@ def _identity(folder: Path) -> str | None:
         return None
 
 
-def finish(results: dict[str, Any], labelled: Labelled, plan: FinetunePlan, progress: Progress) -> None:
+def finish(
+    results: dict[str, Any], manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress
+) -> None:
     """What a run that has its final name still lacks; done twice, it is the same.
 
     The cache gets to know the weights under that name, and the page that shows the run is written.
     """
     asked = (FeatureRequest(**request) for request in results["config"]["requests"])
     requests = [with_own_weights(plan.out.absolute(), request) for request in asked]
-    images = Manifest(Path(plan.images), labelled.samples)
+    images = replace(manifest, samples=labelled.samples)
     extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
-    remember_use(plan.cache_root, used, plan.images)
+    remember_use(plan.cache_root, used, manifest.source)
     return_freed_memory(sum(4 * len(labelled.samples) * each["dim"] for each in results["features"]))
-    report_on(plan.out, plan.images, plan.cache_root, progress)
+    report_on(plan.out, manifest.source, plan.cache_root, progress)
 
 
-def _extract(request: FeatureRequest, labelled: Labelled, plan: FinetunePlan, progress: Progress) -> Features:
+def _extract(
+    request: FeatureRequest, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress
+) -> Features:
     """The features of every image by the tuned weights, through the cache like any."""
-    images = Manifest(Path(plan.images), labelled.samples)
+    images = replace(manifest, samples=labelled.samples)
     report = extract_features(images, [request], plan.cache_root, settings=plan.settings, progress=progress)
     _check_unchanged(labelled, report)
     with Memo(plan.cache_root, read_only=True) as memo:
-        (features,) = look_up(labelled, [request], images=plan.images, cache_root=plan.cache_root, memo=memo)
+        (features,) = look_up(labelled, [request], cache_root=plan.cache_root, memo=memo)
     return features
 
 

@@ -14,6 +14,7 @@ from featurecache.base.exits import DONE, USAGE
 from featurecache.base.quoting import as_command
 from featurecache.cli.console import Console
 from featurecache.cli.main import run
+from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.predictor import recorded_cache
 from featurecache.report.page import write_report
@@ -70,8 +71,8 @@ def test_weights_of_the_users_are_named_by_a_way_that_works_from_anywhere(home, 
 
     (home / "mine.pth").write_bytes(b"")
     request = FeatureRequest(weights="mine.pth")
-    plan = ClassifyPlan("photos", (request,), ("ridge",), Path("cache"), Path("out"))
-    assert _config(plan)["requests"][0]["weights"] == str(home / "mine.pth")
+    plan = ClassifyPlan((request,), ("ridge",), Path("cache"), Path("out"))
+    assert _config(plan, read_images("photos"))["requests"][0]["weights"] == str(home / "mine.pth")
 
 
 def test_a_report_of_no_run_says_so_before_anything_else(tmp_path, capsys):

@@ -136,5 +136,5 @@ def test_a_fine_tune_reads_what_a_head_was_trained_on_and_never_builds_the_head(
         for path in head_of(copied, name).glob("head.s*"):
             path.write_bytes(b"anything")
     for head in ("ridge", "random"):
-        plan = FinetunePlan(str(digits_folder), copied, filled_cache, copied.parent / "tuned", head=head)
+        plan = FinetunePlan(copied, filled_cache, copied.parent / "tuned", head=head)
         assert begin(plan).request.backbone == "efficientnet_lite0"

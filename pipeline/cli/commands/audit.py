@@ -12,6 +12,7 @@ import click
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import REFUSED
 from featurecache.base.text import printable
+from featurecache.cli.advice import naming_commands
 from featurecache.cli.commands.audit_text import audit_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import SHARE, Command, option, takes
@@ -63,7 +64,7 @@ def command(
         raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
     if asked.out is not None:
         check_fillable(asked.out)
-    with Console(quiet=printing.quiet) as console:
+    with Console(quiet=printing.quiet) as console, naming_commands(images.images):
         manifest = read_images(images.images)
         found = audit_images(
             manifest,

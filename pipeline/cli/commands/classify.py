@@ -11,6 +11,7 @@ import click
 
 from featurecache.base.exits import INTERRUPTED, REFUSED
 from featurecache.base.text import printable
+from featurecache.cli.advice import audit_advice, naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
 from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, SplitOptions
@@ -102,9 +103,8 @@ def classify_with(
     if heads.out is not None and (heads.out / RESULTS_FILE).exists():
         console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
     place = contextlib.nullcontext(heads.out) if heads.out else reserving(default_run_folder(Path(manifest.source)))
-    with place as out:
+    with place as out, naming_commands(manifest.source):
         plan = ClassifyPlan(
-            manifest.source,
             features.requests(),
             names,
             cache.cache,
@@ -118,7 +118,13 @@ def classify_with(
             min_per_class=split.min_per_class,
             params=heads.params(),
         )
-        results = evaluation.classify(manifest, plan, console, report=report_on)
+        results = evaluation.classify(
+            manifest,
+            plan,
+            console,
+            report=lambda run: report_on(run, manifest.source, cache.cache, console),
+            advise=audit_advice(manifest.source),
+        )
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
     remember_use(cache.cache, used, manifest.source)
     print(json.dumps(results, indent=2) if printing.json else results_text(results))

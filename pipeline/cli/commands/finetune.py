@@ -14,6 +14,7 @@ from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
+from featurecache.cli.advice import audit_advice, naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
 from featurecache.cli.options import PATH, Images, RunCacheOption
@@ -192,15 +193,15 @@ def command(
     _check(source, maps, training, place)
     check_writable(out)
     reserved = contextlib.nullcontext(out) if place.out else reserving(out)
-    with Console(quiet=printing.quiet) as console, reserved as folder:
+    with Console(quiet=printing.quiet) as console, reserved as folder, naming_commands(images.images):
         plan = replace(
-            plan_of(images, source, maps, training, place),
+            plan_of(source, maps, training, place),
             out=folder,
             cache_root=cache.cache
             or recorded_cache(source.start, read_results(source.start).get("config", {}), console),
         )
         manifest = read_images(images.images)
-        folder, results = finetune_images(manifest, plan, console)
+        folder, results = finetune_images(manifest, plan, console, advise=audit_advice(images.images))
         console.say(f"run folder: {folder}")
     print(json.dumps(results, indent=2) if printing.json else _table(plan.start, folder, results))
     if n := results["dataset"]["skipped"]:
@@ -224,9 +225,7 @@ def _check(source: SourceOptions, maps: MapOptions, training: TrainingOptions, p
         )
 
 
-def plan_of(
-    images: Images, source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions
-) -> FinetunePlan:
+def plan_of(source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions) -> FinetunePlan:
     """Return what the options ask for, but for the places of the run and the cache."""
     from featurecache.extract.engines.torch_engine import choose_device
 
@@ -246,7 +245,6 @@ def plan_of(
         seed=training.seed,
     )
     return FinetunePlan(
-        images=images.images,
         start=source.start.resolve(),  # `latest` will lead to the run that this becomes
         cache_root=DEFAULT_CACHE,
         out=RUNS_ROOT,

@@ -50,7 +50,7 @@ def copied(images) -> Path:
 def test_copies_without_a_group_and_in_another_group_share_the_fold_and_the_side(copied, tmp_path):
     with Memo(tmp_path, read_only=True) as memo:
         labelled = label_samples(read_images(copied), memo, seed=0)
-    plan = ClassifyPlan(str(copied), (FeatureRequest(),), ("ridge",), tmp_path, tmp_path / "run", folds=4)
+    plan = ClassifyPlan((FeatureRequest(),), ("ridge",), tmp_path, tmp_path / "run", folds=4)
     folds = assign_cv_folds(labelled, plan)
     rows = np.concatenate([labelled.rows("train"), labelled.rows("val")])
     n_shared = 0

@@ -22,9 +22,7 @@ from featurecache.runs.command_lines import extract_command
 def test_row_i_of_x_is_the_vector_of_sample_i(digits_folder, filled_cache):
     with Memo(filled_cache) as memo:
         labelled = label_samples(read_images(digits_folder), memo, seed=0)
-        (features,) = look_up(
-            labelled, [FeatureRequest()], images=str(digits_folder), cache_root=filled_cache, memo=memo
-        )
+        (features,) = look_up(labelled, [FeatureRequest()], cache_root=filled_cache, memo=memo)
     module = FeatureRequest().load()
     from featurecache.extract.images.decode import decode_image
     from featurecache.extract.images.transform import apply_transform
@@ -51,7 +49,7 @@ def test_relabelling_needs_no_new_features(images, filled_cache):
     (images / "0").rename(images / "nought")
     with Memo(filled_cache) as memo:
         labelled = label_samples(read_images(images), memo, seed=0)
-        (features,) = look_up(labelled, [FeatureRequest()], images=str(images), cache_root=filled_cache, memo=memo)
+        (features,) = look_up(labelled, [FeatureRequest()], cache_root=filled_cache, memo=memo)
     assert labelled.classes == ["1", "2", "nought"]
     assert features.X.shape == (90, 1280)
 
@@ -120,7 +118,7 @@ def test_an_image_whose_features_were_refused_is_left_out_of_these_features_only
     request = FeatureRequest()
     with Memo(cache) as memo:
         everything = label_samples(read_images(images), memo, seed=0, requests=[request], cache_root=cache)
-        (known,) = look_up(everything, [request], images=str(images), cache_root=cache, memo=memo)
+        (known,) = look_up(everything, [request], cache_root=cache, memo=memo)
         memo.remember_refusals({(bytes(everything.digests[0]), known.resolved.spec.key): "overflow"})
         again = label_samples(read_images(images), memo, seed=0, requests=[request], cache_root=cache)
     assert len(again.samples) == 90, "a row in the cache counts more than a refusal"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from featurecache.cli.main import DONE, run
 from featurecache.evaluate.join import label_samples, look_up
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leaks import AuditCall, leak_warnings
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest
@@ -16,8 +16,8 @@ from featurecache.extract.job.request import FeatureRequest
 def warnings_of(folder, cache) -> list[str]:
     with Memo(cache) as memo:
         labelled = label_samples(read_images(folder), memo, seed=0)
-        (features,) = look_up(labelled, [FeatureRequest()], images=str(folder), cache_root=cache, memo=memo)
-    return leak_warnings(labelled, features.X, audit=f"featurecache audit {folder}")
+        (features,) = look_up(labelled, [FeatureRequest()], cache_root=cache, memo=memo)
+    return leak_warnings(labelled, features.X, AuditCall(FeatureRequest(), cache, seed=0, min_per_class=1))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_copy_across_the_split_is_told_with_what_to_run(sorted_images, cache):
     shutil.copy(original, sorted_images / "train" / "1" / "copy.png")
     assert warnings_of(sorted_images, cache) == [
         "Test accuracies can be up to 3.33 points too high: 1 test image is in train or val too, as exact copies. "
-        f"To list them: featurecache audit {sorted_images}"
+        "Call audit_images to list them."
     ]
 
 

@@ -17,7 +17,7 @@ def test_a_network_that_loses_to_the_pixels_hurts():
     (sentence,) = judge_transfer({"pixels": Chosen("knn", right(99)), "resnet18": Chosen("ridge", right(80))})
     assert sentence == (
         "Transfer hurts here: the pixels themselves (knn, 99.00 %) beat resnet18 (ridge, 80.00 %), p = 3.8e-06. "
-        "Use --backbone pixels, or another network."
+        "Use the pixels, or another backbone."
     )
 
 

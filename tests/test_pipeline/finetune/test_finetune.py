@@ -360,7 +360,7 @@ def staged(place, digits_folder) -> Path:
 
 @pytest.mark.parametrize("head", [None, "random", "logistic"])
 def test_a_head_on_the_ends_of_all_stages_is_left_out(staged, digits_folder, place, head):
-    plan = FinetunePlan(str(digits_folder), staged / "both", place / "cache", place / "never", head=head)
+    plan = FinetunePlan(staged / "both", place / "cache", place / "never", head=head)
     assert begin(plan).request.layer is None
 
 

@@ -26,7 +26,7 @@ from featurecache.extract.backbones.cutting import Wanted, cut_network
 from featurecache.extract.backbones.freezing import split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.spec import image_digest
-from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.transform import apply_transform, scaled_to
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.checkpoint import Checkpoint
@@ -172,9 +172,11 @@ def test_an_epoch_through_the_cache_on_disk_is_an_epoch_of_the_whole_network(net
     request = FeatureRequest(NAME, weights=str(tmp_path / "weights.pth"), size=SIDE)
     labelled, own, layers = files_of(data, tmp_path), copy.deepcopy(network), as_module(random_layers(1024, C, seed=0))
     recipe = replace(RECIPE, learning_rate=Recipe.learning_rate)
-    plan = FinetunePlan(str(tmp_path), tmp_path, tmp_path, tmp_path, recipe, dtype="float32", engine="torch")
+    plan = FinetunePlan(tmp_path, tmp_path, tmp_path, recipe, dtype="float32", engine="torch")
     split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze="2")
-    maps = supply_maps(labelled, plan, request, split, TRANSFORM, Shelf(1e9, tmp_path), Console(quiet=True))
+    maps = supply_maps(
+        Manifest(tmp_path, ()), labelled, plan, request, split, TRANSFORM, Shelf(1e9, tmp_path), Console(quiet=True)
+    )
     assert list(tmp_path.glob("*/shards/*.h5"))
     ours, whole = build_training(labelled, plan, split, layers, *maps, "cpu"), Whole(network, recipe.learning_rate)
     before = copy.deepcopy(whole)
@@ -277,7 +279,7 @@ def test_batch_norms_keep_their_statistics_unless_they_are_trained(network, data
 def test_a_network_without_batch_norms_says_so_where_they_were_to_be_trained():
     name = "squeezenet1_1"
     split = split_network(name, build_network(name), find_weights(name).transform, Wanted(), unfreeze="1")
-    plan = FinetunePlan("images", Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
+    plan = FinetunePlan(Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
     with pytest.raises(UsageError, match="nothing to train: squeezenet1_1 has no batch norm above the split"):
         _check_heard(plan, split, name)
 

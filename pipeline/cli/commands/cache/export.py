@@ -13,6 +13,7 @@ import click
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
+from featurecache.cli.advice import naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, takes
 from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
@@ -50,7 +51,7 @@ def command(
 
     check_out(asked.out)
     request = _single_request(features)
-    with Console(quiet=printing.quiet) as console:
+    with Console(quiet=printing.quiet) as console, naming_commands(images.images):
         if asked.out.exists():
             console.say(f"'{printable(asked.out)}' is there already: this one replaces it when it is whole.")
         manifest = read_images(images.images)

@@ -19,6 +19,7 @@ from featurecache import (
     select_backbones,
     train_heads,
 )
+from featurecache.base.errors import FeaturesMissing
 
 FEATURES = [FeatureRequest("efficientnet_lite0")]
 
@@ -70,8 +71,13 @@ def test_nothing_is_printed(trained, digits_folder, filled_cache, capsys):
 
 
 def test_all_errors_are_of_one_tree(digits_folder, tmp_path):
-    with pytest.raises(FeatureCacheError, match="Run first"):
+    with pytest.raises(FeaturesMissing) as raised:
         train_heads(read_images(digits_folder), FEATURES, cache_root=tmp_path / "none", out=tmp_path / "run")
+    assert str(raised.value) == (
+        f"Not every image has features of efficientnet_lite0 in '{tmp_path / 'none'}'. Call extract_features with "
+        "these images, requests and cache first."
+    )
+    assert (raised.value.n_missing, raised.value.cache_root) == ({FEATURES[0]: 90}, tmp_path / "none")
     with pytest.raises(FeatureCacheError, match="There is no head 'logistik'"):
         train_heads(read_images(digits_folder), FEATURES, heads=["logistik"], out=tmp_path / "run")
     with pytest.raises(FeatureCacheError, match="is not a run"):

@@ -37,14 +37,13 @@ def train_heads(
     the one value. The run has no report; `featurecache report` writes it.
 
     Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
-    PipelineError with the command to run where features are missing, and what `classify` does.
+    FeaturesMissing where an image has no features, and what `classify` raises.
     """
     from featurecache.classify.heads.table import parse_heads
     from featurecache.classify.selection.settings import listed_settings
 
     check_run_folder(out)
     plan = ClassifyPlan(
-        images.source,
         tuple(features),
         tuple(parse_heads(",".join(heads))),
         cache_root,
