@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.text import printable, table, test_text, there_are, units_text
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
+from featurecache.runs.head_choice import head_titles
 
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
@@ -21,14 +22,13 @@ MAX_REFUSALS_SHOWN = 10
 
 def leaderboard_text(results: dict[str, Any]) -> str:
     """The heads, best test accuracy first, with what was chosen and which are tied with the best."""
-    several = len({head["features"] for head in results["heads"]}) > 1
+    heads = results["heads"]
     rows = []
-    for head in results["heads"]:
+    for title, head in zip(_titles(heads), heads, strict=True):
         test = head["test"]
         low, high = test["accuracy_ci"]
-        name = f"{head['features']} {head['name']}" if several else head["name"]
         rows.append([
-            name + ("" if head["tied_with_best"] is False else " *"),
+            title + ("" if head["tied_with_best"] is False else " *"),
             " ".join(f"{key}={_short(value)}" for key, value in head["params"].items()) or "defaults",
             f"{100 * head['val']['accuracy']:.2f}",
             f"{100 * test['accuracy']:.2f}",
@@ -56,15 +56,18 @@ def leaderboard_text(results: dict[str, Any]) -> str:
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
 
 
+def _titles(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+    return head_titles([(head["features"], head["name"]) for head in heads])
+
+
 def tempering_text(results: dict[str, Any]) -> str:
     """What tempering did to the probabilities of each head on test; empty without --calibrate."""
-    several = len({head["features"] for head in results["heads"]}) > 1
+    heads = results["heads"]
     rows = []
-    for head in results["heads"]:
+    for title, head in zip(_titles(heads), heads, strict=True):
         if effect := head["tempering"]:
             pairs = [f"{effect[f'{key}_before']:.3f} -> {effect[f'{key}_after']:.3f}" for key in ("log_loss", "ece")]
-            name = f"{head['features']} {head['name']}" if several else head["name"]
-            rows.append([name, f"{effect['temperature']:.3f}", *pairs])
+            rows.append([title, f"{effect['temperature']:.3f}", *pairs])
     headers = ("head", "temperature", "test log loss", "test ECE")
     return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""
 

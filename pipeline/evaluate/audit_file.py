@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featurecache.evaluate.audit import Audit
-from featurecache.runs.folder import AUDIT_FILE, write_csv, write_json, writing_file
+from featurecache.runs.folder import AUDIT_FILE, AUDIT_TABLE, write_csv, write_json, writing_file
 
 
 def write_audit(found: Audit, folder: Path) -> None:
@@ -18,7 +18,7 @@ def write_audit(found: Audit, folder: Path) -> None:
         write_json(file, found.to_dict())
     for name, rows in {**found.findings, "refused": [refusal.to_dict() for refusal in found.refusals]}.items():
         columns = list(rows[0]) if rows else ["nothing_found"]
-        with writing_file(folder / f"audit_{name}.csv") as file:
+        with writing_file(folder / AUDIT_TABLE.format(name)) as file:
             write_csv(file, columns, [[_cell(value) for value in row.values()] for row in rows])
 
 

@@ -13,6 +13,7 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import table
 from featurecache.evaluate.failures import why_failed
 from featurecache.evaluate.join import Features, Labelled
+from featurecache.runs.head_choice import head_titles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,18 +126,17 @@ def few_shot_text(results: Mapping[str, Any]) -> str:
     """One line a head: test accuracy by labels per class, with all and twice as many; empty without shots."""
     if not results.get("shots"):
         return ""
-    several = len({row["features"] for row in results["shots"]}) > 1
     lines: dict[tuple[str, str], list[Row]] = {}
     for row in results["shots"]:
         lines.setdefault((row["features"], row["head"]), []).append(row)
     doubled = {(row["features"], row["head"]): row for row in results["doubling"]}
     rows = []
-    for (features, head), points in lines.items():
+    for title, (key, points) in zip(head_titles(list(lines)), lines.items(), strict=True):
         cells = [f"{100 * p['mean']:.1f} ± {50 * (p['high'] - p['low']):.1f}" for p in points[:-1]]
         cells.append(f"{100 * points[-1]['mean']:.2f}")
         if doubled:
-            cells.append(_doubled_cell(doubled.get((features, head))))
-        rows.append([f"{features} {head}" if several else head, *cells])
+            cells.append(_doubled_cell(doubled.get(key)))
+        rows.append([title, *cells])
     shots = [f"{point['shots']} a class" for point in next(iter(lines.values()))[:-1]]
     headers = ["head", *shots, "all", *(["twice as many, expected"] if doubled else [])]
     n_repeats = results["shots"][0]["repeats"]

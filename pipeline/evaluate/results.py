@@ -19,8 +19,20 @@ from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, judge_transfer
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import with_whole_path
-from featurecache.runs.folder import CONFIG_FILE, ERRORS_FILE, RESULTS_FILE, write_csv, write_errors, write_json
+from featurecache.runs.folder import (
+    CONFIG_FILE,
+    ERRORS_FILE,
+    HEADS_FOLDER,
+    LEADERBOARD_FILE,
+    LOG_FILE,
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    write_csv,
+    write_errors,
+    write_json,
+)
 from featurecache.runs.head_choice import rank_on_val
+from featurecache.runs.split_list import ListedImage, write_splits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +76,7 @@ def summarise(
             "val": t.result.val,
             **compared.heads[t.folder_name],
             "tempering": t.tempering,
-            "saved": f"heads/{t.folder_name}",
+            "saved": f"{HEADS_FOLDER}/{t.folder_name}",
             "grid": t.result.grid,
             "notes": t.result.notes,
         })  # fmt: skip
@@ -185,19 +197,21 @@ def write_run(
     """Write everything a run folder holds (DESIGN section 5) and return what its results.json says."""
     results = without_nan(results)
     for t in tried:
-        _put_head(t, folder / "heads" / t.folder_name, labelled)
+        _put_head(t, folder / HEADS_FOLDER / t.folder_name, labelled)
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
-    write_csv(
-        folder / "splits.csv",
-        ("path", "label", "split", "digest", "group"),
-        ((sample.name, sample.label, str(split), bytes(digest).hex(), sample.group) for sample, digest, split in rows),
+    write_splits(
+        folder,
+        (
+            ListedImage(sample.name, str(sample.label), str(split), bytes(digest).hex(), sample.group)
+            for sample, digest, split in rows
+        ),
     )
-    write_csv(folder / "leaderboard.csv", LEADERBOARD_COLUMNS, leaderboard(results))
-    write_predictions(folder / "predictions.parquet", tried, labelled)
+    write_csv(folder / LEADERBOARD_FILE, LEADERBOARD_COLUMNS, leaderboard(results))
+    write_predictions(folder / PREDICTIONS_FILE, tried, labelled)
     write_errors(folder / ERRORS_FILE, labelled.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
     write_json(folder / RESULTS_FILE, results)
-    (folder / "log.txt").write_text("\n".join(progress.lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    (folder / LOG_FILE).write_text("\n".join(progress.lines) + "\n", encoding="utf-8", errors="backslashreplace")
     return results
 
 

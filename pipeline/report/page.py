@@ -24,9 +24,10 @@ from featurecache.report.sections.labels import learning_caption, learning_figur
 from featurecache.report.sections.map import FeatureMap, feature_map, map_values
 from featurecache.report.sections.table import scoreboard
 from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
-from featurecache.runs.folder import REPORT_FILE, RESULTS_FILE, writing_file
+from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
+from featurecache.runs.split_list import ListedImage
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112
@@ -56,7 +57,7 @@ class Page:
     """What the template shows, collected as it is computed."""
 
     record: Record
-    listed: Mapping[str, galleries.Listed]
+    listed: Mapping[str, ListedImage]
     galleries: list[galleries.Gallery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     leakage: list[str] = field(default_factory=list)
@@ -86,12 +87,12 @@ def write_report(
 def render(run_folder: Path, *, images: str | None = None, cache_root: Path | None = None) -> str:
     """The page as text."""
     record = read_record(run_folder)
-    page = Page(record, galleries.read_splits(run_folder))
+    page = Page(record, galleries.read_listed(run_folder))
     root = cache_root or Path(record.config["cache"])
     found = (
         feature_map(record, root)
         if record.answers
-        else "predictions.parquet is gone: no head can be looked at closely."
+        else f"{PREDICTIONS_FILE} is gone: no head can be looked at closely."
     )
     if isinstance(found, str):
         page.notes.append(found)

@@ -5,6 +5,7 @@ reading           reading JSON of a run
 record            results.json and predictions as arrays
 record_checks     what they may say
 predictions_file  predictions.parquet, checked
+split_list        splits.csv
 compared_runs     runs as `compare` reads them
 command_lines     commands that make the features of a run again
 head_choice       which head of a run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.plain_files import check_plain_file
 from featurecache.base.text import printable
 from featurecache.extract.cache.inventory import files_bytes
 from featurecache.extract.cache.spec import HEX_DIGEST
-from featurecache.runs.folder import RESULTS_FILE
-from featurecache.runs.predictions_file import check_predictions, check_texts
+from featurecache.runs.folder import PREDICTIONS_FILE, RESULTS_FILE, SPLITS_FILE
+from featurecache.runs.predictions_file import check_texts, open_predictions
 from featurecache.runs.reading import reading_run
 from featurecache.runs.record_checks import damaged, need, need_each, read_results, saved_folder
+from featurecache.runs.split_list import ListedImage, read_splits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +29,6 @@ ITEM_BYTES = {"float32": 4, "float16": 2}
 NEEDED = ("created", "config.requests", "features", "dataset.name", "dataset.n_train", "dataset.n_val",
           "dataset.n_test")  # fmt: skip
 NEEDED_OF_HEADS = ("features", "params", "saved", "fit_seconds", "predict_seconds", *(f"test.{m}" for m in METRICS))
-# Digest, label and group of an image.
-Listed = tuple[str, str, str | None]
 # {(features, head): ((digest, label) of its N test images, which it got right (N,))}
 Answers = dict[tuple[str, str], "tuple[list[tuple[str, str]], NDArray[np.bool_]]"]
 
@@ -82,45 +79,39 @@ def read_run(folder: Path, name: str) -> Run:
     need_each(path, results, "heads", NEEDED_OF_HEADS)
     need_each(path, results, "features", ("name", "dim", "extract_seconds", "images_per_second"))
     with reading_run(folder):
-        answers = _answers(_read_predictions(folder / "predictions.parquet"))
-        images = _read_images(folder / "splits.csv")
+        answers = _answers(_read_predictions(folder))
+        images = _read_images(folder)
     return _as_run(folder, name, results, answers, images)
 
 
-def _read_predictions(path: Path) -> dict[str, list[str]]:
-    import pyarrow.parquet
-
-    check_plain_file(path, path.parent)
-    with pyarrow.parquet.ParquetFile(path) as file:
-        check_predictions(file, path.stat().st_size)
+def _read_predictions(folder: Path) -> dict[str, list[str]]:
+    with open_predictions(folder) as file:
         table = file.read(columns=["features", "head", "digest", "label", "predicted"])
     check_texts(table)
     found: dict[str, list[str]] = table.to_pydict()
     return found
 
 
-def _read_images(path: Path) -> list[Listed]:
+def _read_images(folder: Path) -> list[ListedImage]:
     """Every image of splits.csv. Raises ValueError for a digest that is none."""
-    check_plain_file(path, path.parent)
-    with path.open(newline="", encoding="utf-8") as file:
-        images = [(row["digest"], row["label"], row.get("group") or None) for row in csv.DictReader(file, restval="")]
-    strange = next((digest for digest, *_ in images if not HEX_DIGEST.fullmatch(digest)), None)
+    images = read_splits(folder)
+    strange = next((each.digest for each in images if not HEX_DIGEST.fullmatch(each.digest)), None)
     if strange is not None:
-        raise ValueError(f"splits.csv has the digest {strange[:40]!r}, which is no SHA-256")
+        raise ValueError(f"{SPLITS_FILE} has the digest {strange[:40]!r}, which is no SHA-256")
     return images
 
 
-def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: list[Listed]) -> Run:
+def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: list[ListedImage]) -> Run:
     entries, test_key = [], ""
     test_images: list[tuple[str, str]] = []
-    listed = {digest for digest, *_ in images}
+    listed = {each.digest for each in images}
     for head in results["heads"]:
         if (head["features"], head["name"]) not in answers:
-            raise damaged(folder / "predictions.parquet", f"it has no rows of the head '{printable(head['name'])}'")
+            raise damaged(folder / PREDICTIONS_FILE, f"it has no rows of the head '{printable(head['name'])}'")
         test_images, correct = answers[head["features"], head["name"]]
         test_key = _key(test_images)
         if not listed.issuperset(digest for digest, _ in test_images):
-            raise damaged(folder / "splits.csv", "it lacks images that predictions.parquet has")
+            raise damaged(folder / SPLITS_FILE, f"it lacks images that {PREDICTIONS_FILE} has")
         entries.append(Entry(_row(folder, name, results, head), correct))
     data = results["dataset"]
     return Run(
@@ -128,7 +119,7 @@ def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: lis
         data_set=printable(data["name"]),
         entries=entries,
         test_key=test_key,
-        images_key=_key(sorted((digest, label) for digest, label, _ in images)),
+        images_key=_key(sorted((each.digest, each.label) for each in images)),
         n_train=data["n_train"] + data["n_val"],
         n_test=data["n_test"],
         units=_units([digest for digest, _ in test_images], images),
@@ -138,13 +129,13 @@ def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: lis
     )
 
 
-def _units(digests: Sequence[str], images: Sequence[tuple[str, str, str | None]]) -> NDArray[np.integer[Any]]:
-    """The unit of each of some digests among all images (digest, label, group) of a run."""
+def _units(digests: Sequence[str], images: Sequence[ListedImage]) -> NDArray[np.integer[Any]]:
+    """The unit of each of some digests among all images of a run."""
     from featurecache.classify.evaluation.units import units_of
 
-    of_all = np.frombuffer(bytes.fromhex("".join(digest for digest, _, _ in images)), dtype=np.uint8).reshape(-1, 32)
-    units = units_of(of_all, [group for _, _, group in images])
-    unit_of = {digest: int(unit) for (digest, _, _), unit in zip(images, units, strict=True)}
+    of_all = np.frombuffer(bytes.fromhex("".join(each.digest for each in images)), dtype=np.uint8).reshape(-1, 32)
+    units = units_of(of_all, [each.group for each in images])
+    unit_of = {each.digest: int(unit) for each, unit in zip(images, units, strict=True)}
     return np.array([unit_of[digest] for digest in digests], dtype=np.int64)
 
 

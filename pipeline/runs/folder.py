@@ -23,24 +23,35 @@ from featurecache.base.text import printable
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
 
-REPORT_FILE = "report.html"
-AUDIT_FILE = "audit.json"
+# The files of a run by name: these, a folder for each head, and a table for each kind of an audit's findings.
 RESULTS_FILE = "results.json"
-ERRORS_FILE = "errors.csv"
 CONFIG_FILE = "config.json"
+SPLITS_FILE = "splits.csv"
+LEADERBOARD_FILE = "leaderboard.csv"
+PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "report.html"
+LOG_FILE = "log.txt"
+ERRORS_FILE = "errors.csv"
 WEIGHTS_FILE = "weights.safetensors"
+AUDIT_FILE = "audit.json"
+NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE, LOG_FILE,
+               ERRORS_FILE, WEIGHTS_FILE, AUDIT_FILE)  # fmt: skip
+AUDIT_TABLE = "audit_{}.csv"
+HEADS_FOLDER = "heads"
+HEAD_FILES = ("head.json", "head.safetensors", "head.skops")
 LATEST = "latest"
 # A run of thousands of heads and classes has tens of megabytes, an audit of many near-duplicates hundreds.
 MOST_JSON_BYTES = 512 << 20
 RUNS_ROOT = Path("data/runs")
 FORMATS = (1,)
 # Every file of a run, by its path in the folder; then those that a killed process may have left there.
+_HEAD_FOLDER = rf"{HEADS_FOLDER}/[^/]+--[^/]+"
+_AUDIT_TABLES = re.escape(AUDIT_TABLE).replace(r"\{\}", "[a-z_]+")
 FILES = re.compile(
-    r"results\.json|config\.json|splits\.csv|leaderboard\.csv|predictions\.parquet|report\.html|log\.txt|errors\.csv"
-    r"|weights\.safetensors|audit\.json|audit_[a-z_]+\.csv|heads/[^/]+--[^/]+/head\.(json|safetensors|skops)"
-    r"|\.(report\.html|audit\.json|audit_[a-z_]+\.csv)-\d+"
+    rf"{'|'.join(map(re.escape, NAMED_FILES))}|{_AUDIT_TABLES}|{_HEAD_FOLDER}/({'|'.join(map(re.escape, HEAD_FILES))})"
+    rf"|\.({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})-\d+"
 )
-FOLDERS = re.compile(r"heads|heads/[^/]+--[^/]+")
+FOLDERS = re.compile(rf"{HEADS_FOLDER}|{_HEAD_FOLDER}")
 WORK_FOLDER = re.compile(r"\.run-[0-9a-f]{16}(-\d+)?")
 # What may be in the folder besides and is left alone: work that goes on, where the folder is a disk of its own, and
 # what systems put anywhere.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from featurecache.base.errors import UsageError
@@ -30,6 +30,12 @@ def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
     problem = "has no head" if not matching else "has more than one head"
     raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+
+
+def head_titles(heads: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what to call each head (features, name): by its name, behind its features where these are several."""
+    several = len({features for features, _ in heads}) > 1
+    return [f"{features} {name}" if several else name for features, name in heads]
 
 
 def features_of(head: Mapping[str, Any]) -> str:

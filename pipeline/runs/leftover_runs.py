@@ -19,13 +19,13 @@ import shutil
 import time
 from pathlib import Path
 
-from featurecache.runs.folder import FILES, RUNS_ROOT, WORK_FOLDER, foreign_entries, known_files
+from featurecache.runs.folder import FILES, HEADS_FOLDER, RUNS_ROOT, WORK_FOLDER, foreign_entries, known_files
 from featurecache.runs.locks import LOCK_FILE, try_lock, unlock
 from featurecache.runs.placing import FRESH, NOTE, work_folders
 
 # Whoever stops a run today goes on tomorrow morning at the latest.
 OLD_SECONDS = 86400.0
-OWN = {LOCK_FILE, FRESH, "heads", f"{NOTE}-new"}
+OWN = {LOCK_FILE, FRESH, HEADS_FOLDER, f"{NOTE}-new"}
 EMPTY = re.compile(r"\.run-probe-\d+|\.(.+)\.reserved")
 FILE = re.compile(r"\.latest-\d+|\.finetune-[0-9a-f]{16}\.pt-\d+")
 OF_OLD = re.compile(r"\.(?P<run>.+?)(?P<old>-old)?-[a-z0-9_]{8}")
@@ -98,7 +98,7 @@ def _sweep_old(path: Path, replaced: Path | None) -> bool:
     if replaced is not None and {each.name for each in path.iterdir()} != {"run"}:
         return False
     found = known_files(run) if run.is_dir() and not foreign_entries(run) else ["something else"]
-    if found and not any(name.startswith("heads/") for name in found):  # heads were what was written first
+    if found and not any(name.startswith(f"{HEADS_FOLDER}/") for name in found):  # heads were what was written first
         return False
     if replaced is not None and found and not os.path.lexists(replaced):
         run.rename(replaced)

@@ -19,7 +19,7 @@ from pathlib import Path
 from featurecache.base.errors import PipelineError
 from featurecache.base.plain_files import check_plain_file, parse_json
 from featurecache.base.text import printable
-from featurecache.runs.folder import FILES, RESULTS_FILE, WORK_FOLDER, is_run, known_files
+from featurecache.runs.folder import FILES, HEADS_FOLDER, RESULTS_FILE, WORK_FOLDER, is_run, known_files
 
 FRESH = "fresh"
 NOTE = "into.json"
@@ -110,7 +110,7 @@ def _fill(place: Path, fresh: Path, names: Sequence[str]) -> None:
 def _remove_older(place: Path, keep: Sequence[str]) -> None:
     for name in set(known_files(place)) - set(keep):
         (place / name).unlink(missing_ok=True)
-    for folder in [*place.glob("heads/*"), place / "heads"]:
+    for folder in [*(place / HEADS_FOLDER).glob("*"), place / HEADS_FOLDER]:
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()
 

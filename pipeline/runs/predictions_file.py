@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurecache.base.parquet_files import table_fault
+from featurecache.base.plain_files import check_plain_file
+from featurecache.runs.folder import PREDICTIONS_FILE
 
 if TYPE_CHECKING:
     import pyarrow
@@ -12,6 +17,18 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "digest", "label", "head", "predicted", "probabilities")
 HEX_DIGEST = r"^[0-9a-f]{64}$"
+
+
+@contextlib.contextmanager
+def open_predictions(folder: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """predictions.parquet of a run folder, open and checked. Raises OSError, ValueError."""
+    import pyarrow.parquet
+
+    path = folder / PREDICTIONS_FILE
+    check_plain_file(path, folder)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        check_predictions(file, path.stat().st_size)
+        yield file
 
 
 def check_predictions(file: pyarrow.parquet.ParquetFile, n_bytes: int) -> None:

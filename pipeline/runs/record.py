@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import PipelineError
-from featurecache.base.plain_files import check_plain_file
-from featurecache.runs.folder import CONFIG_FILE, RESULTS_FILE
-from featurecache.runs.head_choice import choose_head
-from featurecache.runs.predictions_file import check_predictions, check_texts
+from featurecache.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, RESULTS_FILE
+from featurecache.runs.head_choice import choose_head, features_of, head_titles
+from featurecache.runs.predictions_file import check_texts, open_predictions
 from featurecache.runs.record_checks import need, need_each, read_config, read_results
 
 if TYPE_CHECKING:
     import pyarrow
     from numpy.typing import NDArray
 
-PREDICTIONS_FILE = "predictions.parquet"
 # Rows of probabilities that are in memory at a time: at 1,000 classes 32 MB.
 BATCH_ROWS = 8192
 # Keys that the page reads of the parts of results.json, and that every version has written.
@@ -72,18 +70,12 @@ class Record:
     @property
     def titles(self) -> list[str]:
         """What to call each head: with its features where there are several."""
-        several = len({features_of(head) for head in self.heads}) > 1
-        return [f"{features_of(head)} {head['name']}" if several else str(head["name"]) for head in self.heads]
+        return head_titles([(features_of(head), head["name"]) for head in self.heads])
 
     @property
     def chosen(self) -> int:
         """Which head `predict` would take: the best on val."""
         return self.heads.index(choose_head(self.results, None))
-
-
-def features_of(head: dict[str, Any]) -> str:
-    """The features that a head takes; old runs name the backbone only."""
-    return str(head.get("features", head["backbone"]))
 
 
 def read_record(folder: Path) -> Record:
@@ -99,19 +91,15 @@ def read_record(folder: Path) -> Record:
     if not os.path.lexists(path):
         return record
     try:
-        check_plain_file(path, folder)
-        return _with_predictions(path, record)
+        return _with_predictions(folder, record)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise PipelineError(
             f"'{path}' is not what 'featurecache classify' writes: {error}. Delete it for a report without it."
         ) from error
 
 
-def _with_predictions(path: Path, record: Record) -> Record:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        check_predictions(file, path.stat().st_size)
+def _with_predictions(folder: Path, record: Record) -> Record:
+    with open_predictions(folder) as file:
         columns = [name for name in file.schema_arrow.names if name != "probabilities"]
         table = file.read(columns=columns)
         check_texts(table)

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.text import printable
+from featurecache.runs.folder import HEADS_FOLDER
 from featurecache.runs.locks import LOCK_FILE, try_lock, unlock
 from featurecache.runs.placing import FRESH, NOTE, commit, complete, home_of, read_note, work_folders
-
-HEADS = "heads"
 
 
 class WorkFolder:
@@ -29,7 +28,7 @@ class WorkFolder:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path, self._lock = path, lock
-        self.heads, self.fresh = path / HEADS, path / FRESH
+        self.heads, self.fresh = path / HEADS_FOLDER, path / FRESH
         self._is_done = False
 
     def begin(self) -> Path:
@@ -89,7 +88,7 @@ def _claim(home: Path, identity: str) -> WorkFolder:
     path, lock = next(_entered(home / f".run-{identity}"))
     try:
         complete(path)
-        for half_written in path.glob(f"{HEADS}/.*"):
+        for half_written in path.glob(f"{HEADS_FOLDER}/.*"):
             shutil.rmtree(half_written, ignore_errors=True)
     except BaseException:
         unlock(lock)

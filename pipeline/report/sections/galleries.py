@@ -5,26 +5,23 @@ A gallery is {"title", "caption", "cards"}; a card shows one or two images: {"na
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.plain_files import check_plain_file
 from featurecache.report.wording import count, percent
+from featurecache.runs.folder import SPLITS_FILE
 from featurecache.runs.reading import reading_run
 from featurecache.runs.record import Record
+from featurecache.runs.split_list import ListedImage, read_splits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SPLITS_FILE = "splits.csv"
 # Four rows on a wide page: what people look through.
 MAX_CARDS = 24
 
@@ -32,39 +29,21 @@ Card = dict[str, Any]
 Gallery = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One image of splits.csv."""
-
-    label: str
-    split: str
-    digest: str
-    group: str = ""
-
-
-def read_splits(folder: Path) -> dict[str, Listed]:
+def read_listed(folder: Path) -> dict[str, ListedImage]:
     """Every image of the run by its name; empty where splits.csv is gone. Raises PipelineError where it is damaged."""
-    path = folder / SPLITS_FILE
-    if not os.path.lexists(path):
+    if not os.path.lexists(folder / SPLITS_FILE):
         return {}
     with reading_run(folder):
-        check_plain_file(path, folder)
-        with path.open(newline="", encoding="utf-8") as file:
-            return {
-                row["path"]: Listed(
-                    intern(row["label"]), intern(row["split"]), row["digest"], intern(row.get("group") or "")
-                )
-                for row in csv.DictReader(file, restval="")
-            }
+        return {image.path: image for image in read_splits(folder)}
 
 
-def test_units(record: Record, listed: Mapping[str, Listed]) -> NDArray[np.integer[Any]]:
+def test_units(record: Record, listed: Mapping[str, ListedImage]) -> NDArray[np.integer[Any]]:
     """The unit of each test image of the run, (N,): copies and images of a group share one."""
     from featurecache.classify.evaluation.units import units_of
 
     hashed = b"".join(sha256(digest.encode()).digest() for digest in record.digests)  # whatever the file says it is
     digests = np.frombuffer(hashed, dtype=np.uint8).reshape(-1, 32)
-    return units_of(digests, [listed[name].group or None if name in listed else None for name in record.names])
+    return units_of(digests, [listed[name].group if name in listed else None for name in record.names])
 
 
 def confident_errors(record: Record, number: int) -> Gallery:
@@ -111,7 +90,7 @@ def agreed_doubts(record: Record) -> Gallery | None:
     return {"title": "Labels that every head doubts", "caption": caption, "cards": cards}
 
 
-def copies(listed: Mapping[str, Listed]) -> Gallery | None:
+def copies(listed: Mapping[str, ListedImage]) -> Gallery | None:
     """Files with the same bytes, those in different splits or classes first; None where splits.csv is gone."""
     if not listed:
         return None

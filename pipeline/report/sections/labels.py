@@ -11,6 +11,7 @@ from typing import Any
 from featurecache.evaluate.few_shot import few_shot_note
 from featurecache.report.sections.intervals import LINES, Figure
 from featurecache.report.wording import ticks
+from featurecache.runs.head_choice import head_titles
 from featurecache.runs.record import Record
 
 # Heads tried on the same labels stand this much beside each other, so that their intervals do not hide one another.
@@ -38,8 +39,7 @@ def learning_figure(record: Record) -> Figure | None:
     if not rows:
         return None
     keys = list(dict.fromkeys((row["features"], row["head"]) for row in rows))
-    several = len({features for features, _ in keys}) > 1
-    names = ticks([f"{features} {head}" if several else head for features, head in keys])
+    names = ticks(head_titles(keys))
     doubled = {(row["features"], row["head"]): row for row in record.results.get("doubling") or []}
     traces: list[dict[str, Any]] = []
     for i, (name, key) in enumerate(zip(names, keys, strict=True)):

@@ -14,7 +14,9 @@ import numpy as np
 from featurecache.base.errors import ExtractError
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.report.wording import count, percent
-from featurecache.runs.record import Record, features_of
+from featurecache.runs.folder import RESULTS_FILE
+from featurecache.runs.head_choice import features_of
+from featurecache.runs.record import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +67,7 @@ def read_features(
     name = features_of(head)
     entry = next((f for f in record.results["features"] if f.get("name", f["backbone"]) == name), None)
     if entry is None:
-        return f"results.json does not say which features {name} are, so there is no map of them."
+        return f"{RESULTS_FILE} does not say which features {name} are, so there is no map of them."
     digests = np.frombuffer(bytes.fromhex("".join(record.digests[i] for i in rows)), np.uint8).reshape(-1, 32)
     try:
         spec = read_spec(cache_root / f"{entry['backbone']}-{entry['key'][:12]}")
