@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+# From here on a round number is shorter as 1e4.
+LARGE = 1e4
 
 
 def printable(text: str | os.PathLike[str]) -> str:
@@ -35,33 +37,32 @@ def readable_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def count(n: int, one: str, many: str | None = None) -> str:
+    """Return '1 image', '2,000 images'; many: the plural, where it is not `one` with an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def there_are(n: int, noun: str, rest: str = "") -> str:
-    """Return "1 image is", "2 images are"; `rest` stands behind the noun: "1 image without a label is"."""
-    words = f"{n:,} {noun}{'' if n == 1 else 's'}"
-    return f"{words} {rest}{' ' if rest else ''}{'is' if n == 1 else 'are'}"
+    """Return '1 image is', '2 images are'; rest: words behind the noun, as in '1 image without a label is'."""
+    return count(n, *(f"{' '.join([each, rest]).strip()} {verb}" for each, verb in ((noun, "is"), (f"{noun}s", "are"))))
 
 
-def units_text(dataset: Mapping[str, Any]) -> str:
-    """Return "40 groups" where the test images are fewer units than images, "990 distinct images" for copies; or "".
-
-    dataset: that of results.json; it says nothing in runs of versions that did not count units.
-    """
-    n = dataset.get("n_test_units", dataset["n_test"])
-    if n == dataset["n_test"]:
-        return ""
-    one, many = ("group", "groups") if dataset["test_units"] == "group" else ("distinct image", "distinct images")
-    return f"{n:,} {one if n == 1 else many}"
+def short(value: object) -> str:
+    """Return a number with four digits (0.00001 as '1e-5'), anything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    if value == int(value) and abs(value) < LARGE:
+        return str(int(value))
+    mantissa, _, exponent = (f"{value:.3e}" if abs(value) >= LARGE else f"{value:.4g}").partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else mantissa
 
 
-def test_text(dataset: Mapping[str, Any]) -> str:
-    """Return the name of the paired test of the heads of a run."""
-    units = units_text(dataset)
-    return f"sign-flip test over {units}" if units else "McNemar's exact test"
-
-
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str], *, right: Sequence[int] = ()) -> str:
-    """A plain table; the columns in `right` are aligned to the right."""
+def table(
+    rows: Sequence[Sequence[object]], headers: Sequence[str], *, right: Sequence[int] = (), markdown: bool = False
+) -> str:
+    """Return a table as plain text or markdown; the columns in `right` are aligned to the right."""
     from tabulate import tabulate
 
     alignment = ["right" if i in right else "left" for i in range(len(headers))]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment if rows else None)
+    form = "pipe" if markdown else "simple"
+    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, colalign=alignment if rows else None)

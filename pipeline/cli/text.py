@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from featurecache.base.text import printable, table, test_text, there_are, units_text
+from featurecache.base.text import printable, short, table, there_are
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
 from featurecache.runs.head_choice import head_titles
+from featurecache.runs.units_text import paired_test_name, units_text
 
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
@@ -29,7 +30,7 @@ def leaderboard_text(results: dict[str, Any]) -> str:
         low, high = test["accuracy_ci"]
         rows.append([
             title + ("" if head["tied_with_best"] is False else " *"),
-            " ".join(f"{key}={_short(value)}" for key, value in head["params"].items()) or "defaults",
+            " ".join(f"{key}={short(value)}" for key, value in head["params"].items()) or "defaults",
             f"{100 * head['val']['accuracy']:.2f}",
             f"{100 * test['accuracy']:.2f}",
             f"{100 * low:.2f}-{100 * high:.2f}",
@@ -50,7 +51,7 @@ def leaderboard_text(results: dict[str, Any]) -> str:
     )
     if left_out := left_out_of(data):
         title += f"\n{left_out_line(left_out, results['config']['min_per_class'])}"
-    foot = f"* not significantly worse than the best ({test_text(data)} of all pairs, Holm's correction, 5 %)"
+    foot = f"* not significantly worse than the best ({paired_test_name(data)} of all pairs, Holm's correction, 5 %)"
     if units := units_text(data):
         foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
@@ -70,10 +71,6 @@ def tempering_text(results: dict[str, Any]) -> str:
             rows.append([title, f"{effect['temperature']:.3f}", *pairs])
     headers = ("head", "temperature", "test log loss", "test ECE")
     return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def extract_text(report: ExtractReport) -> str:

@@ -52,8 +52,8 @@ def say_alternative(
     alike = [each for each in differing if [name for name, *_ in each] == [name for name, *_ in nearest]]
     listed = []
     for at, (name, _, want) in enumerate(nearest):
-        there = dict.fromkeys(str(_short(each[at][1])) for each in alike)
-        listed.append(f"another {name} ({' or '.join(there)}; asked: {_short(want)})")
+        there = dict.fromkeys(str(_shown(each[at][1])) for each in alike)
+        listed.append(f"another {name} ({' or '.join(there)}; asked: {_shown(want)})")
     of = "" if nearest[0][0] == "backbone" else f" of {request.backbone}"
     return f"There are features{of} with {' and '.join(listed)}, and the two are never mixed."
 
@@ -134,5 +134,5 @@ def _value(spec: FeatureSpec, name: str) -> object:
     return str(value)[:DIGEST_CHARACTERS] if name.endswith("digest") else value
 
 
-def _short(value: object) -> object:
+def _shown(value: object) -> object:
     return "the default" if value is None else value

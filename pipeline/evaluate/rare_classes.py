@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from featurecache.base.text import printable
+from featurecache.base.text import count, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,18 +43,16 @@ def left_out_rows(left_out: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def left_out_line(left_out: Mapping[str, int], least: int) -> str:
     """Which classes are left out for having fewer than `least` images, and how many images each has."""
-    told = [f"{printable(name)} ({n:,})" for name, n in list(left_out.items())[:MAX_NAMED]]
-    told += [f"and {len(left_out) - MAX_NAMED:,} more"] if len(left_out) > MAX_NAMED else []
+    named = [f"{printable(name)} ({n:,})" for name, n in list(left_out.items())[:MAX_NAMED]]
+    named += [f"and {len(left_out) - MAX_NAMED:,} more"] if len(left_out) > MAX_NAMED else []
     are = "is" if len(left_out) == 1 else "are"
     why = f"fewer than {least} images, counting copies and members of a group once"
-    return f"{left_out_count(left_out)} {are} left out, having {why}: {', '.join(told)}."
+    return f"{left_out_count(left_out)} {are} left out, having {why}: {', '.join(named)}."
 
 
 def left_out_count(left_out: Mapping[str, int]) -> str:
     """How many classes and images are left out: "2 classes with 3 images"."""
-    n_classes, n_images = len(left_out), sum(left_out.values())
-    classes = "1 class" if n_classes == 1 else f"{n_classes:,} classes"
-    return f"{classes} with {'1 image' if n_images == 1 else f'{n_images:,} images'}"
+    return f"{count(len(left_out), 'class', 'classes')} with {count(sum(left_out.values()), 'image')}"
 
 
 def left_out_of(dataset: Mapping[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.progress import Progress
-from featurecache.base.text import printable, test_text, units_text
+from featurecache.base.text import printable
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.rare_classes import left_out_count, left_out_of
 from featurecache.extract.images.read import read_images
@@ -28,6 +28,7 @@ from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
 from featurecache.runs.split_list import ListedImage
+from featurecache.runs.units_text import paired_test_name, units_text
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112
@@ -189,7 +190,7 @@ def _fill_template(page: Page) -> str:
         chosen=record.chosen,
         close_up=bool(page.heads),
         links=[link for link in LINKS if present.get(link[0], True)],
-        test_name=f"{test_text(data)}, Holm's correction, 5 %",
+        test_name=f"{paired_test_name(data)}, Holm's correction, 5 %",
         table=scoreboard(record),
         sweeps=sweeps,
         given=reproduce.given(record.config),

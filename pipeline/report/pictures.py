@@ -19,8 +19,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from featurecache.base.errors import ImageRefused
+from featurecache.base.text import count
 from featurecache.extract.cache.spec import image_digest
-from featurecache.report.wording import count
 
 # Decoding releases the interpreter's lock; more threads than that do not help on the machines reports are made on.
 N_THREADS = 4

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from featurecache.base.text import short
+
 # Found by the fit rather than tried: temperature on the scores of val, epochs by stopping early.
 FITTED_SETTINGS = frozenset({"temperature", "epochs"})
 # Longer names push a plot's axis out of its frame on a narrow screen; the page shows them whole elsewhere.
@@ -14,8 +16,6 @@ TICK_LENGTH = 18
 ELLIPSIS = "…"
 # Shared by all names, shorter beginnings and ends tell more than a mark that they are left out.
 LEAST_SHARED = 4
-# From here on a round number is shorter as 1e4.
-LARGE = 1e4
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -24,11 +24,6 @@ def percent(share: float, digits: int = 1) -> str:
     if share < 1 and float(shown) == 100:
         shown = f"{100 - 10**-digits:.{digits}f}"
     return f"{shown}\N{NO-BREAK SPACE}%"
-
-
-def count(n: int, one: str, many: str | None = None) -> str:
-    """'1 image', '2,000 images'."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def listed(names: Sequence[str], *, at_most: int = 4) -> str:
@@ -47,16 +42,6 @@ def tried(params: Mapping[str, Any]) -> dict[str, Any]:
 def settings(params: Mapping[str, Any]) -> str:
     """{'C': 0.1} as 'C = 0.1'; what was found by the fit is left out."""
     return ", ".join(f"{name} = {short(value)}" for name, value in tried(params).items()) or "defaults"
-
-
-def short(value: object) -> str:
-    """A number with four digits (0.00001 as '1e-5'), anything else as it is."""
-    if not isinstance(value, float):
-        return str(value)
-    if value == int(value) and abs(value) < LARGE:
-        return str(int(value))
-    mantissa, _, exponent = (f"{value:.3e}" if abs(value) >= LARGE else f"{value:.4g}").partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else mantissa
 
 
 def in_plot(text: str) -> str:

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from featurecache.base.text import table, test_text
+from featurecache.base.text import table
+from featurecache.runs.units_text import paired_test_name
 
 Row = dict[str, Any]
 FORMATS = ("text", "csv", "markdown", "json")
@@ -45,7 +46,7 @@ def render(compared: Row, how: str) -> str:
 
 
 def _foot(compared: Row) -> str:
-    tests = list(dict.fromkeys(test_text(each) for each in compared["test_sets"]))
+    tests = list(dict.fromkeys(paired_test_name(each) for each in compared["test_sets"]))
     return FOOT.format(test=" or ".join(tests))
 
 
@@ -82,12 +83,7 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], how: str, firs
     right = range(first_number, len(headers))
     if how == "text":
         return table(rows, headers, right=right)
-    lines = [_markdown_line(headers), _markdown_line(["---:" if i in right else "---" for i in range(len(headers))])]
-    return "\n".join([*lines, *(_markdown_line([_escaped(cell) for cell in row]) for row in rows)])
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return table([[_escaped(cell) for cell in row] for row in rows], headers, right=right, markdown=True)
 
 
 def _escaped(cell: str) -> str:

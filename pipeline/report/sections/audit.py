@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.base.errors import PipelineError
-from featurecache.base.text import printable
+from featurecache.base.text import count, printable, short
 from featurecache.evaluate.leakage import read_leakage
 from featurecache.report.sections.galleries import MAX_CARDS, Card, Gallery
 from featurecache.report.sections.reproduce import audit_commands
-from featurecache.report.wording import count, short
 from featurecache.runs.folder import AUDIT_FILE, RESULTS_FILE
 from featurecache.runs.reading import read_json
 from featurecache.runs.record_checks import need, read_results

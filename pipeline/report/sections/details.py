@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.base.text import count
 from featurecache.classify.evaluation.metrics import ECE_BINS, answers_interval
 from featurecache.report.sections.intervals import ACCENT, AXIS_HEIGHT, INK, MUTED, SECOND, Figure
-from featurecache.report.wording import count, percent, ticks
+from featurecache.report.wording import percent, ticks
 from featurecache.runs.record import Record
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.report.wording import count, percent
+from featurecache.base.text import count
+from featurecache.report.wording import percent
 from featurecache.runs.folder import SPLITS_FILE
 from featurecache.runs.reading import reading_run
 from featurecache.runs.record import Record

@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurecache.report.wording import count, in_plot, listed, percent, settings, short, ticks, tried
+from featurecache.base.text import count, short
+from featurecache.report.wording import in_plot, listed, percent, settings, ticks, tried
 from featurecache.runs.record import Record
 
 Figure = dict[str, Any]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import ExtractError
+from featurecache.base.text import count
 from featurecache.extract.cache.store import FeatureCache, read_spec
-from featurecache.report.wording import count, percent
+from featurecache.report.wording import percent
 from featurecache.runs.folder import RESULTS_FILE
 from featurecache.runs.head_choice import features_of
 from featurecache.runs.record import Record

@@ -1,8 +1,8 @@
-"""One is not many."""
+"""Names, numbers and tables as people read them."""
 
 import pytest
 
-from featurecache.base.text import there_are
+from featurecache.base.text import count, table, there_are
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,16 @@ def test_nouns_and_verbs_follow_the_number(n, said):
 
 def test_words_may_stand_between():
     assert there_are(1, "image", "without a label") == "1 image without a label is"
+    assert there_are(2, "image", "without a label") == "2 images without a label are"
+
+
+def test_a_plural_of_its_own_is_given():
+    assert [count(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_a_markdown_table_says_which_columns_are_numbers():
+    assert table([["a", "1"]], ["name", "n"], right=(1,), markdown=True).splitlines() == [
+        "| name   |   n |",
+        "|:-------|----:|",
+        "| a      |   1 |",
+    ]

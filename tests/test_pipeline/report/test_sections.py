@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from featurecache.base.text import count, short
 from featurecache.classify.evaluation.metrics import expected_calibration_error
 from featurecache.report.sections import details as closeup
 from featurecache.report.sections.map import principal_components, sample_rows
 from featurecache.report.sections.reproduce import commands
-from featurecache.report.wording import count, listed, percent, short, ticks
+from featurecache.report.wording import listed, percent, ticks
 
 
 @pytest.fixture(scope="module", params=[2, 10, 100, 1000])
