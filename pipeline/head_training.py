@@ -12,6 +12,7 @@ from featurecache.evaluate.attempts import ClassifyPlan
 from featurecache.evaluate.classify import classify
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.documents import Results
 from featurecache.runs.folder import check_run_folder
 
 
@@ -28,7 +29,7 @@ def train_heads(
     min_per_class: int = 1,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
 
     heads: names of the table, or of scikit-learn classifiers by their dotted path. folds: choose settings by so many

@@ -21,6 +21,7 @@ from featurecache.extract.images.manifest import Manifest, Sample, merge
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.documents import HeadRow
 from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
@@ -66,7 +67,7 @@ class Predictor:
     name: head and features. classes: their names, by code. request, spec: the features. cache_root: where they stay.
     """
 
-    def __init__(self, run: Path, chosen: Mapping[str, Any], cache_root: Path, *, trust_head: bool) -> None:
+    def __init__(self, run: Path, chosen: HeadRow, cache_root: Path, *, trust_head: bool) -> None:
         from featurecache.classify.heads.saving.folder import load_head
 
         place = saved_folder(run, chosen)
@@ -98,7 +99,7 @@ class Predictor:
         SavedHeadError for a head that is damaged or must not be loaded.
         """
         run, progress = Path(run), progress or Silent()
-        chosen = choose_head(read_results(run), head)
+        chosen = choose_head(read_results(run)["heads"], head)
         root = cache_root or recorded_cache(run, read_config(run), progress)
         found = cls(run, chosen, root, trust_head=trust_head)
         for note in found._loaded.notes:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import BadLabels, BadSplit
 from featurecache.classify.arrays.array_types import AnyArray, FloatArray, IntArray, StrArray
 from featurecache.classify.evaluation.units import count_units, unit_hashes, units_of
 from featurecache.classify.selection.dividing import divide_units
 
-SPLITS = ("train", "val", "test")
 # Names of classes in a message; a data set of 1,000 classes must not fill the screen.
 MAX_NAMED = 20
 
@@ -53,7 +53,7 @@ def assign_splits(
     units = units_of(digests, groups)
     u = unit_hashes(units, digests, groups, seed=seed)
     found = _check_given(given)
-    if {"train", "val", "test"} <= found:
+    if set(SPLITS) <= found:
         splits = np.array(given, dtype=str)
     elif found in ({"train", "test"}, {"train", "val"}):
         splits = _carve(np.array(given, dtype=str), y, units, u, test_share, val_share)

@@ -1,4 +1,4 @@
-"""Default values of options that several rooms know."""
+"""Default values of options, and names, that several rooms know."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ from pathlib import Path
 DEFAULT_CACHE = Path("data/cache")
 DEFAULT_LAYER = "default"
 DEFAULT_BACKBONE = "efficientnet_lite0"
+
+SPLITS = ("train", "val", "test")

@@ -27,14 +27,13 @@ from typing import Any
 
 import click
 
-from featurecache.base.defaults import DEFAULT_BACKBONE
+from featurecache.base.defaults import DEFAULT_BACKBONE, SPLITS
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.exits import DONE, FAILED
 from featurecache.base.text import table
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import option, takes
 from featurecache.cli.options import PATH, CacheOption
-from featurecache.evaluate.join import SPLITS
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.folder import RESULTS_FILE

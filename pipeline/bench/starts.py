@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -38,6 +38,7 @@ from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
     from featurecache.evaluate.join import Labelled
+    from featurecache.runs.documents import Results
 
 N_TRAIN, N_SEEDS, N_EPOCHS = 500, 5, 10
 # Of val, so many for each training image: enough to choose an epoch by.
@@ -89,7 +90,7 @@ class Contest:
             )
         return float(results["heads"][0]["test"]["accuracy"])
 
-    def _classify(self, manifest: Manifest, folder: Path, console: Console) -> dict[str, Any]:
+    def _classify(self, manifest: Manifest, folder: Path, console: Console) -> Results:
         from featurecache.evaluate.attempts import ClassifyPlan
         from featurecache.evaluate.classify import classify
         from featurecache.extract.job.extract import extract_features
@@ -102,7 +103,7 @@ class Contest:
             manifest, plan, console, report=lambda run: report_on(run, str(manifest.root), cache_root, console)
         )
 
-    def _tune(self, way: str, manifest: Manifest, folder: Path, seed: int, console: Console) -> dict[str, Any]:
+    def _tune(self, way: str, manifest: Manifest, folder: Path, seed: int, console: Console) -> Results:
         from featurecache.finetune.finetune import finetune_images
         from featurecache.finetune.plan import FinetunePlan
         from featurecache.finetune.recipe import Recipe

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurecache.base.text import printable, short, table, there_are
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
+from featurecache.runs.documents import HeadRow, Results
 from featurecache.runs.head_choice import head_titles
 from featurecache.runs.units_text import paired_test_name, units_text
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MAX_REFUSALS_SHOWN = 10
 
 
-def leaderboard_text(results: dict[str, Any]) -> str:
+def leaderboard_text(results: Results) -> str:
     """The heads, best test accuracy first, with what was chosen and which are tied with the best."""
     heads = results["heads"]
     rows = []
@@ -57,17 +58,20 @@ def leaderboard_text(results: dict[str, Any]) -> str:
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
 
 
-def _titles(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+def _titles(heads: Sequence[HeadRow]) -> list[str]:
     return head_titles([(head["features"], head["name"]) for head in heads])
 
 
-def tempering_text(results: dict[str, Any]) -> str:
+def tempering_text(results: Results) -> str:
     """What tempering did to the probabilities of each head on test; empty without --calibrate."""
     heads = results["heads"]
     rows = []
     for title, head in zip(_titles(heads), heads, strict=True):
         if effect := head["tempering"]:
-            pairs = [f"{effect[f'{key}_before']:.3f} -> {effect[f'{key}_after']:.3f}" for key in ("log_loss", "ece")]
+            pairs = [
+                f"{effect['log_loss_before']:.3f} -> {effect['log_loss_after']:.3f}",
+                f"{effect['ece_before']:.3f} -> {effect['ece_after']:.3f}",
+            ]
             rows.append([title, f"{effect['temperature']:.3f}", *pairs])
     headers = ("head", "temperature", "test log loss", "test ECE")
     return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""

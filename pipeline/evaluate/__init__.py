@@ -14,7 +14,7 @@ few_shot         curves of few labels
 leaks            test images in train, at a glance
 leakage          what they can change
 audit            copies, leaks, doubtful labels, outliers
-audit_file       an audit as files
+audit_document   audit.json, its rows and tables
 copies           images that are the same
 compare          several runs in one table
 backbone_choice  which backbone to extract with

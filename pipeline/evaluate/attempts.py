@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.evaluate.join import Features
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.documents import Failure, Tempering
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class Tried:
     predicted: NDArray[np.int64]
     proba: NDArray[np.floating[Any]]
     """(N, C), tempered where that was asked for; of a kept head, in a file."""
-    tempering: dict[str, float] | None
+    tempering: Tempering | None
     """What tempering did to them on test: see `classify.evaluation.calibration.tempering_effect`."""
     predict_seconds: float
     stopped: bool = False
@@ -76,6 +77,5 @@ class Attempts:
     """Heads that were tried, and those that could not be."""
 
     tried: list[Tried] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
-    """features, head and what was said about it, for each that could not be trained."""
+    failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False

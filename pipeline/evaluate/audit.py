@@ -23,8 +23,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.base.defaults import SPLITS
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
+from featurecache.evaluate.audit_document import (
+    AuditDocument,
+    DoubtfulLabel,
+    Findings,
+    Outlier,
+    SmallClass,
+    copies_row,
+    group_row,
+    member_row,
+    members_row,
+    near_row,
+)
 from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, same_bytes
 from featurecache.evaluate.join import Labelled, label_samples, look_up
 from featurecache.evaluate.leakage import Leakage, leakage_of
@@ -63,15 +76,17 @@ class Audit:
     n_of_split: dict[str, int]
     seed: int
     leakage: Leakage
-    findings: dict[str, list[dict[str, Any]]]
+    findings: Findings
     n_near: int = 0
     refusals: tuple[Refusal, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AuditDocument:
         """What audit.json holds."""
-        about = {"format": FORMAT, "images": printable(self.images), "backbone": self.backbone, "seed": self.seed}
         return {
-            **about,
+            "format": FORMAT,
+            "images": printable(self.images),
+            "backbone": self.backbone,
+            "seed": self.seed,
             "n_images": self.n_images,
             "n_of_split": self.n_of_split,
             "untrue": self.leakage.matters(),
@@ -111,16 +126,16 @@ def audit_images(
     copies, near = _all_copies(labelled, progress)
     groups = groups_across(labelled)
     conflicting = conflicts(labelled, copies, near)
-    findings = {
-        "duplicates": [_copies_row(labelled, each) for each in copies],
-        "near_duplicates": [_near_row(labelled, each, features.X) for each in _listed(labelled, near)],
-        "groups_across_splits": [_group_row(labelled, name, rows) for name, rows in groups.items()],
-        "conflicting_labels": [{"same": same, **_members(labelled, rows)} for same, rows in conflicting],
+    findings: Findings = {
+        "duplicates": [copies_row(labelled, each) for each in copies],
+        "near_duplicates": [near_row(labelled, each, features.X) for each in _listed(labelled, near)],
+        "groups_across_splits": [group_row(labelled, name, rows) for name, rows in groups.items()],
+        "conflicting_labels": [{"same": same, **members_row(labelled, rows)} for same, rows in conflicting],
         "doubtful_labels": doubtful_labels(labelled, features.X, seed=seed),
         "outliers": outliers(labelled, features.X, progress, seed=seed),
         "small_classes": small_classes(labelled),
     }
-    n_of_split = {split: int((labelled.splits == split).sum()) for split in ("train", "val", "test")}
+    n_of_split = {split: int((labelled.splits == split).sum()) for split in SPLITS}
     leakage = find_leakage(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
     return Audit(
         images.source,
@@ -204,7 +219,7 @@ def leaked(labelled: Labelled, sets: Sequence[Sequence[int]]) -> set[int]:
     return found
 
 
-def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) -> list[dict[str, Any]]:
+def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) -> list[DoubtfulLabel]:
     """Labels that a ridge trained on the other folds does not believe, the most doubtful first."""
     from featurecache.classify.evaluation.label_errors import find_doubtful, held_out_proba
     from featurecache.classify.selection.splits import assign_folds
@@ -216,7 +231,7 @@ def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) ->
     doubt = find_doubtful(proba, labelled.y)
     return [
         {
-            **_member(labelled, int(i)),
+            **member_row(labelled, int(i)),
             "suggested": printable(labelled.classes[suggested]),
             "label_probability": round(float(own), 4),
             "suggested_probability": round(float(other), 4),
@@ -227,7 +242,7 @@ def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) ->
     ]
 
 
-def outliers(labelled: Labelled, X: NDArray[np.float32], progress: Progress, *, seed: int) -> list[dict[str, Any]]:
+def outliers(labelled: Labelled, X: NDArray[np.float32], progress: Progress, *, seed: int) -> list[Outlier]:
     """Images whose tenth neighbour is unusually far, the farthest first."""
     from featurecache.classify.evaluation.similarity import isolation
 
@@ -239,7 +254,7 @@ def outliers(labelled: Labelled, X: NDArray[np.float32], progress: Progress, *, 
     rows = np.flatnonzero(score > FAR)
     typical = round(float(np.median(distance)), 4)
     return [
-        {**_member(labelled, int(i)), "distance": round(float(distance[i]), 4), "typical_distance": typical}
+        {**member_row(labelled, int(i)), "distance": round(float(distance[i]), 4), "typical_distance": typical}
         for i in rows[np.argsort(-distance[rows], kind="stable")]
     ]
 
@@ -251,43 +266,17 @@ def robust_z(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return np.asarray(centred / spread if spread > 0 else np.zeros_like(centred))
 
 
-def small_classes(labelled: Labelled) -> list[dict[str, Any]]:
+def small_classes(labelled: Labelled) -> list[SmallClass]:
     """Classes with fewer than ten test images, the smallest first."""
-    counts = {split: Counter(labelled.y[labelled.rows(split)].tolist()) for split in ("train", "val", "test")}
+    counts = {split: Counter(labelled.y[labelled.rows(split)].tolist()) for split in SPLITS}
     codes = sorted(range(len(labelled.classes)), key=lambda code: counts["test"][code])
     return [
-        {"label": printable(labelled.classes[code]), **{f"n_{split}": counts[split][code] for split in counts}}
+        {
+            "label": printable(labelled.classes[code]),
+            "n_train": counts["train"][code],
+            "n_val": counts["val"][code],
+            "n_test": counts["test"][code],
+        }
         for code in codes
         if counts["test"][code] < FEW_TEST_IMAGES
     ]
-
-
-def _member(labelled: Labelled, i: int) -> dict[str, Any]:
-    sample = labelled.samples[i]
-    return {"path": printable(sample.name), "split": str(labelled.splits[i]), "label": printable(str(sample.label))}
-
-
-def _members(labelled: Labelled, rows: Sequence[int]) -> dict[str, Any]:
-    members = [_member(labelled, i) for i in rows]
-    return {f"{key}s": [member[key] for member in members] for key in ("path", "split", "label")}
-
-
-def _copies_row(labelled: Labelled, copies: Copies) -> dict[str, Any]:
-    across = len(set(labelled.splits[list(copies.rows)])) > 1
-    return {"same": copies.same, "across_splits": across, **_members(labelled, copies.rows)}
-
-
-def _near_row(labelled: Labelled, near: NearCopy, X: NDArray[np.float32]) -> dict[str, Any]:
-    from featurecache.classify.evaluation.similarity import unit_rows
-
-    one, other = unit_rows(X[[near.first, near.second]])
-    return {
-        "correlation": round(near.correlation, 5),
-        "cosine": round(float(one @ other), 5),
-        "across_splits": bool(labelled.splits[near.first] != labelled.splits[near.second]),
-        **_members(labelled, (near.first, near.second)),
-    }
-
-
-def _group_row(labelled: Labelled, name: str, rows: Sequence[int]) -> dict[str, Any]:
-    return {"group": printable(name), "n_images": len(rows), **_members(labelled, rows)}

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.progress import Progress
@@ -24,6 +24,7 @@ from featurecache.evaluate.leaks import AuditAdvice, AuditCall, advise_audit_ima
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
+from featurecache.runs.documents import Results, Tempering, split_sizes
 from featurecache.runs.folder import point_latest
 from featurecache.runs.leftover_runs import sweep_runs
 from featurecache.runs.placing import home_of
@@ -50,7 +51,7 @@ def classify(
     *,
     report: Report = no_report,
     advise: AuditAdvice = advise_audit_images,
-) -> dict[str, Any]:
+) -> Results:
     """Train and compare heads on cached features and write the run folder; returns what results.json says.
 
     Interrupted after the first head is finished, or a setting of it, it writes what there is, and says so in
@@ -63,7 +64,7 @@ def classify(
     with contextlib.ExitStack() as held:
         results, work = _classify(manifest, plan, progress, held, advise)
         point_latest(plan.out)
-        n_rows = sum(results["dataset"][f"n_{split}"] for split in ("train", "val", "test"))
+        n_rows = sum(split_sizes(results["dataset"]).values())
         return_freed_memory(sum(4 * n_rows * each["dim"] for each in results["features"]))
         reported = report(plan.out)
         if reported and not results["interrupted"]:
@@ -74,7 +75,7 @@ def classify(
 
 def _classify(
     manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack, advise: AuditAdvice
-) -> tuple[dict[str, Any], WorkFolder]:
+) -> tuple[Results, WorkFolder]:
     """Write the run folder, but for its report: when that is made, features and heads are gone."""
     home, _ = home_of(plan.out), plan.grids  # what is wrong with these is said first
     labelled, features = _gather(manifest, plan, home, progress)
@@ -97,7 +98,7 @@ def _classify(
         "interrupted": attempts.interrupted,
     }
     if plan.shots and not results["interrupted"]:
-        results |= try_few_labels(results, features, labelled, plan, progress)
+        results = try_few_labels(results, features, labelled, plan, progress)
     return_freed_memory(n_bytes)
     with unwritable(plan.out):
         results = write_run(work.begin(), results, attempts.tried, labelled, plan, progress)
@@ -133,15 +134,15 @@ def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str
 
 
 def try_few_labels(
-    results: dict[str, Any], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
-) -> dict[str, Any]:
-    """What results.json gains by --shots; only that the run was interrupted, when the user does."""
+    results: Results, features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
+) -> Results:
+    """The results with the curves of few labels; marked as interrupted where the user interrupts."""
     few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, grids=plan.grids, progress=progress)
     try:
-        return dict(few(results["heads"], features, labelled))
+        return {**results, **few(results["heads"], features, labelled)}
     except KeyboardInterrupt:
         progress.say("Stopped: all heads are finished and kept, without the curves of few labels.")
-        return {"interrupted": True}
+        return {**results, "interrupted": True}
 
 
 def _there_already(folder: Path) -> Path:
@@ -237,7 +238,7 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
         return Tried(features, name, result, predicted, proba, None, seconds, stopped)
     tempered = temper_head(result.head, X_test, proba, result.tempering)
     effect = tempering_effect(labelled.y[labelled.rows("test")], proba, tempered, predicted, result.tempering)
-    return Tried(features, name, result, predicted, tempered, effect, seconds, stopped)
+    return Tried(features, name, result, predicted, tempered, cast(Tempering, effect), seconds, stopped)
 
 
 def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:

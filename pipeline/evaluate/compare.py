@@ -18,25 +18,26 @@ import numpy as np
 
 from featurecache.base.errors import UsageError
 from featurecache.base.text import printable
-from featurecache.runs.compared_runs import Entry, Row, Run, read_run
+from featurecache.runs.compared_runs import Entry, Run, read_run
+from featurecache.runs.comparison_document import Compared, MeanRankRow, PairRow, RankedRow, SplitsRow, TestSetRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def compare_runs(folders: Sequence[Path]) -> Row:
-    """Return {"runs", "test_sets", "heads", "pairs", "over_splits", "mean_ranks", "notes"} of run folders, for JSON.
+def compare_runs(folders: Sequence[Path]) -> Compared:
+    """Compare the heads of run folders; plain values, for JSON.
 
     Raises UsageError for a folder that is no run or is named twice, PipelineError for a damaged one.
     """
     _check_folders(folders)
     runs = [read_run(folder, name) for folder, name in zip(folders, _run_names(folders), strict=True)]
-    rows: list[Row] = []
-    pairs: list[Row] = []
-    test_sets: list[Row] = []
+    rows: list[RankedRow] = []
+    pairs: list[PairRow] = []
+    test_sets: list[TestSetRow] = []
     for number, group in enumerate(_by(runs, "test_key"), start=1):
         coarsest = min(group, key=lambda run: len(np.unique(run.units)))  # runs of older versions know no groups
-        test_sets.append({"test_set": number, "n_test": coarsest.n_test, **_units_row(coarsest)})
+        test_sets.append(_test_set(number, coarsest))
         entries = [entry for run in group for entry in run.entries]
         found, tested = _compare_paired(entries, number, coarsest.units)
         rows += found
@@ -52,8 +53,9 @@ def compare_runs(folders: Sequence[Path]) -> Row:
     }
 
 
-def _units_row(run: Run) -> Row:
-    return {"n_test_units": len(np.unique(run.units)), "test_units": "group" if run.grouped else "image"}
+def _test_set(number: int, run: Run) -> TestSetRow:
+    n_units, units = len(np.unique(run.units)), "group" if run.grouped else "image"
+    return {"test_set": number, "n_test": run.n_test, "n_test_units": n_units, "test_units": units}
 
 
 def _check_folders(folders: Sequence[Path]) -> None:
@@ -83,19 +85,22 @@ def _by(runs: Iterable[Run], key: str) -> list[list[Run]]:
 
 def _compare_paired(
     entries: Sequence[Entry], number: int, units: NDArray[np.integer[Any]]
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[RankedRow], list[PairRow]]:
     """Rank the heads of one test set of images in units (N,), best first; their rows, and the test of every pair."""
     from featurecache.classify.evaluation.significance import compare_pairs, compare_with_best, ranks
 
     correct = {entry.title: entry.correct for entry in sorted(entries, key=_best_first)}
     tests = compare_pairs(correct, units)
     rank, against_best = ranks(list(correct), tests), compare_with_best(correct, units)
-    rows = []
+    rows: list[RankedRow] = []
     for entry in sorted(entries, key=_best_first):
         p_value, tied = against_best[entry.title]
-        placed = {"rank": rank[entry.title], "p_vs_best": p_value, "tied_with_best": tied}
-        rows.append({"test_set": number, **entry.row, **placed})
-    pairs = [{"test_set": number, "a": t.a, "b": t.b, "p": t.p, "p_holm": t.p_holm, "better": t.better} for t in tests]
+        rows.append({
+            "test_set": number, **entry.row, "rank": rank[entry.title], "p_vs_best": p_value, "tied_with_best": tied
+        })  # fmt: skip
+    pairs: list[PairRow] = [
+        {"test_set": number, "a": t.a, "b": t.b, "p": t.p, "p_holm": t.p_holm, "better": t.better} for t in tests
+    ]
     return rows, pairs
 
 
@@ -103,7 +108,7 @@ def _best_first(entry: Entry) -> tuple[float, float]:
     return -entry.row["accuracy"], entry.row["log_loss"]
 
 
-def _over_splits(runs: Sequence[Run]) -> list[Row]:
+def _over_splits(runs: Sequence[Run]) -> list[SplitsRow]:
     """Join runs on different splits of the same images: mean accuracy with its interval, and which heads are tied."""
     from featurecache.classify.evaluation.significance import SIGNIFICANCE, holm, mean_difference
 
@@ -119,7 +124,7 @@ def _over_splits(runs: Sequence[Run]) -> list[Row]:
     pairs = list(combinations(names, 2))
     adjusted = holm([mean_difference(accuracy[a] - accuracy[b], **sizes)[3] for a, b in pairs])
     p_of = dict(zip(pairs, adjusted, strict=True))
-    rows = []
+    rows: list[SplitsRow] = []
     for name in names:
         mean, low, high, _ = mean_difference(accuracy[name], **sizes)
         p = p_of.get((names[0], name), 1.0)
@@ -152,7 +157,7 @@ def _age(run: Run) -> str:
     return run.created
 
 
-def _mean_ranks(runs: Sequence[Run]) -> list[Row]:
+def _mean_ranks(runs: Sequence[Run]) -> list[MeanRankRow]:
     """The mean, over data sets, of the rank by accuracy among the heads that all of them have; equals share ranks.
 
     The accuracy on a data set is the mean over its splits.

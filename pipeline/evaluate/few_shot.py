@@ -13,6 +13,7 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import table
 from featurecache.evaluate.failures import why_failed
 from featurecache.evaluate.join import Features, Labelled
+from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
 from featurecache.runs.head_choice import head_titles
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from featurecache.classify.selection.few_shot import Shots
     from featurecache.classify.selection.settings import Grid
-
-Row = dict[str, Any]
 
 
 def check_shots(labelled: Labelled, shots: Sequence[int], repeats: int, *, seed: int) -> None:
@@ -33,7 +32,7 @@ def check_shots(labelled: Labelled, shots: Sequence[int], repeats: int, *, seed:
 
 
 def few_shot(
-    heads: Sequence[Mapping[str, Any]],
+    heads: Sequence[HeadRow],
     features: Sequence[Features],
     labelled: Labelled,
     *,
@@ -42,14 +41,11 @@ def few_shot(
     seed: int,
     grids: Mapping[str, Grid] | None = None,
     progress: Progress,
-) -> dict[str, list[Row]]:
-    """Return {"shots": rows, "doubling": rows} of results.json; heads: those of results.json, already tested.
+) -> FewLabels:
+    """Return the rows "shots" and "doubling" of results.json; heads: those of results.json, already tested.
 
-    A row of shots: features, head, shots (labels per class), n_train, n_chosen (labels that its setting is chosen on),
-    repeats, mean, low, high (test accuracy); the last of each head is the head on all labels. A row of doubling:
-    features, head, n_now, n_doubled, now, expected, low, high, gain. Every head sees the same samples; one that cannot
-    learn from so few is left out with a word. grids: the settings to try of each head, those of the table unless given.
-    Raises BadLabels where train is too small to draw from.
+    Every head sees the same samples; one that cannot learn from so few is left out with a word. grids: the settings to
+    try of each head, those of the table unless given. Raises BadLabels where train is too small to draw from.
     """
     from featurecache.base.errors import ClassifyError
     from featurecache.classify.selection.few_shot import draw_shots, try_shots
@@ -63,7 +59,8 @@ def few_shot(
             f"No class has {left_out[0]} training images: that number of shots, and any above it, is left out."
         )
     X_of = {each.name: each.X for each in features}
-    found: dict[str, list[Row]] = {"shots": [], "doubling": []}
+    points: list[ShotsRow] = []
+    doubling: list[DoublingRow] = []
     n_all = len(train) + len(labelled.rows("val"))
     for head in heads:
         X = X_of[head["features"]]
@@ -76,11 +73,10 @@ def few_shot(
             why = error if isinstance(error, ClassifyError) else why_failed(error)
             progress.say(f"{head['name']} has no curve of few labels: {why}")
             continue
-        named = {"features": head["features"], "head": head["name"]}
-        found["shots"] += [named | row for row in _points(right, drawn[0], labelled.units[test])]
-        found["shots"].append(named | _all_labels(head, n_all, len(labelled.classes)))
-        found["doubling"] += [named | row for row in _doubling(right.mean(axis=2), drawn[0], head, n_all)]
-    return found
+        points += _points(head, right, drawn[0], labelled.units[test])
+        points.append(_all_labels(head, n_all, len(labelled.classes)))
+        doubling += _doubling(head, right.mean(axis=2), drawn[0], n_all)
+    return {"shots": points, "doubling": doubling}
 
 
 def _of_all(sample: Shots, train: NDArray[np.int64]) -> Shots:
@@ -88,27 +84,34 @@ def _of_all(sample: Shots, train: NDArray[np.int64]) -> Shots:
     return replace(sample, rows=train[sample.rows], chosen_on=train[sample.chosen_on])
 
 
-def _points(right: NDArray[np.bool_], samples: Sequence[Shots], units: NDArray[np.integer[Any]]) -> list[Row]:
+def _points(
+    head: HeadRow, right: NDArray[np.bool_], samples: Sequence[Shots], units: NDArray[np.integer[Any]]
+) -> list[ShotsRow]:
     """A row for each number of shots of right answers (R, K, M) on test images in units (M,)."""
     from featurecache.classify.evaluation.clustered import effective_number
     from featurecache.classify.evaluation.learning_curve import mean_interval
 
-    rows = []
+    rows: list[ShotsRow] = []
     for k, sample in enumerate(samples):
         accuracy = right[:, k].mean(axis=1)
         low, high = mean_interval(accuracy, effective_number(right[:, k].mean(axis=0), units))
-        counted = {"shots": sample.shots, "n_train": len(sample.rows), "n_chosen": len(sample.chosen_on)}
-        rows.append(counted | {"repeats": len(right), "mean": float(accuracy.mean()), "low": low, "high": high})
+        rows.append({
+            "features": head["features"], "head": head["name"], "shots": sample.shots, "n_train": len(sample.rows),
+            "n_chosen": len(sample.chosen_on), "repeats": len(right), "mean": float(accuracy.mean()), "low": low,
+            "high": high,
+        })  # fmt: skip
     return rows
 
 
-def _all_labels(head: Mapping[str, Any], n: int, n_classes: int) -> Row:
+def _all_labels(head: HeadRow, n: int, n_classes: int) -> ShotsRow:
     low, high = head["test"]["accuracy_ci"]
-    counted = {"shots": round(n / n_classes, 1), "n_train": n, "repeats": 1}
-    return counted | {"mean": head["test"]["accuracy"], "low": low, "high": high}
+    return {
+        "features": head["features"], "head": head["name"], "shots": round(n / n_classes, 1), "n_train": n,
+        "repeats": 1, "mean": head["test"]["accuracy"], "low": low, "high": high,
+    }  # fmt: skip
 
 
-def _doubling(accuracy: NDArray[Any], samples: Sequence[Shots], head: Mapping[str, Any], n_all: int) -> list[Row]:
+def _doubling(head: HeadRow, accuracy: NDArray[Any], samples: Sequence[Shots], n_all: int) -> list[DoublingRow]:
     """What twice the labels would bring, by the law through all points; no row where there are too few points."""
     from featurecache.classify.evaluation.learning_curve import forecast
 
@@ -118,15 +121,17 @@ def _doubling(accuracy: NDArray[Any], samples: Sequence[Shots], head: Mapping[st
     expected = forecast(n, curve, n_more=2 * n_all)
     if expected is None:
         return []
-    counted = {"n_now": n_all, "n_doubled": expected.n, "now": now, "expected": expected.accuracy}
-    return [counted | {"low": expected.low, "high": expected.high, "gain": expected.gain}]
+    return [{
+        "features": head["features"], "head": head["name"], "n_now": n_all, "n_doubled": expected.n, "now": now,
+        "expected": expected.accuracy, "low": expected.low, "high": expected.high, "gain": expected.gain,
+    }]  # fmt: skip
 
 
-def few_shot_text(results: Mapping[str, Any]) -> str:
+def few_shot_text(results: FewLabels | Results) -> str:
     """One line a head: test accuracy by labels per class, with all and twice as many; empty without shots."""
     if not results.get("shots"):
         return ""
-    lines: dict[tuple[str, str], list[Row]] = {}
+    lines: dict[tuple[str, str], list[ShotsRow]] = {}
     for row in results["shots"]:
         lines.setdefault((row["features"], row["head"]), []).append(row)
     doubled = {(row["features"], row["head"]): row for row in results["doubling"]}
@@ -146,14 +151,14 @@ def few_shot_text(results: Mapping[str, Any]) -> str:
     return f"{text}\n\n{note}" if note else text
 
 
-def few_shot_note(results: Mapping[str, Any]) -> str:
+def few_shot_note(results: FewLabels | Results) -> str:
     """A sentence where settings were chosen on more labels than the heads were trained on; else empty."""
     if not any(row.get("n_chosen", row["n_train"]) > row["n_train"] for row in results.get("shots") or []):
         return ""
     return "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
 
 
-def _doubled_cell(row: Mapping[str, Any] | None) -> str:
+def _doubled_cell(row: DoublingRow | None) -> str:
     if row is None:
         return ""
     return f"{100 * row['expected']:.1f} ({100 * row['low']:.1f}-{100 * row['high']:.1f})"

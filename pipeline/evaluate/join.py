@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import FeaturesMissing, PipelineError
 from featurecache.base.text import printable, there_are
 from featurecache.evaluate.feature_arrays import Shelf
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurecache.base.text import count, printable
+from featurecache.runs.documents import Dataset, LeftOut
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ def rare_classes(
     return {str(name): n_images[name] for name, n in zip(classes, n_units, strict=True) if n < least}
 
 
-def left_out_rows(left_out: Mapping[str, int]) -> list[dict[str, Any]]:
+def left_out_rows(left_out: Mapping[str, int]) -> list[LeftOut]:
     """What results.json says of the classes that were left out."""
     return [{"class": printable(name), "n_images": n} for name, n in left_out.items()]
 
@@ -55,6 +56,6 @@ def left_out_count(left_out: Mapping[str, int]) -> str:
     return f"{count(len(left_out), 'class', 'classes')} with {count(sum(left_out.values()), 'image')}"
 
 
-def left_out_of(dataset: Mapping[str, Any]) -> dict[str, int]:
+def left_out_of(dataset: Dataset) -> dict[str, int]:
     """The inverse of `left_out_rows`, from the dataset of results.json."""
     return {row["class"]: row["n_images"] for row in dataset.get("left_out", [])}

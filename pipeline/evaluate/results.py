@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
@@ -19,24 +19,24 @@ from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, judge_transfer
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import with_whole_path
+from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Results, Trial
 from featurecache.runs.folder import (
     CONFIG_FILE,
     ERRORS_FILE,
     HEADS_FOLDER,
     LEADERBOARD_FILE,
     LOG_FILE,
-    PREDICTIONS_FILE,
     RESULTS_FILE,
     write_csv,
     write_errors,
     write_json,
 )
 from featurecache.runs.head_choice import rank_on_val
+from featurecache.runs.predictions_file import HeadPredictions, write_predictions
 from featurecache.runs.split_list import ListedImage, write_splits
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow
     from numpy.typing import NDArray
 
     from featurecache.evaluate.attempts import ClassifyPlan, Tried
@@ -52,7 +52,7 @@ LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "te
 
 def summarise(
     tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
-) -> dict[str, Any]:
+) -> Results:
     """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
     import numpy as np
 
@@ -63,8 +63,9 @@ def summarise(
     tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
     predicted = {t.folder_name: (t.proba, t.predicted) for t in tried}
     compared = compare_heads(truth, predicted, units=test_units(labelled), seed=plan.seed)
-    heads: list[dict[str, Any]] = []
+    heads: list[HeadRow] = []
     for t in tried:
+        on_test = compared.heads[t.folder_name]
         heads.append({
             "name": t.name,
             "backbone": t.features.request.backbone,
@@ -74,10 +75,14 @@ def summarise(
             "fit_seconds": round(t.result.fit_seconds, 3),
             "predict_seconds": t.predict_seconds,
             "val": t.result.val,
-            **compared.heads[t.folder_name],
+            "test": on_test["test"],
+            "by_class": on_test["by_class"],
+            "rank": on_test["rank"],
+            "p_vs_best": on_test["p_vs_best"],
+            "tied_with_best": on_test["tied_with_best"],
             "tempering": t.tempering,
             "saved": f"{HEADS_FOLDER}/{t.folder_name}",
-            "grid": t.result.grid,
+            "grid": cast(list[Trial], t.result.grid),
             "notes": t.result.notes,
         })  # fmt: skip
     return {
@@ -95,12 +100,17 @@ def summarise(
     }
 
 
-def _dataset(manifest: Manifest, labelled: Labelled) -> dict[str, Any]:
+def _dataset(manifest: Manifest, labelled: Labelled) -> Dataset:
+    import numpy as np
+
     return {
         "name": printable(manifest.name or manifest.root.resolve().name),
         "classes": [printable(name) for name in labelled.classes],
-        **{f"n_{split}": len(labelled.rows(split)) for split in ("train", "val", "test")},
-        **describe_units(labelled),
+        "n_train": len(labelled.rows("train")),
+        "n_val": len(labelled.rows("val")),
+        "n_test": len(labelled.rows("test")),
+        "n_test_units": len(np.unique(test_units(labelled))),
+        "test_units": "group" if any(labelled.samples[i].group for i in labelled.rows("test")) else "image",
         "skipped": len(labelled.refusals),
         "left_out": left_out_rows(labelled.left_out),
     }
@@ -109,14 +119,6 @@ def _dataset(manifest: Manifest, labelled: Labelled) -> dict[str, Any]:
 def test_units(labelled: Labelled) -> NDArray[np.integer[Any]]:
     """The unit (n_test,) of each test image: copies and images of a group share one."""
     return labelled.units[labelled.rows("test")]
-
-
-def describe_units(labelled: Labelled) -> dict[str, Any]:
-    """How many units the test images are, and whether groups make them or copies alone."""
-    import numpy as np
-
-    grouped = any(labelled.samples[i].group for i in labelled.rows("test"))
-    return {"n_test_units": len(np.unique(test_units(labelled))), "test_units": "group" if grouped else "image"}
 
 
 def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
@@ -129,7 +131,7 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chose
     return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
 
 
-def _config(plan: ClassifyPlan, manifest: Manifest) -> dict[str, Any]:
+def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
     return {
         "images": printable(manifest.source),
         "images_at": printable(os.path.abspath(manifest.source)),  # noqa: PTH100 (links stay as they were named)
@@ -147,7 +149,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _feature_row(features: Features) -> dict[str, Any]:
+def _feature_row(features: Features) -> FeatureRow:
     return {
         "name": features.name,
         "backbone": features.request.backbone,
@@ -161,13 +163,13 @@ def _feature_row(features: Features) -> dict[str, Any]:
     }
 
 
-def without_nan(results: dict[str, Any]) -> dict[str, Any]:
+def without_nan(results: Results) -> Results:
     """Return results with null for every number that is infinite or NaN, and a warning that names where these are.
 
     JSON has no such numbers, and a run is not to be lost for one.
     """
     places: list[str] = []
-    found: dict[str, Any] = _finite(results, "", places)
+    found: Results = _finite(results, "", places)
     if places:
         more = f" and {len(places) - NAMED_PLACES:,} more" if len(places) > NAMED_PLACES else ""
         said = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
@@ -188,12 +190,12 @@ def _finite(values: Any, place: str, places: list[str]) -> Any:
 
 def write_run(
     folder: Path,
-    results: dict[str, Any],
+    results: Results,
     tried: Sequence[Tried],
     labelled: Labelled,
     plan: ClassifyPlan,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Results:
     """Write everything a run folder holds (DESIGN section 5) and return what its results.json says."""
     results = without_nan(results)
     for t in tried:
@@ -207,7 +209,7 @@ def write_run(
         ),
     )
     write_csv(folder / LEADERBOARD_FILE, LEADERBOARD_COLUMNS, leaderboard(results))
-    write_predictions(folder / PREDICTIONS_FILE, tried, labelled)
+    _write_predictions(folder, tried, labelled)
     write_errors(folder / ERRORS_FILE, labelled.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
     write_json(folder / RESULTS_FILE, results)
@@ -248,7 +250,7 @@ def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def leaderboard(results: dict[str, Any]) -> list[list[object]]:
+def leaderboard(results: Results) -> list[list[object]]:
     """One row per head, best test accuracy first, in the order of LEADERBOARD_COLUMNS."""
     rows: list[list[object]] = []
     for rank, head in enumerate(results["heads"], start=1):
@@ -256,47 +258,24 @@ def leaderboard(results: dict[str, Any]) -> list[list[object]]:
         params = " ".join(f"{name}={value}" for name, value in head["params"].items())
         rows.append(
             [rank, head["backbone"], head["name"], params, head["val"]["accuracy"], test["accuracy"],
-             *test["accuracy_ci"], *(test[m] for m in ("balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")),
+             *test["accuracy_ci"], test["balanced_accuracy"], test["macro_f1"], test["log_loss"], test["ece"],
+             test["brier"],
              head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"]]
         )  # fmt: skip
     return rows
 
 
-def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
-    """Rows (N, C) as N lists of float32, without a Python object for every number."""
-    import numpy as np
-    import pyarrow
-
-    ends = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
-    return pyarrow.ListArray.from_arrays(ends, rows.astype(np.float32).ravel())
-
-
-def write_predictions(path: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
-    """predictions.parquet: for every test image and head the label, what was predicted and all probabilities.
-
-    A row group a head, one after the other, so that no more than one is in memory.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    test = labelled.rows("test")
-    classes = [printable(name) for name in labelled.classes]
-    alike = {
-        "path": pyarrow.array([printable(labelled.samples[i].name) for i in test]),
-        "digest": pyarrow.array([bytes(labelled.digests[i]).hex() for i in test]),
-        "label": pyarrow.array([classes[labelled.y[i]] for i in test]),
-    }
-    text = pyarrow.string()
-    schema = pyarrow.schema([(name, text) for name in (*alike, "backbone", "features", "head", "predicted")])
-    schema = schema.append(pyarrow.field("probabilities", pyarrow.list_(pyarrow.float32())))
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for t in tried:
-            columns = {
-                **alike,
-                "backbone": [t.features.request.backbone] * len(test),
-                "features": [t.features.name] * len(test),
-                "head": [t.name] * len(test),
-                "predicted": [classes[code] for code in t.predicted],
-                "probabilities": _lists(t.proba),
-            }
-            writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=len(test))
+def _write_predictions(folder: Path, tried: Sequence[Tried], labelled: Labelled) -> None:
+    test, classes = labelled.rows("test"), [printable(name) for name in labelled.classes]
+    write_predictions(
+        folder,
+        names=[printable(labelled.samples[i].name) for i in test],
+        digests=[bytes(labelled.digests[i]).hex() for i in test],
+        labels=[classes[labelled.y[i]] for i in test],
+        heads=(
+            HeadPredictions(
+                t.features.request.backbone, t.features.name, t.name, [classes[code] for code in t.predicted], t.proba
+            )
+            for t in tried
+        ),
+    )

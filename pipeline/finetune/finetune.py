@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.evaluate.leaks import AuditAdvice, advise_audit_images
 from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.plan import FinetunePlan
+from featurecache.runs.documents import Results
 from featurecache.runs.folder import check_run_folder, point_latest
 from featurecache.runs.leftover_runs import sweep_runs
 from featurecache.runs.record_checks import read_results
@@ -19,7 +19,7 @@ from featurecache.runs.record_checks import read_results
 
 def finetune_images(
     manifest: Manifest, plan: FinetunePlan, progress: Progress, *, advise: AuditAdvice = advise_audit_images
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Results]:
     """Train and write the run; returns its folder and what its results.json says. Raises PipelineError, ExtractError.
 
     Killed at any instant it goes on from there: the state is forgotten when nothing is left to do but to move `latest`,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from featurecache.base.errors import UsageError
+from featurecache.runs.documents import HeadRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def check_can_start(name: str) -> None:
         )
 
 
-def refit(row: dict[str, Any], X: NDArray[np.float32], y: NDArray[np.int64], *, seed: int) -> Any:
+def refit(row: HeadRow, X: NDArray[np.float32], y: NDArray[np.int64], *, seed: int) -> Any:
     """The chosen setting of a run's head, fitted to train alone: X (N, D), y (N,).
 
     The saved head has seen val, too, and val is to judge every epoch.

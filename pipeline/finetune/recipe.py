@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+CLASS_WEIGHTS = ("none", "balanced")
+BATCH_NORMS = ("frozen", "trained")
+PRECISIONS = ("fp32", "bf16")
 # Of all steps, these go by before the rate is what it says: AdamW's averages are noise before.
 WARM_UP = 0.05
 # The rate at the last step, as a part of the first.
@@ -21,7 +24,7 @@ class Recipe:
     batch_size: images a step. parts: into how many passes a step is cut, to save memory and nothing else.
     smoothing: part of the label that is spread over all classes (Szegedy et al. 2016).
     patience: epochs without a better val after which it ends.
-    class_weight: "none" or "balanced". batch_norm: whether its statistics stay "frozen" or are "trained" on.
+    class_weight: one of CLASS_WEIGHTS. batch_norm: whether its statistics stay "frozen" or are "trained" on.
     precision: "fp32", or "bf16" for products in half precision with weights in full.
     """
 
@@ -33,9 +36,9 @@ class Recipe:
     weight_decay: float = 0.05
     smoothing: float = 0.1
     patience: int = 5
-    class_weight: str = "none"
-    batch_norm: str = "frozen"
-    precision: str = "fp32"
+    class_weight: str = CLASS_WEIGHTS[0]
+    batch_norm: str = BATCH_NORMS[0]
+    precision: str = PRECISIONS[0]
     seed: int = 0
 
     def rate(self, step: int, n_steps: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
 from featurecache.base.progress import Progress
@@ -18,6 +17,7 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.head_layers import RANDOM, STARTERS, check_can_start
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.predictor import check_spec, with_own_weights
+from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of
 from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
@@ -33,8 +33,8 @@ class Beginning:
     row: of the head in results.json; request: of its features, with the size that is now asked for.
     """
 
-    row: dict[str, Any]
-    results: dict[str, Any]
+    row: HeadRow
+    results: Results
     request: FeatureRequest
     trained_request: FeatureRequest
     spec: FeatureSpec
@@ -49,7 +49,7 @@ def begin(plan: FinetunePlan) -> Beginning:
     return _chosen(results, plan)
 
 
-def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
+def _chosen(results: Results, plan: FinetunePlan) -> Beginning:
     from featurecache.classify.heads.saving.folder import load_meta
 
     is_random = plan.head == RANDOM
@@ -64,8 +64,8 @@ def _chosen(results: dict[str, Any], plan: FinetunePlan) -> Beginning:
     return Beginning(row, results, request, trained, meta.spec, is_random)
 
 
-def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict[str, Any]]:
-    heads: list[dict[str, Any]] = results["heads"]
+def _heads_on_backbone(results: Results, plan: FinetunePlan) -> list[HeadRow]:
+    heads = results["heads"]
     if plan.backbone is None:
         return heads
     found = list(dict.fromkeys(head["backbone"] for head in heads))
@@ -76,9 +76,7 @@ def _heads_on_backbone(results: dict[str, Any], plan: FinetunePlan) -> list[dict
     return [head for head in heads if head["backbone"] == plan.backbone]
 
 
-def _heads_at_one_place(
-    results: dict[str, Any], heads: list[dict[str, Any]], plan: FinetunePlan
-) -> list[dict[str, Any]]:
+def _heads_at_one_place(results: Results, heads: list[HeadRow], plan: FinetunePlan) -> list[HeadRow]:
     """Those that a network can go on to: its ends of stages are several places, and it is trained towards one."""
     ends = {each.get("name") for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
     found = [head for head in heads if features_of(head) not in ends]
@@ -90,15 +88,15 @@ def _heads_at_one_place(
     return found
 
 
-def _row(heads: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
+def _row(heads: list[HeadRow], name: str | None) -> HeadRow:
     """The head that is named; without a name the best on val that can start a network, if any can."""
     able = [head for head in heads if head["name"] in STARTERS]
     if name is None:
-        return choose_head({"heads": able or heads}, None)
-    return choose_head({"heads": heads}, None if name == RANDOM else name)
+        return choose_head(able or heads, None)
+    return choose_head(heads, None if name == RANDOM else name)
 
 
-def _check_untuned(results: dict[str, Any], plan: FinetunePlan) -> None:
+def _check_untuned(results: Results, plan: FinetunePlan) -> None:
     if "finetune" in results:
         came_from = results["finetune"].get("from", "which it does not name")
         raise UsageError(
@@ -145,7 +143,7 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, progress: Pr
 
 def _others(labelled: Labelled, start: Beginning) -> list[str]:
     """A sentence where these are other images than those of the run."""
-    theirs = {split: start.results["dataset"][f"n_{split}"] for split in ("train", "val", "test")}
+    theirs = split_sizes(start.results["dataset"])
     if all(len(labelled.rows(split)) == n for split, n in theirs.items()):
         return []
     counts = ", ".join(f"{n:,} {split}" for split, n in theirs.items())

@@ -36,6 +36,7 @@ from featurecache.finetune.source_run import Beginning
 from featurecache.finetune.train import Tuned
 from featurecache.predictor import with_own_weights
 from featurecache.report.page import report_on
+from featurecache.runs.documents import FinetuneRow, Results
 from featurecache.runs.folder import WEIGHTS_FILE
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import writing_run
@@ -45,7 +46,7 @@ HEAD = "finetuned"
 
 def write_outcome(
     tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, warnings: list[str], progress: Progress
-) -> dict[str, Any]:
+) -> Results:
     """Write the run folder and return what its results.json says; warnings: what leaked test images change.
 
     Raises PipelineError, ExtractError, and then leaves no folder behind.
@@ -53,8 +54,8 @@ def write_outcome(
     fit_seconds = tuned.training.elapsed
     final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
     config = tuned.beginning.results["config"]
-    split = {"seed": config["seed"], "min_per_class": config.get("min_per_class", 1)}
-    asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, **split)
+    asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, seed=config["seed"])
+    asked = replace(asked, min_per_class=config.get("min_per_class", 1))
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
         features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), manifest, labelled, plan, progress)
@@ -92,9 +93,7 @@ def _identity(folder: Path) -> str | None:
         return None
 
 
-def finish(
-    results: dict[str, Any], manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress
-) -> None:
+def finish(results: Results, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress) -> None:
     """What a run that has its final name still lacks; done twice, it is the same.
 
     The cache gets to know the weights under that name, and the page that shows the run is written.
@@ -172,7 +171,7 @@ def _grid(tuned: Tuned) -> list[dict[str, Any]]:
     ]
 
 
-def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> dict[str, Any]:
+def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> FinetuneRow:
     return {
         "identity": tuned.checkpoint.identity,
         "from": str(plan.start.resolve()),

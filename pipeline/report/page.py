@@ -24,6 +24,7 @@ from featurecache.report.sections.labels import learning_caption, learning_figur
 from featurecache.report.sections.map import FeatureMap, feature_map, map_values
 from featurecache.report.sections.table import scoreboard
 from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
+from featurecache.runs.documents import Dataset
 from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
@@ -227,7 +228,7 @@ def _source(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _facts(data: Mapping[str, Any], created: str) -> str:
+def _facts(data: Dataset, created: str) -> str:
     n_classes = len(data["classes"])
     refused = f", {data['skipped']:,} refused" if data["skipped"] else ""
     left_out = left_out_of(data)

@@ -1,18 +1,20 @@
 """The run folder: its files, who writes them and who reads them.
 
-folder            names of all files, where a run may be, writing
-reading           reading JSON of a run
-record            results.json and predictions as arrays
-record_checks     what they may say
-predictions_file  predictions.parquet, checked
-split_list        splits.csv
-compared_runs     runs as `compare` reads them
-command_lines     commands that make the features of a run again
-units_text        units of the test images in words
-head_choice       which head of a run
-work_folder       where a run is made
-placing           its way into its place
-locks             one process at a time
-leftover_runs     what killed processes left
-refusal_list      errors.csv outside runs
+folder               names of all files, where a run may be, writing
+reading              reading JSON of a run
+record               results.json and predictions as arrays
+documents            results.json and config.json as types
+comparison_document  a comparison of runs as a type
+record_checks        what they may say
+predictions_file     predictions.parquet
+split_list           splits.csv
+compared_runs        runs as `compare` reads them
+command_lines        commands that make the features of a run again
+units_text           units of the test images in words
+head_choice          which head of a run
+work_folder          where a run is made
+placing              its way into its place
+locks                one process at a time
+leftover_runs        what killed processes left
+refusal_list         errors.csv outside runs
 """

@@ -13,6 +13,8 @@ import numpy as np
 from featurecache.base.text import printable
 from featurecache.extract.cache.inventory import files_bytes
 from featurecache.extract.cache.spec import HEX_DIGEST
+from featurecache.runs.comparison_document import EntryRow
+from featurecache.runs.documents import HeadRow, Results
 from featurecache.runs.folder import PREDICTIONS_FILE, RESULTS_FILE, SPLITS_FILE
 from featurecache.runs.predictions_file import check_texts, open_predictions
 from featurecache.runs.reading import reading_run
@@ -22,7 +24,6 @@ from featurecache.runs.split_list import ListedImage, read_splits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Row = dict[str, Any]
 METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
 ITEM_BYTES = {"float32": 4, "float16": 2}
 # What the table reads of results.json, besides what every reader does.
@@ -37,8 +38,7 @@ Answers = dict[tuple[str, str], "tuple[list[tuple[str, str]], NDArray[np.bool_]]
 class Entry:
     """One head of one run."""
 
-    row: Row
-    """What the table says of it."""
+    row: EntryRow
     correct: NDArray[np.bool_]
     """Right answers on the run's test images in the order of their digests, (N,)."""
 
@@ -101,7 +101,7 @@ def _read_images(folder: Path) -> list[ListedImage]:
     return images
 
 
-def _as_run(folder: Path, name: str, results: Row, answers: Answers, images: list[ListedImage]) -> Run:
+def _as_run(folder: Path, name: str, results: Results, answers: Answers, images: list[ListedImage]) -> Run:
     entries, test_key = [], ""
     test_images: list[tuple[str, str]] = []
     listed = {each.digest for each in images}
@@ -139,7 +139,7 @@ def _units(digests: Sequence[str], images: Sequence[ListedImage]) -> NDArray[np.
     return np.array([unit_of[digest] for digest in digests], dtype=np.int64)
 
 
-def _doubts_of(results: Row) -> list[str]:
+def _doubts_of(results: Results) -> list[str]:
     doubts = [printable(warning) for warning in results.get("warnings", [])]
     if results.get("interrupted"):
         doubts.append("It was interrupted, and has only the heads and settings that were finished by then.")
@@ -161,7 +161,7 @@ def _answers(predictions: dict[str, list[str]]) -> Answers:
     }
 
 
-def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
+def _row(folder: Path, name: str, results: Results, head: HeadRow) -> EntryRow:
     data, test = results["dataset"], head["test"]
     n_images = data["n_train"] + data["n_val"] + data["n_test"]
     names = [each["name"] for each in results["features"]]
@@ -178,7 +178,13 @@ def _row(folder: Path, name: str, results: Row, head: Row) -> Row:
         "features": printable(head["features"]),
         "head": printable(head["name"]),
         "params": head["params"],
-        **{metric: test[metric] for metric in METRICS},
+        "accuracy": test["accuracy"],
+        "accuracy_ci": test["accuracy_ci"],
+        "balanced_accuracy": test["balanced_accuracy"],
+        "macro_f1": test["macro_f1"],
+        "log_loss": test["log_loss"],
+        "ece": test["ece"],
+        "brier": test["brier"],
         "extract_seconds": features["extract_seconds"],
         "fit_seconds": head["fit_seconds"],
         "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from featurecache.base.errors import UsageError
+from featurecache.runs.documents import HeadRow
 
 
 def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
@@ -14,12 +14,11 @@ def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
     return val["accuracy"], -val["log_loss"]
 
 
-def choose_head(results: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """The head called `head` or `backbone--head`; without a name the best on val, since test is for reporting only.
+def choose_head(heads: Sequence[HeadRow], name: str | None) -> HeadRow:
+    """Return the head called `head` or `backbone--head`; without a name the best on val, for test is for reporting.
 
     Raises UsageError that lists the heads of the run.
     """
-    heads: list[dict[str, Any]] = results["heads"]
     if name is None:
         return max(heads, key=lambda head: rank_on_val(head["val"]))
     matching = [h for h in heads if name in (h["name"], f"{features_of(h)}--{h['name']}")]
@@ -38,6 +37,6 @@ def head_titles(heads: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{features} {name}" if several else name for features, name in heads]
 
 
-def features_of(head: Mapping[str, Any]) -> str:
+def features_of(head: HeadRow) -> str:
     """The name of the features that a head takes; runs from before layers could be compared say the backbone only."""
     return str(head.get("features", head["backbone"]))

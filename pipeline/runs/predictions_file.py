@@ -1,22 +1,80 @@
-"""predictions.parquet of a run that may be somebody else's: what it is made of, checked before a row of it is read."""
+"""predictions.parquet of a run, written and opened.
+
+A run may be somebody else's: what the file is made of is checked before a row of it is read.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurecache.base.parquet_files import table_fault
 from featurecache.base.plain_files import check_plain_file
 from featurecache.runs.folder import PREDICTIONS_FILE
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
     import pyarrow.parquet
+    from numpy.typing import NDArray
 
 COLUMNS = ("path", "digest", "label", "head", "predicted", "probabilities")
 HEX_DIGEST = r"^[0-9a-f]{64}$"
+
+
+@dataclass(frozen=True)
+class HeadPredictions:
+    """What one head predicts for N test images: a class each, and probabilities (N, C)."""
+
+    backbone: str
+    features: str
+    head: str
+    predicted: Sequence[str]
+    proba: NDArray[np.floating[Any]]
+
+
+def write_predictions(
+    folder: Path,
+    *,
+    names: Sequence[str],
+    digests: Sequence[str],
+    labels: Sequence[str],
+    heads: Iterable[HeadPredictions],
+) -> None:
+    """Write predictions.parquet into a run folder: N test images for every head, names, digests, labels (N,).
+
+    A row group a head, one after the other, so that no more than one is in memory.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    images = {"path": pyarrow.array(names), "digest": pyarrow.array(digests), "label": pyarrow.array(labels)}
+    text = pyarrow.string()
+    schema = pyarrow.schema([(name, text) for name in (*images, "backbone", "features", "head", "predicted")])
+    schema = schema.append(pyarrow.field("probabilities", pyarrow.list_(pyarrow.float32())))
+    with pyarrow.parquet.ParquetWriter(folder / PREDICTIONS_FILE, schema) as writer:
+        for each in heads:
+            columns = {
+                **images,
+                "backbone": [each.backbone] * len(names),
+                "features": [each.features] * len(names),
+                "head": [each.head] * len(names),
+                "predicted": each.predicted,
+                "probabilities": _lists(each.proba),
+            }
+            writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=len(names))
+
+
+def _lists(rows: NDArray[np.floating[Any]]) -> pyarrow.ListArray:
+    """Rows (N, C) as N lists of float32, without a Python object for every number."""
+    import numpy as np
+    import pyarrow
+
+    ends = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    return pyarrow.ListArray.from_arrays(ends, rows.astype(np.float32).ravel())
 
 
 @contextlib.contextmanager

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurecache.base.errors import PipelineError
+from featurecache.runs.documents import Config, HeadRow, Results
 from featurecache.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, RESULTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, head_titles
 from featurecache.runs.predictions_file import check_texts, open_predictions
@@ -53,8 +54,8 @@ class Record:
     names, digests: of the N test images; y: (N,) their codes; answers: empty where predictions.parquet is gone.
     """
 
-    results: dict[str, Any]
-    config: dict[str, Any]
+    results: Results
+    config: Config
     classes: list[str]
     names: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
@@ -62,10 +63,9 @@ class Record:
     answers: tuple[Answers, ...] = ()
 
     @property
-    def heads(self) -> list[dict[str, Any]]:
+    def heads(self) -> list[HeadRow]:
         """The heads of results.json, best first."""
-        heads: list[dict[str, Any]] = self.results["heads"]
-        return heads
+        return self.results["heads"]
 
     @property
     def titles(self) -> list[str]:
@@ -75,7 +75,7 @@ class Record:
     @property
     def chosen(self) -> int:
         """Which head `predict` would take: the best on val."""
-        return self.heads.index(choose_head(self.results, None))
+        return self.heads.index(choose_head(self.heads, None))
 
 
 def read_record(folder: Path) -> Record:
@@ -145,7 +145,7 @@ def _probabilities(
     return confidence, 1 - of_label
 
 
-def _rows_of_heads(table: pyarrow.Table, heads: list[dict[str, Any]]) -> list[NDArray[np.int64]]:
+def _rows_of_heads(table: pyarrow.Table, heads: list[HeadRow]) -> list[NDArray[np.int64]]:
     features = table["features" if "features" in table.column_names else "backbone"].to_numpy()
     names = table["head"].to_numpy()
     rows = [np.flatnonzero((features == features_of(head)) & (names == head["name"])) for head in heads]

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.text import printable
-from featurecache.extract.cache.spec import NAME, FeatureSpec
+from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
 from featurecache.extract.job.request import FeatureRequest
-from featurecache.runs.folder import CONFIG_FILE, RESULTS_FILE
+from featurecache.runs.documents import Config, HeadRow, Results
+from featurecache.runs.folder import CONFIG_FILE, FORMATS, RESULTS_FILE
 from featurecache.runs.reading import read_json
 
-FORMATS = (1,)
 # More than any data set has, and few enough to be computed with.
 MOST_ROWS = 1 << 40
 
@@ -59,7 +59,7 @@ INTERVAL = Kind(
 FLOOR = Kind(lambda v: _is_number(v) and 0 <= v < 1, "a probability below 1")
 OBJECT = Kind(lambda v: isinstance(v, dict), "an object")
 FORMAT = Kind(lambda v: type(v) is int and v in FORMATS, f"format {' or '.join(map(str, FORMATS))}")
-DTYPE = Kind(lambda v: v in (None, "float32", "float16"), "float32 or float16")
+DTYPE = Kind(lambda v: v is None or v in DTYPES, " or ".join(DTYPES))
 
 
 def _is_value(value: Any) -> bool:
@@ -145,7 +145,7 @@ RESULTS = Shape({
 }, ("heads",))  # fmt: skip
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def read_results(folder: Path) -> Results:
     """results.json of a run folder, every known field of the right type and every head with its numbers on val.
 
     Raises UsageError where there is none, PipelineError that names the field where it is damaged.
@@ -154,14 +154,14 @@ def read_results(folder: Path) -> dict[str, Any]:
     check_fields(folder / RESULTS_FILE, results, RESULTS)
     if not results["heads"]:
         raise damaged(folder / RESULTS_FILE, "'heads' is empty")
-    return results
+    return cast(Results, results)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Config:
     """config.json of a run folder, every known field of the right type. Raises UsageError, PipelineError."""
     config = read_json(folder / CONFIG_FILE)
     check_fields(folder / CONFIG_FILE, config, CONFIG)
-    return config
+    return cast(Config, config)
 
 
 def check_fields(path: Path, value: Any, schema: Schema, where: str = "") -> None:
@@ -202,7 +202,7 @@ def need_each(path: Path, values: Mapping[str, Any], listed: str, names: Iterabl
         need(path, each, names, f"{listed}[{number}]")
 
 
-def saved_folder(folder: Path, head: Mapping[str, Any]) -> Path:
+def saved_folder(folder: Path, head: HeadRow) -> Path:
     """The folder of a head of a run, which lies in the run's. Raises PipelineError where it does not."""
     need(folder / RESULTS_FILE, head, ["saved"], "heads[...]")
     place: Path = folder / head["saved"]

@@ -175,4 +175,4 @@ def test_the_default_head_is_the_best_on_val_not_on_test(finished):
             {"name": "steady", "backbone": "b", "val": {"accuracy": 0.9, "log_loss": 1}, "test": {"accuracy": 0.9}},
         ]
     }
-    assert choose_head(results, None)["name"] == "steady"
+    assert choose_head(results["heads"], None)["name"] == "steady"

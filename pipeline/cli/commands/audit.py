@@ -57,7 +57,7 @@ def command(
     Ends with exit code 3 where more than --max-leaked of the test images are in train or val too, or under two labels.
     """
     from featurecache.evaluate.audit import audit_images
-    from featurecache.evaluate.audit_file import write_audit
+    from featurecache.evaluate.audit_document import write_audit
 
     requests = features.requests()
     if len(requests) > 1:
@@ -76,7 +76,7 @@ def command(
         )
     print(json.dumps(found.to_dict(), indent=2) if printing.json else audit_text(found))
     if asked.out is not None:
-        write_audit(found, asked.out)
+        write_audit(found.to_dict(), asked.out)
         console.say(f"written to {printable(asked.out)}")
     if found.refusals:
         listed_in = "--json (and in audit.json with --out)" if asked.out is None else asked.out / AUDIT_FILE

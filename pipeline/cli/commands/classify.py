@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +33,7 @@ from featurecache.runs.work_folder import heal
 
 if TYPE_CHECKING:
     from featurecache.extract.images.manifest import Manifest
+    from featurecache.runs.documents import Results
 
 
 @click.command(
@@ -137,7 +138,7 @@ def classify_with(
     return REFUSED if n or results["failed"] else exit_code_of_unread(manifest)
 
 
-def results_text(results: dict[str, Any]) -> str:
+def results_text(results: Results) -> str:
     """Return the table of heads, and below it what else was found out."""
     from featurecache.evaluate.few_shot import few_shot_text
 

@@ -6,12 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from featurecache.base.text import table
+from featurecache.runs.comparison_document import Compared, RankedRow, SplitsRow
 from featurecache.runs.units_text import paired_test_name
 
-Row = dict[str, Any]
 FORMATS = ("text", "csv", "markdown", "json")
 HEADERS = ("data set", "run", "features", "head", "rank", "test %", "95 % interval", "balanced %", "macro F1 %",
            "log loss", "ECE", "extract s", "fit s", "predict 1,000 s", "head MB", "features MB")  # fmt: skip
@@ -27,7 +26,7 @@ CSV_COLUMNS = ("test_set", "data_set", "run", "backbone", "features", "head", "p
                "features_bytes")  # fmt: skip
 
 
-def render(compared: Row, how: str) -> str:
+def render(compared: Compared, how: str) -> str:
     """What `featurecache compare` prints, in one of `FORMATS`."""
     if how == "json":
         return json.dumps(compared, indent=2, allow_nan=False)
@@ -45,12 +44,12 @@ def render(compared: Row, how: str) -> str:
     return "\n\n".join([*parts, *notes])
 
 
-def _foot(compared: Row) -> str:
+def _foot(compared: Compared) -> str:
     tests = list(dict.fromkeys(paired_test_name(each) for each in compared["test_sets"]))
     return FOOT.format(test=" or ".join(tests))
 
 
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
+def _cells(rows: Sequence[RankedRow]) -> list[list[str]]:
     return [
         [
             row["data_set"], row["run"], row["features"], row["head"],
@@ -65,7 +64,7 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _splits(compared: Row, how: str) -> str:
+def _splits(compared: Compared, how: str) -> str:
     rows = [
         [row["data_set"], row["features"], row["head"] + (" *" if row["tied_with_best"] else ""),
          f"{100 * row['accuracy']:.2f}", _interval(row)]
@@ -74,7 +73,7 @@ def _splits(compared: Row, how: str) -> str:
     return _table(rows, ("data set", "features", "head", "mean test %", "95 % interval"), how, 3)
 
 
-def _interval(row: Row) -> str:
+def _interval(row: RankedRow | SplitsRow) -> str:
     low, high = row["accuracy_ci"]
     return f"{100 * low:.2f}-{100 * high:.2f}"
 
@@ -93,13 +92,13 @@ def _escaped(cell: str) -> str:
     return cell.strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[RankedRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         low, high = row["accuracy_ci"]
-        flat = {**row, "ci_low": low, "ci_high": high}
+        flat: dict[str, object] = {**row, "ci_low": low, "ci_high": high}
         flat["params"] = " ".join(f"{key}={value}" for key, value in row["params"].items())
         writer.writerow([flat[column] for column in CSV_COLUMNS])
     return text.getvalue().rstrip("\n")

@@ -6,7 +6,6 @@ import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,7 +26,8 @@ from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.read import read_images
 from featurecache.finetune.finetune import finetune_images
 from featurecache.finetune.plan import CACHED_VIEWS, MAP_DTYPE, NO_VIEWS, ONE_WAY, FinetunePlan
-from featurecache.finetune.recipe import Recipe
+from featurecache.finetune.recipe import BATCH_NORMS, CLASS_WEIGHTS, PRECISIONS, Recipe
+from featurecache.runs.documents import Results
 from featurecache.runs.folder import (
     ERRORS_FILE,
     RUNS_ROOT,
@@ -124,15 +124,15 @@ class TrainingOptions:
         help="share of a label that is spread over all classes",
     )  # fmt: skip
     class_weight: str = option(
-        "--class-weight", type=click.Choice(("none", "balanced")), default="none", show_default=True, group=TRAINING,
+        "--class-weight", type=click.Choice(CLASS_WEIGHTS), default=CLASS_WEIGHTS[0], show_default=True, group=TRAINING,
         help="balanced: every class weighs as much, however rare",
     )  # fmt: skip
     batch_norm: str = option(
-        "--batch-norm", type=click.Choice(("frozen", "trained")), default="frozen", show_default=True, group=TRAINING,
+        "--batch-norm", type=click.Choice(BATCH_NORMS), default=BATCH_NORMS[0], show_default=True, group=TRAINING,
         help="statistics of batch normalisation",
     )  # fmt: skip
     precision: str = option(
-        "--precision", type=click.Choice(("auto", "fp32", "bf16")), default="auto", group=TRAINING,
+        "--precision", type=click.Choice(("auto", *PRECISIONS)), default="auto", group=TRAINING,
         help="of products (default: bf16 on cuda, else fp32)",
     )  # fmt: skip
     seed: int = option(
@@ -186,8 +186,6 @@ def command(
     The frozen part of the network runs once per image and view, and its maps are kept; epochs run only what is above.
     Images that are refused are counted and listed in errors.csv of the run.
     """
-    from featurecache.predictor import recorded_cache
-
     out = place.out or default_run_folder(Path(images.images))
     heal(out)
     _check(source, maps, training, place)
@@ -197,8 +195,7 @@ def command(
         plan = replace(
             plan_of(source, maps, training, place),
             out=folder,
-            cache_root=cache.cache
-            or recorded_cache(source.start, read_results(source.start).get("config", {}), console),
+            cache_root=cache.cache or _cache_of(source.start, console),
         )
         manifest = read_images(images.images)
         folder, results = finetune_images(manifest, plan, console, advise=audit_advice(images.images))
@@ -207,6 +204,12 @@ def command(
     if n := results["dataset"]["skipped"]:
         console.say(f"{refused_line(n, folder / ERRORS_FILE)}.")
     return REFUSED if n or manifest.unreadable else DONE
+
+
+def _cache_of(run: Path, console: Console) -> Path:
+    from featurecache.predictor import recorded_cache
+
+    return recorded_cache(run, read_results(run).get("config", {}), console)
 
 
 def _check(source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions) -> None:
@@ -266,7 +269,7 @@ def plan_of(source: SourceOptions, maps: MapOptions, training: TrainingOptions, 
     )
 
 
-def _table(start: Path, out: Path, results: dict[str, Any]) -> str:
+def _table(start: Path, out: Path, results: Results) -> str:
     """What was tuned, by val, too; then the heads that it began from and itself on the same test images."""
     from featurecache.cli.commands.compare_text import render
     from featurecache.cli.text import leaderboard_text

@@ -17,6 +17,7 @@ from featurecache.base.text import count, printable, short
 from featurecache.evaluate.leakage import read_leakage
 from featurecache.report.sections.galleries import MAX_CARDS, Card, Gallery
 from featurecache.report.sections.reproduce import audit_commands
+from featurecache.runs.documents import Results, split_sizes
 from featurecache.runs.folder import AUDIT_FILE, RESULTS_FILE
 from featurecache.runs.reading import read_json
 from featurecache.runs.record_checks import need, read_results
@@ -77,9 +78,9 @@ def read_audit(run_folder: Path) -> Audited:
     return Audited(found, [verdict] if verdict else [])
 
 
-def _is_of_same_split(audit: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
-    counts = {split: results["dataset"][f"n_{split}"] for split in ("train", "val", "test")}
-    return audit.get("seed") == results["config"].get("seed", 0) and audit.get("n_of_split") == counts
+def _is_of_same_split(audit: Mapping[str, Any], results: Results) -> bool:
+    counts = split_sizes(results["dataset"])
+    return bool(audit.get("seed") == results["config"].get("seed", 0) and audit.get("n_of_split") == counts)
 
 
 def _gallery(kind: str, findings: list[dict[str, Any]]) -> Gallery:

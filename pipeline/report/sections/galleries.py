@@ -1,7 +1,4 @@
-"""Galleries of images: confident errors, labels that no head agrees with, copies.
-
-A gallery is {"title", "caption", "cards"}; a card shows one or two images: {"names": [...], "text"}.
-"""
+"""Galleries of images: confident errors, labels that no head agrees with, copies."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -26,8 +23,20 @@ if TYPE_CHECKING:
 # Four rows on a wide page: what people look through.
 MAX_CARDS = 24
 
-Card = dict[str, Any]
-Gallery = dict[str, Any]
+
+class Card(TypedDict):
+    """One or two images by name, and what is said below them."""
+
+    names: list[str]
+    text: str
+
+
+class Gallery(TypedDict):
+    """Cards under a title and a caption; the errors of a head have no title."""
+
+    title: NotRequired[str]
+    caption: str
+    cards: list[Card]
 
 
 def read_listed(folder: Path) -> dict[str, ListedImage]:
@@ -52,7 +61,7 @@ def confident_errors(record: Record, number: int) -> Gallery:
     answers = record.answers[number]
     wrong = np.flatnonzero(answers.predicted != record.y)
     order = wrong[np.argsort(-answers.confidence[wrong], kind="stable")][:MAX_CARDS]
-    cards = [
+    cards: list[Card] = [
         {
             "names": [record.names[i]],
             "text": f"{record.classes[record.y[i]]}, called {record.classes[answers.predicted[i]]} "
@@ -77,7 +86,7 @@ def agreed_doubts(record: Record) -> Gallery | None:
     agreed = np.flatnonzero((said == said[0]).all(axis=0) & (said[0] != record.y))
     doubt = np.mean([answers.doubt for answers in record.answers], axis=0)
     order = agreed[np.argsort(-doubt[agreed], kind="stable")][:MAX_CARDS]
-    cards = [
+    cards: list[Card] = [
         {"names": [record.names[i]], "text": f"{record.classes[record.y[i]]}, or {record.classes[said[0, i]]}?"}
         for i in order
     ]
@@ -102,7 +111,7 @@ def copies(listed: Mapping[str, ListedImage]) -> Gallery | None:
     groups.sort(key=lambda names: -len({listed[name].split for name in names}))
     across = sum(len({listed[name].split for name in names}) > 1 for names in groups)
     torn = sum(len({listed[name].label for name in names}) > 1 for names in groups)
-    cards = [
+    cards: list[Card] = [
         {"names": names[:2], "text": " = ".join(f"{listed[n].split}: {listed[n].label}" for n in names[:2])}
         for names in groups[:MAX_CARDS]
     ]

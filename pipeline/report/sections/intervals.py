@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from featurecache.base.text import count, short
 from featurecache.report.wording import in_plot, listed, percent, settings, ticks, tried
 from featurecache.runs.record import Record
 
-Figure = dict[str, Any]
+
+class Figure(TypedDict):
+    """A figure as plotly takes it: traces and layout."""
+
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+
 
 INK, MUTED, ACCENT, SECOND = "var(--ink)", "var(--muted)", "var(--accent)", "var(--second)"
 LINES = (ACCENT, SECOND, *(f"var(--class-{i})" for i in (2, 3, 4, 5, 6, 8, 9)))

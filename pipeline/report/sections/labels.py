@@ -35,7 +35,7 @@ def learning_caption(record: Record) -> str:
 
 def learning_figure(record: Record) -> Figure | None:
     """A line with its intervals for each head of results.json; None where the run has no learning curve."""
-    rows: list[Row] = record.results.get("shots") or []
+    rows = record.results.get("shots") or []
     if not rows:
         return None
     keys = list(dict.fromkeys((row["features"], row["head"]) for row in rows))

@@ -15,6 +15,7 @@ from featurecache.base.errors import ExtractError
 from featurecache.base.text import count
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.report.wording import percent
+from featurecache.runs.documents import HeadRow
 from featurecache.runs.folder import RESULTS_FILE
 from featurecache.runs.head_choice import features_of
 from featurecache.runs.record import Record
@@ -62,7 +63,7 @@ def sample_rows(wrong: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
 
 
 def read_features(
-    record: Record, head: dict[str, Any], rows: NDArray[np.int64], cache_root: Path
+    record: Record, head: HeadRow, rows: NDArray[np.int64], cache_root: Path
 ) -> NDArray[np.float32] | str:
     """The features (n, D) of these test images from the cache, or a sentence that says why they are not there."""
     name = features_of(head)

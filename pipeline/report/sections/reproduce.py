@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.quoting import as_command
@@ -14,6 +13,7 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
 from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, option_words
+from featurecache.runs.documents import Config, FinetuneRow
 
 # Of finetune: what is not called like the field of its recipe.
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
@@ -22,7 +22,7 @@ DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, 
                                    "min_per_class": 1}  # fmt: skip
 
 
-def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) -> list[str]:
+def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:
     """`featurecache extract` for every kind of features, then `featurecache classify`, from config.json.
 
     tuned: how a network was fine-tuned, from results.json: then it is `featurecache finetune` alone.
@@ -41,26 +41,26 @@ def commands(config: Mapping[str, Any], tuned: Mapping[str, Any] | None = None) 
     return [*extract_commands(images_of(config), requests, cache), as_command(words)]
 
 
-def given(config: Mapping[str, Any]) -> str:
+def given(config: Config) -> str:
     """The settings of heads that the command of a run gave, "logistic.C=0.1,1; knn.k=5"; empty for none."""
     return "; ".join(format_settings(config.get("params", {})))
 
 
-def _finetune_command(config: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
+def _finetune_command(config: Config, tuned: FinetuneRow) -> str:
     words = ["featurecache", "finetune", images_of(config), "--from", tuned["from"], "--head", tuned["head"]]
     words += ["--backbone", config["requests"][0]["backbone"]]
     words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
     if tuned["augment"] not in ONE_WAY:
         words += ["--views", str(tuned.get("views", 1))]
-    if tuned.get("dtype"):  # none without maps, nor in runs from before it was told
-        words += ["--dtype", tuned["dtype"]]
+    if dtype := tuned.get("dtype"):  # none without maps, nor in runs of versions that did not record it
+        words += ["--dtype", dtype]
     for name, value in tuned["recipe"].items():
         usual = getattr(Recipe(), name, value)  # a later version may have written more
         words += option_words(OPTIONS.get(name, name), value, usual)
     return as_command([*words, "--cache", str(_cache(config))])
 
 
-def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
+def audit_commands(config: Config, run_folder: Path) -> list[str]:
     """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
     request, out = FeatureRequest.from_dict(config["requests"][0]), as_command([str(run_folder)])
     same = {"min_per_class": config.get("min_per_class", 1)}
@@ -68,13 +68,13 @@ def audit_commands(config: Mapping[str, Any], run_folder: Path) -> list[str]:
     return [f"{audit} --out {out}", f"featurecache report {out}"]
 
 
-def images_of(config: Mapping[str, Any]) -> str:
+def images_of(config: Config) -> str:
     """IMAGES of a run as they are named from this working folder: as they were typed, where that leads to the same."""
     typed = str(config["images"])
     place = config.get("images_at")  # not in runs from before it was kept
     return typed if place is None or os.path.abspath(typed) == place else str(place)  # noqa: PTH100 (links as typed)
 
 
-def _cache(config: Mapping[str, Any]) -> Path:
+def _cache(config: Config) -> Path:
     root = Path(config["cache"])
     return DEFAULT_CACHE if root == DEFAULT_CACHE.resolve() else root

@@ -1,0 +1,209 @@
+"""The JSON documents of a run as types: results.json and config.json.
+
+Fields that are `NotRequired` are missing in runs of some version, or in runs that were not asked for them. In a run of
+somebody else any may be missing: a reader names those that it needs (`record_checks.need`). Numbers that are not finite
+are null.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Config(TypedDict):
+    """config.json: what was asked for. images: as the user named them; images_at: the same from anywhere."""
+
+    images: str
+    images_at: NotRequired[str]
+    requests: list[dict[str, Any]]
+    heads: list[str]
+    params: NotRequired[dict[str, dict[str, Any]]]
+    cache: str
+    seed: int
+    folds: int | None
+    memory: NotRequired[float | None]
+    shots: NotRequired[list[int]]
+    repeats: NotRequired[int]
+    calibrate: NotRequired[bool]
+    min_per_class: NotRequired[int]
+
+
+LeftOut = TypedDict("LeftOut", {"class": str, "n_images": int})
+
+
+class TestUnits(TypedDict):
+    """Test images and their units: groups and copies count once. test_units: "group" where there are groups."""
+
+    n_test: int
+    n_test_units: NotRequired[int]
+    test_units: NotRequired[str]
+
+
+class Dataset(TestUnits):
+    """The images of a run."""
+
+    name: str
+    classes: list[str]
+    n_train: int
+    n_val: int
+    skipped: int
+    left_out: NotRequired[list[LeftOut]]
+
+
+class FeatureRow(TypedDict):
+    """One set of features, and what it cost."""
+
+    name: NotRequired[str]
+    backbone: str
+    layer: NotRequired[str]
+    pooling: NotRequired[str]
+    key: str
+    dim: int
+    weights: str
+    extract_seconds: float
+    images_per_second: float
+
+
+class Trial(TypedDict):
+    """One setting of a head on val."""
+
+    params: dict[str, Any]
+    val_accuracy: float
+    val_log_loss: float
+    converged: bool
+    seconds: float
+
+
+class TestMetrics(TypedDict):
+    """Metrics on test with 95 % intervals [low, high]; ci: that of every metric."""
+
+    accuracy: float
+    accuracy_ci: list[float]
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+    brier: float
+    top5_accuracy: NotRequired[float]
+    auc: NotRequired[float]
+    ci: NotRequired[dict[str, list[float]]]
+
+
+class Tempering(TypedDict):
+    """What a temperature changed on test."""
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+class HeadRow(TypedDict):
+    """One head: its chosen setting, its metrics, and the folder in the run where it is saved."""
+
+    name: str
+    backbone: str
+    features: str
+    params: dict[str, Any]
+    grid_size: int
+    fit_seconds: float
+    predict_seconds: float
+    val: dict[str, float]
+    test: TestMetrics
+    by_class: NotRequired[dict[str, Any]]
+    rank: NotRequired[int]
+    p_vs_best: float
+    tied_with_best: bool
+    tempering: NotRequired[Tempering | None]
+    saved: str
+    grid: NotRequired[list[Trial]]
+    notes: NotRequired[list[str]]
+
+
+class Failure(TypedDict):
+    """A head that could not be trained; said: why, in a sentence."""
+
+    features: str
+    head: str
+    said: str
+
+
+class ShotsRow(TypedDict):
+    """Test accuracy of a head with `shots` labels a class, over several draws; the last of a head has all labels."""
+
+    features: str
+    head: str
+    shots: float
+    n_train: int
+    n_chosen: NotRequired[int]
+    repeats: int
+    mean: float
+    low: float
+    high: float
+
+
+class DoublingRow(TypedDict):
+    """The accuracy that is expected of a head with twice the labels, with its interval."""
+
+    features: str
+    head: str
+    n_now: int
+    n_doubled: float
+    now: float
+    expected: float
+    low: float
+    high: float
+    gain: float
+
+
+class FewLabels(TypedDict, total=False):
+    """What --shots adds to results.json."""
+
+    shots: list[ShotsRow]
+    doubling: list[DoublingRow]
+
+
+# "from" is the folder of the run that the training started from.
+FinetuneRow = TypedDict(
+    "FinetuneRow",
+    {
+        "identity": NotRequired[str],
+        "from": str,
+        "head": str,
+        "unfreeze": str,
+        "split": NotRequired[str | None],
+        "size": int,
+        "augment": str,
+        "views": NotRequired[int],
+        "dtype": NotRequired[str | None],
+        "recipe": dict[str, Any],
+        "epochs": NotRequired[list[dict[str, Any]]],
+        "seconds": NotRequired[float],
+    },
+)
+
+
+class Results(TypedDict):
+    """results.json; heads: in the order of their test accuracy."""
+
+    format: int
+    created: str
+    config: Config
+    versions: dict[str, str | None]
+    dataset: Dataset
+    features: list[FeatureRow]
+    heads: list[HeadRow]
+    pairs: NotRequired[list[dict[str, Any]]]
+    transfer: NotRequired[list[str]]
+    warnings: NotRequired[list[str]]
+    failed: NotRequired[list[Failure]]
+    interrupted: NotRequired[bool]
+    shots: NotRequired[list[ShotsRow]]
+    doubling: NotRequired[list[DoublingRow]]
+    finetune: NotRequired[FinetuneRow]
+
+
+def split_sizes(dataset: Dataset) -> dict[str, int]:
+    """Return {split: its number of images}."""
+    return {"train": dataset["n_train"], "val": dataset["n_val"], "test": dataset["n_test"]}
