@@ -13,7 +13,7 @@
     predictor      a saved head on any images
     head_training  heads from Python
     cli            the command line
-    bench          speed beside what is usual
+    bench          speed compared with what is usual
 
 The folder pipeline/ is this package; extract/ and classify/ are its subpackages. Importing it imports nothing heavy:
 names are fetched from their modules when first used.

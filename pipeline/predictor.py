@@ -76,7 +76,7 @@ class Predictor:
         check_head(place, self._loaded, meta)
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
-        self.request = with_own_weights(run, meta.request)
+        self.request = with_run_weights(run, meta.request)
         self.cache_root = cache_root
         self._meta = meta
 
@@ -109,7 +109,7 @@ class Predictor:
     def predict(
         self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
     ) -> Predictions:
-        """Label images; their features are kept in the cache like any.
+        """Label images; their features are kept in the cache.
 
         The backbone is loaded only where the cache lacks an image. Raises CacheError when the backbone of this machine
         is not the one that the head was trained on.
@@ -140,7 +140,7 @@ class Predictor:
 
 
 def read_several(images: Sequence[str]) -> Manifest:
-    """Return the samples of several folders, files and manifests; beside others each is named by its argument too."""
+    """Return the samples of several folders, files and manifests, each named by its argument too."""
     return merge(_named(path, several=len(images) > 1) for path in images)
 
 
@@ -165,7 +165,7 @@ def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vector
 
 
 def _extracted(report: ExtractReport, spec: FeatureSpec) -> Vectors:
-    """The same after what was missing is extracted. Raises CacheError where the backbone at hand is another."""
+    """The same after missing features are extracted. Raises CacheError where the backbone is not the trained one."""
     filled = report.filled[0]
     check_spec(spec, filled.resolved.spec)
     return Vectors(report.samples, report.digests, filled.cache, report.refusals)
@@ -176,14 +176,14 @@ def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
     head, path = loaded.head, place / "head.json"
     codes = head.classes_.tolist()
     if not all(type(code) is int and 0 <= code < len(meta.classes) for code in codes):
-        raise damaged(path, f"its head tells {len(codes)} classes apart, which have other names or none")
+        raise damaged(path, f"its head has {len(codes)} classes, which have other names or none")
     if head.n_features_in_ != meta.spec.feature_dim:
         dim = meta.spec.feature_dim
         raise damaged(path, f"its head takes {head.n_features_in_} columns, and its features have {dim}")
 
 
 def recorded_cache(run: Path, config: Mapping[str, Any], progress: Progress) -> Path:
-    """The cache that a run had its features in, where it is a cache of this machine; else the usual one, which is said.
+    """The cache that a run had its features in, where it is a cache of this machine; else the usual one, with a line.
 
     A run from elsewhere names a folder of another machine: nothing is made there.
     """
@@ -198,11 +198,11 @@ def recorded_cache(run: Path, config: Mapping[str, Any], progress: Progress) -> 
     return DEFAULT_CACHE
 
 
-def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
+def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
     """The request with the weights that a fine-tuned run carries, wherever its folder is now.
 
-    A weights file of the user's that is no longer where it was is looked for by its name in the working folder; that it
-    is the same one is for `check_spec` to say.
+    A weights file of the user's that has moved is sought by its name in the working folder; `check_spec` finds out
+    whether it is the same.
     """
     own = run / WEIGHTS_FILE
     if not os.path.lexists(own):
@@ -219,7 +219,7 @@ def with_own_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
 
 
 def _named(images: str, *, several: bool) -> Manifest:
-    """The samples of one argument; beside others each name begins with the argument, to tell two `1.png` apart."""
+    """The samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
     manifest = read_images(images)
     if not several:
         return manifest

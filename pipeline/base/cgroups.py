@@ -1,8 +1,8 @@
 """The control groups (Linux) of this process, which may have less than the machine: containers, Slurm jobs, services.
 
 A limit holds for a group and everything below it, so the groups from the process's own up to the root all count. In a
-container whose own group stands at the root of what is mounted, the path that the kernel tells leads nowhere; the root
-does then.
+container whose own group is the root of what is mounted, the path that the kernel reports does not exist, and the root
+counts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def group_folders(controller: str) -> Iterator[Path]:
         lines = OWN.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         lines = []
-    told = [line.split(":", 2) for line in lines if line.count(":") >= 2]
-    new = [path for _, controllers, path in told if not controllers]
-    old = [path for _, controllers, path in told if controller in controllers.split(",")]
+    groups = [line.split(":", 2) for line in lines if line.count(":") >= 2]
+    new = [path for _, controllers, path in groups if not controllers]
+    old = [path for _, controllers, path in groups if controller in controllers.split(",")]
     for root, paths in ((MOUNT, new), (MOUNT / controller, old)):
         for path in paths or ["/"]:
             own = PurePosixPath(path)

@@ -20,9 +20,9 @@ def count_cores() -> int:
 def _spendable() -> Iterator[tuple[int, int]]:
     """Microseconds of all cores together in each period of microseconds, for every limit that there is."""
     for folder in group_folders("cpu"):
-        for told in ((folder / "cpu.max",), (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")):
+        for paths in ((folder / "cpu.max",), (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")):
             try:
-                quota, period = (int(number) for number in " ".join(path.read_text() for path in told).split())
+                quota, period = (int(number) for number in " ".join(path.read_text() for path in paths).split())
             except (OSError, ValueError):  # no such file, or "max"
                 continue
             if quota > 0 and period > 0:

@@ -20,7 +20,7 @@
     │       ├── ShardGone          a shard that was removed meanwhile, as compacting does
     │       └── CacheDamaged       a shard whose bytes are not what was written
     ├── ClassifyError
-    │   ├── UnknownHead            a head, or one of its parameters, that nobody has
+    │   ├── UnknownHead            no head of that name, or no such parameter
     │   ├── BadSetting             a value that a parameter of a head cannot have
     │   ├── BadSplit               split names that are unknown, or given for some samples only
     │   ├── BadLabels              labels from which no head can be trained and tested
@@ -133,7 +133,7 @@ class ShardGone(CacheError):
 
 
 class CacheDamaged(CacheError):
-    """A shard whose bytes are not what was written; `reason` is the part of the message that says how it shows."""
+    """A shard whose bytes are not what was written; `reason` is the part of the message that names the difference."""
 
     reason: str = ""
 

@@ -1,4 +1,4 @@
-"""Parquet files that somebody else may have written: what they are made of, looked at before a row is unpacked."""
+"""Parquet files that somebody else may have written: their columns and sizes, checked before a row is unpacked."""
 
 from __future__ import annotations
 

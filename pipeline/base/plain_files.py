@@ -1,4 +1,4 @@
-"""Files that somebody else may have written: which are opened at all, and JSON that is read without being believed.
+"""Files that somebody else may have written: which of them are opened, and JSON with its limits.
 
 A folder from elsewhere may hold links to files of this machine, pipes that never end, and JSON that is too deep or too
 large for memory. Each is refused here, before anything of it is read.

@@ -1,4 +1,4 @@
-"""Progress of a run: the protocol, one that is silent, and the rate that is said once."""
+"""Progress of a run: the protocol, its silent implementation, and the rate of a long run."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from featurecache.base.text import readable_seconds
 
 # A rate measured over less is mostly the first batches, which also fill the queue and warm the machine up.
 PACE_SECONDS = 5.0
-# Who waits less than this has no use for a forecast.
+# A shorter wait needs no forecast.
 LONG_SECONDS = 60.0
 
 
 class Progress(Protocol):
-    """Who is told how far things are, and what is worth a line. All calls come from one thread."""
+    """Receives how far a run is, and lines for people. All calls come from one thread."""
 
     @property
     def lines(self) -> list[str]:
-        """Every line so far, and details that are for a log alone: who writes one adds to it."""
+        """Every line so far, with details for a log that are added to it."""
 
     def say(self, text: str) -> None:
         """One line for people."""
 
     def digesting(self, done: int, total: int) -> None:
-        """So many files have been hashed."""
+        """Hashed files: `done` of `total`."""
 
     def extracting(self, done: int, total: int, refused: int) -> None:
-        """So many images have gone through, so many of them refused."""
+        """Extracted images: `done` of `total`, `refused` of them refused."""
 
     def counting(self, what: str, unit: str, done: int, total: int) -> None:
-        """So many of something have been gone through."""
+        """`done` of `total` units of any other work."""
 
     def sweeping(self, head: str, done: int, total: int, text: str) -> None:
-        """So many settings of a head have been fitted."""
+        """Fitted settings of a head: `done` of `total`."""
 
     def training(self, done: int, total: int, text: str) -> None:
-        """So many steps of a training are done, perhaps by an earlier process."""
+        """Steps of a training: `done` of `total`, also by an earlier process."""
 
 
 class Silent:
@@ -45,7 +45,7 @@ class Silent:
 
     @cached_property
     def lines(self) -> list[str]:
-        """No line but those that somebody adds."""
+        """Only lines that are added."""
         return []
 
     def say(self, text: str) -> None:
@@ -68,22 +68,22 @@ class Silent:
 
 
 class Pace:
-    """Says once, after the first chunks of a long run, how fast it goes and how long it will take."""
+    """Reports once, after the first chunks of a long run, its rate and how long it will take."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total, self.progress = total, progress
         self._started: tuple[int, float] | None = None
-        self._said = False
+        self._is_reported = False
 
     def reached(self, done: int) -> None:
-        """So many images of `total` have gone through: a chunk has come to its end."""
+        """`done` images of `total` are extracted, at the end of a chunk."""
         now = time.perf_counter()
         if self._started is None:
             self._started = done, now
         first, started = self._started
-        if self._said or now - started < PACE_SECONDS:
+        if self._is_reported or now - started < PACE_SECONDS:
             return
-        self._said = True
+        self._is_reported = True
         rate = (done - first) / (now - started)
         seconds_left = (self.total - done) / rate
         if seconds_left >= LONG_SECONDS:

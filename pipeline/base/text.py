@@ -30,7 +30,7 @@ def readable_bytes(n: float) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """A time as people say it: 50 s, 12 min, 3 h 20 min."""
+    """A time as people write it: 50 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -42,7 +42,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def there_are(n: int, noun: str, rest: str = "") -> str:
+def count_is(n: int, noun: str, rest: str = "") -> str:
     """Return '1 image is', '2 images are'; rest: words behind the noun, as in '1 image without a label is'."""
     return count(n, *(f"{' '.join([each, rest]).strip()} {verb}" for each, verb in ((noun, "is"), (f"{noun}s", "are"))))
 

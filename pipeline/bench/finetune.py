@@ -85,12 +85,12 @@ def _way(way: str, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, r
 
 def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
     from featurecache.cli.console import Console
-    from featurecache.evaluate.feature_arrays import Shelf, default_budget
+    from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
     from featurecache.extract.backbones.cutting import Wanted, cut_network
     from featurecache.extract.backbones.freezing import split_network
     from featurecache.extract.backbones.registry import load_network
     from featurecache.finetune.head_layers import as_module, random_layers
-    from featurecache.finetune.map_store import supply_maps
+    from featurecache.finetune.map_store import open_maps
     from featurecache.finetune.train import build_training
 
     network, found, _ = load_network(request.backbone, size=request.size)
@@ -100,9 +100,9 @@ def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, reques
     if is_whole and split.layer is not None:
         lower = cut_network(request.backbone, network, found.transform, [Wanted(split.layer, "flatten")]).module
         source = replace(split, layer=None)
-    shelf = Shelf(default_budget(), plan.cache_root)
+    arrays = FeatureArrays(default_budget(), plan.cache_root)
     with Console(quiet=True) as console:
-        train, val = supply_maps(manifest, labelled, plan, request, source, found.transform, shelf, console)
+        train, val = open_maps(manifest, labelled, plan, request, source, found.transform, arrays, console)
     return build_training(labelled, plan, split, layers, train, val, "cpu", lower=lower)
 
 

@@ -109,7 +109,7 @@ class Contest:
         from featurecache.finetune.recipe import Recipe
 
         plan = FinetunePlan(
-            start=folder / WAYS[0],
+            source=folder / WAYS[0],
             cache_root=folder.parent / "cache",
             out=folder / way,
             recipe=Recipe(epochs=self.epochs, seed=seed),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from featurecache.base.text import printable, short, table, there_are
+from featurecache.base.text import count_is, printable, short, table
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
 from featurecache.runs.documents import HeadRow, Results
 from featurecache.runs.head_choice import head_titles
@@ -103,7 +103,7 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
 
 def refused_line(n: int, listed_in: object) -> str:
     """How many images are refused, and where all of them are listed."""
-    return f"{there_are(n, 'image')} refused and left out, all listed in {listed_in}"
+    return f"{count_is(n, 'image')} refused and left out, all listed in {listed_in}"
 
 
 def refusals_text(refusals: Sequence[Refusal], listed_in: object) -> str:

@@ -30,11 +30,11 @@ class ClassifyPlan:
     seed: int = 0
     folds: int | None = None
     memory: float | None = None
-    """Bytes of features held in memory; what is beyond goes to a file. None: half of what there is."""
+    """Bytes of features held in memory; the rest goes to a file. None: half of the memory of this process."""
     shots: tuple[int, ...] = ()
     repeats: int = 5
     calibrate: bool = False
-    """Temper every head's probabilities by what it said about val."""
+    """Temper the probabilities of every head by its predictions on val."""
     min_per_class: int = 1
     """Classes with fewer images are left out; copies and members of a group count once."""
     params: Given = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Tried:
 
 @dataclass
 class Attempts:
-    """Heads that were tried, and those that could not be."""
+    """Heads that were trained, and those that failed."""
 
     tried: list[Tried] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)

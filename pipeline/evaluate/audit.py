@@ -1,7 +1,7 @@
 """The audit of a data set: copies, leaks between splits, doubtful labels, outliers.
 
     duplicates            the same bytes, or the same pixels in other bytes
-    near_duplicates       one picture saved, sized or toned anew (`copies.py` says what is near)
+    near_duplicates       one picture saved, resized or toned again (`copies.py` says what is near)
     groups_across_splits  a group with images on both sides
     conflicting_labels    one image under two labels
     doubtful_labels       labels that heads trained without the image do not believe (`label_errors`)
@@ -53,10 +53,10 @@ FORMAT = 1
 FINDINGS = ("duplicates", "near_duplicates", "groups_across_splits", "conflicting_labels", "doubtful_labels",
             "outliers", "small_classes")  # fmt: skip
 N_FOLDS = 5
-N_NEIGHBOURS = 10  # of an outlier: a handful of strange images alike must not vouch for one another
+N_NEIGHBOURS = 10  # of an outlier: a handful of strange images alike must not make one another look usual
 FAR = 3.5  # robust z-score of the log distance, from which Iglewicz and Hoaglin (1993) call a value an outlier
 MAD_TO_SIGMA = 0.6745  # median absolute deviation of the normal distribution
-MOST_NEAR = 10_000  # pairs that are listed: 3 MB of audit.json, and more than anybody looks at
+MOST_NEAR = 10_000  # pairs that are listed: 3 MB of audit.json
 FEW_TEST_IMAGES = 10  # nine right of ten is anything from 60 to 98 %, by Wilson's 95 % interval
 
 
@@ -67,7 +67,7 @@ class Audit:
     leakage: the test images that are in train or val too, or have two labels.
     findings: a list of plain dicts for every name in FINDINGS. n_near: pairs of near-copies, of which up to 10,000 are
     listed.
-    refusals: the images that could not be looked at.
+    refusals: the images that could not be read.
     """
 
     images: str
@@ -202,11 +202,11 @@ def find_leakage(
         (leaked(labelled, list(groups.values())), "of a group that is in train or val too"),
         (two_labels, "the same as an image under another label"),
     )
-    told = [
+    clauses = [
         (rows, f"{len(rows):,} of {n_test:,} test images {'is' if len(rows) == 1 else 'are'} {what}")
         for rows, what in ways
     ]
-    return leakage_of(told, n_test)
+    return leakage_of(clauses, n_test)
 
 
 def leaked(labelled: Labelled, sets: Sequence[Sequence[int]]) -> set[int]:

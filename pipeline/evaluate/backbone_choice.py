@@ -21,7 +21,7 @@ import numpy as np
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.progress import Progress, Silent
-from featurecache.base.text import printable, there_are
+from featurecache.base.text import count_is, printable
 from featurecache.evaluate.join import groups_of
 from featurecache.evaluate.rare_classes import left_out_line
 from featurecache.extract.images.digests import Refusal
@@ -69,7 +69,7 @@ class Candidate:
 class Selection:
     """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects.
 
-    n_left_out: images of the subsample that not every backbone has features of; refusals: why, as far as it was said.
+    n_left_out: images of the subsample that not every backbone has features of; refusals: the reasons.
     """
 
     images: str
@@ -116,7 +116,7 @@ def select_backbones(
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
     if len(common) < n_asked:
-        progress.say(f"{there_are(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
+        progress.say(f"{count_is(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
     measured = [_measure(report, common, len(images)) for report in reports]
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
@@ -173,17 +173,17 @@ def advise(candidates: Sequence[Candidate], n_images: int) -> str:
     from featurecache.classify.evaluation.significance import SIGNIFICANCE
 
     best, *others = candidates
-    told = f"Recommended: {best.backbone}; {n_images:,} images take {_cost(best)}."
+    text = f"Recommended: {best.backbone}; {n_images:,} images take {_cost(best)}."
     fine = [each for each in others if _is_faster(each, best)]
     fine = [each for each in fine if each.p_vs_best > SIGNIFICANCE or each.ridge > best.ridge]
     if fine:
         cheap = max(fine, key=lambda each: each.images_per_second)
         differs = "is better by ridge" if cheap.p_vs_best <= SIGNIFICANCE else "is not shown to be worse"
-        told += (
+        text += (
             f" {cheap.backbone} {differs} (ridge {100 * cheap.ridge:.1f} % against "
             f"{100 * best.ridge:.1f} %, p = {cheap.p_vs_best:.2g}) and takes {_cost(cheap)}."
         )
-    return told
+    return text
 
 
 def _is_faster(one: Candidate, other: Candidate) -> bool:

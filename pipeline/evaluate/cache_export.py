@@ -160,7 +160,7 @@ def _splits(
         return splits, ()
     groups = groups_of([samples[i] for i in labelled])
     left_out = rare_classes([classes[labels[i]] for i in labelled], digests[labelled], groups, least)
-    told = (left_out_line(left_out, least),) if left_out else ()
+    notes = (left_out_line(left_out, least),) if left_out else ()
     for i in labelled:
         splits[i] = "" if classes[labels[i]] in left_out else splits[i]
     labelled = [i for i in labelled if classes[labels[i]] not in left_out]
@@ -168,10 +168,10 @@ def _splits(
     try:
         found = split_samples(own, digests[labelled], labels[labelled], classes, seed=seed)
     except ClassifyError as error:
-        return splits, (*told, f"No splits are made up: {error}")
+        return splits, (*notes, f"No splits are made up: {error}")
     for i, split in zip(labelled, found, strict=True):
         splits[i] = str(split)
-    return splits, told
+    return splits, notes
 
 
 def check_out(out: Path) -> None:
@@ -186,7 +186,7 @@ def check_out(out: Path) -> None:
 
 
 def write_table(table: FeatureTable, out: Path) -> None:
-    """Write the file beside its place and rename it, so that it is whole or not there. Raises PipelineError."""
+    """Write the file under a temporary name and rename it, so that it is whole or not there. Raises PipelineError."""
     _check_disk(table, out)
     temporary = out.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{out.suffix.lower()}")
     try:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.progress import Progress
-from featurecache.base.text import there_are
+from featurecache.base.text import count_is
 from featurecache.classify.arrays.memmap import mapped
 from featurecache.evaluate.attempts import Attempts, ClassifyPlan, Tried
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
-from featurecache.evaluate.feature_arrays import Shelf, default_budget, return_freed_memory
+from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, return_freed_memory
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
@@ -52,12 +52,12 @@ def classify(
     report: Report = no_report,
     advise: AuditAdvice = advise_audit_images,
 ) -> Results:
-    """Train and compare heads on cached features and write the run folder; returns what results.json says.
+    """Train and compare heads on cached features, write the run folder, and return its results.json.
 
-    Interrupted after the first head is finished, or a setting of it, it writes what there is, and says so in
-    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: whatever hinders it,
-    the run is there. Heads that are finished stay beside the run until all is done, and the same call goes on from
-    them, even after a kill.
+    An interrupt after the first head is finished, or a setting of it, writes a run of what is finished, marked as
+    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: where it fails, the
+    run is complete without it. Finished heads are kept next to the run until all are done, and the same call continues
+    from them, even after a kill.
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
@@ -76,8 +76,8 @@ def classify(
 def _classify(
     manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack, advise: AuditAdvice
 ) -> tuple[Results, WorkFolder]:
-    """Write the run folder, but for its report: when that is made, features and heads are gone."""
-    home, _ = home_of(plan.out), plan.grids  # what is wrong with these is said first
+    """Write the run folder without its report, which is made when features and heads are no longer in memory."""
+    home, _ = home_of(plan.out), plan.grids  # an error in these is raised first
     labelled, features = _gather(manifest, plan, home, progress)
     call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
     warnings = leak_warnings(labelled, features[0].X, call, advise)
@@ -118,15 +118,15 @@ def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progre
             min_per_class=plan.min_per_class,
             on_progress=progress.digesting,
         )
-        shelf = Shelf(default_budget() if plan.memory is None else plan.memory, _there_already(home))
-        features = look_up(labelled, plan.requests, cache_root=plan.cache_root, memo=memo, shelf=shelf)
-    for note in (*manifest.notes, *labelled.notes, *_those_in_files(features, shelf.budget)):
+        arrays = FeatureArrays(default_budget() if plan.memory is None else plan.memory, _nearest_existing(home))
+        features = look_up(labelled, plan.requests, cache_root=plan.cache_root, memo=memo, arrays=arrays)
+    for note in (*manifest.notes, *labelled.notes, *_notes_on_files(features, arrays.budget)):
         progress.say(note)
     return labelled, features
 
 
-def _those_in_files(features: Sequence[Features], budget: float) -> Iterator[str]:
-    """Say which features are read from a file."""
+def _notes_on_files(features: Sequence[Features], budget: float) -> Iterator[str]:
+    """A sentence for each set of features that is read from a file."""
     for each in features:
         if mapped(each.X) is not None:
             size, held = f"{each.X.nbytes / 1e6:,.1f} MB", f"{budget / 1e6:,.1f} MB"
@@ -145,15 +145,15 @@ def try_few_labels(
         return {**results, "interrupted": True}
 
 
-def _there_already(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there; on the disk where the run will be."""
+def _nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists; on the disk where the run will be."""
     return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
 def try_heads(
     features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, kept: KeptHeads, progress: Progress
 ) -> Attempts:
-    """Every head on all features, or those finished when the user interrupts; one that fails costs only itself.
+    """Train every head on all features, or those finished when the user interrupts; a head that fails is left out.
 
     A head that is kept already is not trained; one that is trained is kept at once, and leaves memory.
     KeyboardInterrupt, or PipelineError with what failed first, where no head is left.
@@ -161,7 +161,7 @@ def try_heads(
     attempts = Attempts()
     found = {(each.name, name): kept.recall(each, name) for each in features for name in plan.heads}
     if n_there := sum(tried is not None for tried in found.values()):
-        progress.say(f"{there_are(n_there, 'head')} there already from a run that was stopped.")
+        progress.say(f"{count_is(n_there, 'head')} there already from a run that was stopped.")
     try:
         for each in features:
             for name in plan.heads:

@@ -139,7 +139,7 @@ def _over_splits(runs: Sequence[Run]) -> list[SplitsRow]:
 def _by_head(runs: Sequence[Run]) -> dict[tuple[str, str], NDArray[np.float64]]:
     """{(features, head): its accuracy on each of J splits, (J,)} for the heads that all splits have.
 
-    The heads of a split may stand in several runs; where a head stands in more than one of them, the newest counts.
+    The heads of a split may be spread over several runs; of a head that is in more than one the newest counts.
     """
     splits = [
         {_what(entry): entry.row["accuracy"] for run in sorted(group, key=_age) for entry in run.entries}
@@ -179,8 +179,8 @@ def _data_sets(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         ours, others = [run], []
         for group in groups:
-            alike = any(run.images_key == each.images_key or run.test_key == each.test_key for each in group)
-            if alike:
+            is_same = any(run.images_key == each.images_key or run.test_key == each.test_key for each in group)
+            if is_same:
                 ours = group + ours
             else:
                 others.append(group)
@@ -189,7 +189,7 @@ def _data_sets(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _doubts(runs: Sequence[Run]) -> list[str]:
-    """What the runs say against their own numbers."""
+    """The warnings of the runs about their own numbers."""
     return [f"{run.name}: {doubt}" for run in runs for doubt in run.doubts]
 
 

@@ -22,8 +22,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 def why_failed(error: Exception) -> str:
     """Return a sentence about an error that a head raised.
 
-    Raises the error again where every other head would say the same, or the whole run cannot go on: rows that no head
-    can learn from, and a full disk, the latter as PipelineError.
+    Raises the error again where it would end every other head too: rows that no head can learn from, and a full disk,
+    the latter as PipelineError.
     """
     from numpy.linalg import LinAlgError
 
@@ -42,8 +42,8 @@ def why_failed(error: Exception) -> str:
         return f"its equations cannot be solved ({error})."
     if isinstance(error, MemoryError):
         return "it needs more memory than there is. --memory lowers what the features take of it."
-    said = printable((str(error).splitlines() or [""])[0])
-    return f"it ended with an error of its own, {type(error).__name__}{f': {said}' if said else ''}."
+    text = printable((str(error).splitlines() or [""])[0])
+    return f"it ended with an error of its own, {type(error).__name__}{f': {text}' if text else ''}."
 
 
 def check_answers(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Heads take some memory besides the features, and so does everything else that runs.
 DEFAULT_SHARE = 0.5
-ASSUMED_MEMORY = 8e9  # of a machine that does not tell
+ASSUMED_MEMORY = 8e9  # where the system does not report it
 # Rows looked up at a time: 8192 x 1280 is 42 MB; fewer where they are longer, for maps are.
 BLOCK, BLOCK_NUMBERS = 8192, 8192 * 1280
 # Arrays of fewer bytes are not worth a look at all objects of the process.
@@ -32,12 +32,12 @@ WORTH_COLLECTING = 32 << 20
 
 
 def default_budget() -> float:
-    """Return the bytes that features may take unless told otherwise: half of the memory that this process may have."""
+    """Return the bytes that features may take by default: half of the memory that this process may have."""
     return DEFAULT_SHARE * min([_physical_memory(), *_group_limits()])
 
 
 def _physical_memory() -> float:
-    """Bytes of the machine; ASSUMED_MEMORY where the system does not tell."""
+    """Bytes of the machine; ASSUMED_MEMORY where the system does not report them."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -75,10 +75,10 @@ def _group_limits() -> Iterator[float]:
 
 
 def return_freed_memory(n_bytes: int = 0) -> None:
-    """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, or more if told so.
+    """Return to the system what was freed: glibc keeps arrays of up to 32 MB for later, or more by setting.
 
     They add up: after twelve networks of 1024 it kept 150 MB. n_bytes: of arrays that may be in reference cycles, as
-    the features of a run that is over are; from 32 MB on they are looked for, which takes a second where torch is
+    the features of a run that is over are; from 32 MB on they are collected, which takes a second where torch is
     imported. What pyarrow keeps for later is freed too. Other C libraries have no such call.
     """
     if n_bytes >= WORTH_COLLECTING:
@@ -89,7 +89,7 @@ def return_freed_memory(n_bytes: int = 0) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class Shelf:
+class FeatureArrays:
     """Hands out arrays for features: from memory until its budget in bytes is spent, then from files in a folder.
 
     What heads hold besides, networks, tables of neighbours, kernel columns, then goes to files there as well

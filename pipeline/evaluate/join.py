@@ -13,9 +13,9 @@ import numpy as np
 
 from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import FeaturesMissing, PipelineError
-from featurecache.base.text import printable, there_are
-from featurecache.evaluate.feature_arrays import Shelf
-from featurecache.evaluate.missing import say_alternative, say_ambiguous
+from featurecache.base.text import count_is, printable
+from featurecache.evaluate.feature_arrays import FeatureArrays
+from featurecache.evaluate.missing import ambiguous_caches, nearest_features
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Labelled:
     """The samples that have a label and are not refused: N samples, digests (N, 32), y (N,) codes into classes.
 
-    Train stands first, then val, then test; within a split they are in the order of the manifest.
+    Train comes first, then val, then test; within a split the order is that of the manifest.
     """
 
     samples: tuple[Sample, ...]
@@ -55,11 +55,11 @@ class Labelled:
         return units_of(self.digests, groups_of(self.samples))
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
-        """Which samples stand in these splits."""
+        """The rows of the samples in these splits."""
         return np.flatnonzero(np.isin(self.splits, splits))
 
     def place(self, *splits: str) -> slice:
-        """The same as a slice, for splits that stand beside each other: a view of X, not a copy."""
+        """The same as a slice, for splits that follow one another: a view of X, not a copy."""
         n_before = sum(int((self.splits == split).sum()) for split in SPLITS[: SPLITS.index(splits[0])])
         return slice(n_before, n_before + len(self.rows(*splits)))
 
@@ -91,8 +91,8 @@ def label_samples(
 ) -> Labelled:
     """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError.
 
-    An image is refused when one of the requested features lacks it and extract said why. Classes with fewer than
-    `min_per_class` images, counting copies and members of a group once, are left out.
+    An image is refused where a cache of the requested features lacks it and extract recorded why. Classes with fewer
+    than `min_per_class` images, counting copies and members of a group once, are left out.
     """
     digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
     wanted = digested.digests[[sample.label is not None for sample in digested.samples]]
@@ -109,7 +109,7 @@ def label_samples(
             f"None of the {len(manifest):,} images in '{printable(manifest.root)}' has a label. "
             "Put them into one folder per class, or write a manifest with the columns path and label."
         )
-    notes = [f"{there_are(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
+    notes = [f"{count_is(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
     labels, groups = [str(digested.samples[i].label) for i in kept], groups_of([digested.samples[i] for i in kept])
     left_out = rare_classes(labels, digested.digests[kept], groups, min_per_class)
     if left_out:
@@ -191,9 +191,9 @@ def look_up(
     *,
     cache_root: Path,
     memo: Memo,
-    shelf: Shelf | None = None,
+    arrays: FeatureArrays | None = None,
 ) -> list[Features]:
-    """The features of every labelled sample for every request, from the cache alone, in memory or on the shelf.
+    """The features of every labelled sample for every request, from the cache alone; arrays: memory and files for them.
 
     Raises FeaturesMissing where a row is missing: no backbone is loaded here.
     """
@@ -206,7 +206,7 @@ def look_up(
     if absent:
         for request in absent:
             check_named(request)
-        instead = [_instead(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
+        instead = [_nearest(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
         names = " and ".join(dict.fromkeys(request.backbone for request in absent))
         finding = f"Not every image has features of {names} in '{cache_root}'."
         raise FeaturesMissing(
@@ -216,14 +216,14 @@ def look_up(
         )
     names_of = feature_names(requests)
     return [
-        _features(labelled, names_of[request], request, *cache, shelf or Shelf(float("inf"), cache_root))
+        _features(labelled, names_of[request], request, *cache, arrays or FeatureArrays(float("inf"), cache_root))
         for request, cache in zip(requests, found, strict=True)
         if cache
     ]
 
 
 def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
-    """What to call the features of each request: by the backbone alone where that is enough, good as a folder name."""
+    """Return a name for the features of each request, fit for a folder: backbone, and layer where it has several."""
     n_of = Counter(request.backbone for request in requests)
     return {
         each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
@@ -234,9 +234,9 @@ def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, st
 def find_cache(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo
 ) -> tuple[Resolved, FeatureCache] | None:
-    """The cache that a request stands for, with or without rows for all images (N, 32); None where it cannot be told.
+    """Return the cache of a request, with or without rows for all images (N, 32); None where it cannot be determined.
 
-    What is remembered of the request counts first, then what the caches with all of the images say of themselves. The
+    A remembered request counts first, then the specs of the caches that have all of the images. The
     backbone is loaded only where that leaves it open and its weights are here. Raises PipelineError where two caches
     are as asked for, BackboneError where the request names what is not there.
     """
@@ -252,7 +252,7 @@ def find_cache(
         return resolved, FeatureCache(cache_root, resolved.spec)
     sure = [each for each in alike if each.has_weights]
     if len(sure) > 1:
-        raise PipelineError(say_ambiguous(request, sure, cache_root))
+        raise PipelineError(ambiguous_caches(request, sure, cache_root))
     return None
 
 
@@ -260,24 +260,29 @@ def _n_missing(cache: tuple[Resolved, FeatureCache] | None, labelled: Labelled) 
     return len(labelled.digests) if cache is None else int(cache[1].missing(labelled.digests).sum())
 
 
-def _instead(
+def _nearest(
     request: FeatureRequest,
     asked: tuple[Resolved, FeatureCache] | None,
     labelled: Labelled,
     cache_root: Path,
     memo: Memo,
 ) -> str:
-    """What these images have instead of any row that was asked for; empty where that says nothing."""
+    """A sentence on the nearest features of these images; empty where some have those that were asked for."""
     if asked is not None and not asked[1].missing(labelled.digests).all():
         return ""
     spec = None if asked is None else asked[0].spec
-    return say_alternative(request, spec, labelled.digests, cache_root=cache_root, memo=memo)
+    return nearest_features(request, spec, labelled.digests, cache_root=cache_root, memo=memo)
 
 
 def _features(
-    labelled: Labelled, name: str, request: FeatureRequest, resolved: Resolved, cache: FeatureCache, shelf: Shelf
+    labelled: Labelled,
+    name: str,
+    request: FeatureRequest,
+    resolved: Resolved,
+    cache: FeatureCache,
+    arrays: FeatureArrays,
 ) -> Features:
-    X = shelf.load(cache, labelled.digests)
+    X = arrays.load(cache, labelled.digests)
     records = cache.records()
     seconds = sum(float(record.get("seconds", 0.0)) for record in records)
     n = sum(int(record["n"]) for record in records)

@@ -1,4 +1,4 @@
-"""Finished heads on disk, so that a run that is stopped or killed goes on behind the last of them.
+"""Finished heads on disk, so that a run that is stopped or killed continues after the last of them.
 
     <features>--<head>/
       head/           the fitted head, as `classify.heads.saving.folder` writes it
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
     from featurecache.evaluate.attempts import ClassifyPlan
 
 FORMAT = 1
-# Where the run goes and what is done with finished heads decides none of them.
-UNDECISIVE = ("cache_root", "out", "heads", "shots", "repeats", "params")
+# Fields of the plan that change no head: where the run is written, what is done with finished heads. The settings of
+# a head are in its record.
+WITHOUT_EFFECT = ("cache_root", "out", "heads", "shots", "repeats", "params")
 LIBRARIES = ("featurecache", "numpy", "scipy", "scikit-learn", "torch")
 
 
 def identity_of(
     labelled: Labelled, features: Sequence[Features], plan: ClassifyPlan, folds: NDArray[np.integer[Any]] | None
 ) -> str:
-    """Return 16 hex digits: the hash of everything that decides what comes out of a head with given settings."""
+    """Return 16 hex digits: the hash of everything that the result of a head with given settings depends on."""
     from featurecache.classify.heads.saving.folder import FORMATS as HEAD_FORMATS
 
     data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
@@ -52,7 +53,7 @@ def identity_of(
     data.update(b"" if folds is None else folds.tobytes())
     decisive = {
         "formats": [FORMAT, *HEAD_FORMATS],
-        "plan": {key: value for key, value in asdict(plan).items() if key not in UNDECISIVE},
+        "plan": {key: value for key, value in asdict(plan).items() if key not in WITHOUT_EFFECT},
         "keys": [[each.name, each.resolved.spec.key, each.resolved.weights] for each in features],
         "classes": [printable(name) for name in labelled.classes],
         "data": data.hexdigest(),
@@ -62,7 +63,7 @@ def identity_of(
 
 
 class KeptHeads:
-    """The finished heads in a folder, which need not be there yet; n_test, n_classes: of what each has answered.
+    """The finished heads in a folder, which need not be there yet; n_test, n_classes: of the predictions of each.
 
     grids: the settings that are tried of each head; one that was finished with others is trained again.
     """
@@ -71,7 +72,7 @@ class KeptHeads:
         self.folder, self._shape, self._grids = folder, (n_test, n_classes), grids
 
     def keep(self, tried: Tried, *, meta: Mapping[str, Any]) -> Tried:
-        """Write a head with its answers and return it as it is on disk; meta: what `save_head` writes beside it.
+        """Write a head with its predictions and return it as it is on disk; meta: what `save_head` stores with it.
 
         Raises SavedHeadError for a head that cannot be saved, OSError.
         """
@@ -108,8 +109,8 @@ class KeptHeads:
 
 def _record(tried: Tried, grid: Grid) -> dict[str, Any]:
     found = {each.name: getattr(tried.result, each.name) for each in fields(tried.result) if each.name != "head"}
-    told = {"tempering": tried.tempering, "predict_seconds": tried.predict_seconds, "stopped": tried.stopped}
-    return {"settings": grid, "result": found, **told}
+    rest = {"tempering": tried.tempering, "predict_seconds": tried.predict_seconds, "stopped": tried.stopped}
+    return {"settings": grid, "result": found, **rest}
 
 
 def _read(place: Path, features: Features, name: str, grid: Grid) -> Tried:
@@ -118,12 +119,12 @@ def _read(place: Path, features: Features, name: str, grid: Grid) -> Tried:
 
     from featurecache.classify.selection.sweep import SweepResult
 
-    told = parse_json((place / "record.json").read_text(encoding="utf-8"))
-    if told["settings"] != json.loads(json.dumps(grid)):
+    record = parse_json((place / "record.json").read_text(encoding="utf-8"))
+    if record["settings"] != json.loads(json.dumps(grid)):
         raise ValueError("the head was fitted for other settings")
     (place / "head" / "head.json").stat()
-    result = SweepResult(head=None, **told["result"])
+    result = SweepResult(head=None, **record["result"])
     predicted = np.load(place / "predicted.npy")
     proba = np.load(place / "proba.npy", mmap_mode="r")
-    more = (told["tempering"], told["predict_seconds"], told["stopped"])
-    return Tried(features, name, result, predicted, proba, *more, saved=place / "head")
+    rest = (record["tempering"], record["predict_seconds"], record["stopped"])
+    return Tried(features, name, result, predicted, proba, *rest, saved=place / "head")

@@ -40,7 +40,7 @@ class Leakage:
 
 
 def leakage_of(ways: Sequence[tuple[Collection[int], str]], n_test: int) -> Leakage:
-    """Return what test images leaked in some ways: the samples of each, and the clause that tells how many."""
+    """Return the test images that leaked in some ways; a way: its samples, and the clause that counts them."""
     leaked = set().union(*(rows for rows, _ in ways)) if ways else set()
     return Leakage(tuple(clause for rows, clause in ways if rows), len(leaked), n_test)
 

@@ -1,6 +1,6 @@
 """A quick check for test images that are in train, with every `classify`; `audit` looks thoroughly.
 
-Exact copies and groups are counted. Near-copies are looked for in a sample: of up to 1,000 test images the 200 whose
+Exact copies and groups are counted. Near-copies are sought in a sample: of up to 1,000 test images the 200 whose
 features are most like those of an image in train or val, each compared with its five nearest there. Only a correlation
 above 0.999 counts, for what is usual between neighbours cannot be known from five.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.base.text import printable, there_are
+from featurecache.base.text import count_is, printable
 from featurecache.evaluate.audit import groups_across, leaked
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
@@ -64,11 +64,11 @@ def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> 
     grouped = leaked(labelled, list(groups_across(labelled).values()))
     near, n_compared = near_copies_seen(labelled, X, seed=seed)
     ways = (
-        (copied, f"{there_are(len(copied), 'test image')} in train or val too, as exact copies"),
-        (grouped, f"{there_are(len(grouped), 'test image')} of a group that is in train or val too"),
+        (copied, f"{count_is(len(copied), 'test image')} in train or val too, as exact copies"),
+        (grouped, f"{count_is(len(grouped), 'test image')} of a group that is in train or val too"),
         (
             near,
-            f"{there_are(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
+            f"{count_is(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
         ),
     )
     return leakage_of(ways, len(labelled.rows("test")))

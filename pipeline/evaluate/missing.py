@@ -25,7 +25,7 @@ DIGEST_CHARACTERS = 12  # of a digest, as in the name of a cache folder
 Difference = tuple[str, object, object]  # a field, what there is, what was asked for
 
 
-def say_alternative(
+def nearest_features(
     request: FeatureRequest,
     asked: FeatureSpec | None,
     digests: NDArray[np.uint8],
@@ -33,10 +33,10 @@ def say_alternative(
     cache_root: Path,
     memo: Memo,
 ) -> str:
-    """One sentence on the nearest other features of these images (N, 32); empty where there are none.
+    """Return a sentence on the nearest other features of these images (N, 32); empty where there are none.
 
-    asked: what the request stands for, where that is known. Where it is not (this request was never extracted), it is
-    compared with the requests that made what there is.
+    asked: the spec of the request, where that is known. Where it is not (this request was never extracted), the request
+    is compared with those that the other features were made for.
     """
     requests: dict[str, list[FeatureRequest]] = {}
     for other, spec in remembered(memo):
@@ -58,8 +58,8 @@ def say_alternative(
     return f"There are features{of} with {' and '.join(listed)}, and the two are never mixed."
 
 
-def say_ambiguous(request: FeatureRequest, found: Sequence[Found], cache_root: Path) -> str:
-    """Two sentences on caches that are all what was asked for: in what they differ, and how to choose."""
+def ambiguous_caches(request: FeatureRequest, found: Sequence[Found], cache_root: Path) -> str:
+    """Return two sentences on several caches that fit a request: in what they differ, and how to choose one."""
     first, *others = [each.resolved for each in found]
     fields = list(dict.fromkeys(name for other in others for name in first.spec.differences(other.spec)))
     listed = " and ".join(
@@ -97,7 +97,7 @@ def _specs_with(digests: NDArray[np.uint8], cache_root: Path) -> list[FeatureSpe
 
 
 def _differences(there: FeatureSpec, asked: FeatureSpec) -> list[Difference]:
-    """Field by field; with another backbone everything else differs, too, and goes without saying."""
+    """The fields that differ; where the backbone does, all others do and are left out."""
     names = there.differences(asked)
     if "backbone" in names:
         names = ["backbone"]
@@ -105,7 +105,7 @@ def _differences(there: FeatureSpec, asked: FeatureSpec) -> list[Difference]:
 
 
 def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: FeatureRequest) -> list[Difference]:
-    """How the request differs from the most similar one that made the features, or from what their spec says."""
+    """The fields in which a request differs from the most similar one of these features, or from their spec."""
     if spec.backbone != request.backbone:
         return [("backbone", spec.backbone, request.backbone)]
     wanted = asdict(with_whole_path(request))

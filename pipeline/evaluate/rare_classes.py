@@ -1,4 +1,4 @@
-"""Classes with too few images, left out at the user's wish: named, counted, and in results.json."""
+"""Classes with too few images, left out where --min-per-class asks for it; named, counted, and in results.json."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rare_classes(
 
 
 def left_out_rows(left_out: Mapping[str, int]) -> list[LeftOut]:
-    """What results.json says of the classes that were left out."""
+    """Return the classes that were left out as rows of results.json."""
     return [{"class": printable(name), "n_images": n} for name, n in left_out.items()]
 
 

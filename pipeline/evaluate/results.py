@@ -16,7 +16,7 @@ from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
 from featurecache.evaluate.join import Features, Labelled
 from featurecache.evaluate.rare_classes import left_out_rows
-from featurecache.evaluate.transfer import Chosen, judge_transfer
+from featurecache.evaluate.transfer import Chosen, compare_with_pixels
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import with_whole_path
 from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Results, Trial
@@ -53,7 +53,7 @@ LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "te
 def summarise(
     tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
 ) -> Results:
-    """The content of results.json: DESIGN's contract, heads in the order of their test accuracy."""
+    """Return results.json, heads in the order of their test accuracy."""
     import numpy as np
 
     from featurecache.classify.evaluation.comparison import compare_heads
@@ -94,7 +94,7 @@ def summarise(
         "features": [_feature_row(each) for each in features],
         "heads": heads,
         "pairs": compared.pairs,
-        "transfer": judge_transfer(_chosen(tried, truth), test_units(labelled)),
+        "transfer": compare_with_pixels(_chosen(tried, truth), test_units(labelled)),
         "failed": [],
         "interrupted": False,
     }
@@ -172,8 +172,8 @@ def without_nan(results: Results) -> Results:
     found: Results = _finite(results, "", places)
     if places:
         more = f" and {len(places) - NAMED_PLACES:,} more" if len(places) > NAMED_PLACES else ""
-        said = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
-        found["warnings"] = [*found.get("warnings", []), said]
+        warning = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
+        found["warnings"] = [*found.get("warnings", []), warning]
     return found
 
 
@@ -196,7 +196,7 @@ def write_run(
     plan: ClassifyPlan,
     progress: Progress,
 ) -> Results:
-    """Write everything a run folder holds (DESIGN section 5) and return what its results.json says."""
+    """Write the files of a run folder, all but the report, and return its results.json."""
     results = without_nan(results)
     for t in tried:
         _put_head(t, folder / HEADS_FOLDER / t.folder_name, labelled)
@@ -228,12 +228,12 @@ def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
     for path in tried.saved.iterdir():
         try:
             os.link(path, place / path.name)
-        except OSError:  # no such thing on this disk
+        except OSError:  # this disk has no hard links
             shutil.copyfile(path, place / path.name)
 
 
 def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
-    """What is saved with a head: what it is, and of which features of which classes."""
+    """Return what is saved with a head: its setting, its features and its classes."""
     weights = tried.features.request.weights
     request = tried.features.request
     if weights is not None and Path(weights).exists():

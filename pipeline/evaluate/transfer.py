@@ -19,7 +19,7 @@ class Chosen(NamedTuple):
     correct: NDArray[np.bool_]
 
 
-def judge_transfer(chosen: Mapping[str, Chosen], units: NDArray[np.integer[Any]] | None = None) -> list[str]:
+def compare_with_pixels(chosen: Mapping[str, Chosen], units: NDArray[np.integer[Any]] | None = None) -> list[str]:
     """A sentence for every set of features but the pixels, by name; none where the pixels are not among them.
 
     Heads are compared on the same test images, in units (N,), by `classify.evaluation.significance.paired_test`,

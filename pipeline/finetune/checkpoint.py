@@ -1,8 +1,8 @@
 """Checkpoints: the state of a training, written whole or not at all, and found again by what it is a state of.
 
-The file lies beside the run that it will become, under a name that is the hash of everything that decides the result,
-and holds that hash too: a state is never gone on with under other settings. It may be somebody's all the same, so it is
-read as tensors and plain values, and each is compared with what the training has in its place (`state_checks.py`).
+The file lies next to the run that it will become, under a name that is the hash of everything that decides the result,
+and holds that hash too: no training continues from a state of other settings. It may still be a stranger's file, so it
+is read as tensors and plain values, and each is compared with what the training has in its place (`state_checks.py`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Epoch:
-    """What one pass came to; `val_accuracy` and `val_log_loss` are those of the running mean."""
+    """The metrics of one epoch; `val_accuracy` and `val_log_loss` are those of the running mean of the weights."""
 
     number: int
     train_loss: float
@@ -27,7 +27,7 @@ class Epoch:
         return -self.val_accuracy, self.val_log_loss
 
 
-def judge(scores: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[float, float]:
+def val_metrics(scores: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[float, float]:
     """Accuracy and log loss, the latter at its best temperature: smoothed labels make scores too cautious."""
     from featurecache.classify.arrays.softmax import softmax
     from featurecache.classify.evaluation.calibration import fit_temperature

@@ -20,32 +20,32 @@ from featurecache.runs.record_checks import read_results
 def finetune_images(
     manifest: Manifest, plan: FinetunePlan, progress: Progress, *, advise: AuditAdvice = advise_audit_images
 ) -> tuple[Path, Results]:
-    """Train and write the run; returns its folder and what its results.json says. Raises PipelineError, ExtractError.
+    """Train, write the run, and return its folder and its results.json. Raises PipelineError, ExtractError.
 
-    Killed at any instant it goes on from there: the state is forgotten when nothing is left to do but to move `latest`,
+    Killed at any instant it can be resumed: the state is removed when nothing is left to do but to move `latest`,
     which comes last because it may be what the run to start from is named by. Asked to resume what is whole already, it
     trains nothing.
     """
-    from featurecache.finetune.source_run import begin, label
-    from featurecache.finetune.train import make_ready, tune
-    from featurecache.finetune.write_run import finish, leak_warnings_of, whole_outcome, write_outcome
+    from featurecache.finetune.source_run import label_images, read_source_run
+    from featurecache.finetune.train import load_untrained, tune
+    from featurecache.finetune.write_run import find_tuned_run, finish, source_leak_warnings, write_tuned_run
 
     began = time.perf_counter()
-    start = begin(plan)
-    labelled, features = label(manifest, plan, start, progress)
-    ready = make_ready(labelled, features, plan, start)
-    whole = whole_outcome(ready.checkpoint, plan) if plan.resume else None
+    source = read_source_run(plan)
+    labelled, features = label_images(manifest, plan, source, progress)
+    ready = load_untrained(labelled, features, plan, source)
+    whole = find_tuned_run(ready.checkpoint, plan) if plan.resume else None
     if whole:
         progress.say(f"Trained to the end already: '{printable(whole)}'. Without --resume it is trained again.")
         plan = replace(plan, out=whole)
         results = read_results(whole)
     else:
         check_run_folder(plan.out)
-        tuned = tune(ready, manifest, labelled, features, plan, start, progress, began=began)
-        warnings = leak_warnings_of(labelled, features, plan, start, advise)
+        tuned = tune(ready, manifest, labelled, features, plan, source, progress, began=began)
+        warnings = source_leak_warnings(labelled, features, plan, source, advise)
         for warning in warnings:
             progress.say(warning)
-        results = write_outcome(tuned, labelled, plan, manifest, warnings, progress)
+        results = write_tuned_run(tuned, labelled, plan, manifest, warnings, progress)
     finish(results, manifest, labelled, plan, progress)
     ready.checkpoint.forget()
     sweep_runs(plan.out)

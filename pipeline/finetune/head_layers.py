@@ -73,7 +73,7 @@ def as_module(layers: Sequence[Layer]) -> nn.Sequential:
 
 
 def as_head(last_layers: nn.Sequential, temperature: float) -> Any:
-    """A fitted head that says what softmax(scores / temperature) of these layers says."""
+    """Return these layers as a fitted head whose probabilities are softmax(scores / temperature)."""
     from featurecache.classify.heads.table import build_head
 
     layers = [

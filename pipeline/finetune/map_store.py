@@ -13,7 +13,7 @@ import numpy as np
 from featurecache.base.errors import CacheDamaged, PipelineError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable, readable_bytes
-from featurecache.evaluate.feature_arrays import Shelf, default_budget
+from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.cache.index import SHARDS_FOLDER
 from featurecache.extract.cache.inventory import remember_use
@@ -21,25 +21,25 @@ from featurecache.extract.cache.shards import SUFFIX
 from featurecache.extract.cache.store import SPEC_FILE, read_spec
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
-from featurecache.finetune.maps import KeptMaps, MadeMaps, Maps
+from featurecache.finetune.maps import CachedMaps, ComputedMaps, Maps
 from featurecache.finetune.plan import FinetunePlan
 
 if TYPE_CHECKING:
     from featurecache.extract.backbones.freezing import Split
     from featurecache.extract.cache.transform_spec import TransformSpec
 
-# Of the space that is free or the cache's already, maps may take this much unless told otherwise.
+# Of the space that is free or the cache's already, maps may take this share by default.
 DISK_SHARE = 0.5
 
 
-def supply_maps(
+def open_maps(
     manifest: Manifest,
     labelled: Labelled,
     plan: FinetunePlan,
     asked: FeatureRequest,
     split: Split,
     transform: TransformSpec,
-    shelf: Shelf,
+    arrays: FeatureArrays,
     progress: Progress,
 ) -> tuple[Maps, Maps]:
     """The maps of train in every view, and of val as it is.
@@ -52,7 +52,7 @@ def supply_maps(
         return train, val
     n_bytes, budget = _bytes_of_maps(labelled, plan, split), _budget(plan, split)
     if n_bytes <= budget:
-        kept = partial(_kept, manifest, request=request, plan=plan, shelf=shelf, progress=progress)
+        kept = partial(_kept, manifest, request=request, plan=plan, arrays=arrays, progress=progress)
         return kept(train), kept(val)
     progress.say(_too_large(n_bytes, budget))
     engine = _engine(request, plan)
@@ -61,17 +61,17 @@ def supply_maps(
 
 def _made(
     labelled: Labelled, name: str, plan: FinetunePlan, request: FeatureRequest, transform: TransformSpec
-) -> MadeMaps:
+) -> ComputedMaps:
     rows = labelled.rows(name)
     samples = [labelled.samples[i] for i in rows]
     views = plan.view_list if name == "train" else [None]
-    return MadeMaps(
+    return ComputedMaps(
         samples, labelled.digests[rows], views, transform, request.decode, None, request.dtype, plan.max_pixels
     )
 
 
 def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> float:
-    """What the maps take in the cache, and once more where they are too many for memory."""
+    """Bytes of the maps in the cache, and once more where they are too many for memory."""
     n_maps = len(labelled.rows("train")) * (1 + plan.n_views) + len(labelled.rows("val"))
     n_bytes = n_maps * int(np.prod(split.shape)) * np.dtype(plan.map_dtype).itemsize
     in_memory = default_budget() if plan.memory is None else plan.memory
@@ -79,7 +79,7 @@ def _bytes_of_maps(labelled: Labelled, plan: FinetunePlan, split: Split) -> floa
 
 
 def _budget(plan: FinetunePlan, split: Split) -> float:
-    """What maps may take. Those of this split that are there already take no more."""
+    """Bytes that maps may take; those of this split that are there already count as free."""
     if plan.disk is not None:
         return plan.disk
     folders = [path.parent for path in plan.cache_root.glob(f"*/{SPEC_FILE}") if _is_of(split, path.parent)]
@@ -97,15 +97,21 @@ def _is_of(split: Split, folder: Path) -> bool:
 
 def _too_large(n_bytes: float, budget: float) -> str:
     return (
-        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(budget)}: they are made "
-        "anew in every epoch. More: --disk. Less: a split further up (--unfreeze), fewer --views."
+        f"The maps would take {readable_bytes(n_bytes)} and may take {readable_bytes(budget)}: they are computed in "
+        "every epoch. To allow more: --disk. To need less: a split further up (--unfreeze), fewer --views."
     )
 
 
 def _kept(
-    manifest: Manifest, made: MadeMaps, *, request: FeatureRequest, plan: FinetunePlan, shelf: Shelf, progress: Progress
-) -> KeptMaps:
-    """The same from the cache, where those that are missing are put. Raises PipelineError where an image has none."""
+    manifest: Manifest,
+    made: ComputedMaps,
+    *,
+    request: FeatureRequest,
+    plan: FinetunePlan,
+    arrays: FeatureArrays,
+    progress: Progress,
+) -> CachedMaps:
+    """The maps from the cache, after those that it lacks are computed. Raises PipelineError where an image has none."""
     from featurecache.extract.job.extract import extract_features
 
     requests = [replace(request, view=view.name if view else "") for view in made.views]
@@ -122,7 +128,7 @@ def _kept(
             f"{printable(report.refusals[0].reason)}. Repair or remove them, classify again, and start from that run."
         )
     remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], manifest.source)
-    return KeptMaps.load([filled.cache for filled in report.filled], made.digests, shelf)
+    return CachedMaps.load([filled.cache for filled in report.filled], made.digests, arrays)
 
 
 def _engine(request: FeatureRequest, plan: FinetunePlan) -> Any:

@@ -30,7 +30,7 @@ from featurecache.extract.images.transform import apply_transform
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.evaluate.feature_arrays import Shelf
+    from featurecache.evaluate.feature_arrays import FeatureArrays
     from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.engines.protocol import Engine
     from featurecache.extract.images.manifest import Sample
@@ -48,23 +48,23 @@ class Batch:
 
 
 class Maps(Protocol):
-    """The maps of a data set, for as many batches as one likes."""
+    """The maps of a data set, batch by batch."""
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
         """The maps (B, D) of every batch, in order; float16 or float32, or uint8 pixels."""
         ...
 
 
-class KeptMaps:
+class CachedMaps:
     """Maps from the cache, an array (N, D) for each view, in memory or in a file."""
 
     def __init__(self, arrays: Sequence[NDArray[np.floating]]) -> None:
         self.arrays = arrays
 
     @classmethod
-    def load(cls, caches: Sequence[FeatureCache], digests: NDArray[np.uint8], shelf: Shelf) -> KeptMaps:
+    def load(cls, caches: Sequence[FeatureCache], digests: NDArray[np.uint8], arrays: FeatureArrays) -> CachedMaps:
         """Read all maps of images (N, 32) once, from the cache of each view."""
-        return cls([shelf.load(cache, digests, dtype=cache.spec.dtype) for cache in caches])
+        return cls([arrays.load(cache, digests, dtype=cache.spec.dtype) for cache in caches])
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
         """See `Maps`."""
@@ -80,7 +80,7 @@ class KeptMaps:
 
 
 @dataclass(frozen=True)
-class MadeMaps:
+class ComputedMaps:
     """Maps from the images: read, decoded and fitted, and run through the lower part where there is one.
 
     views: the view behind each number; the first is None, for the image itself. dtype: what the maps are rounded to.
@@ -96,7 +96,7 @@ class MadeMaps:
     max_pixels: int = MAX_PIXELS
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
-        """See `Maps`. Raises PipelineError where an image has changed or gone since it was looked at."""
+        """See `Maps`. Raises PipelineError where an image has changed or gone since it was hashed."""
         with (
             ThreadPoolExecutor(count_cores(), thread_name_prefix="decode") as pool,
             closing(load_ahead(order, lambda b: self._pixels(b, pool), n_threads=1, n_ahead=N_AHEAD)) as loaded,
@@ -136,14 +136,14 @@ class MadeMaps:
 
 
 def in_order(rows: NDArray[np.int64], size: int) -> list[Batch]:
-    """Batches of these rows as they stand, without augmentation."""
+    """Batches of these rows in their order, without augmentation."""
     return [Batch(part, np.zeros(len(part), dtype=np.int64)) for part in _cut(rows, size)]
 
 
 def shuffled(rows: NDArray[np.int64], n_views: int, size: int, *, seed: int, epoch: int) -> list[Batch]:
     """The batches of one epoch: the rows in an order of their own, each in its next view.
 
-    Which view an image begins with is drawn once, and the others follow: in `n_views` epochs it is seen in each.
+    The first view of an image is drawn once, and the others follow: in `n_views` epochs it is seen in each.
     """
     first = np.random.default_rng([seed, 0]).integers(0, n_views, len(rows))
     order = np.random.default_rng([seed, 1, epoch]).permutation(len(rows))

@@ -17,7 +17,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class Trained(nn.Module):
     """(B, D) or uint8 (B, 3 S S) as the cache keeps it -> scores (B, C).
 
-    lower: runs the frozen part anew, on images, instead of taking its maps: the usual way, to compare with.
+    lower: runs the frozen part on images in every step, instead of taking its maps: the usual way, to compare with.
     """
 
     def __init__(self, split: Split, last_layers: nn.Sequential, lower: nn.Module | None = None) -> None:

@@ -21,15 +21,15 @@ MAP_DTYPE = "float16"
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """What `finetune` was asked to do.
+    """What `finetune` is asked to do.
 
-    start: the run. head: one of its heads, "random", or None for the best on val that can start a network.
-    size: another side of the input; None for the run's. views: how many beside the image itself; None for the usual.
+    source: the run that it starts from. head: one of its heads, "random", or None for the best on val that is layers.
+    size: another side of the input; None for the run's. views: how many besides the image itself; None for the usual.
     dtype: of the maps; None for the usual. disk: bytes that they may take; None for half of what is free.
     memory: bytes of maps held in memory; None for half of it. out_is_given: whether the user named the run folder.
     """
 
-    start: Path
+    source: Path
     cache_root: Path
     out: Path
     recipe: Recipe = field(default_factory=Recipe)
@@ -50,22 +50,22 @@ class FinetunePlan:
 
     @property
     def settings(self) -> Settings:
-        """How the frozen part is run."""
+        """Engine and device of the frozen part."""
         return Settings(self.engine, self.device, max_pixels=self.max_pixels)
 
     @property
     def map_dtype(self) -> str:
-        """Of the maps."""
+        """The dtype of the maps."""
         return self.dtype or MAP_DTYPE
 
     @property
     def map_options(self) -> list[str]:
-        """What was asked for that is about maps only."""
+        """The options given that are about maps only."""
         return [f"--{name}" for name in ("disk", "memory", "dtype") if getattr(self, name) is not None]
 
     @property
     def n_views(self) -> int:
-        """Views beside the image itself."""
+        """The number of views besides the image itself."""
         if self.augment == NO_VIEWS:
             return 0
         if self.augment == KINDS[0]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 CLASS_WEIGHTS = ("none", "balanced")
 BATCH_NORMS = ("frozen", "trained")
 PRECISIONS = ("fp32", "bf16")
-# Of all steps, these go by before the rate is what it says: AdamW's averages are noise before.
+# The share of all steps that warms the learning rate up: AdamW's averages are noise before.
 WARM_UP = 0.05
 # The rate at the last step, as a part of the first.
 FINAL_RATE = 0.01
@@ -42,13 +42,13 @@ class Recipe:
     seed: int = 0
 
     def rate(self, step: int, n_steps: int) -> float:
-        """What the learning rates are multiplied by at a step: a linear warm-up, then half a cosine (SGDR, 2017)."""
+        """The factor of the learning rates at a step: a linear warm-up, then half a cosine (SGDR, 2017)."""
         warm = max(1, round(WARM_UP * n_steps))
         if step < warm:
             return (step + 1) / warm
         way = (step - warm) / max(1, n_steps - warm)
         return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * way))
 
-    def remembered(self, step: int, n_steps: int) -> float:
-        """How much of the mean of the weights stays at a step; less at first, when the mean is mostly the start."""
+    def averaging_decay(self, step: int, n_steps: int) -> float:
+        """The decay of the running mean of the weights at a step; smaller first, when the mean is mostly the start."""
         return min(1 - 1 / max(2.0, AVERAGED * n_steps), (1 + step) / (10 + step))

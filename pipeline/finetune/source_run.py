@@ -16,7 +16,7 @@ from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.head_layers import RANDOM, STARTERS, check_can_start
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.predictor import check_spec, with_own_weights
+from featurecache.predictor import check_spec, with_run_weights
 from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of
@@ -27,10 +27,11 @@ NEEDED = ("features", "config.seed", "dataset.classes", "dataset.n_train", "data
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """Where it starts from: a head of a run, what the run calls its features, and the classes and splits of the run.
+class SourceRun:
+    """A run to start from: one of its heads, and the features of that head.
 
-    row: of the head in results.json; request: of its features, with the size that is now asked for.
+    row: the head in results.json. request: its features, with the size that is now asked for; trained_request, spec: as
+    the head was trained on them. is_random: whether the last layers start at random instead.
     """
 
     row: HeadRow
@@ -41,15 +42,15 @@ class Beginning:
     is_random: bool
 
 
-def begin(plan: FinetunePlan) -> Beginning:
-    """Read the run. Raises UsageError for one that has no head to start from, or not the one that is named."""
-    results = read_results(plan.start)
-    need(plan.start / RESULTS_FILE, results, NEEDED)
-    need_each(plan.start / RESULTS_FILE, results, "heads", ["params"])
+def read_source_run(plan: FinetunePlan) -> SourceRun:
+    """Read the run. Raises UsageError where it has no head to start from, or not the one that is named."""
+    results = read_results(plan.source)
+    need(plan.source / RESULTS_FILE, results, NEEDED)
+    need_each(plan.source / RESULTS_FILE, results, "heads", ["params"])
     return _chosen(results, plan)
 
 
-def _chosen(results: Results, plan: FinetunePlan) -> Beginning:
+def _chosen(results: Results, plan: FinetunePlan) -> SourceRun:
     from featurecache.classify.heads.saving.folder import load_meta
 
     is_random = plan.head == RANDOM
@@ -57,11 +58,11 @@ def _chosen(results: Results, plan: FinetunePlan) -> Beginning:
     if not is_random:
         _check_untuned(results, plan)
         check_can_start(row["name"])
-    place = saved_folder(plan.start, row)
+    place = saved_folder(plan.source, row)
     meta = head_meta(place, load_meta(place))
-    trained = with_own_weights(plan.start, meta.request)
+    trained = with_run_weights(plan.source, meta.request)
     request = trained if plan.size is None else replace(trained, size=plan.size)
-    return Beginning(row, results, request, trained, meta.spec, is_random)
+    return SourceRun(row, results, request, trained, meta.spec, is_random)
 
 
 def _heads_on_backbone(results: Results, plan: FinetunePlan) -> list[HeadRow]:
@@ -71,18 +72,18 @@ def _heads_on_backbone(results: Results, plan: FinetunePlan) -> list[HeadRow]:
     found = list(dict.fromkeys(head["backbone"] for head in heads))
     if plan.backbone not in found:
         raise BackboneNotInRun(
-            f"'{printable(plan.start)}' is a run on {', '.join(found)}, not on {plan.backbone}.", plan.backbone
+            f"'{printable(plan.source)}' is a run on {', '.join(found)}, not on {plan.backbone}.", plan.backbone
         )
     return [head for head in heads if head["backbone"] == plan.backbone]
 
 
 def _heads_at_one_place(results: Results, heads: list[HeadRow], plan: FinetunePlan) -> list[HeadRow]:
-    """Those that a network can go on to: its ends of stages are several places, and it is trained towards one."""
+    """The heads on one layer: a network is trained towards one place, not towards the ends of all stages."""
     ends = {each.get("name") for each in results["features"] if str(each.get("layer")).startswith(f"{STAGES}:")}
     found = [head for head in heads if features_of(head) not in ends]
     if not found:
         raise UsageError(
-            f"All heads of '{printable(plan.start)}' take the ends of all stages, and a network ends in one place. "
+            f"All heads of '{printable(plan.source)}' take the ends of all stages, and a network ends in one place. "
             "Run classify without --layer stages, and start from that run."
         )
     return found
@@ -100,31 +101,33 @@ def _check_untuned(results: Results, plan: FinetunePlan) -> None:
     if "finetune" in results:
         came_from = results["finetune"].get("from", "which it does not name")
         raise UsageError(
-            f"'{printable(plan.start)}' is fine-tuned already. Start again from the run that it came from, "
-            f"'{printable(came_from)}', or classify with --weights {printable(plan.start)}/"
+            f"'{printable(plan.source)}' is fine-tuned already. Start from the run that it was tuned from, "
+            f"'{printable(came_from)}', or classify with --weights {printable(plan.source)}/"
             f"{WEIGHTS_FILE} and start from that run."
         )
 
 
-def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, progress: Progress) -> tuple[Labelled, Features]:
+def label_images(
+    manifest: Manifest, plan: FinetunePlan, source: SourceRun, progress: Progress
+) -> tuple[Labelled, Features]:
     """The labelled images in the splits of the run, and the features that its head was trained on.
 
     Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
-    backbone at hand is not the run's.
+    backbone of this machine is not the run's.
     """
-    extract_features(manifest, [start.trained_request], plan.cache_root, settings=plan.settings, progress=progress)
+    extract_features(manifest, [source.trained_request], plan.cache_root, settings=plan.settings, progress=progress)
     with Memo(plan.cache_root) as memo:
         labelled = label_samples(
             manifest,
             memo,
-            seed=start.results["config"]["seed"],
-            requests=[start.trained_request],
+            seed=source.results["config"]["seed"],
+            requests=[source.trained_request],
             cache_root=plan.cache_root,
-            min_per_class=start.results["config"].get("min_per_class", 1),
+            min_per_class=source.results["config"].get("min_per_class", 1),
             on_progress=progress.digesting,
         )
-        (features,) = look_up(labelled, [start.trained_request], cache_root=plan.cache_root, memo=memo)
-    ours, theirs = [printable(name) for name in labelled.classes], start.results["dataset"]["classes"]
+        (features,) = look_up(labelled, [source.trained_request], cache_root=plan.cache_root, memo=memo)
+    ours, theirs = [printable(name) for name in labelled.classes], source.results["dataset"]["classes"]
     if ours != theirs:
         raise PipelineError(
             f"'{printable(manifest.source)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
@@ -135,15 +138,15 @@ def label(manifest: Manifest, plan: FinetunePlan, start: Beginning, progress: Pr
             f"'{printable(manifest.source)}' has no val images to judge epochs by: give it a val/ folder or a few more "
             "images a class."
         )
-    check_spec(start.spec, features.resolved.spec)
-    for note in (*manifest.notes, *labelled.notes, *_others(labelled, start)):
+    check_spec(source.spec, features.resolved.spec)
+    for note in (*manifest.notes, *labelled.notes, *_others(labelled, source)):
         progress.say(note)
     return labelled, features
 
 
-def _others(labelled: Labelled, start: Beginning) -> list[str]:
-    """A sentence where these are other images than those of the run."""
-    theirs = split_sizes(start.results["dataset"])
+def _others(labelled: Labelled, source: SourceRun) -> list[str]:
+    """A sentence where these are not the images of the run."""
+    theirs = split_sizes(source.results["dataset"])
     if all(len(labelled.rows(split)) == n for split, n in theirs.items()):
         return []
     counts = ", ".join(f"{n:,} {split}" for split, n in theirs.items())

@@ -1,4 +1,4 @@
-"""The state of a training from a file, compared with the state that the training has before it goes on.
+"""The state of a training from a file, compared with the state that the training has before it continues.
 
 Whatever is in the file, what comes out has the same names, the same tensors by shape and type, finite numbers, a step
 that there is, and of the optimiser the averages only: how it steps is decided by the recipe.
@@ -49,7 +49,7 @@ def check_state(found: Any, training: Training, identity: str, damaged: Damaged)
 
 
 def _checked_epochs(text: Any, n_epochs: int, damaged: Damaged) -> str:
-    """The epochs that are over, as the JSON text that they came in."""
+    """The finished epochs, as JSON text."""
     try:
         epochs = parse_json(text) if isinstance(text, str) else None
     except UnfitFile as error:

@@ -13,7 +13,7 @@ from featurecache.base.errors import Diverged, UsageError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
-from featurecache.evaluate.feature_arrays import Shelf, default_budget
+from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.evaluate.join import Features, Labelled
 from featurecache.extract.backbones.cutting import Wanted
 from featurecache.extract.backbones.freezing import Split, split_network
@@ -23,11 +23,11 @@ from featurecache.extract.engines.torch_engine import choose_device, keep_freed_
 from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_module, layers_of, random_layers, refit
-from featurecache.finetune.map_store import supply_maps
+from featurecache.finetune.map_store import open_maps
 from featurecache.finetune.maps import Maps
 from featurecache.finetune.network import has_norms, prepare
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.finetune.source_run import Beginning
+from featurecache.finetune.source_run import SourceRun
 from featurecache.finetune.training import Part, Training
 from featurecache.runs.placing import home_of
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Untrained:
     """A network before it is trained: where it is split, what it expects of images, and where its state is kept."""
 
     network: Network
@@ -50,32 +50,32 @@ class Ready:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came out: the network with its tuned weights in place, what it expects of images, and how it went."""
+    """A tuned network: its weights in place, its transform, and its training."""
 
     network: Network
     transform: TransformSpec
     training: Training
     split: Split
-    beginning: Beginning
+    source: SourceRun
     checkpoint: Checkpoint
 
 
-def make_ready(labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning) -> Ready:
+def load_untrained(labelled: Labelled, features: Features, plan: FinetunePlan, source: SourceRun) -> Untrained:
     """Load the network and split it.
 
     Raises ExtractError for a split that is not there, UsageError for an option that would do nothing here.
     """
-    request = start.request
+    request = source.request
     network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
     wanted = Wanted(request.layer, request.pooling)
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
-    _check_heard(plan, split, request.backbone)
+    _check_options(plan, split, request.backbone)
     device = choose_device(plan.device)
-    checkpoint = _checkpoint(labelled, plan, start, features, split, device)
-    return Ready(network, request.adapted(found.transform), split, device, checkpoint)
+    checkpoint = _checkpoint(labelled, plan, source, features, split, device)
+    return Untrained(network, request.adapted(found.transform), split, device, checkpoint)
 
 
-def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:
+def _check_options(plan: FinetunePlan, split: Split, backbone: str) -> None:
     """Raises UsageError for an option that would do nothing with this split."""
     if split.layer is None and plan.map_options:
         raise UsageError(
@@ -89,12 +89,12 @@ def _check_heard(plan: FinetunePlan, split: Split, backbone: str) -> None:
 
 
 def tune(
-    ready: Ready,
+    ready: Untrained,
     manifest: Manifest,
     labelled: Labelled,
     features: Features,
     plan: FinetunePlan,
-    start: Beginning,
+    source: SourceRun,
     progress: Progress,
     *,
     began: float,
@@ -105,10 +105,10 @@ def tune(
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     is_kept = _is_kept(checkpoint, plan, progress)
-    progress.say(_outlook(split, start, ready.transform))
-    layers = _first_layers(labelled, features, plan, start, split)
-    shelf = Shelf(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
-    train, val = supply_maps(manifest, labelled, plan, start.request, split, ready.transform, shelf, progress)
+    progress.say(_training_text(split, source, ready.transform))
+    layers = _initial_layers(labelled, features, plan, source, split)
+    arrays = FeatureArrays(default_budget() if plan.memory is None else plan.memory, plan.cache_root)
+    train, val = open_maps(manifest, labelled, plan, source.request, split, ready.transform, arrays, progress)
     training = build_training(labelled, plan, split, layers, train, val, ready.device)
     training.started = began
     if plan.resume and is_kept:
@@ -119,26 +119,26 @@ def tune(
     except Diverged:
         checkpoint.forget()
         raise
-    return Tuned(ready.network, ready.transform, training, split, start, checkpoint)
+    return Tuned(ready.network, ready.transform, training, split, source, checkpoint)
 
 
-def _outlook(split: Split, start: Beginning, transform: TransformSpec) -> str:
+def _training_text(split: Split, source: SourceRun, transform: TransformSpec) -> str:
     n_trained = sum(parameter.numel() for stage in split.stages for parameter in stage)
-    head = "random last layer" if start.is_random else f"the run's {start.row['name']}"
+    head = "random last layer" if source.is_random else f"the run's {source.row['name']}"
     where = f"above {split.layer}" if split.layer else "from the image on"
-    text = f"{start.request.backbone} at {transform.crop} px: training {n_trained:,} weights {where}, from {head}"
-    if not start.is_random and start.spec.transform.crop != transform.crop:
-        text += f" (fitted to features at {start.spec.transform.crop} px: a start that is worth less)"
+    text = f"{source.request.backbone} at {transform.crop} px: training {n_trained:,} weights {where}, from {head}"
+    if not source.is_random and source.spec.transform.crop != transform.crop:
+        text += f" (fitted to features at {source.spec.transform.crop} px, so it is a poorer start)"
     return text
 
 
-def _first_layers(
-    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, split: Split
+def _initial_layers(
+    labelled: Labelled, features: Features, plan: FinetunePlan, source: SourceRun, split: Split
 ) -> nn.Sequential:
-    if start.is_random:
+    if source.is_random:
         return as_module(random_layers(split.feature_dim, len(labelled.classes), seed=plan.recipe.seed))
     train = labelled.rows("train")
-    head = refit(start.row, features.X[train], labelled.y[train], seed=start.results["config"]["seed"])
+    head = refit(source.row, features.X[train], labelled.y[train], seed=source.results["config"]["seed"])
     return as_module(layers_of(head))
 
 
@@ -153,7 +153,7 @@ def build_training(
     *,
     lower: nn.Module | None = None,
 ) -> Training:
-    """A training of what is above the split, at its beginning; `lower` as in `Trained`."""
+    """A training of what is above the split, at its source; `lower` as in `Trained`."""
     recipe = plan.recipe
     y_train, y_val = (labelled.y[labelled.rows(name)] for name in ("train", "val"))
     return Training(
@@ -175,17 +175,17 @@ def _class_weights(y: Any, n_classes: int, how: str) -> Tensor:
 
 
 def _checkpoint(
-    labelled: Labelled, plan: FinetunePlan, start: Beginning, features: Features, split: Split, device: str
+    labelled: Labelled, plan: FinetunePlan, source: SourceRun, features: Features, split: Split, device: str
 ) -> Checkpoint:
-    """Where the state is kept: named by everything that decides what comes out."""
+    """Where the state is kept: named by everything that the result depends on."""
     data = hashlib.sha256(labelled.digests.tobytes() + labelled.y.tobytes())
     data.update("".join(map(str, labelled.splits)).encode())
     decisive = {
         "recipe": asdict(plan.recipe),
         "features": features.resolved.spec.to_dict(),
-        "size": start.request.size,
-        "head": None if start.is_random else [start.row["name"], start.row["params"]],
-        "run_seed": start.results["config"]["seed"],
+        "size": source.request.size,
+        "head": None if source.is_random else [source.row["name"], source.row["params"]],
+        "run_seed": source.results["config"]["seed"],
         "unfreeze": split.unfreeze,
         "views": [view.name for view in plan.view_list if view is not None],
         "dtype": plan.map_dtype,
@@ -198,12 +198,12 @@ def _checkpoint(
 
 
 def _is_kept(checkpoint: Checkpoint, plan: FinetunePlan, progress: Progress) -> bool:
-    """Whether there is a state; says so where that is not what --resume, or its absence, lets one expect."""
+    """Whether there is a state; reports it where --resume finds none, or where it could be used."""
     is_kept = checkpoint.path.exists()
     if plan.resume and not is_kept:  # a kill may have come before anything was saved
         progress.say(
             f"Nothing was saved of a fine-tune with these very settings in '{printable(checkpoint.path.parent)}': "
-            "it begins anew."
+            "it starts from the beginning."
         )
     if not plan.resume and is_kept:
         progress.say("A fine-tune with these very settings was stopped here; --resume would go on from there.")

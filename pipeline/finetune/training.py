@@ -2,7 +2,7 @@
 
     loss = -1/B sum_i w_i sum_c q_ic log softmax(s_i)_c,      q_ic = (1 - e) [c = y_i] + e / C
 
-What is looked at and kept is the running mean of the weights, never the last step. Everything random is drawn from the
+What is evaluated and kept is the running mean of the weights, never the last step. Everything random is drawn from the
 seed and the number of the epoch, so the state is the step, the weights and the optimiser's averages: a training that is
 killed and resumed takes the same steps as one that is not.
 """
@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from featurecache.base.errors import Diverged, PipelineError
 from featurecache.extract.engines.torch_engine import is_out_of_memory
-from featurecache.finetune.epochs import Epoch, judge
+from featurecache.finetune.epochs import Epoch, val_metrics
 from featurecache.finetune.maps import Maps, in_order, shuffled
 from featurecache.finetune.network import Trained, groups, learned
 from featurecache.finetune.recipe import Recipe
@@ -43,7 +43,7 @@ Save = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Part:
-    """Images to train on or to look at: their maps, codes (N,), and in how many views each of them comes."""
+    """Images of train or val: their maps, codes (N,), and the number of views of each."""
 
     maps: Maps
     y: NDArray[np.int64]
@@ -86,7 +86,7 @@ class Training:
 
     @property
     def best_epoch(self) -> Epoch | None:
-        """The epoch that val likes best; of equals the first."""
+        """The epoch with the best metrics on val; of equals the first."""
         return min(self.epochs, key=lambda epoch: epoch.rank) if self.epochs else None
 
     @property
@@ -109,9 +109,9 @@ class Training:
         """
         saved = time.perf_counter()
         while not self.is_over:
-            with self._telling_of_memory():
+            with self._explaining_memory():
                 for _ in self._epoch():
-                    progress(self.step, self.n_steps, self._told())
+                    progress(self.step, self.n_steps, self._text())
                     if time.perf_counter() - saved > SAVE_SECONDS and self.step % self.n_batches:
                         save(self.state())
                         saved = time.perf_counter()
@@ -120,7 +120,7 @@ class Training:
         self.take(self.best)
 
     def _epoch(self) -> Iterator[None]:
-        """The rest of the epoch that it stands in, a step at a time, then a look at val."""
+        """The rest of the current epoch, a step at a time, then its metrics on val."""
         number = self.step // self.n_batches
         batches = shuffled(
             self.train.rows, self.train.n_views, self.recipe.batch_size, seed=self.recipe.seed, epoch=number
@@ -133,7 +133,7 @@ class Training:
                 yield
         scores = self.scores(self.val)
         self._check(bool(np.isfinite(scores).all()), self.step)
-        accuracy, loss = judge(scores, self.val.y)
+        accuracy, loss = val_metrics(scores, self.val.y)
         train_loss = self.loss_sum / len(self.train.y)
         self.epochs.append(Epoch(number + 1, train_loss, accuracy, loss, round(self.seconds, 3)))
         self.loss_sum = self.seconds = 0.0
@@ -153,7 +153,7 @@ class Training:
             total += float(loss.detach())
         self._check(math.isfinite(total), self.step + 1)
         self.optimiser.step()
-        kept = self.recipe.remembered(self.step, self.n_steps)
+        kept = self.recipe.averaging_decay(self.step, self.n_steps)
         with torch.no_grad():
             for name, tensor in learned(self.network):
                 self.mean[name].lerp_(tensor, 1 - kept)
@@ -166,7 +166,7 @@ class Training:
         return math.ceil(self.recipe.batch_size / self.recipe.parts)
 
     @contextmanager
-    def _telling_of_memory(self) -> Iterator[None]:
+    def _explaining_memory(self) -> Iterator[None]:
         """Raises PipelineError with a way out where the block needs more memory than there is."""
         try:
             yield
@@ -218,12 +218,12 @@ class Training:
             f"{self.recipe.learning_rate:g}, to {self.recipe.learning_rate / 10:g} and start again."
         )
 
-    def _told(self) -> str:
+    def _text(self) -> str:
         number = (self.step - 1) // self.n_batches
         n_seen = min((self.step - number * self.n_batches) * self.recipe.batch_size, len(self.train.y))
-        told = f"epoch {number + 1} of {self.recipe.epochs}, loss {self.loss_sum / n_seen:.3f}"
+        text = f"epoch {number + 1} of {self.recipe.epochs}, loss {self.loss_sum / n_seen:.3f}"
         best = self.best_epoch
-        return told if best is None else f"{told}, best val {best.val_accuracy:.2%}"
+        return text if best is None else f"{text}, best val {best.val_accuracy:.2%}"
 
     def take(self, weights: dict[str, Tensor]) -> None:
         """Put weights into the network, in place."""

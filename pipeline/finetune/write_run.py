@@ -1,7 +1,7 @@
-"""A tuned network as a run like any other: weights with their transform, features, a head, predictions and their tests.
+"""The run of a tuned network: weights with their transform, features, a head, predictions and their tests.
 
-The numbers are those of the file that is written: its weights go through `extract` like anybody's, and the last layers,
-as a head, see the vectors that come out. So `predict`, `compare`, `report` and `classify` take it from there.
+Metrics are those of the weights as they are written: features are extracted with that file, and the last layers are a
+head on them. So `predict`, `compare`, `report` and `classify` work on this run as on any other.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from featurecache.extract.job.summary import ExtractReport
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.finetune.source_run import Beginning
+from featurecache.finetune.source_run import SourceRun
 from featurecache.finetune.train import Tuned
-from featurecache.predictor import with_own_weights
+from featurecache.predictor import with_run_weights
 from featurecache.report.page import report_on
 from featurecache.runs.documents import FinetuneRow, Results
 from featurecache.runs.folder import WEIGHTS_FILE
@@ -44,43 +44,43 @@ from featurecache.runs.work_folder import writing_run
 HEAD = "finetuned"
 
 
-def write_outcome(
+def write_tuned_run(
     tuned: Tuned, labelled: Labelled, plan: FinetunePlan, manifest: Manifest, warnings: list[str], progress: Progress
 ) -> Results:
-    """Write the run folder and return what its results.json says; warnings: what leaked test images change.
+    """Write the run folder and return its results.json; warnings: about leaked test images.
 
     Raises PipelineError, ExtractError, and then leaves no folder behind.
     """
     fit_seconds = tuned.training.elapsed
-    final = replace(tuned.beginning.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
-    config = tuned.beginning.results["config"]
+    final = replace(tuned.source.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
+    config = tuned.source.results["config"]
     asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, seed=config["seed"])
     asked = replace(asked, min_per_class=config.get("min_per_class", 1))
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
         features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), manifest, labelled, plan, progress)
-        tried = _try(tuned, replace(features, request=final), labelled, plan, fit_seconds)
+        tried = _test_head(tuned, replace(features, request=final), labelled, plan, fit_seconds)
         results = summarise([tried], [tried.features], labelled, asked, manifest)
-        results |= {"warnings": warnings, "finetune": _told(tuned, plan, fit_seconds)}
+        results |= {"warnings": warnings, "finetune": _finetune_row(tuned, plan, fit_seconds)}
         return write_run(folder, results, [tried], labelled, asked, progress)
 
 
-def leak_warnings_of(
-    labelled: Labelled, features: Features, plan: FinetunePlan, start: Beginning, advise: AuditAdvice
+def source_leak_warnings(
+    labelled: Labelled, features: Features, plan: FinetunePlan, source: SourceRun, advise: AuditAdvice
 ) -> list[str]:
-    """The warnings that `classify` would give for these splits, by the features that the run began with."""
-    config = start.results["config"]
-    call = AuditCall(start.trained_request, plan.cache_root, config["seed"], config.get("min_per_class", 1))
+    """The warnings that `classify` would give for these splits, by the features of the source run."""
+    config = source.results["config"]
+    call = AuditCall(source.trained_request, plan.cache_root, config["seed"], config.get("min_per_class", 1))
     return leak_warnings(labelled, features.X, call, advise)
 
 
-def whole_outcome(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
-    """The run folder that the training of this state came to: `plan.out`, or if the user named none the newest beside.
+def find_tuned_run(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
+    """Return the run that this training has written: `plan.out`, or if the user named none the newest next to it.
 
     A folder without the weights is none.
     """
-    beside = [] if plan.out_is_given else list(plan.out.parent.glob(f"[!.]*/{WEIGHTS_FILE}"))
-    newest_first = sorted(beside, key=lambda path: path.stat().st_mtime, reverse=True)
+    others = [] if plan.out_is_given else list(plan.out.parent.glob(f"[!.]*/{WEIGHTS_FILE}"))
+    newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     places = [plan.out, *(path.parent for path in newest_first if not path.parent.is_symlink())]
     return next((place for place in places if _identity(place) == checkpoint.identity), None)
 
@@ -99,7 +99,7 @@ def finish(results: Results, manifest: Manifest, labelled: Labelled, plan: Finet
     The cache gets to know the weights under that name, and the page that shows the run is written.
     """
     asked = (FeatureRequest(**request) for request in results["config"]["requests"])
-    requests = [with_own_weights(plan.out.absolute(), request) for request in asked]
+    requests = [with_run_weights(plan.out.absolute(), request) for request in asked]
     images = replace(manifest, samples=labelled.samples)
     extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
     used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
@@ -111,7 +111,7 @@ def finish(results: Results, manifest: Manifest, labelled: Labelled, plan: Finet
 def _extract(
     request: FeatureRequest, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress
 ) -> Features:
-    """The features of every image by the tuned weights, through the cache like any."""
+    """Extract the features of every image by the tuned weights into the cache."""
     images = replace(manifest, samples=labelled.samples)
     report = extract_features(images, [request], plan.cache_root, settings=plan.settings, progress=progress)
     _check_unchanged(labelled, report)
@@ -131,7 +131,7 @@ def _check_unchanged(labelled: Labelled, report: ExtractReport) -> None:
             )
 
 
-def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePlan, fit_seconds: float) -> Tried:
+def _test_head(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePlan, fit_seconds: float) -> Tried:
     """The last layers on the tuned features, with the temperature that suits val, tested once."""
     last_layers = tuned.training.network.last_layers
     X_val, y_val = features.X[labelled.place("val")], labelled.y[labelled.rows("val")]
@@ -149,7 +149,7 @@ def _try(tuned: Tuned, features: Features, labelled: Labelled, plan: FinetunePla
 def _params(tuned: Tuned, plan: FinetunePlan) -> dict[str, Any]:
     best = tuned.training.best_epoch
     return {
-        "start": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "start": "random" if tuned.source.is_random else tuned.source.row["name"],
         "unfreeze": tuned.split.unfreeze,
         "augment": plan.augment,
         "learning_rate": plan.recipe.learning_rate,
@@ -158,7 +158,7 @@ def _params(tuned: Tuned, plan: FinetunePlan) -> dict[str, Any]:
 
 
 def _grid(tuned: Tuned) -> list[dict[str, Any]]:
-    """An epoch a row, as the settings of a sweep are told."""
+    """A row for each epoch, like the settings of a sweep."""
     return [
         {
             "params": {"epochs": epoch.number},
@@ -171,11 +171,11 @@ def _grid(tuned: Tuned) -> list[dict[str, Any]]:
     ]
 
 
-def _told(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> FinetuneRow:
+def _finetune_row(tuned: Tuned, plan: FinetunePlan, fit_seconds: float) -> FinetuneRow:
     return {
         "identity": tuned.checkpoint.identity,
-        "from": str(plan.start.resolve()),
-        "head": "random" if tuned.beginning.is_random else tuned.beginning.row["name"],
+        "from": str(plan.source.resolve()),
+        "head": "random" if tuned.source.is_random else tuned.source.row["name"],
         "unfreeze": tuned.split.unfreeze,
         "split": tuned.split.layer,
         "size": tuned.transform.crop,

@@ -5,7 +5,7 @@ reading              reading JSON of a run
 record               results.json and predictions as arrays
 documents            results.json and config.json as types
 comparison_document  a comparison of runs as a type
-record_checks        what they may say
+record_checks        checks of these, field by field
 predictions_file     predictions.parquet
 split_list           splits.csv
 compared_runs        runs as `compare` reads them

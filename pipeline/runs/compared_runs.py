@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says: its heads, and which images it was about."""
+    """A run folder: its heads, and its images."""
 
     name: str
     data_set: str
@@ -68,7 +68,7 @@ class Run:
     created: str
     """When it was written, as text that sorts by time."""
     doubts: list[str]
-    """What the run itself says against its numbers."""
+    """The warnings of the run about its own numbers."""
 
 
 def read_run(folder: Path, name: str) -> Run:

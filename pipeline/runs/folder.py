@@ -162,7 +162,7 @@ def _check_place(places: Sequence[Path], what: str) -> None:
 def reserving(folder: Path) -> Iterator[Path]:
     """`folder`, or with -2, -3 behind its name where there is one already or another process is at work on it.
 
-    The name is kept by a hidden folder beside it for as long as the block takes. Raises PipelineError when the place
+    The name is reserved by a hidden folder next to it while the block runs. Raises PipelineError when the place
     cannot be written.
     """
     for number in itertools.count(1):
@@ -191,7 +191,7 @@ def _unwritable(folder: Path, error: OSError) -> PipelineError:
 
 @contextlib.contextmanager
 def writing_file(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` that replaces it when the block ends without an error.
+    """An empty file next to `path` that replaces it when the block ends without an error.
 
     Raises UsageError where there is no such folder, PipelineError when the place cannot be written.
     """

@@ -38,5 +38,5 @@ def head_titles(heads: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def features_of(head: HeadRow) -> str:
-    """The name of the features that a head takes; runs from before layers could be compared say the backbone only."""
+    """The name of the features that a head takes; in runs of versions without layers that of the backbone."""
     return str(head.get("features", head["backbone"]))

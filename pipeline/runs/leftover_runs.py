@@ -23,7 +23,7 @@ from featurecache.runs.folder import FILES, HEADS_FOLDER, RUNS_ROOT, WORK_FOLDER
 from featurecache.runs.locks import LOCK_FILE, try_lock, unlock
 from featurecache.runs.placing import FRESH, NOTE, work_folders
 
-# Whoever stops a run today goes on tomorrow morning at the latest.
+# A run that was stopped is continued the next day at the latest.
 OLD_SECONDS = 86400.0
 OWN = {LOCK_FILE, FRESH, HEADS_FOLDER, f"{NOTE}-new"}
 EMPTY = re.compile(r"\.run-probe-\d+|\.(.+)\.reserved")
@@ -32,7 +32,7 @@ OF_OLD = re.compile(r"\.(?P<run>.+?)(?P<old>-old)?-[a-z0-9_]{8}")
 
 
 def sweep_runs(out: Path) -> list[Path]:
-    """Remove what is left over beside the run `out` for a day, and return it; what cannot be removed stays.
+    """Remove what is left over next to the run `out` for a day, and return it; what cannot be removed stays.
 
     Folders of former versions are looked for under the name of `out`, and in data/runs under any. A run that one of
     those was about to replace is put back where there is none.

@@ -11,9 +11,9 @@ LOCK_FILE = "lock"
 
 
 def try_lock(folder: Path) -> int | None:
-    """Take the lock of a folder that is there and return what `unlock` wants; None where another process has it.
+    """Take the lock of a folder that is there and return it for `unlock`; None where another process has it.
 
-    It is advisory (flock); a network disk without locks tells nobody. Raises FileNotFoundError where the folder is
+    It is advisory (flock); a network disk without locks gives it to all. Raises FileNotFoundError where the folder is
     gone, or goes away, OSError where it cannot be written.
     """
     path = folder / LOCK_FILE

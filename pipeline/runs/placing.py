@@ -60,9 +60,9 @@ def commit(work: Path, out: Path) -> None:
     replaces = is_run(place)
     _check_free(place, work / FRESH, names, replaces=replaces)
     flush_tree(work / FRESH)
-    told = {"into": HERE if work.parent == place else place.name, "files": names, "replaces": replaces}
+    note = {"into": HERE if work.parent == place else place.name, "files": names, "replaces": replaces}
     temporary = work / f"{NOTE}-new"
-    temporary.write_text(json.dumps(told), encoding="utf-8", errors="surrogateescape")
+    temporary.write_text(json.dumps(note), encoding="utf-8", errors="surrogateescape")
     flush(temporary)
     temporary.replace(work / NOTE)
     flush(work)
@@ -73,10 +73,10 @@ def complete(work: Path) -> None:
 
     Raises PipelineError where that has become something else meanwhile, OSError where it cannot be written.
     """
-    told = read_note(work)
-    if told is None:
+    note = read_note(work)
+    if note is None:
         return
-    place, names, replaces = told
+    place, names, replaces = note
     fresh = work / FRESH
     if (fresh / RESULTS_FILE).is_file():
         _check_free(place, fresh, names, replaces=replaces)
@@ -160,8 +160,8 @@ def read_note(work: Path) -> tuple[Path, list[str], bool] | None:
     """
     try:
         check_plain_file(work / NOTE, work)
-        told = parse_json((work / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
-        into, names, replaces = str(told["into"]), [str(name) for name in told["files"]], bool(told["replaces"])
+        note = parse_json((work / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
+        into, names, replaces = str(note["into"]), [str(name) for name in note["files"]], bool(note["replaces"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
     if into != HERE and (os.sep in into or into in ("", "..") or "\0" in into):
@@ -193,7 +193,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def flush(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk when this returns."""
-    if path.is_dir() and os.name != "posix":  # no such thing on Windows
+    if path.is_dir() and os.name != "posix":  # Windows flushes no folders
         return
     file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:

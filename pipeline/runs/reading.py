@@ -48,9 +48,9 @@ def _is_completed(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reading_run(folder: Path) -> Iterator[None]:
-    """Let the block read and check what `classify` wrote; raises PipelineError for whatever it stumbles over.
+    """Let the block read and check what `classify` wrote; raises PipelineError for every error of reading.
 
-    Nothing but reading belongs into the block: an error of what is done with it afterwards says nothing of the run.
+    Only reading belongs into the block: a later error is not the run's.
     """
     try:
         yield

@@ -37,7 +37,7 @@ NEEDED_OF_EACH = {
 
 @dataclass(frozen=True)
 class Answers:
-    """What one head said about the N test images.
+    """The predictions of one head for the N test images.
 
     predicted: (N,) codes; confidence: (N,) the probability of `predicted`; doubt: (N,) one minus that of the label.
     """
@@ -51,7 +51,7 @@ class Answers:
 class Record:
     """A run: results.json as it is, and its test images with the answers of every head, in the order of the results.
 
-    names, digests: of the N test images; y: (N,) their codes; answers: empty where predictions.parquet is gone.
+    names, digests: of the N test images; y: (N,) their codes; answers: empty where there is no predictions.parquet.
     """
 
     results: Results

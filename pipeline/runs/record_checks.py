@@ -1,8 +1,8 @@
 """Checks of results.json and config.json, field by field, before any of it is used.
 
 A run may be somebody else's. Fields of the wrong type, numbers that cannot be, heads that lie outside the run folder:
-each is refused in a sentence that names the file and the field. Fields that nobody reads pass unseen, so runs of
-earlier and later versions are read alike; what a reader cannot do without it names in `needed`.
+each is refused in a sentence that names the file and the field. Fields that no reader uses are not checked, so runs
+of earlier and later versions are read alike; a reader names the fields that it needs in `needed`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MOST_ROWS = 1 << 40
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may be: the test, and how it is said."""
+    """What a field may be: the test, and its description."""
 
     is_one: Callable[[Any], bool]
-    said: str
+    description: str
 
 
 def _is_number(value: Any) -> bool:
@@ -168,7 +168,7 @@ def check_fields(path: Path, value: Any, schema: Schema, where: str = "") -> Non
     """Raise PipelineError for the first known field that is there and is of another kind than its own."""
     if isinstance(schema, Kind):
         if not schema.is_one(value):
-            raise damaged(path, f"'{where}' is {_shown(value)} and has to be {schema.said}")
+            raise damaged(path, f"'{where}' is {_shown(value)} and has to be {schema.description}")
     elif isinstance(schema, list):
         if not isinstance(value, list):
             raise damaged(path, f"'{where}' is {_shown(value)} and has to be a list")

@@ -20,7 +20,7 @@ COLUMNS = ("path", "digest", "reason", "images")
 def list_refusals(path: Path, refusals: Sequence[Refusal], images: Sequence[str]) -> Path:
     """Write down which of `images` (folders, manifests, files) are refused, with digest and reason; return the place.
 
-    path: that of errors.csv. What it says about other sets of images stays, and so does a file that is no such list:
+    path: that of errors.csv. Its rows about other sets of images stay, and so does a file that is no such list:
     then the list is called errors-2.csv. Without a row there is none. Raises PipelineError where it cannot be written.
     """
     of = " ".join(printable(Path(each).resolve()) for each in images)
@@ -43,7 +43,7 @@ def _names(path: Path) -> itertools.chain[Path]:
 def _read(path: Path) -> tuple[Path, list[list[str]]] | None:
     """The path and the rows of a list; no rows where there is none, None where something else has its name.
 
-    Lists of former versions say nothing about which images they are of, and were replaced by the next.
+    Lists of former versions do not name the images that they are of, and are replaced.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""The hidden folder in which a run is made: `.run-<16 hex digits>` beside its place, one process at a time in each.
+"""The hidden folder in which a run is made: `.run-<16 hex digits>` next to its place, one process at a time in each.
 
 lock          held by the process at work
-heads/        finished heads, each whole or not there (`kept_heads.py`): what the same command goes on from
+heads/        finished heads, each whole or not there (`kept_heads.py`): the same command continues from them
 fresh/        the run, while it is put together
 into.json     the run in fresh/ is whole and on its way into its folder (`placing.py`)
 """
@@ -113,16 +113,16 @@ def _enter(path: Path) -> int | None:
 
 
 def heal(out: Path) -> None:
-    """Complete what processes that were killed had committed, into the folder `out`, in it and beside it.
+    """Complete runs that killed processes had committed: into the folder `out`, in it and next to it.
 
     Raises PipelineError where what is to go into `out` itself cannot.
     """
     place = Path(os.path.realpath(out))
     for home in (place.parent, place):
         for path in work_folders(home):
-            told = read_note(path)
-            if told is not None:
-                _heal(path, wanted=told[0] == place)
+            note = read_note(path)
+            if note is not None:
+                _heal(path, wanted=note[0] == place)
 
 
 def _heal(path: Path, *, wanted: bool) -> None:

@@ -16,7 +16,7 @@ from skops.io import dumps
 from featurecache.classify.heads.saving.folder import load_head
 from featurecache.cli.main import DONE, FAILED, run
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.finetune.source_run import begin
+from featurecache.finetune.source_run import read_source_run
 
 TREE = "sklearn.tree.DecisionTreeClassifier"
 
@@ -113,7 +113,7 @@ def test_a_head_outside_of_its_run_is_not_read(copied, digits_folder, capsys, sa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"classes": ["0"]}, "tells 3 classes apart, which have other names or none"),
+        ({"classes": ["0"]}, "has 3 classes, which have other names or none"),
         ({"classes": [0, 1, 2]}, "'meta.classes[0]' is 0 and has to be a text"),
         ({"classes": "012"}, "'meta.classes' is '012' and has to be a list"),
         ({"tempering": -1.0}, "'meta.tempering' is -1.0 and has to be above 0"),
@@ -137,4 +137,4 @@ def test_a_fine_tune_reads_what_a_head_was_trained_on_and_never_builds_the_head(
             path.write_bytes(b"anything")
     for head in ("ridge", "random"):
         plan = FinetunePlan(copied, filled_cache, copied.parent / "tuned", head=head)
-        assert begin(plan).request.backbone == "efficientnet_lite0"
+        assert read_source_run(plan).request.backbone == "efficientnet_lite0"

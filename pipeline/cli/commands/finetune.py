@@ -200,7 +200,7 @@ def command(
         manifest = read_images(images.images)
         folder, results = finetune_images(manifest, plan, console, advise=audit_advice(images.images))
         console.say(f"run folder: {folder}")
-    print(json.dumps(results, indent=2) if printing.json else _table(plan.start, folder, results))
+    print(json.dumps(results, indent=2) if printing.json else _table(plan.source, folder, results))
     if n := results["dataset"]["skipped"]:
         console.say(f"{refused_line(n, folder / ERRORS_FILE)}.")
     return REFUSED if n or manifest.unreadable else DONE
@@ -248,7 +248,7 @@ def plan_of(source: SourceOptions, maps: MapOptions, training: TrainingOptions, 
         seed=training.seed,
     )
     return FinetunePlan(
-        start=source.start.resolve(),  # `latest` will lead to the run that this becomes
+        source=source.start.resolve(),  # `latest` will lead to the run that this becomes
         cache_root=DEFAULT_CACHE,
         out=RUNS_ROOT,
         recipe=recipe,

@@ -2,19 +2,19 @@
 
 import pytest
 
-from featurecache.base.text import count, table, there_are
+from featurecache.base.text import count, count_is, table
 
 
 @pytest.mark.parametrize(
     ("n", "said"), [(0, "0 images are"), (1, "1 image is"), (2, "2 images are"), (1234, "1,234 images are")]
 )
 def test_nouns_and_verbs_follow_the_number(n, said):
-    assert there_are(n, "image") == said
+    assert count_is(n, "image") == said
 
 
 def test_words_may_stand_between():
-    assert there_are(1, "image", "without a label") == "1 image without a label is"
-    assert there_are(2, "image", "without a label") == "2 images without a label are"
+    assert count_is(1, "image", "without a label") == "1 image without a label is"
+    assert count_is(2, "image", "without a label") == "2 images without a label are"
 
 
 def test_a_plural_of_its_own_is_given():

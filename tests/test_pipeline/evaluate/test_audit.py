@@ -185,7 +185,7 @@ def test_files_that_cannot_be_written_are_left_as_they_were_and_the_result_is_pr
     out = tmp_path / "out"
     out.mkdir()
     (out / "audit.json").write_text("older")
-    monkeypatch.setattr("featurecache.evaluate.audit_file.write_json", full)
+    monkeypatch.setattr("featurecache.evaluate.audit_document.write_json", full)
     assert run(["audit", str(images), "--cache", str(cache), "--out", str(out), "--quiet"]) == FAILED
     printed = capsys.readouterr()
     assert "90 images" in printed.out

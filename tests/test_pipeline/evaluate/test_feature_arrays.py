@@ -18,7 +18,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.cli.console import Console
 from featurecache.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, run
 from featurecache.evaluate import classify as story
-from featurecache.evaluate.feature_arrays import Shelf, default_budget
+from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.report import page
 
 
@@ -62,8 +62,8 @@ def test_what_the_allocator_keeps_is_returned_to_the_system():
 
 def test_features_stay_in_memory_until_the_budget_is_spent(tmp_path, monkeypatch):
     monkeypatch.setattr(featurecache.evaluate.feature_arrays, "BLOCK", 2)
-    shelf, digests = Shelf(100, tmp_path), np.arange(5, dtype=np.uint8)[:, None]
-    first, second = shelf.load(Rows(), digests), shelf.load(Rows(), digests)
+    arrays, digests = FeatureArrays(100, tmp_path), np.arange(5, dtype=np.uint8)[:, None]
+    first, second = arrays.load(Rows(), digests), arrays.load(Rows(), digests)
     assert not isinstance(first, np.memmap)
     assert isinstance(second, np.memmap)
     assert (second == first).all()
@@ -71,14 +71,14 @@ def test_features_stay_in_memory_until_the_budget_is_spent(tmp_path, monkeypatch
 
 
 def test_the_file_has_no_name_and_leaves_nothing_behind(tmp_path):
-    X = Shelf(0, tmp_path).load(Rows(), np.zeros((4, 1), dtype=np.uint8))
+    X = FeatureArrays(0, tmp_path).load(Rows(), np.zeros((4, 1), dtype=np.uint8))
     assert X.shape == (4, 3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_without_room_for_the_file_is_one_sentence(tmp_path):
     with pytest.raises(PipelineError) as refused:
-        Shelf(0, tmp_path / "nowhere").load(Rows(), np.zeros((4, 1), dtype=np.uint8))
+        FeatureArrays(0, tmp_path / "nowhere").load(Rows(), np.zeros((4, 1), dtype=np.uint8))
     assert str(refused.value) == (
         f"Features of 0.00 GB are beyond the memory budget and cannot be put into a file in '{tmp_path / 'nowhere'}': "
         "No such file or directory. Make room there, or raise the budget with --memory."

@@ -22,7 +22,7 @@ import torch
 from featurecache.cli.main import DONE, FAILED, USAGE, run
 from featurecache.extract.cache.store import read_spec
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.finetune.source_run import begin
+from featurecache.finetune.source_run import read_source_run
 from featurecache.report.sections import reproduce
 
 SMALL = ["--size", "64", "--engine", "torch", "--quiet"]
@@ -169,7 +169,7 @@ def test_whether_maps_are_kept_is_decided_once_for_train_and_val(place, digits_f
 def test_maps_beyond_the_disk_budget_are_made_anew_with_the_same_result(place, digits_folder, quick, capsys):
     command = command_of(place, digits_folder, "made", *[word for word in QUICK if word != "--quiet"], "--disk", "0")
     assert run(command) == DONE
-    assert "they are made anew in every epoch" in capsys.readouterr().err
+    assert "they are computed in every epoch" in capsys.readouterr().err
     assert (place / "made" / "weights.safetensors").read_bytes() == quick
 
 
@@ -222,7 +222,7 @@ def test_killed_at_any_instant_and_resumed_it_comes_to_the_same_weights(place, d
 def test_where_nothing_was_saved_resume_begins_anew_and_says_so(place, digits_folder, quick, capsys):
     command = command_of(place, digits_folder, "anew", *[word for word in QUICK if word != "--quiet"], "--resume")
     assert run(command) == DONE
-    said = f"Nothing was saved of a fine-tune with these very settings in '{place}': it begins anew."
+    said = f"Nothing was saved of a fine-tune with these very settings in '{place}': it starts from the beginning."
     assert said in capsys.readouterr().err.splitlines()
     assert (place / "anew" / "weights.safetensors").read_bytes() == quick
 
@@ -340,7 +340,7 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(place, digits_folder, caps
 def test_a_run_that_is_tuned_already_names_the_one_it_came_from(place, tuned, digits_folder, capsys):
     command = ["finetune", str(digits_folder), "--from", str(tuned), "--cache", str(place / "cache"), *QUICK]
     assert run([*command, "--out", str(place / "wrong")]) == USAGE
-    assert f"is fine-tuned already. Start again from the run that it came from, '{place / 'base'}'" in sentence(capsys)
+    assert f"is fine-tuned already. Start from the run that it was tuned from, '{place / 'base'}'" in sentence(capsys)
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +361,7 @@ def staged(place, digits_folder) -> Path:
 @pytest.mark.parametrize("head", [None, "random", "logistic"])
 def test_a_head_on_the_ends_of_all_stages_is_left_out(staged, digits_folder, place, head):
     plan = FinetunePlan(staged / "both", place / "cache", place / "never", head=head)
-    assert begin(plan).request.layer is None
+    assert read_source_run(plan).request.layer is None
 
 
 def test_a_run_on_the_ends_of_all_stages_says_what_to_run_instead(staged, digits_folder, place, capsys):

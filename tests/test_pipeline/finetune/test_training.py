@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from featurecache.base.errors import Diverged, PipelineError, UsageError
 from featurecache.cli.console import Console
-from featurecache.evaluate.feature_arrays import Shelf
+from featurecache.evaluate.feature_arrays import FeatureArrays
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.architectures import build_network
 from featurecache.extract.backbones.cutting import Wanted, cut_network
@@ -31,12 +31,12 @@ from featurecache.extract.images.transform import apply_transform, scaled_to
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head, as_module, layers_of, random_layers
-from featurecache.finetune.map_store import supply_maps
-from featurecache.finetune.maps import Batch, KeptMaps, MadeMaps, in_order, shuffled
+from featurecache.finetune.map_store import open_maps
+from featurecache.finetune.maps import Batch, CachedMaps, ComputedMaps, in_order, shuffled
 from featurecache.finetune.network import prepare
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.recipe import Recipe
-from featurecache.finetune.train import _check_heard, _class_weights, build_training
+from featurecache.finetune.train import _check_options, _class_weights, build_training
 from featurecache.finetune.training import Part, Training
 
 NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3
@@ -83,7 +83,7 @@ def training(network, data, recipe: Recipe = RECIPE, *, unfreeze: str = "2", wei
     maps = images.flatten(1)
     if split.layer is not None:
         maps = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(split.layer, "flatten")]).module(images)
-    kept = KeptMaps([maps.numpy()])
+    kept = CachedMaps([maps.numpy()])
     train, val = Part(kept, y), Part(kept, y if y_val is None else y_val)
     last_layers = as_module(random_layers(split.feature_dim, C, seed=0))
     trained = prepare(split, last_layers, batch_norm=recipe.batch_norm, device="cpu")
@@ -174,8 +174,15 @@ def test_an_epoch_through_the_cache_on_disk_is_an_epoch_of_the_whole_network(net
     recipe = replace(RECIPE, learning_rate=Recipe.learning_rate)
     plan = FinetunePlan(tmp_path, tmp_path, tmp_path, recipe, dtype="float32", engine="torch")
     split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze="2")
-    maps = supply_maps(
-        Manifest(tmp_path, ()), labelled, plan, request, split, TRANSFORM, Shelf(1e9, tmp_path), Console(quiet=True)
+    maps = open_maps(
+        Manifest(tmp_path, ()),
+        labelled,
+        plan,
+        request,
+        split,
+        TRANSFORM,
+        FeatureArrays(1e9, tmp_path),
+        Console(quiet=True),
     )
     assert list(tmp_path.glob("*/shards/*.h5"))
     ours, whole = build_training(labelled, plan, split, layers, *maps, "cpu"), Whole(network, recipe.learning_rate)
@@ -202,7 +209,7 @@ def test_the_running_mean_of_three_steps_is_the_one_worked_out_by_hand(network, 
 
 
 def test_the_running_mean_comes_to_reach_back_over_a_twentieth_of_all_steps():
-    assert Recipe().remembered(900, 1000) == pytest.approx(1 - 1 / 50)
+    assert Recipe().averaging_decay(900, 1000) == pytest.approx(1 - 1 / 50)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,7 @@ def test_a_network_without_batch_norms_says_so_where_they_were_to_be_trained():
     split = split_network(name, build_network(name), find_weights(name).transform, Wanted(), unfreeze="1")
     plan = FinetunePlan(Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
     with pytest.raises(UsageError, match="nothing to train: squeezenet1_1 has no batch norm above the split"):
-        _check_heard(plan, split, name)
+        _check_options(plan, split, name)
 
 
 def test_all_of_the_network_is_trained_from_the_images(network, data):
@@ -339,7 +346,7 @@ def test_one_image_that_is_left_joins_the_batch_before(n, size, lengths):
 
 
 def test_a_batch_takes_each_row_from_its_own_view():
-    maps = KeptMaps([np.full((4, 2), view, dtype=np.float16) for view in range(3)])
+    maps = CachedMaps([np.full((4, 2), view, dtype=np.float16) for view in range(3)])
     (batch,) = maps.batches([Batch(np.array([3, 0, 1]), np.array([2, 0, 1]))])
     assert batch[:, 0].tolist() == [2, 0, 1]
 
@@ -514,7 +521,7 @@ def made_maps(tmp_path, dtype="float32", engine=None):
     path = tmp_path / "one.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
     digests = np.frombuffer(image_digest(path.read_bytes()), dtype=np.uint8).reshape(1, 32)
-    return MadeMaps([Sample(str(path), "one.png")], digests, [None], TRANSFORM, "full", engine, dtype)
+    return ComputedMaps([Sample(str(path), "one.png")], digests, [None], TRANSFORM, "full", engine, dtype)
 
 
 def test_an_image_that_changed_or_went_is_named_and_not_trained_on(tmp_path):
