@@ -56,7 +56,7 @@ class Predictions:
         ]
 
     def accuracy(self) -> tuple[int, int]:
-        """How many of the images that have a label got it, and how many have one."""
+        """Return how many labelled images are predicted right, and how many have a label."""
         labelled = [(s.label, self.classes[c]) for s, c in zip(self.samples, self.codes, strict=True) if s.label]
         return sum(label == predicted for label, predicted in labelled), len(labelled)
 
@@ -165,7 +165,7 @@ def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vector
 
 
 def _extracted(report: ExtractReport, spec: FeatureSpec) -> Vectors:
-    """The same after missing features are extracted. Raises CacheError where the backbone is not the trained one."""
+    """The images and their features after an extraction. Raises CacheError where the backbone is another."""
     filled = report.filled[0]
     check_spec(spec, filled.resolved.spec)
     return Vectors(report.samples, report.digests, filled.cache, report.refusals)

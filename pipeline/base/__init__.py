@@ -1,4 +1,4 @@
-"""What every room may import; it imports none of them.
+"""The bottom room: every other may import it, and it imports none of them.
 
 errors         the tree of exceptions
 exits          exit codes

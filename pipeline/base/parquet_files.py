@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table_fault(file: Any, columns: Collection[str], n_bytes: int) -> str:
-    """Why an open `pyarrow.parquet.ParquetFile` of `n_bytes` is no table of single values; empty where it is one.
+    """Return why an open `pyarrow.parquet.ParquetFile` of `n_bytes` is no table of single values; else an empty text.
 
     columns: those that are read, in small letters. Packed, a few bytes can stand for any number of equal rows; where
     every row names another image there are no more rows than bytes.

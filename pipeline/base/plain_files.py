@@ -99,7 +99,7 @@ def _finite(text: str) -> float:
 
 
 def _depth(value: Any) -> int:
-    """How many levels of lists and objects there are; stops counting behind MOST_LEVELS."""
+    """The number of levels of lists and objects, up to one more than MOST_LEVELS."""
     level, depth = [value], 0
     while level and depth <= MOST_LEVELS:
         level = [inner for outer in level for inner in _inner(outer)]

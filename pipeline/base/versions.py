@@ -1,4 +1,4 @@
-"""Which version of a library is installed, without importing it."""
+"""Versions of installed libraries, without importing them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassifyPlan:
-    """What `classify` is asked to do with some images."""
+    """The arguments of `classify`: features, heads, and how they are chosen and tested."""
 
     requests: tuple[FeatureRequest, ...]
     heads: tuple[str, ...]
@@ -59,16 +59,16 @@ class Tried:
     proba: NDArray[np.floating[Any]]
     """(N, C), tempered where that was asked for; of a kept head, in a file."""
     tempering: Tempering | None
-    """What tempering did to them on test: see `classify.evaluation.calibration.tempering_effect`."""
+    """The effect of tempering on test, see `classify.evaluation.calibration.tempering_effect`."""
     predict_seconds: float
     stopped: bool = False
-    """Whether the user stopped its sweep, and this is the best of a part of its settings."""
+    """Whether the user stopped its sweep, so that this is the best of a part of its settings."""
     saved: Path | None = None
     """The folder where the head is, once it is kept on disk: `result.head` is then None."""
 
     @property
     def folder_name(self) -> str:
-        """Where the head is saved below heads/, and its name in comparisons."""
+        """The folder of the head below heads/, and its name in comparisons."""
         return f"{self.features.name}--{self.name}"
 
 

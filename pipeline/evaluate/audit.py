@@ -81,7 +81,7 @@ class Audit:
     refusals: tuple[Refusal, ...] = ()
 
     def to_dict(self) -> AuditDocument:
-        """What audit.json holds."""
+        """Return audit.json."""
         return {
             "format": FORMAT,
             "images": printable(self.images),
@@ -180,7 +180,7 @@ def groups_across(labelled: Labelled) -> dict[str, list[int]]:
 def conflicts(
     labelled: Labelled, copies: Sequence[Copies], near: Sequence[NearCopy]
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """What shows the same and has two labels: how it is the same, and which samples."""
+    """Return the images that are the same under two labels: how they are the same, and their samples."""
     same = [(each.same, each.rows) for each in copies]
     same += [("nearly", (each.first, each.second)) for each in near]
     return [(how, rows) for how, rows in same if len(set(labelled.y[list(rows)])) > 1]

@@ -45,7 +45,7 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """What is exported: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1."""
+    """A table to export: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1."""
 
     resolved: Resolved
     cache: FeatureCache
@@ -65,7 +65,7 @@ class FeatureTable:
             yield self.cache.lookup(self.digests[start : start + step]).astype(spec.dtype)
 
     def attributes(self) -> dict[str, str]:
-        """Where the features come from."""
+        """The origin of the features."""
         spec = self.resolved.spec
         return {
             "backbone": spec.backbone,
@@ -131,7 +131,7 @@ def _whole(
     *,
     cache_root: Path,
 ) -> tuple[Resolved, FeatureCache]:
-    """What was found, where it has features of all digests. Raises FeaturesMissing where not."""
+    """Return the cache that was found. Raises FeaturesMissing where it lacks features of any digest."""
     n = len(digests) if found is None else int(found[1].missing(digests).sum())
     if found is not None and not n:
         return found
@@ -236,7 +236,7 @@ def _write_h5(table: FeatureTable, path: Path) -> None:
 
 
 def _write_npz(table: FeatureTable, path: Path) -> None:
-    """What `numpy.savez` writes, with the features some rows at a time."""
+    """Write a .npz file as `numpy.savez` does, with the features some rows at a time."""
     texts = {"paths": table.paths, "splits": table.splits, "classes": table.classes}
     arrays: dict[str, Any] = {name: np.array(value, dtype=str) for name, value in texts.items()}
     arrays |= {"labels": table.labels, **{name: np.array(value) for name, value in table.attributes().items()}}

@@ -80,7 +80,7 @@ def few_shot(
 
 
 def _of_all(sample: Shots, train: NDArray[np.int64]) -> Shots:
-    """The same sample by its rows among all images instead of among train."""
+    """The sample with its rows among all images instead of among train."""
     return replace(sample, rows=train[sample.rows], chosen_on=train[sample.chosen_on])
 
 
@@ -112,7 +112,7 @@ def _all_labels(head: HeadRow, n: int, n_classes: int) -> ShotsRow:
 
 
 def _doubling(head: HeadRow, accuracy: NDArray[Any], samples: Sequence[Shots], n_all: int) -> list[DoublingRow]:
-    """What twice the labels would bring, by the law through all points; no row where there are too few points."""
+    """The accuracy expected of twice the labels, by the law through all points; no row where these are too few."""
     from featurecache.classify.evaluation.learning_curve import forecast
 
     now = head["test"]["accuracy"]

@@ -45,7 +45,7 @@ class Labelled:
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many images each class had that is left out for having too few."""
+    """{class: number of images} of the classes that are left out for having too few."""
 
     @cached_property
     def units(self) -> NDArray[np.integer[Any]]:

@@ -114,7 +114,7 @@ def _record(tried: Tried, grid: Grid) -> dict[str, Any]:
 
 
 def _read(place: Path, features: Features, name: str, grid: Grid) -> Tried:
-    """What `keep` wrote. Raises ValueError for other settings than those of today, OSError, LookupError, TypeError."""
+    """Read what `keep` wrote. Raises ValueError for other settings than these, OSError, LookupError, TypeError."""
     import numpy as np
 
     from featurecache.classify.selection.sweep import SweepResult

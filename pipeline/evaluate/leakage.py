@@ -32,7 +32,7 @@ class Leakage:
         return self.share > most
 
     def verdict(self) -> str:
-        """What it means for test accuracies, in one sentence; empty where nothing leaked."""
+        """The effect on test accuracies, in one sentence; empty where nothing leaked."""
         if not self.n_leaked:
             return ""
         points = f"{100 * self.share:.2f} points too high"

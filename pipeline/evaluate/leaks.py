@@ -30,7 +30,7 @@ N_READ = 200  # times six images to decode: 2 s for photos
 
 @dataclass(frozen=True)
 class AuditCall:
-    """What `audit_images` takes, besides the images, to list what leaked."""
+    """The arguments of `audit_images`, besides the images, that list the images that leaked."""
 
     request: FeatureRequest
     cache_root: Path

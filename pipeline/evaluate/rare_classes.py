@@ -43,7 +43,7 @@ def left_out_rows(left_out: Mapping[str, int]) -> list[LeftOut]:
 
 
 def left_out_line(left_out: Mapping[str, int], least: int) -> str:
-    """Which classes are left out for having fewer than `least` images, and how many images each has."""
+    """Return a sentence on the classes that have fewer than `least` images, with the number of images of each."""
     named = [f"{printable(name)} ({n:,})" for name, n in list(left_out.items())[:MAX_NAMED]]
     named += [f"and {len(left_out) - MAX_NAMED:,} more"] if len(left_out) > MAX_NAMED else []
     are = "is" if len(left_out) == 1 else "are"
@@ -52,7 +52,7 @@ def left_out_line(left_out: Mapping[str, int], least: int) -> str:
 
 
 def left_out_count(left_out: Mapping[str, int]) -> str:
-    """How many classes and images are left out: "2 classes with 3 images"."""
+    """Return the numbers of classes and images left out: "2 classes with 3 images"."""
     return f"{count(len(left_out), 'class', 'classes')} with {count(sum(left_out.values()), 'image')}"
 
 

@@ -23,6 +23,7 @@ from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Re
 from featurecache.runs.folder import (
     CONFIG_FILE,
     ERRORS_FILE,
+    FORMATS,
     HEADS_FOLDER,
     LEADERBOARD_FILE,
     LOG_FILE,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from featurecache.evaluate.attempts import ClassifyPlan, Tried
 
-FORMAT = 1
 # So many of the numbers that are none are named; the rest is counted.
 NAMED_PLACES = 3
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
@@ -86,7 +86,7 @@ def summarise(
             "notes": t.result.notes,
         })  # fmt: skip
     return {
-        "format": FORMAT,
+        "format": FORMATS[-1],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": _config(plan, manifest),
         "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},

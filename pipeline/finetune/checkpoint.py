@@ -55,7 +55,7 @@ class Checkpoint:
         training.restore(check_state(self._read(), training, self.identity, self._damaged))
 
     def _read(self) -> Any:
-        """What is kept, as tensors and plain values: no object in it is built. Raises PipelineError."""
+        """Read the state as tensors and plain values: no object in it is built. Raises PipelineError."""
         try:
             check_plain_file(self.path, self.path.parent)
             check_is_stored(self.path)

@@ -56,8 +56,8 @@ def prepare(
     return network.to(device).to(memory_format=torch.channels_last)
 
 
-def groups(split: Split, network: Trained, recipe: Recipe) -> list[dict[str, Any]]:
-    """What the optimiser takes: the last layers at the full rate, every stage below at `decay` times the one above.
+def parameter_groups(split: Split, network: Trained, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return parameter groups for the optimiser: last layers at the full rate, every stage below at `decay` times that.
 
     Weights of layers are decayed; biases, norms, positions and the scales of layers are not.
     """
@@ -74,8 +74,8 @@ def groups(split: Split, network: Trained, recipe: Recipe) -> list[dict[str, Any
     return found
 
 
-def learned(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What training changes, by name: parameters, and statistics where batch norms collect them."""
+def trained_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that training changes, by name: parameters, and statistics of batch norms that collect them."""
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             yield name, parameter

@@ -21,7 +21,7 @@ MAP_DTYPE = "float16"
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """What `finetune` is asked to do.
+    """The arguments of a fine-tune.
 
     source: the run that it starts from. head: one of its heads, "random", or None for the best on val that is layers.
     size: another side of the input; None for the run's. views: how many besides the image itself; None for the usual.

@@ -26,7 +26,7 @@ from featurecache.base.errors import Diverged, PipelineError
 from featurecache.extract.engines.torch_engine import is_out_of_memory
 from featurecache.finetune.epochs import Epoch, val_metrics
 from featurecache.finetune.maps import Maps, in_order, shuffled
-from featurecache.finetune.network import Trained, groups, learned
+from featurecache.finetune.network import Trained, parameter_groups, trained_tensors
 from featurecache.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Training:
     spent: float = 0.0
 
     def __post_init__(self) -> None:
-        self.optimiser = torch.optim.AdamW(groups(self.split, self.network, self.recipe), lr=0.0)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.split, self.network, self.recipe), lr=0.0)
         self.weights = self.weights.to(self.device)
-        self.mean = {name: tensor.detach().clone() for name, tensor in learned(self.network)}
+        self.mean = {name: tensor.detach().clone() for name, tensor in trained_tensors(self.network)}
         self.best = {name: tensor.clone() for name, tensor in self.mean.items()}
         self.n_batches = len(in_order(self.train.rows, self.recipe.batch_size))
         self.n_steps = self.n_batches * self.recipe.epochs
@@ -96,7 +96,7 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or val has seen nothing better for `patience` of them."""
+        """Whether all epochs are done, or `patience` of them passed without better metrics on val."""
         best = self.best_epoch
         return best is not None and (
             len(self.epochs) == self.recipe.epochs or len(self.epochs) - best.number >= self.recipe.patience
@@ -155,7 +155,7 @@ class Training:
         self.optimiser.step()
         kept = self.recipe.averaging_decay(self.step, self.n_steps)
         with torch.no_grad():
-            for name, tensor in learned(self.network):
+            for name, tensor in trained_tensors(self.network):
                 self.mean[name].lerp_(tensor, 1 - kept)
         self.loss_sum += total * len(y)
         self.step += 1
@@ -228,7 +228,7 @@ class Training:
     def take(self, weights: dict[str, Tensor]) -> None:
         """Put weights into the network, in place."""
         with torch.no_grad():
-            for name, tensor in learned(self.network):
+            for name, tensor in trained_tensors(self.network):
                 tensor.copy_(weights[name])
 
     def state(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class Training:
             "seconds": self.seconds,
             "elapsed": self.elapsed,
             "epochs": json.dumps([vars(epoch) for epoch in self.epochs]),
-            "weights": {name: tensor.detach() for name, tensor in learned(self.network)},
+            "weights": {name: tensor.detach() for name, tensor in trained_tensors(self.network)},
             "mean": self.mean,
             "best": self.best,
             "optimiser": self.optimiser.state_dict(),

@@ -36,7 +36,7 @@ from featurecache.finetune.source_run import SourceRun
 from featurecache.finetune.train import Tuned
 from featurecache.predictor import with_run_weights
 from featurecache.report.page import report_on
-from featurecache.runs.documents import FinetuneRow, Results
+from featurecache.runs.documents import FinetuneRow, Results, cache_folder
 from featurecache.runs.folder import WEIGHTS_FILE
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import writing_run
@@ -86,7 +86,7 @@ def find_tuned_run(checkpoint: Checkpoint, plan: FinetunePlan) -> Path | None:
 
 
 def _identity(folder: Path) -> str | None:
-    """Of the training that a folder is the outcome of; None for what is no such run."""
+    """The identity of the training that a run is the result of; None for any other folder."""
     try:
         return str(read_results(folder)["finetune"]["identity"])
     except (PipelineError, LookupError):
@@ -94,7 +94,7 @@ def _identity(folder: Path) -> str | None:
 
 
 def finish(results: Results, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, progress: Progress) -> None:
-    """What a run that has its final name still lacks; done twice, it is the same.
+    """Complete a run that has its final name; doing it twice changes nothing.
 
     The cache gets to know the weights under that name, and the page that shows the run is written.
     """
@@ -102,7 +102,7 @@ def finish(results: Results, manifest: Manifest, labelled: Labelled, plan: Finet
     requests = [with_run_weights(plan.out.absolute(), request) for request in asked]
     images = replace(manifest, samples=labelled.samples)
     extract_features(images, requests, plan.cache_root, settings=plan.settings, progress=Silent())
-    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    used = [cache_folder(each) for each in results["features"]]
     remember_use(plan.cache_root, used, manifest.source)
     return_freed_memory(sum(4 * len(labelled.samples) * each["dim"] for each in results["features"]))
     report_on(plan.out, manifest.source, plan.cache_root, progress)

@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """What it is called among the heads of one test set."""
+        """The name of the head among those of one test set."""
         return f"{self.row['run']}/{self.row['features']}/{self.row['head']}"
 
 

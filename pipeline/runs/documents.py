@@ -90,7 +90,7 @@ class TestMetrics(TypedDict):
 
 
 class Tempering(TypedDict):
-    """What a temperature changed on test."""
+    """The effect of a temperature on test."""
 
     temperature: float
     ece_before: float
@@ -158,7 +158,7 @@ class DoublingRow(TypedDict):
 
 
 class FewLabels(TypedDict, total=False):
-    """What --shots adds to results.json."""
+    """The rows that few labels add to results.json."""
 
     shots: list[ShotsRow]
     doubling: list[DoublingRow]
@@ -202,6 +202,11 @@ class Results(TypedDict):
     shots: NotRequired[list[ShotsRow]]
     doubling: NotRequired[list[DoublingRow]]
     finetune: NotRequired[FinetuneRow]
+
+
+def cache_folder(features: FeatureRow) -> str:
+    """Return the name of the cache folder that holds the features."""
+    return f"{features['backbone']}-{features['key'][:12]}"
 
 
 def split_sizes(dataset: Dataset) -> dict[str, int]:

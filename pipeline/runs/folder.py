@@ -43,7 +43,7 @@ LATEST = "latest"
 # A run of thousands of heads and classes has tens of megabytes, an audit of many near-duplicates hundreds.
 MOST_JSON_BYTES = 512 << 20
 RUNS_ROOT = Path("data/runs")
-FORMATS = (1,)
+FORMATS = (1,)  # of results.json: those that are read, the last is written
 # Every file of a run, by its path in the folder; then those that a killed process may have left there.
 _HEAD_FOLDER = rf"{HEADS_FOLDER}/[^/]+--[^/]+"
 _AUDIT_TABLES = re.escape(AUDIT_TABLE).replace(r"\{\}", "[a-z_]+")

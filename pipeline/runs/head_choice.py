@@ -1,4 +1,4 @@
-"""Which head of a run: by name, or the best on val."""
+"""The choice of a head of a run: by name, or the best on val."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featurecache.runs.documents import HeadRow
 
 
 def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
-    """What the best head has most of, by its metrics on val: accuracy, then probability of the truth."""
+    """Return the sort key by which the best head on val is the greatest: accuracy, then log loss."""
     return val["accuracy"], -val["log_loss"]
 
 

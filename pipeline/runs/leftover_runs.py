@@ -93,7 +93,7 @@ def _sweep_work(path: Path) -> bool:
 
 
 def _sweep_old(path: Path, replaced: Path | None) -> bool:
-    """Of former versions: remove a run in the making, or put back one that was about to be replaced."""
+    """Remove an unfinished run of a former version, or put back one that it was about to replace."""
     run = path if replaced is None else path / "run"
     if replaced is not None and {each.name for each in path.iterdir()} != {"run"}:
         return False

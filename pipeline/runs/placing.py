@@ -136,7 +136,7 @@ def _check_free(place: Path, fresh: Path, names: Sequence[str], *, replaces: boo
 
 
 def _odd(place: Path, name: str) -> str:
-    """What is in a folder where a file of a run, or a folder above it, has to be, and is something else; or nothing."""
+    """The entry of a folder that is in the way of a file of a run, because it is of another kind; empty for none."""
     for path in (*reversed([each for each in (place / name).parents if place in each.parents]), place / name):
         is_right = path.is_dir() == (path != place / name) and not (path.is_dir() and path.is_symlink())
         if os.path.lexists(path) and not is_right:

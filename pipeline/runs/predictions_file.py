@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.base.parquet_files import table_fault
 from featurecache.base.plain_files import check_plain_file
+from featurecache.extract.cache.spec import HEX_DIGEST
 from featurecache.runs.folder import PREDICTIONS_FILE
 
 if TYPE_CHECKING:
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("path", "digest", "label", "head", "predicted", "probabilities")
-HEX_DIGEST = r"^[0-9a-f]{64}$"
 
 
 @dataclass(frozen=True)
 class HeadPredictions:
-    """What one head predicts for N test images: a class each, and probabilities (N, C)."""
+    """The predictions of one head for N test images: a class each, and probabilities (N, C)."""
 
     backbone: str
     features: str
@@ -115,6 +115,6 @@ def check_texts(table: pyarrow.Table) -> None:
     for name in table.column_names:
         if table[name].null_count:
             raise ValueError(f"its column '{name}' has rows without a value")
-    are_digests = pyarrow.compute.match_substring_regex(table["digest"], HEX_DIGEST)
+    are_digests = pyarrow.compute.match_substring_regex(table["digest"], f"^{HEX_DIGEST.pattern}$")
     if len(table) and not pyarrow.compute.all(are_digests).as_py():
         raise ValueError("its column 'digest' holds what is no SHA-256")

@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _is_completed(path: Path) -> bool:
-    """Whether a file is there now that a run, which a killed process had on its way, is put into its folder."""
+    """Whether a file exists once a run that a killed process had committed is moved into its folder."""
     from featurecache.runs.work_folder import heal
 
     heal(path.parent)

@@ -69,12 +69,12 @@ class Record:
 
     @property
     def titles(self) -> list[str]:
-        """What to call each head: with its features where there are several."""
+        """The title of each head: its name, behind its features where these are several."""
         return head_titles([(features_of(head), head["name"]) for head in self.heads])
 
     @property
     def chosen(self) -> int:
-        """Which head `predict` would take: the best on val."""
+        """The place of the head that `predict` takes: the best on val."""
         return self.heads.index(choose_head(self.heads, None))
 
 

@@ -26,7 +26,7 @@ MOST_ROWS = 1 << 40
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may be: the test, and its description."""
+    """A kind of value: the test for it, and its description."""
 
     is_one: Callable[[Any], bool]
     description: str
@@ -196,7 +196,7 @@ def need(path: Path, values: Mapping[str, Any], names: Iterable[str], where: str
 
 
 def need_each(path: Path, values: Mapping[str, Any], listed: str, names: Iterable[str]) -> None:
-    """The same for every object of a list."""
+    """Check every object of a list like `need`."""
     names = tuple(names)
     for number, each in enumerate(values[listed]):
         need(path, each, names, f"{listed}[{number}]")
@@ -226,7 +226,7 @@ META = Shape(
 
 @dataclass(frozen=True)
 class HeadMeta:
-    """What was written down with a head: the request and the spec of its features, and its classes."""
+    """The record saved with a head: the request and the spec of its features, and its classes."""
 
     request: FeatureRequest
     spec: FeatureSpec

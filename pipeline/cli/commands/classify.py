@@ -19,6 +19,7 @@ from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import leaderboard_text, refused_line, tempering_text
 from featurecache.extract.images.read import read_images
+from featurecache.runs.documents import cache_folder
 from featurecache.runs.folder import (
     ERRORS_FILE,
     REPORT_FILE,
@@ -126,7 +127,7 @@ def classify_with(
             report=lambda run: report_on(run, manifest.source, cache.cache, console),
             advise=audit_advice(manifest.source),
         )
-    used = [f"{each['backbone']}-{each['key'][:12]}" for each in results["features"]]
+    used = [cache_folder(each) for each in results["features"]]
     remember_use(cache.cache, used, manifest.source)
     print(json.dumps(results, indent=2) if printing.json else results_text(results))
     report = f", with {REPORT_FILE} to look at" if (out / REPORT_FILE).exists() else ""

@@ -15,7 +15,7 @@ from featurecache.base.errors import ExtractError
 from featurecache.base.text import count
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.report.wording import percent
-from featurecache.runs.documents import HeadRow
+from featurecache.runs.documents import HeadRow, cache_folder
 from featurecache.runs.folder import RESULTS_FILE
 from featurecache.runs.head_choice import features_of
 from featurecache.runs.record import Record
@@ -72,7 +72,7 @@ def read_features(
         return f"{RESULTS_FILE} does not say which features {name} are, so there is no map of them."
     digests = np.frombuffer(bytes.fromhex("".join(record.digests[i] for i in rows)), np.uint8).reshape(-1, 32)
     try:
-        spec = read_spec(cache_root / f"{entry['backbone']}-{entry['key'][:12]}")
+        spec = read_spec(cache_root / cache_folder(entry))
         cache = None if spec is None else FeatureCache(cache_root, spec)
         if cache is None or cache.missing(digests).any():
             return f"The features of {name} are no longer in the cache, so there is no map of them."
