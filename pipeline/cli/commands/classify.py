@@ -33,6 +33,7 @@ from featurecache.runs.folder import (
 from featurecache.runs.work_folder import heal
 
 if TYPE_CHECKING:
+    from featurecache.evaluate.attempts import ClassifyPlan
     from featurecache.extract.images.manifest import Manifest
     from featurecache.runs.documents import Results
 
@@ -73,16 +74,15 @@ def command(
         )
 
 
-def check(heads: HeadOptions) -> tuple[str, ...]:
-    """Return the names of the heads. Raises what says that their settings or the run could not be."""
+def check(heads: HeadOptions) -> None:
+    """Raise UsageError or PipelineError where heads, their settings or the run folder cannot be used."""
     place = heads.out or RUNS_ROOT / "run"
     heal(place)
     if heads.out is not None:
         check_run_folder(heads.out)
-    names = heads.names()
+    heads.names()
     heads.params()
     check_writable(place)
-    return names
 
 
 def classify_with(
@@ -97,29 +97,15 @@ def classify_with(
 ) -> int:
     """Train heads, write the run and print its table; returns the exit code."""
     from featurecache.evaluate import classify as evaluation
-    from featurecache.evaluate.attempts import ClassifyPlan
     from featurecache.extract.cache.inventory import remember_use
     from featurecache.report.page import report_on
 
-    names = check(heads)
+    check(heads)
     if heads.out is not None and (heads.out / RESULTS_FILE).exists():
         console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
     place = contextlib.nullcontext(heads.out) if heads.out else reserving(default_run_folder(Path(manifest.source)))
     with place as out, naming_commands(manifest.source):
-        plan = ClassifyPlan(
-            features.requests(),
-            names,
-            cache.cache,
-            out,
-            seed=split.seed,
-            folds=heads.folds,
-            memory=heads.memory,
-            shots=heads.shots,
-            repeats=heads.repeats,
-            calibrate=heads.calibrate,
-            min_per_class=split.min_per_class,
-            params=heads.params(),
-        )
+        plan = _plan(out, features=features, heads=heads, split=split, cache=cache)
         results = evaluation.classify(
             manifest,
             plan,
@@ -137,6 +123,27 @@ def classify_with(
     if n := results["dataset"]["skipped"]:
         console.say(f"{refused_line(n, out / ERRORS_FILE)}.")
     return REFUSED if n or results["failed"] else exit_code_of_unread(manifest)
+
+
+def _plan(
+    out: Path, *, features: FeatureOptions, heads: HeadOptions, split: SplitOptions, cache: CacheOption
+) -> ClassifyPlan:
+    from featurecache.evaluate.attempts import ClassifyPlan
+
+    return ClassifyPlan(
+        features.requests(),
+        heads.names(),
+        cache.cache,
+        out,
+        seed=split.seed,
+        folds=heads.folds,
+        memory=heads.memory,
+        shots=heads.shots,
+        repeats=heads.repeats,
+        calibrate=heads.calibrate,
+        min_per_class=split.min_per_class,
+        params=heads.params(),
+    )
 
 
 def results_text(results: Results) -> str:
