@@ -43,5 +43,5 @@ def read_splits(folder: Path) -> list[ListedImage]:
 
 
 def _image(row: Mapping[str, str]) -> ListedImage:
-    label, split, group = (intern(text) for text in (row["label"], row["split"], row.get("group") or ""))
-    return ListedImage(row["path"], label, split, row["digest"], group or None)
+    path, label, split, digest = (row[column] for column in ("path", "label", "split", "digest"))
+    return ListedImage(path, intern(label), intern(split), digest, intern(row.get("group") or "") or None)
