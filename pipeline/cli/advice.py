@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from featurecache.base.errors import BackboneNotInRun, FeaturesMissing, PipelineError, UsageError
 from featurecache.base.quoting import as_command
 from featurecache.base.text import printable
-from featurecache.evaluate.leaks import AuditAdvice, AuditCall
 from featurecache.runs.command_lines import audit_command, extract_commands
+
+if TYPE_CHECKING:
+    from featurecache.evaluate.leakage import AuditAdvice, AuditCall
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from featurecache.base.text import count_is, printable, short, table
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
-from featurecache.runs.documents import HeadRow, Results
+from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
 from featurecache.runs.head_choice import head_titles
-from featurecache.runs.units_text import paired_test_name, units_text
+from featurecache.runs.result_notes import few_shot_note, paired_test_name, units_text
 
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
@@ -75,6 +75,36 @@ def tempering_text(results: Results) -> str:
             rows.append([title, f"{effect['temperature']:.3f}", *pairs])
     headers = ("head", "temperature", "test log loss", "test ECE")
     return f"probabilities tempered on val, p^(1/T)\n\n{table(rows, headers, right=(1, 2, 3))}" if rows else ""
+
+
+def few_shot_text(results: FewLabels | Results) -> str:
+    """One line a head: test accuracy by labels per class, with all and twice as many; empty without shots."""
+    if not results.get("shots"):
+        return ""
+    lines: dict[tuple[str, str], list[ShotsRow]] = {}
+    for row in results["shots"]:
+        lines.setdefault((row["features"], row["head"]), []).append(row)
+    doubled = {(row["features"], row["head"]): row for row in results["doubling"]}
+    rows = []
+    for title, (key, points) in zip(head_titles(list(lines)), lines.items(), strict=True):
+        cells = [f"{100 * p['mean']:.1f} ± {50 * (p['high'] - p['low']):.1f}" for p in points[:-1]]
+        cells.append(f"{100 * points[-1]['mean']:.2f}")
+        if doubled:
+            cells.append(_doubled_cell(doubled.get(key)))
+        rows.append([title, *cells])
+    shots = [f"{point['shots']} a class" for point in next(iter(lines.values()))[:-1]]
+    headers = ["head", *shots, "all", *(["twice as many, expected"] if doubled else [])]
+    n_repeats = results["shots"][0]["repeats"]
+    title = f"test % with few labels (mean of {n_repeats} draws of the labels, ± its 95 % interval)"
+    text = f"{title}\n\n{table(rows, headers, right=range(1, len(headers)))}"
+    note = few_shot_note(results)
+    return f"{text}\n\n{note}" if note else text
+
+
+def _doubled_cell(row: DoublingRow | None) -> str:
+    if row is None:
+        return ""
+    return f"{100 * row['expected']:.1f} ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
 
 
 def extract_text(report: ExtractReport) -> str:

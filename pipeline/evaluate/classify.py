@@ -20,7 +20,8 @@ from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, 
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
-from featurecache.evaluate.leaks import AuditAdvice, AuditCall, advise_audit_images, leak_warnings
+from featurecache.evaluate.leakage import AuditAdvice, AuditCall, advise_audit_images
+from featurecache.evaluate.leaks import leak_warnings
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.progress import Progress
-from featurecache.base.text import table
 from featurecache.evaluate.failures import why_failed
 from featurecache.evaluate.join import Features, Labelled
-from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
-from featurecache.runs.head_choice import head_titles
+from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, ShotsRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,40 +123,3 @@ def _doubling(head: HeadRow, accuracy: NDArray[Any], samples: Sequence[Shots], n
         "features": head["features"], "head": head["name"], "n_now": n_all, "n_doubled": expected.n, "now": now,
         "expected": expected.accuracy, "low": expected.low, "high": expected.high, "gain": expected.gain,
     }]  # fmt: skip
-
-
-def few_shot_text(results: FewLabels | Results) -> str:
-    """One line a head: test accuracy by labels per class, with all and twice as many; empty without shots."""
-    if not results.get("shots"):
-        return ""
-    lines: dict[tuple[str, str], list[ShotsRow]] = {}
-    for row in results["shots"]:
-        lines.setdefault((row["features"], row["head"]), []).append(row)
-    doubled = {(row["features"], row["head"]): row for row in results["doubling"]}
-    rows = []
-    for title, (key, points) in zip(head_titles(list(lines)), lines.items(), strict=True):
-        cells = [f"{100 * p['mean']:.1f} ± {50 * (p['high'] - p['low']):.1f}" for p in points[:-1]]
-        cells.append(f"{100 * points[-1]['mean']:.2f}")
-        if doubled:
-            cells.append(_doubled_cell(doubled.get(key)))
-        rows.append([title, *cells])
-    shots = [f"{point['shots']} a class" for point in next(iter(lines.values()))[:-1]]
-    headers = ["head", *shots, "all", *(["twice as many, expected"] if doubled else [])]
-    n_repeats = results["shots"][0]["repeats"]
-    title = f"test % with few labels (mean of {n_repeats} draws of the labels, ± its 95 % interval)"
-    text = f"{title}\n\n{table(rows, headers, right=range(1, len(headers)))}"
-    note = few_shot_note(results)
-    return f"{text}\n\n{note}" if note else text
-
-
-def few_shot_note(results: FewLabels | Results) -> str:
-    """A sentence where settings were chosen on more labels than the heads were trained on; else empty."""
-    if not any(row.get("n_chosen", row["n_train"]) > row["n_train"] for row in results.get("shots") or []):
-        return ""
-    return "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
-
-
-def _doubled_cell(row: DoublingRow | None) -> str:
-    if row is None:
-        return ""
-    return f"{100 * row['expected']:.1f} ({100 * row['low']:.1f}-{100 * row['high']:.1f})"

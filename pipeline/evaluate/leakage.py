@@ -6,8 +6,11 @@ accuracy on new ones is therefore at most L / n below the accuracy on all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from featurecache.extract.job.request import FeatureRequest
 
 # Above this share of the test images `featurecache audit` ends with exit code 3: heads that are worth telling apart are
 # about a point apart.
@@ -48,3 +51,22 @@ def leakage_of(ways: Sequence[tuple[Collection[int], str]], n_test: int) -> Leak
 def read_leakage(values: Mapping[str, object]) -> str:
     """Return the verdict that an audit.json holds, also one that older versions wrote; empty where there is none."""
     return str(values.get("why") or "") if values.get("untrue") or values.get("n_leaked") else ""
+
+
+@dataclass(frozen=True)
+class AuditCall:
+    """The arguments of `audit_images`, besides the images, that list the images that leaked."""
+
+    request: FeatureRequest
+    cache_root: Path
+    seed: int
+    min_per_class: int
+
+
+# The sentence on how to list the test images that leaked, behind the warning that some did.
+AuditAdvice = Callable[[AuditCall], str]
+
+
+def advise_audit_images(call: AuditCall) -> str:
+    """An AuditAdvice for callers from Python."""
+    return "Call audit_images to list them."

@@ -7,9 +7,6 @@ above 0.999 counts, for what is usual between neighbours cannot be known from fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,33 +15,13 @@ from featurecache.base.text import count_is, printable
 from featurecache.evaluate.audit import groups_across, leaked
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
-from featurecache.evaluate.leakage import Leakage, leakage_of
-from featurecache.extract.job.request import FeatureRequest
+from featurecache.evaluate.leakage import AuditAdvice, AuditCall, Leakage, advise_audit_images, leakage_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_TEST = 1000  # times 60,000 x 1280: one matrix product of 2 s on two cores
 N_READ = 200  # times six images to decode: 2 s for photos
-
-
-@dataclass(frozen=True)
-class AuditCall:
-    """The arguments of `audit_images`, besides the images, that list the images that leaked."""
-
-    request: FeatureRequest
-    cache_root: Path
-    seed: int
-    min_per_class: int
-
-
-# The sentence on how to list the test images that leaked, behind the warning that some did.
-AuditAdvice = Callable[[AuditCall], str]
-
-
-def advise_audit_images(call: AuditCall) -> str:
-    """An AuditAdvice for callers from Python."""
-    return "Call audit_images to list them."
 
 
 def leak_warnings(

@@ -20,7 +20,8 @@ from featurecache.classify.selection.sweep import SweepResult
 from featurecache.evaluate.attempts import ClassifyPlan, Tried
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.join import Features, Labelled, look_up
-from featurecache.evaluate.leaks import AuditAdvice, AuditCall, leak_warnings
+from featurecache.evaluate.leakage import AuditAdvice, AuditCall
+from featurecache.evaluate.leaks import leak_warnings
 from featurecache.evaluate.results import summarise, write_run
 from featurecache.extract.backbones.weights import save_weights
 from featurecache.extract.cache.inventory import remember_use

@@ -28,8 +28,8 @@ from featurecache.runs.documents import Dataset
 from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
+from featurecache.runs.result_notes import paired_test_name, units_text
 from featurecache.runs.split_list import ListedImage
-from featurecache.runs.units_text import paired_test_name, units_text
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112

@@ -10,7 +10,7 @@ predictions_file     predictions.parquet
 split_list           splits.csv
 compared_runs        runs as `compare` reads them
 command_lines        commands that make the features of a run again
-units_text           units of the test images in words
+result_notes         units of test images and other notes in words
 head_choice          which head of a run
 work_folder          where a run is made
 placing              its way into its place

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.text import table
-from featurecache.evaluate.audit_document import lists_of
 
 if TYPE_CHECKING:
     from featurecache.evaluate.audit import Audit
@@ -33,6 +32,8 @@ def audit_text(found: Audit) -> str:
 
 
 def _sections(found: Audit) -> Iterator[str]:
+    from featurecache.evaluate.audit_document import lists_of
+
     for name, rows in lists_of(found.findings).items():
         yield _section(name, rows, found.n_near if name == "near_duplicates" else len(rows))
 

@@ -17,7 +17,7 @@ from featurecache.cli.declare import Command, takes
 from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
-from featurecache.cli.text import leaderboard_text, refused_line, tempering_text
+from featurecache.cli.text import few_shot_text, leaderboard_text, refused_line, tempering_text
 from featurecache.extract.images.read import read_images
 from featurecache.runs.documents import cache_folder
 from featurecache.runs.folder import (
@@ -148,8 +148,6 @@ def _plan(
 
 def results_text(results: Results) -> str:
     """Return the table of heads, and below it what else was found out."""
-    from featurecache.evaluate.few_shot import few_shot_text
-
     parts = [leaderboard_text(results), tempering_text(results), few_shot_text(results)]
     parts += ["\n".join(results["transfer"]), "\n".join(results["warnings"])]
     return "\n\n".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from featurecache.base.text import table
 from featurecache.runs.comparison_document import Compared, RankedRow, SplitsRow
-from featurecache.runs.units_text import paired_test_name
+from featurecache.runs.result_notes import paired_test_name
 
 FORMATS = ("text", "csv", "markdown", "json")
 HEADERS = ("data set", "run", "features", "head", "rank", "test %", "95 % interval", "balanced %", "macro F1 %",

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurecache.evaluate.few_shot import few_shot_note
 from featurecache.report.sections.intervals import LINES, Figure
 from featurecache.report.wording import ticks
 from featurecache.runs.head_choice import head_titles
 from featurecache.runs.record import Record
+from featurecache.runs.result_notes import few_shot_note
 
 # Heads tried on the same labels stand this much beside each other, so that their intervals do not hide one another.
 STEP = 1.025

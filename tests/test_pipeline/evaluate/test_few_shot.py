@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from featurecache.cli.console import Console
-from featurecache.evaluate.few_shot import few_shot, few_shot_text
+from featurecache.cli.text import few_shot_text
+from featurecache.evaluate.few_shot import few_shot
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
-"""The units of a run's test images, groups and copies, in words."""
+"""Notes on the results of a run: units of its test images, its paired test, labels that settings were chosen on."""
 
 from __future__ import annotations
 
 from featurecache.base.text import count
-from featurecache.runs.documents import TestUnits
+from featurecache.runs.documents import FewLabels, Results, TestUnits
 
 
 def units_text(test: TestUnits) -> str:
@@ -21,3 +21,10 @@ def paired_test_name(test: TestUnits) -> str:
     """Return the name of the paired test of the heads of a run."""
     units = units_text(test)
     return f"sign-flip test over {units}" if units else "McNemar's exact test"
+
+
+def few_shot_note(results: FewLabels | Results) -> str:
+    """A sentence where settings were chosen on more labels than the heads were trained on; else empty."""
+    if not any(row.get("n_chosen", row["n_train"]) > row["n_train"] for row in results.get("shots") or []):
+        return ""
+    return "1 a class: settings are chosen on 2 labels a class, since 1 leaves none to hold out; heads train on 1."
