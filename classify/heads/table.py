@@ -26,6 +26,10 @@ class HeadInfo:
     """"module:class" of the estimator."""
     grid: tuple[Mapping[str, Any], ...]
     """The settings of its sweep, the simplest (most regularised) first: ties are broken towards the first."""
+    is_layers: bool = False
+    """Whether it is one linear layer, or two with a relu between, which can be trained on above a network."""
+    fitted: tuple[str, ...] = ()
+    """Settings, besides a temperature, that its fit finds by val and that no sweep tries."""
 
 
 def _grid(**values: Sequence[Any]) -> tuple[Mapping[str, Any], ...]:
@@ -45,18 +49,21 @@ _HEADS = (
         "featurecache.classify.heads.logistic:LogisticHead",
         # The 45 strengths of the linear-probe protocol of CLIP and DINO, four to a decade.
         _grid(C=_decades(-6, 5, 45)),
+        is_layers=True,
     ),
     HeadInfo(
         "ridge",
         "ridge regression on class signs, closed form",
         "featurecache.classify.heads.ridge:RidgeHead",
         _grid(alpha=_decades(-3, 8, 45)[::-1]),
+        is_layers=True,
     ),
     HeadInfo(
         "linear_svm",
         "one-versus-rest linear SVM, squared hinge",
         "featurecache.classify.heads.linear_svm:LinearSVMHead",
         _grid(C=_decades(-7, 2, 19)),
+        is_layers=True,
     ),
     HeadInfo(
         "rbf_svm",
@@ -69,6 +76,7 @@ _HEADS = (
         "linear discriminant analysis with shrinkage",
         "featurecache.classify.heads.lda:LDAHead",
         _grid(shrinkage=(1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4, 1e-5)),
+        is_layers=True,
     ),
     HeadInfo(
         "centroid",
@@ -95,6 +103,8 @@ _HEADS = (
         "one hidden layer of 1024, AdamW, stopped early on val",
         "featurecache.classify.heads.mlp:MLPHead",
         _grid(learning_rate=(3e-4, 1e-3, 3e-3, 1e-2), dropout=(0.5, 0.25, 0.0)),
+        is_layers=True,
+        fitted=("epochs",),
     ),
 )
 HEADS: Mapping[str, HeadInfo] = {info.name: info for info in _HEADS}

@@ -85,7 +85,8 @@ class FeatureSpec:
 
     def unusual(self) -> dict[str, Any]:
         """Return the fields with a value of their own among those that are mostly left at their default."""
-        return {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
+        mine = {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
+        return mine | self.transform.unusual()
 
     def _values(self) -> dict[str, Any]:
         return {**asdict(self), "transform": self.transform.to_dict()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from math import isfinite
 from typing import Any
 
@@ -29,8 +29,13 @@ class TransformSpec:
     std: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Return plain JSON values; a field at its default is left out, so that a new one changes no key."""
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {name: value for name, value in values.items() if name not in USUAL or value != USUAL[name]}
+
+    def unusual(self) -> dict[str, Any]:
+        """Return the fields that have another value than their default."""
+        return {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformSpec:
@@ -45,3 +50,6 @@ class TransformSpec:
         if len(found.mean) != 3 or len(found.std) != 3 or not are_numbers or min(found.std) <= 0:
             raise ValueError("its mean and standard deviation are not those of three channels")
         return found
+
+
+USUAL = {each.name: each.default for each in fields(TransformSpec) if each.default is not MISSING}

@@ -11,6 +11,7 @@ from featurecache.bench.clock import timed
 from featurecache.bench.features import Data
 from featurecache.bench.neighbours import compare_knn, compare_mlp
 from featurecache.bench.solvers import Difference, Setting, compare_logistic, compare_svm
+from featurecache.classify.heads.table import head_grid, list_heads
 
 ALPHAS = tuple(float(a) for a in np.logspace(-3, 8, 45))
 N_FOLDS = 5
@@ -115,8 +116,6 @@ def folds_only(name: str) -> Callable[[Data, int, bool], Line]:
     """Return what measures a head of which only the folds are of interest; its seconds are those of one split."""
 
     def measure(data: Data, sparse: int, exact: bool) -> Line:
-        from featurecache.classify.heads.table import head_grid
-
         single, ratio = fold_costs(name, data)
         return Line(name, len(head_grid(name)), single, ratio)
 
@@ -142,12 +141,12 @@ def fold_costs(name: str, data: Data) -> tuple[float, float]:
     return single, folds / single
 
 
-# Every line of the table, by the name that --heads knows.
-LINES: dict[str, Callable[[Data, int, bool], Line]] = {
+# What measures each head, by the name that --heads knows: against scikit-learn, the others only by their folds.
+COMPARISONS: dict[str, Callable[[Data, int, bool], Line]] = {
     "logistic": logistic,
     "linear_svm": linear_svm,
     "ridge": ridge,
     "knn": knn,
     "mlp": mlp,
-    **{name: folds_only(name) for name in ("lda", "centroid", "naive_bayes", "rbf_svm")},
 }
+LINES = COMPARISONS | {info.name: folds_only(info.name) for info in list_heads() if info.name not in COMPARISONS}

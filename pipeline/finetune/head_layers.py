@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from featurecache.base.errors import UsageError
+from featurecache.classify.heads.table import build_head, list_heads
 from featurecache.runs.documents import HeadRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LINEAR = ("logistic", "linear_svm", "ridge", "lda")
-MLP = "mlp"
-STARTERS = (*LINEAR, MLP)
+LINEAR, MLP = "logistic", "mlp"  # what tuned layers become: one, or two with a relu between
+STARTERS = tuple(info.name for info in list_heads() if info.is_layers)
 RANDOM = "random"
 
 Layer = tuple["NDArray[np.floating[Any]]", "NDArray[np.floating[Any]]"]
@@ -41,8 +41,6 @@ def refit(row: HeadRow, X: NDArray[np.float32], y: NDArray[np.int64], *, seed: i
 
     The saved head has seen val, too, and val is to judge every epoch.
     """
-    from featurecache.classify.heads.table import build_head
-
     return build_head(row["name"], seed=seed, **row["params"]).fit(X, y)
 
 
@@ -74,15 +72,13 @@ def as_module(layers: Sequence[Layer]) -> nn.Sequential:
 
 def as_head(last_layers: nn.Sequential, temperature: float) -> Any:
     """Return these layers as a fitted head whose probabilities are softmax(scores / temperature)."""
-    from featurecache.classify.heads.table import build_head
-
     layers = [
         (layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy())
         for layer in last_layers
         if isinstance(layer, nn.Linear)
     ]
     coef, intercept = layers[-1]
-    head = build_head("logistic") if len(layers) == 1 else build_head(MLP, hidden=len(layers[0][1]))
+    head = build_head(LINEAR) if len(layers) == 1 else build_head(MLP, hidden=len(layers[0][1]))
     if len(layers) == 1:
         coef, intercept = coef / np.float32(temperature), intercept / np.float32(temperature)
         head.n_iter_, head.slope_ = 0, 0.0

@@ -8,9 +8,10 @@ from itertools import takewhile
 from typing import Any
 
 from featurecache.base.text import short
+from featurecache.classify.heads.table import list_heads
 
-# Found by the fit rather than tried: temperature on the scores of val, epochs by stopping early.
-FITTED_SETTINGS = frozenset({"temperature", "epochs"})
+# Found by the fit rather than tried.
+FITTED_SETTINGS = frozenset({"temperature"}).union(*(info.fitted for info in list_heads()))
 # Longer names push a plot's axis out of its frame on a narrow screen; the page shows them whole elsewhere.
 TICK_LENGTH = 18
 ELLIPSIS = "…"
