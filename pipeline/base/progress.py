@@ -8,6 +8,7 @@ from typing import Protocol
 
 from featurecache.base.text import readable_seconds
 
+LOGGER = "featurecache"
 # A rate measured over less is mostly the first batches, which also fill the queue and warm the machine up.
 PACE_SECONDS = 5.0
 # A shorter wait needs no forecast.
@@ -41,15 +42,19 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that shows nothing."""
+    """Progress that shows nothing; its lines go to the logger `featurecache`, level INFO."""
 
     @cached_property
     def lines(self) -> list[str]:
-        """Only lines that are added."""
+        """Every line so far."""
         return []
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Log a line."""
+        import logging  # for callers from Python alone
+
+        self.lines.append(text)
+        logging.getLogger(LOGGER).info("%s", text)
 
     def digesting(self, done: int, total: int) -> None:
         """Nothing."""

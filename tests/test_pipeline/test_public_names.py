@@ -70,6 +70,19 @@ def test_nothing_is_printed(trained, digits_folder, filled_cache, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_lines_for_people_are_logged_and_in_the_log_of_the_run(images, cache, tmp_path, caplog):
+    shutil.copytree(images / "0", images / "few")
+    for path in sorted((images / "few").iterdir())[1:]:
+        path.unlink()
+    with caplog.at_level("INFO", logger="featurecache"):
+        train_heads(
+            read_images(images), FEATURES, heads=["ridge"], cache_root=cache, out=tmp_path / "run", min_per_class=2
+        )
+    (line,) = [record.message for record in caplog.records if record.name == "featurecache" and "few" in record.message]
+    assert "1 class with 1 image is left out" in line
+    assert line in (tmp_path / "run" / "log.txt").read_text().splitlines()
+
+
 def test_all_errors_are_of_one_tree(digits_folder, tmp_path):
     with pytest.raises(FeaturesMissing) as raised:
         train_heads(read_images(digits_folder), FEATURES, cache_root=tmp_path / "none", out=tmp_path / "run")
