@@ -14,7 +14,7 @@ from featurecache.finetune.recipe import Recipe
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class Trained(nn.Module):
+class TrainedPart(nn.Module):
     """(B, D) or uint8 (B, 3 S S) as the cache keeps it -> scores (B, C).
 
     lower: runs the frozen part on images in every step, instead of taking its maps: the usual way, to compare with.
@@ -44,9 +44,9 @@ def has_norms(split: Split) -> bool:
 
 def prepare(
     split: Split, last_layers: nn.Sequential, *, batch_norm: str, device: str, lower: nn.Module | None = None
-) -> Trained:
+) -> TrainedPart:
     """Both together, ready to be trained: nothing is dropped out, and batch norms keep their statistics if "frozen"."""
-    network = Trained(split, last_layers, lower).eval()
+    network = TrainedPart(split, last_layers, lower).eval()
     for module in split.upper.modules():
         if batch_norm == "trained" and isinstance(module, NORMS):
             module.train()
@@ -56,7 +56,7 @@ def prepare(
     return network.to(device).to(memory_format=torch.channels_last)
 
 
-def parameter_groups(split: Split, network: Trained, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(split: Split, network: TrainedPart, recipe: Recipe) -> list[dict[str, Any]]:
     """Return parameter groups for the optimiser: last layers at the full rate, every stage below at `decay` times that.
 
     Weights of layers are decayed; biases, norms, positions and the scales of layers are not.

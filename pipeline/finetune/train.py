@@ -28,7 +28,7 @@ from featurecache.finetune.maps import Maps
 from featurecache.finetune.network import has_norms, prepare
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.source_run import SourceRun
-from featurecache.finetune.training import Part, Training
+from featurecache.finetune.training import ImageSet, Training
 from featurecache.runs.placing import home_of
 
 if TYPE_CHECKING:
@@ -153,15 +153,15 @@ def build_training(
     *,
     lower: nn.Module | None = None,
 ) -> Training:
-    """A training of what is above the split, at its source; `lower` as in `Trained`."""
+    """A training of what is above the split, at its first step; `lower` as in `TrainedPart`."""
     recipe = plan.recipe
     y_train, y_val = (labelled.y[labelled.rows(name)] for name in ("train", "val"))
     return Training(
         network=prepare(split, layers, batch_norm=recipe.batch_norm, device=device, lower=lower),
         split=split,
         recipe=recipe,
-        train=Part(train, y_train, 1 + plan.n_views),
-        val=Part(val, y_val),
+        train=ImageSet(train, y_train, 1 + plan.n_views),
+        val=ImageSet(val, y_val),
         weights=_class_weights(y_train, len(labelled.classes), recipe.class_weight),
         device=device,
     )

@@ -26,7 +26,7 @@ from featurecache.base.errors import Diverged, PipelineError
 from featurecache.extract.engines.torch_engine import is_out_of_memory
 from featurecache.finetune.epochs import Epoch, val_metrics
 from featurecache.finetune.maps import Maps, in_order, shuffled
-from featurecache.finetune.network import Trained, parameter_groups, trained_tensors
+from featurecache.finetune.network import TrainedPart, parameter_groups, trained_tensors
 from featurecache.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Save = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageSet:
     """Images of train or val: their maps, codes (N,), and the number of views of each."""
 
     maps: Maps
@@ -62,11 +62,11 @@ class Training:
     started: when this process began with it, by `time.perf_counter`; spent: seconds of the processes before.
     """
 
-    network: Trained
+    network: TrainedPart
     split: Split
     recipe: Recipe
-    train: Part
-    val: Part
+    train: ImageSet
+    val: ImageSet
     weights: Tensor
     device: str = "cpu"
     step: int = 0
@@ -105,7 +105,7 @@ class Training:
     def run(self, progress: OnStep, save: Save) -> None:
         """Train to the end and put the best weights into the network.
 
-        Raises Diverged for a loss that is no number, PipelineError where memory is short.
+        Raises Diverged for a loss that is NaN or infinite, PipelineError where memory is short.
         """
         saved = time.perf_counter()
         while not self.is_over:
@@ -189,10 +189,10 @@ class Training:
         each = F.cross_entropy(scores.float(), y, reduction="none", label_smoothing=self.recipe.smoothing)
         return (each * self.weights[y]).sum()
 
-    def scores(self, part: Part) -> NDArray[np.float32]:
+    def scores(self, images: ImageSet) -> NDArray[np.float32]:
         """The scores (N, C) of the running mean on images as they are."""
         found = []
-        with torch.inference_mode(), self._numerics(), closing(self._looked_at(part)) as loaded:
+        with torch.inference_mode(), self._numerics(), closing(self._batches(images)) as loaded:
             was_training = [module for module in self.network.modules() if module.training]
             self.network.eval()
             for maps in loaded:
@@ -202,19 +202,19 @@ class Training:
                 module.training = True
         return np.concatenate(found)
 
-    def _looked_at(self, part: Part) -> Any:
-        return part.maps.batches(in_order(part.rows, self._pass_size))
+    def _batches(self, images: ImageSet) -> Any:
+        return images.maps.batches(in_order(images.rows, self._pass_size))
 
     def _numerics(self) -> torch.autocast:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def _check(self, is_finite: bool, step: int) -> None:
-        """Raises Diverged, naming the step, counted from 1, that gave what is no number."""
+        """Raises Diverged, naming the step, counted from 1, where numbers are not finite."""
         if is_finite:
             return
         raise Diverged(
-            f"The loss is no longer a number at step {step} of {self.n_steps} (epoch "
-            f"{(step - 1) // self.n_batches + 1}): the steps are too long. Lower --lr, which was "
+            f"The loss is NaN or infinite at step {step} of {self.n_steps} (epoch "
+            f"{(step - 1) // self.n_batches + 1}): the learning rate is too high. Lower --lr, which was "
             f"{self.recipe.learning_rate:g}, to {self.recipe.learning_rate / 10:g} and start again."
         )
 

@@ -37,7 +37,7 @@ from featurecache.finetune.network import prepare
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.recipe import Recipe
 from featurecache.finetune.train import _check_options, _class_weights, build_training
-from featurecache.finetune.training import Part, Training
+from featurecache.finetune.training import ImageSet, Training
 
 NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3
 RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
@@ -84,7 +84,7 @@ def training(network, data, recipe: Recipe = RECIPE, *, unfreeze: str = "2", wei
     if split.layer is not None:
         maps = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(split.layer, "flatten")]).module(images)
     kept = CachedMaps([maps.numpy()])
-    train, val = Part(kept, y), Part(kept, y if y_val is None else y_val)
+    train, val = ImageSet(kept, y), ImageSet(kept, y if y_val is None else y_val)
     last_layers = as_module(random_layers(split.feature_dim, C, seed=0))
     trained = prepare(split, last_layers, batch_norm=recipe.batch_norm, device="cpu")
     return Training(trained, split, recipe, train, val, torch.ones(C) if weights is None else weights)
@@ -311,14 +311,14 @@ def test_a_loss_that_is_no_number_stops_and_says_what_to_lower(network, data):
     with pytest.raises(PipelineError) as refused:
         run(training(network, data, replace(RECIPE, learning_rate=1e30, epochs=2)))
     assert str(refused.value) == (
-        "The loss is no longer a number at step 2 of 6 (epoch 1): the steps are too long. Lower --lr, which was 1e+30, "
-        "to 1e+29 and start again."
+        "The loss is NaN or infinite at step 2 of 6 (epoch 1): the learning rate is too high. Lower --lr, which was "
+        "1e+30, to 1e+29 and start again."
     )
 
 
 def test_scores_that_are_no_numbers_name_the_last_step_that_was_done(network, data):
     """The loss before the only step of the epoch is a number; what that step leaves behind gives none."""
-    with pytest.raises(Diverged, match=r"^The loss is no longer a number at step 1 of 2 \(epoch 1\): "):
+    with pytest.raises(Diverged, match=r"^The loss is NaN or infinite at step 1 of 2 \(epoch 1\): "):
         run(training(network, data, replace(RECIPE, learning_rate=1e30, batch_size=N, epochs=2)))
 
 
