@@ -12,7 +12,7 @@ import numpy as np
 
 from featurecache.base.errors import CacheDamaged, PipelineError
 from featurecache.base.progress import Progress
-from featurecache.base.text import printable, readable_bytes
+from featurecache.base.text import count, printable, readable_bytes
 from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.cache.index import SHARDS_FOLDER
@@ -123,9 +123,10 @@ def _kept(
         progress=progress,
     )
     if report.refusals:
+        first, n = report.refusals[0], count(len(report.refusals), "image has", "images have")
         raise PipelineError(
-            f"{len(report.refusals):,} images have no map, the first, '{printable(report.refusals[0].name)}', because "
-            f"{printable(report.refusals[0].reason)}. Repair or remove them, classify again, and start from that run."
+            f"{n} no map, the first, '{printable(first.name)}', because {printable(first.reason)}. Repair or remove "
+            "what is refused, classify again, and start from that run."
         )
     remember_use(plan.cache_root, [filled.cache.folder.name for filled in report.filled], manifest.source)
     return CachedMaps.load([filled.cache for filled in report.filled], made.digests, arrays)
