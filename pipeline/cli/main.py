@@ -31,7 +31,7 @@ Two commands to a table of heads, on any folder with one folder per class:
   featurecache classify photos/
 
 \b
-And what the best of them says about other images:
+And labels of other images, by the best of them:
   featurecache predict data/runs/latest new/
 
 Exit codes of every command: 0 done; 1 the run failed; 2 usage; 3 finished, but something that a person would count is

@@ -51,10 +51,14 @@ class EngineOptions:
 
     engine: str = option(
         "--engine", type=click.Choice(ENGINES), default=ENGINES[0], group=EXTRACTION,
-        help="what runs the network (default: the faster one here; found out once for each network)",
+        help="what runs the network (default: the faster one, measured once per network)",
     )  # fmt: skip
     device: str = option(
-        "--device", type=click.Choice(DEVICES), default=DEVICES[0], group=EXTRACTION, help="where it runs"
+        "--device",
+        type=click.Choice(DEVICES),
+        default=DEVICES[0],
+        group=EXTRACTION,
+        help="where the network runs (default: a GPU if there is one)",
     )
     batch_size: int | None = option(
         "--batch-size", metavar="N", type=POSITIVE, group=EXTRACTION,
@@ -62,7 +66,7 @@ class EngineOptions:
     )  # fmt: skip
     on_error: OnError = option(
         "--on-error", type=click.Choice(ON_ERROR), default=ON_ERROR[0], group=EXTRACTION, show_default=True,
-        help="list broken images and go on, or stop at the first",
+        help="skip: list broken images and go on; fail: stop at the first",
     )  # fmt: skip
     max_pixels: int = option(
         "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, group=EXTRACTION, show_default=True,
@@ -78,10 +82,12 @@ class EngineOptions:
 class SplitOptions:
     """How images are split where they do not say it themselves."""
 
-    seed: int = option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="seed of all that is drawn")
+    seed: int = option(
+        "--seed", metavar="N", type=SEED, default=0, show_default=True, help="seed of all random numbers"
+    )
     min_per_class: int = option(
         "--min-per-class", metavar="N", type=POSITIVE, default=1, show_default=True,
-        help="leave out classes with fewer images, named and counted; copies and members of a group count once",
+        help="leave out, and list, classes with fewer images; copies and members of a group count once",
     )  # fmt: skip
 
 
@@ -100,7 +106,7 @@ class HeadOptions:
     )  # fmt: skip
     out: Path | None = option(
         "--out", metavar="DIR", type=PATH, group=HEADS,
-        help="the run folder; a run that is there is replaced (default: data/runs/<data set>-<time>)",
+        help="the run folder; an earlier run in it is replaced (default: data/runs/<data set>-<time>)",
     )  # fmt: skip
     folds: int | None = option(
         "--folds", metavar="K", type=click.IntRange(2), group=HEADS,
@@ -108,19 +114,24 @@ class HeadOptions:
     )  # fmt: skip
     calibrate: bool = option(
         "--calibrate", is_flag=True, default=False, group=HEADS,
-        help="temper every head's probabilities by what it said about val; labels stay, the effect on test is shown",
+        help="fit a temperature for every head's probabilities on val; labels stay, the effect on test is shown",
     )  # fmt: skip
     shots: tuple[int, ...] = option(
-        "--shots", metavar="1,2,4", type=Counts(), default=(), group=HEADS, help="also try few labels per class"
+        "--shots",
+        metavar="1,2,4",
+        type=Counts(),
+        default=(),
+        group=HEADS,
+        help="numbers of labels per class to train with as well, for a learning curve",
     )
     repeats: int = option(
         "--repeats", metavar="N", type=POSITIVE, default=5, group=HEADS, show_default=True,
-        help="draws of the labels for --shots",
+        help="random draws of labels for each number of --shots",
     )  # fmt: skip
     memory: float | None = option(
         "--memory", metavar="GB", type=Bytes(), group=HEADS,
-        help="features beyond this go to a temporary file beside the run and are read in blocks; with them what is "
-        "large of the heads (default: half of the machine's memory)",
+        help="keep features larger than this in a temporary file next to the run and read them in blocks, like large "
+        "arrays of heads (default: half of the machine's memory)",
     )  # fmt: skip
 
     def names(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class Recipe:
     learning_rate: that of the last layers; every stage below has `decay` times the one above it.
     batch_size: images a step. parts: into how many passes a step is cut, to save memory and nothing else.
     smoothing: part of the label that is spread over all classes (Szegedy et al. 2016).
-    patience: epochs without a better val after which it ends.
+    patience: stop after so many epochs without a better result on val.
     class_weight: one of CLASS_WEIGHTS. batch_norm: whether its statistics stay "frozen" or are "trained" on.
     precision: "fp32", or "bf16" for products in half precision with weights in full.
     """

@@ -41,16 +41,19 @@ LINKS = (("heads", "Heads"), ("close", "Close up"), ("settings", "Settings"), ("
          ("images", "Images"), ("again", "Reproduce"), ("reading", "How to read it"))  # fmt: skip
 SCRIPTS = ("page.js", "gallery.js", "map.js")
 READING = (
-    "Start with the marked heads: the paired test cannot tell them from the best, whatever their intervals do.",
+    "Start with the marked heads: by the paired test they do not differ significantly from the best, whether or "
+    "not their intervals overlap.",
     "Accuracy counts every image alike, balanced accuracy every class alike: a gap means that rare classes do worse.",
-    "The confusion matrix says which classes are mistaken for which. Such pairs deserve more images or other labels.",
-    "The reliability diagram says whether 90 % sure means right nine times of ten. It matters where they decide.",
-    "Class by class: low recall means missed images, low precision means false alarms; few test images, much doubt.",
-    "The settings: a curve that still rises at its end says that the values tried do not reach far enough.",
+    "The confusion matrix shows which classes are mistaken for which. Such pairs need more images or better labels.",
+    "The reliability diagram shows whether a probability of 90 % is right nine times in ten. It matters where "
+    "decisions depend on probabilities.",
+    "Class by class: low recall means missed images, low precision false alarms; with few test images both are "
+    "uncertain.",
+    "The settings: where a curve still rises at its end, the grid is too short.",
     "The map: clouds that touch are classes that these features confuse; far-away single points may be outliers.",
-    "The most confident errors are either wrong labels or what the head has not learned. Look before you believe.",
+    "The most confident errors are wrong labels or classes that the head has not learned. Look at the images.",
     "Hyper-parameters were chosen on val, the test images were used once. Choosing by this page uses them again.",
-    "Intervals speak of other images of the same kind, not of another camera, place or year.",
+    "Intervals hold for other images of the same kind, not for another camera, place or year.",
 )
 
 

@@ -34,7 +34,7 @@ class AuditOptions:
     )
     max_leaked: float = option(
         "--max-leaked", metavar="SHARE", type=SHARE, default=MOST_LEAKED, show_default=True,
-        help="share of the test images that may leak before it ends with exit code 3",
+        help="most of the test images that may leak, as a share; beyond it the exit code is 3",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from featurecache.evaluate.audit import Audit
 
 MAX_ROWS = 8  # of each list on a terminal; all of them are in --json and --out
-# Column, and what is told of a finding in it; lists of paths, splits and labels stand side by side.
+# Kind of finding and its title.
 TITLES = {
     "duplicates": "images in more than one file",
     "near_duplicates": "pairs that show nearly the same",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    stopped="Stopped: no run was written. Heads that are finished are kept; the same command goes on from there.",
+    stopped="Stopped: no run was written. Heads that are finished are kept; the same command continues from there.",
     examples=[
         "featurecache classify photos/",
         "featurecache classify photos/ --heads logistic,mlp --folds 5",

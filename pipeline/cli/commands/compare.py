@@ -23,7 +23,7 @@ class CompareOptions:
         "RUN...", "run folders, such as data/runs/latest", type=PATH, nargs=-1, required=True
     )
     format: str = option(
-        "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="of the table"
+        "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="format of the table"
     )
 
 

@@ -1,4 +1,4 @@
-"""`featurecache finetune`: options to a plan, the story, and a table beside the heads it began from."""
+"""`featurecache finetune`: a network fine-tuned from a run, compared with the heads of that run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from featurecache.runs.folder import (
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import heal
 
-SOURCE, MAPS, TRAINING = "Start", "Maps", "Training"
+SOURCE, MAPS, TRAINING = "Start", "Feature maps", "Training"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class SourceOptions:
     start: Path = option("--from", metavar="RUN", type=PATH, required=True, group=SOURCE, help="a run on these images")
     head: str | None = option(
         "--head", metavar="NAME", group=SOURCE,
-        help="a head of the run whose weights start the last layers, or 'random' (default: the best on val that can)",
+        help="the head of the run that becomes the last layers, or 'random' (default: the best on val of those "
+        "that can)",
     )  # fmt: skip
     backbone: str | None = option(
         "--backbone", metavar="NAME", group=SOURCE, help="which of the run's backbones, where it has several"
@@ -59,7 +60,7 @@ class SourceOptions:
     )
     unfreeze: str | None = option(
         "--unfreeze", metavar="N|PART|all", group=SOURCE,
-        help="what is trained: the last N stages, a stage or block and all above it, or all (default: three eighths of "
+        help="layers to train: the last N stages, a stage or block and all above it, or all (default: three eighths of "
         "the stages)",
     )  # fmt: skip
 
@@ -74,24 +75,18 @@ class MapOptions:
         "with flip and random erasing",
     )  # fmt: skip
     views: int | None = option(
-        "--views",
-        metavar="K",
-        type=POSITIVE,
-        group=MAPS,
-        help=f"views beside the image itself (default: {CACHED_VIEWS})",
-    )
+        "--views", metavar="K", type=POSITIVE, group=MAPS,
+        help=f"augmented views kept for each image, besides the image itself (default: {CACHED_VIEWS})",
+    )  # fmt: skip
     disk: float | None = option(
         "--disk", metavar="GB", type=Bytes(), group=MAPS,
-        help="what maps may take in the cache; beyond it they are computed again in every epoch (default: half of what "
-        "is free)",
+        help="most that feature maps may take in the cache; beyond it they are computed in every epoch (default: "
+        "half of what is free)",
     )  # fmt: skip
     memory: float | None = option(
-        "--memory",
-        metavar="GB",
-        type=Bytes(),
-        group=MAPS,
-        help="maps beyond this are read from a file (default: half of all)",
-    )
+        "--memory", metavar="GB", type=Bytes(), group=MAPS,
+        help="keep feature maps larger than this in a file (default: half of the machine's memory)",
+    )  # fmt: skip
     dtype: str | None = option(
         "--dtype", type=click.Choice(DTYPES), group=MAPS, help=f"data type of the maps (default: {MAP_DTYPE})"
     )
@@ -102,22 +97,24 @@ class TrainingOptions:
     """How the network is trained."""
 
     epochs: int = option(
-        "--epochs", metavar="N", type=POSITIVE, default=10, show_default=True, group=TRAINING, help="passes over train"
-    )
+        "--epochs", metavar="N", type=POSITIVE, default=10, show_default=True, group=TRAINING,
+        help="passes over the training images",
+    )  # fmt: skip
     lr: float = option(
         "--lr", metavar="RATE", type=RATE, default=1e-3, show_default=True, group=TRAINING,
         help="learning rate of the last layers, lower further down",
     )  # fmt: skip
     batch_size: int = option(
-        "--batch-size", metavar="N", type=POSITIVE, default=32, show_default=True, group=TRAINING, help="images a step"
-    )
+        "--batch-size", metavar="N", type=POSITIVE, default=32, show_default=True, group=TRAINING,
+        help="images per step",
+    )  # fmt: skip
     accumulate: int = option(
         "--accumulate", metavar="N", type=POSITIVE, default=1, show_default=True, group=TRAINING,
-        help="passes that a step is cut into, adding up their gradients, to save memory",
+        help="passes that a step is divided into, accumulating gradients, to save memory",
     )  # fmt: skip
     patience: int = option(
         "--patience", metavar="N", type=POSITIVE, default=5, show_default=True, group=TRAINING,
-        help="epochs without a better val after which it ends",
+        help="stop after so many epochs without a better result on val",
     )  # fmt: skip
     label_smoothing: float = option(
         "--label-smoothing", metavar="SHARE", type=SHARE, default=0.1, show_default=True, group=TRAINING,
@@ -125,19 +122,19 @@ class TrainingOptions:
     )  # fmt: skip
     class_weight: str = option(
         "--class-weight", type=click.Choice(CLASS_WEIGHTS), default=CLASS_WEIGHTS[0], show_default=True, group=TRAINING,
-        help="balanced: every class weighs as much, however rare",
+        help="balanced: every class has the same weight, however rare",
     )  # fmt: skip
     batch_norm: str = option(
         "--batch-norm", type=click.Choice(BATCH_NORMS), default=BATCH_NORMS[0], show_default=True, group=TRAINING,
-        help="statistics of batch normalisation",
+        help="whether batch normalisation keeps its statistics or learns them from each step",
     )  # fmt: skip
     precision: str = option(
         "--precision", type=click.Choice(("auto", *PRECISIONS)), default="auto", group=TRAINING,
-        help="of products (default: bf16 on cuda, else fp32)",
+        help="floating-point precision of training (default: bf16 on cuda, else fp32)",
     )  # fmt: skip
     seed: int = option(
         "--seed", metavar="N", type=SEED, default=0, show_default=True, group=TRAINING,
-        help="of views, order and a random head",
+        help="seed of views, order and a random head",
     )  # fmt: skip
 
 
@@ -145,9 +142,17 @@ class TrainingOptions:
 class PlaceOptions:
     """On what it runs, and where the run goes."""
 
-    device: str = option("--device", type=click.Choice(DEVICES), default=DEVICES[0], help="where it runs")
+    device: str = option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default=DEVICES[0],
+        help="where the network runs (default: a GPU if there is one)",
+    )
     engine: str = option(
-        "--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="what runs the frozen part of the network"
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=ENGINES[0],
+        help="what runs the frozen part of the network (default: the faster one)",
     )
     max_pixels: int = option(
         "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, show_default=True, help="refuse larger images"
@@ -157,8 +162,9 @@ class PlaceOptions:
     )
     resume: bool = option(
         "--resume", is_flag=True, default=False,
-        help="go on where the same command was stopped, at any instant; where nothing was saved it begins again, and "
-        "what is finished is not trained again",
+        help="continue a run of the same command that was stopped; where nothing was saved it starts from the "
+        "beginning, and what "
+        "is finished is not trained again",
     )  # fmt: skip
 
 
@@ -181,9 +187,10 @@ def command(
     cache: RunCacheOption,
     printing: Printing,
 ) -> int:
-    """Train the network itself on, from the head of a run.
+    """Fine-tune the network, starting from a head of a run.
 
-    The frozen part of the network runs once per image and view, and its maps are kept; epochs run only what is above.
+    The frozen part of the network runs once per image and view, and its feature maps are kept; epochs run only the
+    layers above.
     Images that are refused are counted and listed in errors.csv of the run.
     """
     out = place.out or default_run_folder(Path(images.images))
@@ -223,9 +230,7 @@ def _check(source: SourceOptions, maps: MapOptions, training: TrainingOptions, p
             "--batch-norm trained needs the statistics of whole steps: leave out --accumulate, and --batch-size 1."
         )
     if maps.views is not None and maps.augment in ONE_WAY:
-        raise UsageError(
-            f"--views says how many views are drawn, and --augment {maps.augment} draws none: leave out one."
-        )
+        raise UsageError(f"--views is the number of views, and --augment {maps.augment} draws none: leave out one.")
 
 
 def plan_of(source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions) -> FinetunePlan:

@@ -23,8 +23,13 @@ def command(printing: JsonOption) -> int:
 
     infos = list_heads()
     if printing.json:
-        print(json.dumps([{"name": info.name, "summary": info.summary} for info in infos], indent=2))
+        print(
+            json.dumps(
+                [{"name": info.name, "summary": info.summary, "settings": len(info.grid)} for info in infos], indent=2
+            )
+        )
         return DONE
-    print(table([(info.name, info.summary) for info in infos], ("head", "what it is")))
+    cells = [(info.name, info.summary, len(info.grid)) for info in infos]
+    print(table(cells, ("head", "what it is", "settings tried"), right=(2,)))
     print("\nand any scikit-learn classifier by its dotted path, such as sklearn.ensemble.ExtraTreesClassifier")
     return DONE

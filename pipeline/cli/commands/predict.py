@@ -49,7 +49,7 @@ class PredictOptions:
 def command(asked: PredictOptions, engine: EngineOptions, cache: RunCacheOption, printing: Printing) -> int:
     """Predict labels of images with a trained head.
 
-    Their features are kept in the cache like any; the network is loaded only for images that the cache does not have.
+    Features of these images are added to the cache; the network is loaded only for images that the cache lacks.
     """
     from featurecache.extract.cache.inventory import remember_use
     from featurecache.predictor import Predictor, read_several

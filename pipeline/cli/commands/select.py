@@ -29,7 +29,7 @@ class SelectOptions:
         help="a candidate; repeat it for several. 'pixels' is the baseline",
     )  # fmt: skip
     sample: int = option(
-        "--sample", metavar="N", type=POSITIVE, default=1000, show_default=True, help="images to measure on"
+        "--sample", metavar="N", type=POSITIVE, default=1000, show_default=True, help="number of images to measure on"
     )
     size: int | None = option(
         "--size", metavar="S", type=POSITIVE, help="side of the input in pixels (default: what the weights expect)"
@@ -38,7 +38,7 @@ class SelectOptions:
 
 @click.command(
     cls=Command,
-    stopped="Stopped. Features that were extracted are kept: the same command goes on from there.",
+    stopped="Stopped. Features that were extracted are kept: the same command continues from there.",
     examples=["featurecache select photos/ --backbone resnet50 --backbone vit_b_16 --backbone pixels"],
     old={"--backbones": "--backbone"},
 )

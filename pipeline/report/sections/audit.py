@@ -25,14 +25,15 @@ from featurecache.runs.record_checks import need, read_results
 # To say how this run would be audited, and whether an audit is of its split.
 NEEDED = ("config.images", "config.requests", "config.cache", "dataset.n_train", "dataset.n_val", "dataset.n_test")
 MEANINGS = {
-    "duplicates": "The same bytes in more than one file. In train and test they make the test numbers too good.",
-    "near_duplicates": "Not the same bytes but nearly the same pixels: one picture saved, sized or toned anew.",
-    "groups_across_splits": "Groups whose images stand on both sides of the split, so test images are not new.",
+    "duplicates": "The same bytes in more than one file. In both train and test they make test accuracy optimistic.",
+    "near_duplicates": "Not the same bytes but nearly the same pixels: one picture saved, resized or toned again.",
+    "groups_across_splits": "Groups with images on both sides of the split, so test images are not independent of "
+    "training images.",
     "conflicting_labels": "The same image under more than one label.",
-    "doubtful_labels": "Labels that disagree with what heads say that were trained without these images.",
+    "doubtful_labels": "Labels that disagree with the predictions of heads trained without these images.",
     "outliers": "Images far from all others: often broken, empty, or of another kind.",
     "small_classes": "Classes with too few test images to be judged.",
-    "refused": "Images that could not be looked at, so that no finding is about them.",
+    "refused": "Images that could not be read, so that no finding is about them.",
 }
 # At most two images stand on a card; a finding about more says how many.
 CARD_IMAGES = 2
@@ -72,7 +73,7 @@ def read_audit(run_folder: Path) -> Audited:
     }
     found = [_gallery(kind, findings) for kind, findings in lists.items()]
     if not _is_of_same_split(values, results):
-        note = "The audit is of another split, so what it says about test numbers is left out. To audit this one:"
+        note = "The audit is of another split, so its findings about test accuracy are left out. To audit this one:"
         return Audited(found, notes=[f"{note} {to_audit}"])
     verdict = read_leakage(values)
     return Audited(found, [verdict] if verdict else [])

@@ -73,12 +73,13 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[
         },
     }
     caption = (
-        "A row is a label, a column what the head says; blue cells are right, orange ones are errors, darker the more."
+        "A row is a label, a column a prediction; blue cells are right, orange ones are errors, darker for more images."
     )
     if n_others:
         caption += (
             f" Of {len(classes):,} classes the {len(drawn)} with most errors have a row of their own; the other "
-            f"{n_others:,} are one row and one column, and the grey cell counts their right and wrong answers together."
+            f"{n_others:,} are one row and one column, and the grey cell counts their right and wrong predictions "
+            "together."
         )
     return {"figure": figure, "caption": caption, "least_width": size if len(folded) > FEW else 0}
 
@@ -192,12 +193,12 @@ def _trust(confidence: NDArray[np.float32], right: NDArray[np.bool_], units: NDA
     says, does = float(confidence.mean()), float(right.mean())
     low, high = answers_interval(right, units)
     if low <= says <= high:
-        judgement = "as sure as it may be"
+        judgement = "well calibrated on average"
     else:
-        judgement = f"too {'sure' if says > does else 'cautious'} by {100 * abs(says - does):.1f} points"
+        judgement = f"{'over' if says > does else 'under'}-confident by {100 * abs(says - does):.1f} points"
     return (
-        f"On average the head says {percent(says)} and is right {percent(does)}: {judgement}. "
-        "Dots on the dotted line are honest probabilities, dots below it promise too much. Below: images per bin."
+        f"Mean confidence is {percent(says)}, accuracy {percent(does)}: {judgement}. "
+        "Points on the diagonal are calibrated; points below it are over-confident. Below: images per bin."
     )
 
 
@@ -226,7 +227,7 @@ def classes_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[st
         _class_bars("support", names, support[drawn], MUTED, "%{y}: %{x:,} test images"),
     ]
     bars[2] |= {"xaxis": "x2", "showlegend": False}
-    bars[1]["text"] = ["" if called[i] else "never said" for i in drawn]
+    bars[1]["text"] = ["" if called[i] else "never predicted" for i in drawn]
     layout = {
         "height": AXIS_HEIGHT + 40 + 34 * len(drawn),
         "barmode": "group",
@@ -266,7 +267,7 @@ def _class_bars(title: str, names: list[str], values: NDArray[Any], colour: str,
 
 def _classes_caption(n_drawn: int, n_tested: int, n_classes: int) -> str:
     text = "Recall: of the images of a class, how many the head finds. Precision: of those it calls so, how many are."
-    text += " The class with the lowest recall stands on top."
+    text += " The class with the lowest recall is at the top."
     if n_drawn < n_tested:
         text += f" Only the {n_drawn} hardest of {n_tested:,} classes are drawn."
     if n_tested < n_classes:

@@ -71,10 +71,9 @@ def confident_errors(record: Record, number: int) -> Gallery:
     ]
     if not len(wrong):
         return {"caption": f"{record.titles[number]} makes no error on the test images.", "cards": []}
-    which = f"the {len(order)} it is surest of" if len(order) < len(wrong) else "surest first"
-    caption = (
-        f"{count(len(wrong), 'error')} of {record.titles[number]}, {which}: the label, what it says, how sure it is."
-    )
+    which = f"the {len(order)} most confident" if len(order) < len(wrong) else "most confident first"
+    errors = f"{count(len(wrong), 'error')} of {record.titles[number]}"
+    caption = f"{errors}, {which}: the label, the prediction and its probability."
     return {"caption": caption, "cards": cards}
 
 
@@ -90,14 +89,14 @@ def agreed_doubts(record: Record) -> Gallery | None:
         {"names": [record.names[i]], "text": f"{record.classes[record.y[i]]}, or {record.classes[said[0, i]]}?"}
         for i in order
     ]
-    caption = f"No test image is called alike by all {len(said)} heads against its label."
+    caption = f"There is no test image on which all {len(said)} heads agree against its label."
     if cards:
         shown = f" The {len(cards)} least likely labels are shown." if len(cards) < len(agreed) else ""
         caption = (
-            f"{count(len(agreed), 'test image is', 'test images are')} called alike by all {len(said)} heads, against "
-            f"the label: wrong labels collect here, and so do hard images.{shown}"
+            f"{count(len(agreed), 'test image is', 'test images are')} predicted alike by all {len(said)} heads, "
+            f"against the label: these are wrong labels or hard images.{shown}"
         )
-    return {"title": "Labels that every head doubts", "caption": caption, "cards": cards}
+    return {"title": "Labels that every head disagrees with", "caption": caption, "cards": cards}
 
 
 def copies(listed: Mapping[str, ListedImage]) -> Gallery | None:
@@ -118,7 +117,8 @@ def copies(listed: Mapping[str, ListedImage]) -> Gallery | None:
     caption = "No two files of this run hold the same bytes."
     if groups:
         caption = (
-            f"{count(len(groups), 'image')} of this run stand in more than one file; {across:,} of them in more than "
-            f"one split, {torn:,} under more than one label. One in train and test makes the test numbers too good."
+            f"{count(len(groups), 'image')} of this run are in more than one file; {across:,} of them in more than "
+            f"one split, {torn:,} under more than one label. An image in both train and test makes test accuracy "
+            "optimistic."
         )
     return {"title": "Exact copies", "caption": caption, "cards": cards}

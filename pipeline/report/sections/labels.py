@@ -18,10 +18,10 @@ from featurecache.runs.result_notes import few_shot_note
 STEP = 1.025
 CAPTION = (
     "Test accuracy when only so many labels are used, a line for each head; the bars are 95 % intervals over several "
-    "draws, the last full point has all labels. A line that still rises at its end says that more labels would pay."
+    "draws, the last full point has all labels. Where a line still rises at its end, more labels would help."
 )
 DOUBLED = (
-    " The dotted end is what twice the labels are expected to bring, with its interval: an estimate, no measurement."
+    " The dotted end is the accuracy expected with twice the labels, with its interval: an estimate, not a measurement."
 )
 
 Row = Mapping[str, Any]

@@ -108,11 +108,11 @@ def _caption(
         which = "all" if drawn == all_errors else f"{drawn:,} of the"
         what = (
             f"{len(rows):,} of {count(len(wrong), 'test image')}: {which} {count(all_errors, 'error')} of {title} and "
-            f"{len(rows) - drawn:,} others drawn by chance, so errors look more frequent here than they are. "
+            f"{len(rows) - drawn:,} others drawn at random, so errors look more frequent here than they are. "
             f"Each is a point, placed by the features of {title}"
         )
     return (
-        f"{what}; colour is its label, a ring an error of the head shown. Near points have like features: a ring "
+        f"{what}; colour is its label, a ring an error of the head shown. Near points have similar features: a ring "
         "inside another colour's cloud is an image that looks like the other class, or has a wrong label. "
         f"The two axes of PCA hold {percent(float(variance[:2].sum()))} of the variance."
     )

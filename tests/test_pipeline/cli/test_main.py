@@ -392,7 +392,7 @@ sys.exit(run(sys.argv[1:]))
 """
     ended = subprocess.run([sys.executable, "-c", stop_early, *program[3:]], capture_output=True, text=True)
     assert ended.returncode == 128 + signal.SIGINT
-    assert "are kept: the same command goes on from there" in ended.stderr
+    assert "are kept: the same command continues from there" in ended.stderr
     assert "Traceback" not in ended.stderr
     finished = subprocess.run(program, capture_output=True, text=True, check=True)
     n_kept = int(finished.stdout.split(" already there")[0].rsplit(", ", 1)[1])

@@ -314,7 +314,7 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
         (["--backbone", "resnet18"], USAGE, "is a run on efficientnet_lite0, not on resnet18. Run first:"),
         (["--unfreeze", "layer4"], USAGE, "efficientnet_lite0 cannot be split below 'layer4'; --unfreeze takes a"),
         (["--unfreeze", "99"], USAGE, "cannot be split below '99'; --unfreeze takes a number of stages up to"),
-        (["--augment", "flip", "--views", "3"], USAGE, "--views says how many views are drawn, and --augment flip"),
+        (["--augment", "flip", "--views", "3"], USAGE, "--views is the number of views, and --augment flip"),
         (
             ["--batch-norm", "trained", "--accumulate", "2"],
             USAGE,

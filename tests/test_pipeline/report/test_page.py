@@ -212,7 +212,7 @@ def test_an_audit_of_another_split_does_not_judge_this_one(finished, values):
     audited = read_audit(finished)
     assert (audited.leakage, [gallery["title"] for gallery in audited.galleries]) == ([], ["Audit: outliers"])
     (note,) = audited.notes
-    assert note.startswith("The audit is of another split, so what it says about test numbers is left out.")
+    assert note.startswith("The audit is of another split, so its findings about test accuracy are left out.")
     assert note.endswith(f"; featurecache report {finished}")
 
 

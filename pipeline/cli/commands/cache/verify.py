@@ -30,7 +30,10 @@ class VerifyOptions:
     """What becomes of damage."""
 
     repair: bool = option(
-        "--repair", is_flag=True, default=False, help="set damaged files aside, so that extract redoes just their rows"
+        "--repair",
+        is_flag=True,
+        default=False,
+        help="set damaged files aside, so that extract computes only their rows again",
     )
 
 
