@@ -1,4 +1,4 @@
-"""Arrays of any kind as numpy: labels and weights, and features where a head cannot work on a tensor where it lies."""
+"""Arrays of any kind as numpy: labels and weights, and features for heads that work on numpy only."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from featurecache.classify.arrays.array_types import FloatArray
 
 
 def plain(X: Any) -> Any:
-    """Return X (N, D), or numbers (N,), as numpy: a tensor from its device, shared if it can, others as they are."""
+    """Return an array as numpy: a tensor copied from its device, or sharing its memory on the CPU; others unchanged."""
     return np.asarray(X.detach().cpu().numpy()) if hasattr(X, "detach") else X
 
 
 def working(block: Any) -> FloatArray:
-    """Return some rows (B, D) as float64 where they are that, else float32; a copy where that needs one."""
+    """Return rows (B, D) as float64 if they are float64, else as float32, copied only if needed."""
     rows = plain(block)
     return np.asarray(rows, dtype=np.float64 if rows.dtype == np.float64 else np.float32)
 

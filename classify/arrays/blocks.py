@@ -41,7 +41,7 @@ class Rows:
         self.device = device(X)
         self.dtype: Any = self.xp.float64 if X.dtype == self.xp.float64 else self.xp.float32
         self.used = np.flatnonzero(weights.any(axis=0))
-        self.spans = _spans(weights > 0, slice(int(self.used[0]), int(self.used[-1]) + 1))
+        self.spans = _training_spans(weights > 0, slice(int(self.used[0]), int(self.used[-1]) + 1))
         totals = np.vstack([weights.sum(axis=0), weights])
         as_is = Scaling(np.zeros(self.shape[1]), np.ones(self.shape[1]))
         whole, *self.scalings = [as_is] * len(totals) if standard else self._scalings(totals)
@@ -116,7 +116,7 @@ class Rows:
         return fit_scalings(self.X, weights)
 
 
-def _spans(trained: BoolArray, used: slice) -> list[tuple[slice, BoolArray]]:
+def _training_spans(trained: BoolArray, used: slice) -> list[tuple[slice, BoolArray]]:
     """Return spans of rows that the same rounds train on, bool (R,), from trained (R, N); one where those are many."""
     edges = np.flatnonzero((trained[:, 1:] != trained[:, :-1]).any(axis=0)) + 1
     if len(edges) > MOST_SPANS:

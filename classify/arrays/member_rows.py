@@ -1,4 +1,4 @@
-"""Rows as members see them side by side, each in a round of its own: scores of them, and sums over them."""
+"""Scores of rows, and sums over them, for many members at once, each with the standardisation of its round."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ class MemberRows:
     def __init__(self, rows: Rows, number: IntArray) -> None:
         self.rows, self.xp, self.number = rows, rows.xp, number
 
-    def _blocks(self, members: IntArray) -> Iterator[tuple[slice, Any, Any]]:
+    def _training_blocks(self, members: IntArray) -> Iterator[tuple[slice, Any, Any]]:
         """Yield blocks of rows, their places, and which of some members train on them."""
         itemsize = 8 if self.rows.dtype == self.xp.float64 else 4
         n_rows = rows_within(BLOCK_BYTES, self.rows.shape[1] + len(members), itemsize)
@@ -38,7 +38,7 @@ class MemberRows:
         weights = theta[:, :-1] / stretch
         intercept = theta[:, -1] - self.xp.sum(weights * shift, axis=1)
         scores = np.zeros((self.rows.shape[0], len(members)), dtype=to_numpy(theta).dtype)
-        for places, block, here in self._blocks(members):
+        for places, block, here in self._training_blocks(members):
             scores[places, here] = to_numpy(block @ weights[here].T + intercept[here])
         return scores
 
@@ -46,7 +46,12 @@ class MemberRows:
         """Return sum_i f_i [z_i 1] (M, D + 1) for factors f (N, M) of some members."""
         shift, stretch = self._own(members)
         total = self.xp.zeros((len(members), self.rows.shape[1]), dtype=self.rows.dtype, device=self.rows.device)
-        for places, block, here in self._blocks(members):
+        for places, block, here in self._training_blocks(members):
             total[here] += self.rows.array(factors[places, here]).T @ block
         by_intercept = self.rows.array(factors.sum(axis=0, dtype=np.float64))[:, None]
         return self.xp.concat([(total - by_intercept * shift) / stretch, by_intercept], axis=1)
+
+
+def inner_products(a: Any, b: Any, xp: Any) -> FloatArray:
+    """Return the inner product (M,), float64, of every member's a and b, (M, D) or (M, K, D)."""
+    return to_numpy(xp.vecdot(xp.reshape(a, (a.shape[0], -1)), xp.reshape(b, (b.shape[0], -1)))).astype(np.float64)

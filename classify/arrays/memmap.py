@@ -1,4 +1,4 @@
-"""Arrays in files without a name: gone when the arrays are, however the program ends."""
+"""Arrays in unnamed temporary files, which the system deletes with the process, however it ends."""
 
 import errno
 import math
@@ -15,15 +15,15 @@ import numpy as np
 
 from featurecache.base.errors import HeadFailed
 
-# Bytes from which an array beside features in a file is in one as well.
+# Arrays of at least so many bytes are kept in a file where the features are in one.
 WORTH_A_FILE = 1 << 20
 
 
 def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.memmap[Any, Any]":
     """Return an array in a file of its own in a folder, None being that for temporary files.
 
-    Its `filename` has a name that it never had, in that folder. Raises OSError where there is no room for it, as far as
-    the system tells: now rather than in the middle of the work.
+    Its `filename` is a placeholder in that folder. The space is reserved at once: raises OSError where there is not
+    enough, rather than later in the middle of the work.
     """
     folder = folder or Path(tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -41,10 +41,10 @@ def _reserve(file: int, folder: Path, n_bytes: int) -> None:
 
 
 def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
-    """Return an array beside the features X (N, D): in memory, or in a file where X is in one and this is large.
+    """Return an empty array that goes with X (N, D): in memory, or in a file where X is in one and the array is large.
 
-    The file is in the folder of X, or in that for temporary files where X has none, or one that is closed to us. Raises
-    HeadFailed where there is no room.
+    The file is in the folder of X, or in that for temporary files where X has none or it is not writable. Raises
+    HeadFailed where there is not enough space.
     """
     file, n_bytes = mapped(X), np.dtype(dtype).itemsize * math.prod(shape)
     if file is None or n_bytes < WORTH_A_FILE:
@@ -56,16 +56,16 @@ def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any,
     except OSError as error:
         where = f"'{folder}'" if folder else "the folder for temporary files"
         raise HeadFailed(
-            f"it needs a file of {n_bytes / 1e9:.2f} GB, as the features are in one, and {where} does not take it: "
-            f"{error.strerror}. Make room there, or let the features be in memory."
+            f"a temporary file of {n_bytes / 1e9:.2f} GB cannot be written to {where}: {error.strerror}. "
+            "Free space there, or keep the features in memory."
         ) from error
 
 
 @contextmanager
 def read_here_and_there(X: Any) -> Iterator[None]:
-    """Let the system read single rows of X (N, D), where it is in a file, and not what lies around them as well.
+    """Switch off the system's read-ahead of X (N, D) inside, where X is in a file and rows are read at random.
 
-    What is read around a row, 128 KB on Linux, pushes out of memory what is needed.
+    The 128 KB that Linux reads around a row displace pages that are needed.
     """
     file = mapped(X)
     advise = getattr(None if file is None else file.base, "madvise", None)  # no such thing on Windows

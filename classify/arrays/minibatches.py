@@ -1,4 +1,4 @@
-"""Rows of features as scaled batches: a batch is copied, the features never are, so a memory map will do."""
+"""Standardised mini-batches of rows. Only a batch is copied, so that the features may be a memory map."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ class Batches:
     def shuffled(
         self, size: int, least: int, order: np.random.Generator
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield rows (B, D), codes (B,) and weights (B,) in random order: one pass, or more to make `least` batches."""
+        """Yield rows (B, D), codes (B,) and weights (B,) in random order: as many passes as make `least` batches."""
         n_batches = -(-len(self.rows) // size)
         with read_here_and_there(self.X):
             for _ in range(-(-least // n_batches)):
@@ -42,7 +42,7 @@ class Batches:
                     yield self._scaled(chosen), self._there(self.codes[chosen]), self._there(self.weights[chosen])
 
     def blocks(self) -> Iterator[torch.Tensor]:
-        """Yield the rows (B, D) in their order."""
+        """Yield the rows (B, D) in order."""
         for start in range(0, len(self.rows), BLOCK):
             yield self._scaled(self.rows[start : start + BLOCK])
 

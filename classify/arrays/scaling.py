@@ -7,7 +7,7 @@ There is one rule for the scale of a column with deviation s_j, of which m is th
     scale_j = u (s_j + m)           u such that the mean variance of z over the columns that vary is 1
 
 (m is the s_0 of Tibshirani et al. 2002). Divided by s_j alone a pooled feature that is 0 but for a few training rows
-stands at |z| of 1,000 and more in others. The unit u keeps what a strength C or alpha means: columns of one deviation
+has |z| of 1,000 and more in others. The unit u keeps what a strength C or alpha means: columns of one deviation
 are standardised as ever. Networks see all columns on one scale instead (`Scaling.common`, `classify.heads.mlp`).
 
 The rule was chosen by val accuracy in percent: with all rows of train, with 500 of them (both the mean of ridge's and
@@ -73,7 +73,7 @@ class Scaling:
 
     @classmethod
     def common(cls, mean: FloatArray, deviation: FloatArray) -> Self:
-        """Return the one with the same scale for all columns: the mean variance of all becomes 1."""
+        """Return the standardisation with one scale for all columns: their mean variance becomes 1."""
         scale = float(np.sqrt(np.mean(deviation**2)))
         return cls(mean, np.full_like(deviation, scale if scale > 0 else 1.0))
 

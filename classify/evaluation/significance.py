@@ -62,7 +62,9 @@ def paired_test(correct_a: BoolArray, correct_b: BoolArray, units: IntArray | No
     n_units = len(correct_a) if units is None else len(units)
     if correct_a.shape != correct_b.shape or n_units != len(correct_a):
         raise ValueError(f"Paired tests need the same images: got {len(correct_a)} and {len(correct_b)} answers.")
-    return sign_flip_p(_sums(np.stack([correct_a]), units)[0] - _sums(np.stack([correct_b]), units)[0])
+    return sign_flip_p(
+        _right_by_unit(np.stack([correct_a]), units)[0] - _right_by_unit(np.stack([correct_b]), units)[0]
+    )
 
 
 def sign_flip_p(differences: IntArray) -> float:
@@ -86,7 +88,7 @@ def sign_flip_p(differences: IntArray) -> float:
     return min(1.0, float(chance[distance >= abs(int(d.sum()))].sum()))
 
 
-def _sums(right: BoolArray, units: IntArray | None) -> IntArray:
+def _right_by_unit(right: BoolArray, units: IntArray | None) -> IntArray:
     """Return the right answers (H, N) summed over each unit, int (H, U)."""
     if units is None or are_own(units):
         return right.astype(np.int64)
@@ -125,7 +127,7 @@ def compare_pairs(correct: Mapping[str, BoolArray], units: IntArray | None = Non
     if are_own(units):
         p_values = [_exact_p(int(only[i, j]), int(only[j, i])) for i, j in pairs]
     else:
-        sums = _sums(right > 0, units)
+        sums = _right_by_unit(right > 0, units)
         p_values = [sign_flip_p(sums[i] - sums[j]) for i, j in pairs]
     return [
         Pair(names[i], names[j], int(only[i, j]), int(only[j, i]), p, adjusted)

@@ -78,13 +78,13 @@ def check_fitted(head: Any) -> None:
     for name in head.learned:
         if name not in found:
             raise ValueError(f"{name} is missing")
-    _check_one("n_features_in_", found["n_features_in_"], COLUMNS, {}, is_finite=True)
+    _check_value("n_features_in_", found["n_features_in_"], COLUMNS, {}, is_finite=True)
     _check_labels("classes_", found["classes_"], in_order=True)
     sizes = {"C": len(found["classes_"]), "D": int(found["n_features_in_"])}
     sizes |= head.learned_sizes() if hasattr(head, "learned_sizes") else {}
     is_finite = found["converged_"] is not False
     for name, value in found.items():
-        _check_one(name, value, declared[name], sizes, is_finite=is_finite)
+        _check_value(name, value, declared[name], sizes, is_finite=is_finite)
 
 
 def _check_common_parameters(head: Any) -> None:
@@ -101,9 +101,9 @@ def _check_common_parameters(head: Any) -> None:
         raise ValueError(f"device={device!r} is unknown")
 
 
-def _check_one(name: str, value: Any, declared: Any, sizes: dict[str, int], *, is_finite: bool) -> None:
+def _check_value(name: str, value: Any, declared: Any, sizes: dict[str, int], *, is_finite: bool) -> None:
     if isinstance(declared, Array):
-        _check_array(name, value, declared, sizes, is_finite=is_finite)
+        _check_numbers(name, value, declared, sizes, is_finite=is_finite)
     elif isinstance(declared, Labels):
         _check_labels(name, value, in_order=declared.in_order)
         if len(value) != sizes[declared.size]:
@@ -115,7 +115,7 @@ def _check_one(name: str, value: Any, declared: Any, sizes: dict[str, int], *, i
         raise ValueError(declared.refusal(name, value).rstrip("."))
 
 
-def _check_array(name: str, value: Any, declared: Array, sizes: dict[str, int], *, is_finite: bool) -> None:
+def _check_numbers(name: str, value: Any, declared: Array, sizes: dict[str, int], *, is_finite: bool) -> None:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in declared.kind:
         raise ValueError(f"{name} is {getattr(value, 'dtype', type(value).__name__)}, which it never is")
     if value.ndim == len(declared.shape):
@@ -128,14 +128,14 @@ def _check_array(name: str, value: Any, declared: Array, sizes: dict[str, int], 
         raise ValueError(f"{name} has shape {value.shape}, where ({', '.join(declared.shape)}) is {wanted}")
     most = sizes[declared.below] - 1 if declared.below else np.inf
     least = 0.0 if declared.below else declared.least
-    for block in _blocks(value):
+    for block in _pieces(value):
         if is_finite and not np.isfinite(block).all():
             raise ValueError(f"{name} has numbers that are not finite")
         if (block < least).any() or (block > most).any():
             raise ValueError(f"{name} has numbers that are not from {least:g} to {most:g}")
 
 
-def _blocks(value: AnyArray) -> Iterator[AnyArray]:
+def _pieces(value: AnyArray) -> Iterator[AnyArray]:
     """Yield an array in pieces, so that a large one is not held twice."""
     rows = np.atleast_1d(value)
     for start in range(0, len(rows), BLOCK):

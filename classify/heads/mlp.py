@@ -28,7 +28,7 @@ from featurecache.classify.heads.validation import (
 )
 from featurecache.classify.solvers.batched_networks import Networks, Recipe, threads_for
 from featurecache.classify.solvers.class_moments import class_moments
-from featurecache.classify.solvers.successive_halving import Judge, Runner, follow, race, say_who_left
+from featurecache.classify.solvers.successive_halving import Candidate, Judge, halve, halving_note, train_for
 
 # Rows per matrix product at prediction: 2048 x 1024 float32 is 8 MB.
 BLOCK = 2048
@@ -162,17 +162,17 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Iterator[tuple[int, int, Trial]]:
         """Train all heads side by side in each round, by successive halving, stopped early on the held-out rows."""
         grid = begin_grid(heads, X, y, sample_weight)
-        first: list[Runner] = []
+        first: list[Candidate] = []
         for number, held_out in enumerate(rounds):
             weights = grid.trained_weights(heads[0].class_weight, held_out)
             trained = trained_classes(grid.codes, weights, len(grid.classes))
             judge = partial(judge_scores, heads[0], labels=grid.labels(held_out), trained=trained)
-            ended: list[Runner] = []
-            for runner in Training(heads, grid.X, grid.codes, weights, held_out).race(first, judge):
-                ended.append(runner)
-                note = "" if first or len(ended) < len(heads) else say_who_left(ended)
-                yield runner.setting, number, _trial(heads[runner.setting], runner, note)
-            first = first or sorted(ended, key=lambda runner: runner.setting)
+            ended: list[Candidate] = []
+            for candidate in Training(heads, grid.X, grid.codes, weights, held_out).run(first, judge):
+                ended.append(candidate)
+                note = "" if first or len(ended) < len(heads) else halving_note(ended)
+                yield candidate.setting, number, _trial(heads[candidate.setting], candidate, note)
+            first = first or sorted(ended, key=lambda candidate: candidate.setting)
 
     def _scores(self, X: FloatArray) -> FloatArray:
         hidden = np.maximum(X @ self.hidden_coef_.T.astype(X.dtype) + self.hidden_intercept_.astype(X.dtype), 0.0)
@@ -227,26 +227,26 @@ class Training:
         for first in range(0, len(places), some):
             yield from self.networks.scores(self.looked_at.blocks(), n_rows, places[first : first + some])
 
-    def race(self, others: Sequence[Runner], judge: Judge) -> Iterator[Runner]:
-        """Train until all have left; where there was another round, just as long as each did best there.
+    def run(self, others: Sequence[Candidate], judge: Judge) -> Iterator[Candidate]:
+        """Train by successive halving, or, after another round, for each candidate's best number of epochs there.
 
-        Those that were sent away there are out of the running: one epoch will do to tell how far behind they are.
+        Candidates that halving stopped there are trained for one epoch, which shows how far behind they are.
         """
         codes = self.looked_at.codes[self.looked_at.rows]
         if others:
-            told = [1 if runner.left else runner.epoch for runner in others]
-            return follow(self.networks, self.epoch, self.look, judge, codes, epochs=told)
+            epochs = [1 if other.stopped else other.epoch for other in others]
+            return train_for(self.networks, self.epoch, self.look, judge, codes, epochs=epochs)
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
-        return race(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
+        return halve(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
 
 
 def _empty_beside(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:
     return torch.from_numpy(empty_beside(X, (n_rows, n_columns), working_dtype(X)))
 
 
-def _trial(head: MLPHead, runner: Runner, note: str) -> Trial:
-    judged: Trial = runner.judged
-    converged = bool(np.isfinite(runner.rank[1]))
+def _trial(head: MLPHead, candidate: Candidate, note: str) -> Trial:
+    judged: Trial = candidate.judged
+    converged = bool(np.isfinite(candidate.rank[1]))
     diverged = f"learning_rate={head.learning_rate:g}, dropout={head.dropout:g}: training diverged."
-    decided = {"epochs": runner.epoch, **judged.decided}
+    decided = {"epochs": candidate.epoch, **judged.decided}
     return replace(judged, decided=decided, converged=converged, note=note if converged else diverged)

@@ -109,14 +109,14 @@ class RBFSVMHead(ScoredHead):
         """Fit the heads in every round by the method that the refit on all rows will take, and try each."""
         grid = begin_grid(heads, X, y, sample_weight)
         weights = np.stack([grid.trained_weights(heads[0].class_weight, held_out) for held_out in rounds])
-        for setting, number, scores in heads[0]._fits(heads, grid.X, grid.codes, grid.weights, weights, rounds):
+        for setting, number, scores in heads[0]._fit_rounds(heads, grid.X, grid.codes, grid.weights, weights, rounds):
             trained = trained_classes(grid.codes, weights[number], len(grid.classes))
             trial = judge_scores(heads[setting], scores, grid.labels(rounds[number]), trained=trained)
             if heads[setting].method_ == "exact":  # all rows, maybe, and a column for each pair of classes
                 del heads[setting].support_vectors_, heads[setting].coef_
             yield setting, number, trial
 
-    def _fits(
+    def _fit_rounds(
         self,
         heads: Sequence[Self],
         X: FloatArray,
@@ -133,13 +133,13 @@ class RBFSVMHead(ScoredHead):
         origin = weighted_mean(X, own)
         n_classes = int(trained_classes(codes, own, len(self.classes_)).sum())
         for head in heads:
-            head.method_ = head._choose(int((own > 0).sum()), n_classes)
+            head.method_ = head._method_for(int((own > 0).sum()), n_classes)
             head.origin_ = origin.astype(working_dtype(X))
         if self.method_ == "exact":
             return self._exactly(heads, X, codes, weights, rounds)
         return self._by_landmarks(heads, X, codes, weights, rounds, own > 0)
 
-    def _choose(self, n_rows: int, n_classes: int) -> str:
+    def _method_for(self, n_rows: int, n_classes: int) -> str:
         if self.method != "auto":
             return self.method
         return "exact" if n_rows <= EXACT_ROWS and n_classes <= EXACT_CLASSES else "nystroem"
@@ -240,7 +240,7 @@ class RBFSVMHead(ScoredHead):
             head.classes_ = head.classes_[present]
         X = X if kept.all() else plain(X)[kept]
         rounds = [np.zeros(len(codes), dtype=bool)]
-        for setting, _, _ in self._fits(heads, X, codes, own[kept], weights[None, kept], rounds):
+        for setting, _, _ in self._fit_rounds(heads, X, codes, own[kept], weights[None, kept], rounds):
             yield heads[setting]
 
 

@@ -53,7 +53,7 @@ def draw_shots(
     for repeat in range(repeats):
         rng = np.random.default_rng((seed, repeat))
         shuffled = [_by_turns(rng.permutation(np.flatnonzero(y == c)), own) for c in order]
-        drawn.append([Shots(k, repeat, _first(shuffled, k), _first(shuffled, max(k, 2))) for k in wanted])
+        drawn.append([Shots(k, repeat, _first_rows(shuffled, k), _first_rows(shuffled, max(k, 2))) for k in wanted])
     return drawn
 
 
@@ -66,7 +66,7 @@ def _by_turns(rows: IntArray, units: IntArray) -> IntArray:
     return rows[np.argsort(turn, kind="stable")]
 
 
-def _first(shuffled: Sequence[IntArray], k: int) -> IntArray:
+def _first_rows(shuffled: Sequence[IntArray], k: int) -> IntArray:
     return np.concatenate([rows[:k] for rows in shuffled])
 
 
@@ -93,7 +93,7 @@ def try_shots(
     own = np.arange(len(y)) if units is None else units
     for k, first in enumerate(drawn[0]):
         for r, samples in enumerate(drawn):
-            params = _choose(name, X, y, own, samples[k], seed, grid)
+            params = _choose_setting(name, X, y, own, samples[k], seed, grid)
             rows = samples[k].rows
             head = build_head(name, seed=seed, **params).fit(X[rows], y[rows])
             right[r, k] = head.predict(X_test) == y_test
@@ -102,7 +102,7 @@ def try_shots(
     return right
 
 
-def _choose(
+def _choose_setting(
     name: str,
     X: FloatArray,
     y: AnyArray,

@@ -1,14 +1,14 @@
-"""Two-layer networks trained side by side on the same batches of rows.
+"""Two-layer networks trained together on the same batches of rows.
 
     a = relu(W1 x + b1),     s = W2 (m a / (1 - p)) + b2,     loss = -sum_i w_i q_i log softmax(s_i) / N
 
 with m the dropout mask, zero with probability p (Srivastava et al. 2014), q_i = e / C for each of C classes and 1 - e
 more for that of the row (label smoothing, Szegedy et al. 2016), and AdamW (Kingma and Ba 2015; Loshchilov and Hutter
-2019). A batch is gathered once for all networks; each in turn writes its gradient, without autograd, and takes
-its step at once, while its weights are in the processor's cache. Networks that are done leave. The two large products
-of a step are those of `classify.solvers.mixed_precision`, whose factors may be rounded.
+2019). A batch is gathered once for all networks; each in turn computes its gradient, without autograd, and takes
+its step at once, while its weights are in the processor's cache. Networks that have stopped are removed. The two large
+products of a step are those of `classify.solvers.mixed_precision`, whose factors may be rounded.
 
-What is looked at and kept is not the last step but a running mean of all steps, the later ones weighing more (Polyak
+What is evaluated and kept is not the last step but a running mean of all steps, the later ones weighing more (Polyak
 and Juditsky 1992; polynomial decay of Shamir and Zhang 2013, section 4):
 
     mean_t = (1 - c_t) mean_{t-1} + c_t theta_t,     c_t = (ETA + 1) / (t + ETA)
@@ -17,7 +17,7 @@ It needs no schedule of learning rates, so every epoch is as good an end as any:
 point more accurate than the last step (92.3 against 91.3 % on val), and smooth enough from epoch to epoch to choose by.
 
 Everything random (first weights, dropout) is drawn from generators of the networks' own, those of one width sharing
-each draw: a network is the same, up to rounding, whoever is trained beside it.
+each draw: a network is the same, up to rounding, whichever others are trained with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ KEPT = 4
 LINE = 16
 # The mean reaches back over about the last fifth of the steps.
 ETA = 4.0
-# The mean takes in every fourth step: steps beside each other say the same, and taking one in reads all weights.
+# Every fourth step enters the mean: neighbouring steps are nearly equal, and adding one reads all weights.
 MEAN_EVERY = 4
 # Multiplications of one matrix product below which it stays on one core: about a millisecond.
 WORTH_THREADS = 50_000_000
@@ -58,7 +58,7 @@ class Recipe:
 class Networks:
     """G networks in training, each with layers (H, D), (H,), (C, H), (C,).
 
-    empty(rows, columns): an array for what a network holds, in memory unless told otherwise.
+    empty(rows, columns): an array for what a network holds, in memory by default.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Networks:
         self.dtype, self.device, self.n_steps = dtype, device, 0
         self.recipes = list(recipes)
         self.drawn = {recipe.hidden: torch.Generator(device=device).manual_seed(seed) for recipe in recipes}
-        first = {width: self._first(width, feature_dim, n_classes) for width in self.drawn}
+        first = {width: self._initial_layers(width, feature_dim, n_classes) for width in self.drawn}
         self.layers: list[Layers] = []
         self.means: list[Layers] = []
         self.optimisers: list[torch.optim.AdamW] = []
@@ -113,7 +113,7 @@ class Networks:
         return [scores.cpu().numpy() for scores in found]
 
     def keep(self, staying: Sequence[int]) -> None:
-        """Let all networks go but those at the positions `staying`."""
+        """Keep the networks at the positions `staying` and drop the others."""
         self.optimisers = [self.optimisers[i] for i in staying]
         self.recipes = [self.recipes[i] for i in staying]
         self.layers, self.means = [self.layers[i] for i in staying], [self.means[i] for i in staying]
@@ -122,7 +122,7 @@ class Networks:
         """Return the mean layers of one network."""
         return [layer.cpu().numpy() for layer in self.means[position]]
 
-    def _first(self, width: int, feature_dim: int, n_classes: int) -> Layers:
+    def _initial_layers(self, width: int, feature_dim: int, n_classes: int) -> Layers:
         """Draw weights uniform in ±sqrt(6 / fan_in) before relu (He et al. 2015), ±sqrt(3 / fan_in) before softmax."""
         layers = []
         for fan_in, fan_out, variance in ((feature_dim, width, 2.0), (width, n_classes, 1.0)):
@@ -138,7 +138,7 @@ class Networks:
         return torch.rand(shape, generator=self.drawn[width], device=self.device, dtype=torch.float32).to(self.dtype)
 
     def _share_gradients(self) -> None:
-        """Give the first layers, whose gradients are needed in turn, one memory for them."""
+        """Let the first layers share the memory of their gradients, which are needed one after the other."""
         shared = {recipe.hidden: layers[:2] for recipe, layers in zip(self.recipes, self.layers, strict=True)}
         first = {width: [torch.empty_like(layer) for layer in layers] for width, layers in shared.items()}
         for recipe, layers in zip(self.recipes, self.layers, strict=True):
@@ -183,7 +183,7 @@ class Networks:
             yield layers
 
     def _hidden(self, product: Tensor, layers: Layers, recipe: Recipe, draws: Mapping[int, Tensor]) -> Tensor:
-        """Make of W1 x (H, B), in place, relu(W1 x + b1), with dropout by its draw from 0 to 1 (H, B)."""
+        """Turn W1 x (H, B) into relu(W1 x + b1), in place, with dropout by its draw from 0 to 1 (H, B)."""
         hidden = product.add_(layers[1][:, None]).relu_()
         if recipe.dropout == 0.0:
             return hidden
@@ -196,7 +196,7 @@ class Networks:
 
 
 def _arrays(empty: Empty, like: Layers) -> list[Layers]:
-    """Return what one network holds, in arrays like its layers: all that is of one kind side by side."""
+    """Return the arrays of one network, shaped like its layers: weights, mean and moments, each in one block."""
     sizes = [layer.numel() for layer in like]
     end = sum(sizes)
     kept = empty(KEPT, -(-end // LINE) * LINE)[:, :end]
@@ -214,9 +214,9 @@ def _optimiser(recipe: Recipe, layers: Layers, moments: Sequence[Layers]) -> tor
 
 @contextmanager
 def threads_for(n_products: int) -> Iterator[None]:
-    """Let torch use one thread inside where a batch has so few products, and as many as before after.
+    """Let torch use one thread inside where a batch has few products, and restore the number of threads afterwards.
 
-    A second thread has nothing to gain there, and on busy cores it is waited for at every product: tenfold the time.
+    A second thread gains nothing there, and on busy cores waiting for it at every product takes tenfold the time.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if n_products < WORTH_THREADS else before)

@@ -1,8 +1,8 @@
 """Counts, means and variances of every class, for every round of a sweep, from one pass over the rows.
 
-Rows that the same rounds hold out form a part; sums of each part and class are taken once, and what a round trains on
-is the sum over the parts it does not hold out. Sums are those of x - shift, in float64: squares of columns far from
-zero would lose their variance in rounding.
+Rows that the same rounds hold out form a part; sums of each part and class are taken once, and the moments of a round
+are those of the sum over the parts that it does not hold out. Sums are those of x - shift, in float64: squares of
+columns far from zero would lose their variance in rounding.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ MEAN_BLOCK = 2048
 class Moments:
     """Weighted count (C,), mean (C, D) and variance (C, D) of each class; those of a class without rows are 0.
 
-    `rounding` (D,): a standard deviation below this is nothing but rounding.
+    `rounding` (D,): a standard deviation below this is rounding error.
     """
 
     counts: FloatArray
@@ -51,11 +51,11 @@ class Moments:
         return float(self.total().sum())
 
     def among(self, present: BoolArray) -> "Moments":
-        """Return those of some classes, bool (C,), only."""
+        """Return the moments of some classes only, bool (C,)."""
         return Moments(self.counts[present], self.means[present], self.variances[present], self.rounding)
 
     def weighed(self, factors: FloatArray) -> "Moments":
-        """Return those of rows whose weights are multiplied by the factor (C,) of their class."""
+        """Return the moments with the weights of the rows multiplied by the factor (C,) of their class."""
         return Moments(self.counts * factors, self.means, self.variances, self.rounding)
 
     def _cleaned(self, variance: FloatArray) -> FloatArray:

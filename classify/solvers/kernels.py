@@ -27,7 +27,7 @@ def rbf(distances: FloatArray, gamma: float) -> FloatArray:
 
 
 def whitening(K: FloatArray) -> FloatArray:
-    """Return K^-1/2, float64, of a positive semi-definite K (V, V); directions lost in rounding are left out."""
+    """Return K^-1/2, float64, of a positive semi-definite K (V, V), without directions at the level of rounding."""
     eigenvalues, vectors = np.linalg.eigh(K.astype(np.float64))
     kept = eigenvalues > NOISE * eigenvalues[-1]
     return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
@@ -36,7 +36,7 @@ def whitening(K: FloatArray) -> FloatArray:
 def landmark_columns(
     X: FloatArray, origin: FloatArray, landmarks: FloatArray, gamma: float, whiten: FloatArray, columns: FloatArray
 ) -> None:
-    """Write K(X, L) K(L, L)^-1/2 into columns (N, V), for X (N, D) and landmarks (V, D) from the origin, in blocks."""
+    """Write K(X, L) K(L, L)^-1/2 into columns (N, V), in blocks, for X (N, D) and landmarks (V, D) minus the origin."""
     mixed = whiten.astype(columns.dtype)
     for start in range(0, len(X), BLOCK):
         rows = slice(start, start + BLOCK)

@@ -1,4 +1,4 @@
-"""Matrix products of training, with rounded factors where the processor is made for them.
+"""Matrix products of training, in bfloat16 where the processor has instructions for it.
 
 Both factors and the result are rounded to bfloat16 (8 bits, the exponents of float32), the sums between are float32;
 the weights, their optimiser's memory and the running mean stay float32: mixed precision as in Micikevicius et al. 2018
@@ -23,16 +23,16 @@ WORTH_ROUNDING = 10_000_000
 
 
 def product_for(n_products: int, dtype: torch.dtype, device: str) -> Product:
-    """Return what writes left @ right into out, for products of so many multiplications."""
+    """Return the function that writes left @ right into out, for products of so many multiplications."""
     is_made_for = device == "cpu" and dtype == torch.float32 and multiplies_bfloat16()
     return rounded_product if is_made_for and n_products >= WORTH_ROUNDING else exact_product
 
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Say whether the processor has instructions for products of bfloat16; False where torch is too old to tell."""
-    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name, False) for name in MADE_FOR)
+    """Return whether the processor multiplies bfloat16; False where torch is too old to report it."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in MADE_FOR)
 
 
 def exact_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""A table of nearest neighbours, by Euclidean distance and by cosine, from one matrix product.
+"""Nearest neighbours by Euclidean distance and by cosine, from one matrix product.
 
     e_ij = (x_i - m)(x_j - m) - |x_i - m|^2 / 2 - |x_j - m|^2 / 2  =  -|x_i - x_j|^2 / 2
     cos_ij = (e_ij + |x_i|^2 / 2 + |x_j|^2 / 2) / (|x_i| |x_j|)
 
-for any origin m: with that of the rows nothing is lost in rounding where features lie far from zero. Rows meet in
-blocks, so memory is a few blocks whatever N. Where both sides of a block look for neighbours on the other, as folds do,
-the block serves both. Products are torch's, and the best of a block are found by it: its topk took 43 ms for
+for any origin m: with the mean of the rows nothing is lost in rounding where features lie far from zero. Rows are
+compared in blocks, so memory is a few blocks whatever N. Where both sides of a block need neighbours from the other, as
+folds do, the block serves both. Products are torch's, and the best of a block are found by it: its topk took 43 ms for
 512 x 48,000 with k = 200, numpy's argpartition 270 (two AMD cores); and threads of numpy's BLAS stay awake after a
 product, where they are in the way of torch's: topk of 2000 x 4096 took 90 ms then instead of 52 (two AVX-512 cores).
 """
@@ -39,24 +39,24 @@ STRIP = 64
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For M rows the numbers (M, k) of their nearest, nearest first, and how near: cosine or -distance^2 / 2."""
+    """Numbers (M, k) of the nearest rows of M queries, nearest first, and similarity: cosine or -distance^2 / 2."""
 
     rows: IntArray
     similarity: FloatArray
 
 
 class Points:
-    """Rows of X (N, D) as they enter the product: X itself is never copied as a whole."""
+    """Rows of X (N, D) centred block by block for the product: X itself is never copied as a whole."""
 
     def __init__(self, X: FloatArray, origin: FloatArray) -> None:
         self.X, self.origin = X, origin.astype(working_dtype(X))
 
     def memory(self, n_rows: int) -> FloatArray:
-        """Return memory for so many rows: fresh one for every block would add up, page by page and piece by piece."""
+        """Return a buffer for so many rows: allocating one for every block would fragment memory."""
         return np.empty((n_rows, self.X.shape[1]), working_dtype(self.X))
 
     def block(self, rows: IntArray, memory: FloatArray) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x - m (B, D), in the memory given, |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
+        """Return x - m (B, D), in the given buffer, |x - m|^2 / 2 (B,) and |x|^2 / 2 (B,) of some rows."""
         centred, picked = memory[: len(rows)], _as_slice(rows)
         if isinstance(picked, slice):
             raw = working(self.X[picked])
@@ -71,13 +71,12 @@ class Points:
 
 
 class Table:
-    """The best k and more of what M rows have met so far, by one metric, in columns without order.
+    """The nearest k or more candidates so far for each of M rows, by one metric, in columns without order.
 
-    Of a block only what is nearer than the k-th that a row had when its columns were last sorted out is looked at: the
-    less, the more it has met. A row without so many yet, or without room for what is nearer, takes the k best of the
-    block. Rows that were met go by their places in an order, (N,), which the reader of the table turns into their
-    numbers. absent (N,): rows of X, by their numbers, that are nobody's neighbours; None for none. The columns are in
-    memory, or in a file where X is in one.
+    Of a block only candidates nearer than a row's k-th at the last pruning are added: ever fewer as blocks go by. A row
+    with fewer than k so far, or without room for all nearer ones, takes the k best of the block. Candidates are stored
+    as places in an order, (N,), which `neighbours` turns into row numbers. absent (N,): rows of X that are never
+    neighbours; None for none. The columns are in memory, or in a file where X is in one.
     """
 
     def __init__(self, n_rows: int, k: int, X: FloatArray, absent: BoolArray | None = None) -> None:
@@ -88,10 +87,10 @@ class Table:
         self.filled = torch.zeros(n_rows, dtype=torch.int64)
         self.bound = torch.full((n_rows,), -torch.inf, dtype=self.best.dtype)
 
-    def meet(self, here: slice, first: int, near: Tensor) -> None:
-        """Let the rows `here` (B,) of the table meet n rows, at places from `first` on, that are so near: (B, n)."""
+    def add(self, here: slice, first: int, near: Tensor) -> None:
+        """Add n candidates, at places from `first` on, to the rows `here` (B,) of the table; near (B, n): similarity."""
         if int(self.filled[here].max()) > self.k + SPARE // 2 or self._unbounded(here):
-            self._sort_out(here)
+            self._prune(here)
         if self._unbounded(here):
             self._take_best(torch.arange(here.start, here.stop), first, near)
             return
@@ -107,24 +106,24 @@ class Table:
         self.places[here][row, slot] = (column + first).int()
         self.filled[here] += counts
 
-    def meet_present(self, here: slice, first: int, near: Tensor, others: IntArray) -> None:
-        """Let the rows `here` meet those numbered `others` (n,) that are not absent; near (B, n) stays as it is."""
+    def add_present(self, here: slice, first: int, near: Tensor, others: IntArray) -> None:
+        """Add the candidates numbered `others` (n,) that are not absent; near (B, n) is unchanged afterwards."""
         absent = np.empty(0, dtype=np.int64) if self.absent is None else np.flatnonzero(self.absent[others])
         if not len(absent):
-            self.meet(here, first, near)
+            self.add(here, first, near)
             return
         columns = torch.from_numpy(absent)
         kept = near[:, columns]
         near[:, columns] = -torch.inf
-        self.meet(here, first, near)
+        self.add(here, first, near)
         near[:, columns] = kept
 
     def _unbounded(self, here: slice) -> bool:
-        """Say whether there is a row that has fewer than k, or has not been sorted out since."""
+        """Return whether a row has fewer than k candidates, or was never pruned."""
         return bool(self.bound[here].isinf().any())
 
     def _take_best(self, rows: Tensor, first: int, near: Tensor) -> None:
-        """Take in the k best of a block (R, n), or all, for some rows (R,), which have room for k more."""
+        """Add the k best of a block (R, n), or all, for some rows (R,), which have room for k more."""
         found, column = near.topk(min(self.k, near.shape[1]), dim=1, sorted=False)
         slot = self.filled[rows, None] + torch.arange(found.shape[1])
         self.best[rows[:, None], slot] = found
@@ -133,8 +132,8 @@ class Table:
         if found.shape[1] == self.k:
             self.bound[rows] = found.amin(dim=1)
 
-    def _sort_out(self, here: slice) -> None:
-        """Keep the k best of the rows `here`, if they have so many."""
+    def _prune(self, here: slice) -> None:
+        """Prune the rows `here` to their k best, if they have so many."""
         if int(self.filled[here].max()) < self.k:
             return
         best, places = self.best[here], self.places[here]
@@ -145,7 +144,7 @@ class Table:
         self.filled[here], self.bound[here] = self.k, kept.amin(dim=1)
 
     def neighbours(self, here: slice, order: IntArray) -> Neighbours:
-        """Return what the rows `here` (M,) have found, as numbers of rows: once: they are put there."""
+        """Return the neighbours of the rows `here` (M,); can be called once, as the table is sorted in place."""
         numbers = torch.from_numpy(order.astype(np.int32))
         for start in range(here.start, here.stop, SORTED):
             rows = slice(start, min(start + SORTED, here.stop))
@@ -156,7 +155,7 @@ class Table:
 
 
 def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
-    """Make of e (B, n), in place, cos (B, n), by |x|^2 / 2 of both sides, (B,) and (n,); 0 for a row of zeros."""
+    """Turn e (B, n) into cos (B, n), in place, by |x|^2 / 2 of both sides, (B,) and (n,); 0 for a row of zeros."""
     inverse, other_inverse = (torch.where(h > 0, (2 * h).rsqrt(), 0.0) for h in (half, other_half))
     near = product.mul_(other_inverse)
     # (|x_i|^2 + |x_j|^2) / (2 |x_j|) as a product of rank two: one pass over the block instead of two.
@@ -180,13 +179,13 @@ def find_neighbours(
 ) -> Neighbours:
     """Return the k nearest rows of X (N, D), or all N, for each of the queries (M, D).
 
-    absent (N,): rows that are nobody's neighbours. Where fewer than k others are left, the similarity is -inf.
+    absent (N,): rows that are never neighbours. Where fewer than k others are left, the similarity is -inf.
     """
     k = min(k, len(X))
     table = Table(len(queries), k, X, absent)
     every = np.arange(len(X))
     ours, theirs = Points(queries, origin), Points(X, origin)
-    _meet({metric: table}, ours, theirs, np.arange(len(queries)), every, 0, 0, both=False)
+    _compare_rows({metric: table}, ours, theirs, np.arange(len(queries)), every, 0, 0, both=False)
     return table.neighbours(slice(0, len(queries)), every)
 
 
@@ -216,14 +215,14 @@ def round_neighbours(
     starts = np.cumsum([0, *map(len, held_out)]).tolist()
     tables = {metric: Table(starts[-1], k, X, (absent or {}).get(metric)) for metric in metrics}
     for (at, one), (other_at, other) in combinations(zip(starts, held_out, strict=False), 2):
-        _meet(tables, points, points, one, other, at, other_at, both=True)
+        _compare_rows(tables, points, points, one, other, at, other_at, both=True)
     for at, rows in zip(starts, held_out, strict=False):
-        _meet(tables, points, points, rows, never, at, starts[-1], both=False)
+        _compare_rows(tables, points, points, rows, never, at, starts[-1], both=False)
     for at, rows in zip(starts, held_out, strict=False):
         yield {metric: table.neighbours(slice(at, at + len(rows)), order) for metric, table in tables.items()}
 
 
-def _meet(
+def _compare_rows(
     tables: Mapping[str, Table],
     one: Points,
     other: Points,
@@ -234,9 +233,9 @@ def _meet(
     *,
     both: bool,
 ) -> None:
-    """Let `rows` of one meet `other_rows` of the other, block by block; with `both`, the others look as well.
+    """Add `other_rows` of the other as candidates for `rows` of one, in blocks; with `both`, the reverse as well.
 
-    at, other_at: the places of their first.
+    at, other_at: the places of their first rows.
     """
     size, other_size = SQUARE if both else FLAT
     own, others = one.memory(min(size, len(rows))), other.memory(min(other_size, len(other_rows)))
@@ -250,26 +249,26 @@ def _meet(
             product = _product(centred, across, memory[0]).sub_(half[:, None]).sub_(across_half)
             for metric in sorted(tables, reverse=True):  # the cosine last, which takes the place of the product
                 near = product if metric == "euclidean" else cosines(product, raw, across_raw)
-                tables[metric].meet_present(here, there.start, near, other_rows[start : start + other_size])
+                tables[metric].add_present(here, there.start, near, other_rows[start : start + other_size])
                 if both:
                     turned = _turned(near, memory[1])
-                    tables[metric].meet_present(there, here.start, turned, rows[begin : begin + size])
+                    tables[metric].add_present(there, here.start, turned, rows[begin : begin + size])
 
 
 def _as_slice(rows: IntArray) -> IntArray | slice:
-    """Return rows side by side as a slice, which needs no copy; others as they are."""
+    """Return consecutive rows as a slice, which needs no copy; others as they are."""
     side_by_side = len(rows) > 0 and bool((np.diff(rows) == 1).all())
     return slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
 
 
 def _product(left: Tensor, right: Tensor, memory: Tensor) -> Tensor:
-    """Return left (B, D) @ right.T (D, n), in the memory given."""
+    """Return left (B, D) @ right.T (D, n), in the given buffer."""
     shape = len(left), len(right)
     return torch.mm(left, right.T, out=memory[: shape[0] * shape[1]].view(shape))
 
 
 def _turned(near: Tensor, memory: Tensor) -> Tensor:
-    """Return near.T, in the memory given: strip by strip, which takes a fifth of the time."""
+    """Return near.T, in the given buffer: strip by strip, which takes a fifth of the time."""
     turned = memory[: near.numel()].view(near.shape[1], near.shape[0])
     for start in range(0, len(near), STRIP):
         turned[:, start : start + STRIP] = near[start : start + STRIP].T

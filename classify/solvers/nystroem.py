@@ -1,4 +1,4 @@
-"""The linear problem on kernel columns: every strength and every round together."""
+"""Linear SVMs on the kernel columns of landmarks (Nystroem), for every strength and round together."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""From decisions between pairs of classes to one score for each class."""
+"""Pairwise coupling: decisions between pairs of classes turned into one score for each class."""
 
 from itertools import combinations
 
@@ -36,7 +36,7 @@ def couple(decisions: FloatArray, present: IntArray, n_classes: int) -> FloatArr
     size = max(1, BLOCK_NUMBERS // (len(present) + 1) ** 2)
     for start in range(0, len(decisions), size):
         rows = slice(start, start + size)
-        scores[rows, present] = np.log(np.maximum(_agree(_chances(decisions[rows], len(present))), FLOOR))
+        scores[rows, present] = np.log(np.maximum(_couple_chances(_chances(decisions[rows], len(present))), FLOOR))
     return scores
 
 
@@ -49,7 +49,7 @@ def _chances(decisions: FloatArray, n_classes: int) -> FloatArray:
     return chances
 
 
-def _agree(chances: FloatArray) -> FloatArray:
+def _couple_chances(chances: FloatArray) -> FloatArray:
     """Return the minimiser p (M, C): [Q 1; 1^T 0] [p; b] = [0; 1], Q_ii = sum_j r_ji^2, Q_ij = -r_ji r_ij."""
     n_rows, n_classes, _ = chances.shape
     turned = np.swapaxes(chances, 1, 2)

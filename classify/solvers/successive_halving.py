@@ -1,7 +1,7 @@
-"""Successive halving: of networks trained side by side the worse half stops, and each stops when it gets no better.
+"""Successive halving with early stopping, for networks that are trained together.
 
-Successive halving (Jamieson and Talwalkar 2016): all settings start, at each rung of `RUNGS` only a share goes on. What
-stays ends by itself after `patience` epochs without a better one. Compared are the accuracy, then the log loss.
+All settings start; at each rung of `RUNGS` only a share goes on (Jamieson and Talwalkar 2016), and each of these stops
+after `patience` epochs without improvement. Settings are compared by accuracy, then by log loss.
 """
 
 from collections import Counter
@@ -15,8 +15,8 @@ from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.softmax import log_softmax
 from featurecache.classify.solvers.batched_networks import Networks
 
-# After this many epochs this share of all settings goes on. To halve sooner would send away dropout, which learns more
-# slowly at first.
+# After this many epochs this share of all settings goes on. Halving sooner would stop dropout, which learns more slowly
+# at first.
 RUNGS: Mapping[int, float] = {1: 1 / 2, 2: 1 / 4, 4: 1 / 6}
 Look = Callable[[Sequence[int]], Iterable[FloatArray]]
 Judge = Callable[[FloatArray], Any]
@@ -25,8 +25,8 @@ BLOCK = 4096
 
 
 @dataclass(eq=False)
-class Runner:
-    """One setting: how it is doing, and at which epoch it did best."""
+class Candidate:
+    """One setting in training: its best epoch so far, and how good it was."""
 
     setting: int
     rank: tuple[float, float] = (-1.0, -np.inf)
@@ -34,12 +34,12 @@ class Runner:
     epoch: int = 0
     n_epochs: int = 0
     judged: Any = None
-    """What `judge` said about the scores (M, C) of the held-out rows at the best epoch; zeros if training diverged."""
-    left: int = 0
-    """The epoch of the rung after which it did not go on, or 0."""
+    """What `judge` returned for the scores (M, C) of the held-out rows at the best epoch; of zeros if it diverged."""
+    stopped: int = 0
+    """The rung, in epochs, at which halving stopped it, or 0."""
 
     def look(self, scores: FloatArray, codes: IntArray, judge: Judge) -> None:
-        """Take in the scores (M, C) after one more epoch; codes (M,) are the classes of the held-out rows."""
+        """Record the scores (M, C) of one more epoch; codes (M,) are the classes of the held-out rows."""
         self.n_epochs += 1
         finite = bool(np.isfinite(scores).all())
         rank = (float(np.mean(scores.argmax(axis=1) == codes)), -log_loss(scores, codes)) if finite else (-1.0, -np.inf)
@@ -57,7 +57,7 @@ def log_loss(scores: FloatArray, codes: IntArray) -> float:
     return total / len(codes)
 
 
-def race(
+def halve(
     networks: Networks,
     train: Callable[[], None],
     look: Look,
@@ -67,42 +67,42 @@ def race(
     epochs: Sequence[int],
     patience: int,
     rungs: Mapping[int, float] = RUNGS,
-) -> Iterator[Runner]:
-    """Train the networks, each for at most its number of `epochs`, and yield what became of each as soon as it ends.
+) -> Iterator[Candidate]:
+    """Train the networks, each for at most its number of `epochs`, and yield the result of each as soon as it stops.
 
-    train(): one epoch of all networks that are left. look(places): the scores (M, C) of some of them on the held-out
-    rows, whose class codes are (M,), one after the other. judge(scores): what is kept of the scores of a best epoch, so
-    that those of all networks need not be.
+    train(): train all remaining networks for one epoch. look(places): yield the scores (M, C) of some of them on the
+    held-out rows, whose class codes are (M,). judge(scores): return what is kept of the scores of a best epoch, so that
+    those of all networks need not be.
     """
-    running = [Runner(setting) for setting in range(len(epochs))]
+    running = [Candidate(setting) for setting in range(len(epochs))]
     while running:
         train()
-        for runner, scores in zip(running, look(range(len(running))), strict=True):
-            runner.look(scores, codes, judge)
+        for candidate, scores in zip(running, look(range(len(running))), strict=True):
+            candidate.look(scores, codes, judge)
         going = [
-            runner
-            for runner in running
-            if runner.n_epochs < epochs[runner.setting] and runner.n_epochs - runner.epoch < patience
+            candidate
+            for candidate in running
+            if candidate.n_epochs < epochs[candidate.setting] and candidate.n_epochs - candidate.epoch < patience
         ]
         places = max(1, round(len(epochs) * rungs.get(running[0].n_epochs, 1.0)))
-        for runner in sorted(going, key=lambda runner: runner.rank, reverse=True)[places:]:
-            runner.left = runner.n_epochs
-            going.remove(runner)
+        for candidate in sorted(going, key=lambda candidate: candidate.rank, reverse=True)[places:]:
+            candidate.stopped = candidate.n_epochs
+            going.remove(candidate)
         if going and len(going) < len(running):
-            networks.keep([position for position, runner in enumerate(running) if runner in going])
-        yield from (runner for runner in running if runner not in going)
+            networks.keep([position for position, candidate in enumerate(running) if candidate in going])
+        yield from (candidate for candidate in running if candidate not in going)
         running = going
 
 
-def follow(
+def train_for(
     networks: Networks, train: Callable[[], None], look: Look, judge: Judge, codes: IntArray, *, epochs: Sequence[int]
-) -> Iterator[Runner]:
-    """Train each network for just its number of `epochs`, which another round decided on, and look at it once, then."""
-    running, n_epochs = [Runner(setting) for setting in range(len(epochs))], 0
+) -> Iterator[Candidate]:
+    """Train each network for exactly its number of `epochs`, chosen in another round, and evaluate it at the end."""
+    running, n_epochs = [Candidate(setting) for setting in range(len(epochs))], 0
     while running:
         train()
         n_epochs += 1
-        ending = [place for place, runner in enumerate(running) if epochs[runner.setting] == n_epochs]
+        ending = [place for place, candidate in enumerate(running) if epochs[candidate.setting] == n_epochs]
         staying = [place for place in range(len(running)) if place not in ending]
         for place, scores in zip(ending, look(ending), strict=True):
             running[place].n_epochs = n_epochs - 1
@@ -113,8 +113,10 @@ def follow(
         running = [running[place] for place in staying]
 
 
-def say_who_left(runners: Sequence[Runner]) -> str:
-    """Return a sentence about the settings that halving sent away, or nothing."""
-    left = Counter(runner.left for runner in runners if runner.left)
-    told = " and ".join(f"{number} after epoch {epoch}" for epoch, number in sorted(left.items()))
-    return told and f"Of {len(runners)} settings those behind on val left: {told} (successive halving)."
+def halving_note(candidates: Sequence[Candidate]) -> str:
+    """Return a sentence on the settings that halving stopped, or an empty text."""
+    stopped = Counter(candidate.stopped for candidate in candidates if candidate.stopped)
+    counts = " and ".join(f"{number} after epoch {epoch}" for epoch, number in sorted(stopped.items()))
+    return counts and (
+        f"Successive halving stopped {counts} of the {len(candidates)} settings: they were behind on val."
+    )

@@ -159,14 +159,14 @@ def _check_written(head: Any, fresh: Path) -> None:
     """Load what was just written; raises SavedHeadError where that fails, or gives another head."""
     # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded.
     loaded = load_head(fresh, trust=True).head
-    difference = first_difference(plain(_values(head)), plain(_values(loaded)))
+    difference = first_difference(plain(_params_and_learned(head)), plain(_params_and_learned(loaded)))
     if difference:
         raise SavedHeadError(
             f"{type(head).__name__} cannot be saved: its {difference} comes back as another value. Leave it out."
         )
 
 
-def _values(head: Any) -> dict[str, Any]:
+def _params_and_learned(head: Any) -> dict[str, Any]:
     """Return the parameters of a head and what it learned, where an estimator among the parameters stands fitted."""
     return {key: value for key, value in head.get_params(deep=False).items() if key != "estimator"} | _learned(head)
 

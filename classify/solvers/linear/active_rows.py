@@ -1,4 +1,4 @@
-"""The second derivative of the squared hinge loss, one matrix for each member, kept as rows come in and go out.
+"""Second derivatives of the squared hinge loss, one matrix for each member, updated as rows become active or inactive.
 
 H = 2 C sum_{i active} w_i [z_i 1][z_i 1]^T + I
 """
@@ -22,8 +22,8 @@ GONE = 1 / 8
 LEAST = 1e-6
 
 
-class _Inverse(Protocol):
-    """What is known of H^-1."""
+class _InverseHessian(Protocol):
+    """The inverse of the second derivative of one member."""
 
     def solve(self, right: Any) -> Any:
         """Return H^-1 b for b (D + 1,), or for the columns of b (D + 1, B)."""
@@ -34,7 +34,7 @@ class _Inverse(Protocol):
         ...
 
 
-class _Factor:
+class _CholeskyFactor:
     """H = U^T U, by LAPACK's factor; H^-1 b by BLAS, which takes 1 ms for 1281 columns where LAPACK's own takes 2."""
 
     def __init__(self, factor: FloatArray) -> None:
@@ -53,7 +53,7 @@ class _Factor:
         return float(half @ half)
 
 
-class _Product:
+class _InverseMatrix:
     """H^-1 itself, (D + 1, D + 1)."""
 
     def __init__(self, inverse: Any) -> None:
@@ -75,7 +75,7 @@ class ActiveMatrices:
         self.rows, self.xp, self.weights, self.number = each.rows, each.xp, weights, each.number
         self.active = np.zeros(weights.shape, dtype=bool)
         self.sums = self._zeros(len(members), self.rows.shape[1] + 1)
-        self.inverse: list[_Inverse | None] = [None for _ in members]
+        self.inverse: list[_InverseHessian | None] = [None for _ in members]
         self.strength = np.zeros(len(members))
 
     def _zeros(self, n_members: int, width: int) -> list[Any]:
@@ -89,14 +89,14 @@ class ActiveMatrices:
 
     def step(self, slack: FloatArray, gradient: Any, strength: float, going: IntArray) -> tuple[Any, FloatArray]:
         """Return the step -H^-1 g (M, D + 1) and g^T H^-1 g (M,) of some members, for the slack (N, M) of all."""
-        self._update(slack, going)
+        self._update_sums(slack, going)
         step, decrement = self._solve_all(gradient, strength, going)
-        if not (decrement >= 0).all():  # additions and subtractions have spoilt a sum: take it anew
+        if not (decrement >= 0).all():  # rounding has accumulated in a sum: recompute it
             spoilt = going[~(decrement >= 0)]
             self.active[:, spoilt] = False
             for member in spoilt.tolist():
                 self.sums[member][...] = 0.0
-            self._update(slack, going)
+            self._update_sums(slack, going)
             step, decrement = self._solve_all(gradient, strength, going)
         return step, decrement
 
@@ -110,7 +110,7 @@ class ActiveMatrices:
         step = self.xp.stack(steps)
         return step, -np.einsum("md,md->m", to_numpy(gradient).astype(np.float64), to_numpy(step))
 
-    def _invert(self, strength: float, member: int) -> _Inverse | None:
+    def _invert(self, strength: float, member: int) -> _InverseHessian | None:
         """Return H^-1 of a member; None where rounding has left H indefinite."""
         xp, width = self.xp, self.rows.shape[1] + 1
         places = xp.arange(width, device=self.rows.device)
@@ -120,16 +120,16 @@ class ActiveMatrices:
             diagonal[-1] += LEAST - 1.0  # the intercept is not penalised
             matrix[places, places] += self.rows.array(diagonal)
             if not is_numpy_array(matrix):
-                return _Product(xp.linalg.inv(matrix))
+                return _InverseMatrix(xp.linalg.inv(matrix))
             with suppress(np.linalg.LinAlgError):
-                return _Factor(factorise(matrix, clean=False))
+                return _CholeskyFactor(factorise(matrix, clean=False))
         return None
 
     def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
         """Return at least g^T H^-1 g (M,), by the last H of each member; infinite for those that have none.
 
         H grows with C, and with the rows that come in: by the last one, without the rows that have gone since, it is no
-        less than the true one. Those rows are looked at only where without that it would be `enough` (M,), or less.
+        less than the true one. Those rows are counted only where the value would otherwise be `enough` (M,), or less.
         """
         found = np.full(len(going), np.inf)
         for place, (member, right) in enumerate(zip(going.tolist(), gradient, strict=True)):
@@ -137,10 +137,10 @@ class ActiveMatrices:
             if inverse is not None:
                 found[place] = inverse.squared(right)
                 if found[place] <= enough[place]:
-                    found[place] += self._by_gone(slack, inverse, right, member)
+                    found[place] += self._gain_without(slack, inverse, right, member)
         return found
 
-    def _by_gone(self, slack: FloatArray, inverse: _Inverse, right: Any, member: int) -> float:
+    def _gain_without(self, slack: FloatArray, inverse: _InverseHessian, right: Any, member: int) -> float:
         """Return what g^T H^-1 g gains, with x = H^-1 g, when a member's H loses the rows no longer active.
 
             g^T (H - U U^T)^-1 g - g^T H^-1 g = b^T (1 - U^T H^-1 U)^-1 b,     b = U^T x     (Woodbury)
@@ -169,23 +169,23 @@ class ActiveMatrices:
             out[...] = right if inverse is None else inverse.solve(right)
         return solved
 
-    def _update(self, slack: FloatArray, going: IntArray) -> None:
-        """Bring the sums over active rows up to date, by the rows that changed, or anew where that is less work."""
+    def _update_sums(self, slack: FloatArray, going: IntArray) -> None:
+        """Update the sums over active rows by the rows that changed, or recompute them where that is less work."""
         active = (slack > 0) & (self.weights > 0)
         # At the start every row is active: one sum a round will do.
-        if not self.active[:, going].any() and _alike(active[:, going], self.weights[:, going]):
+        if not self.active[:, going].any() and _all_weighted_are_active(active[:, going], self.weights[:, going]):
             firsts = {int(number): int(going[self.number[going] == number][0]) for number in self.number[going]}
             for first in firsts.values():
-                self._change(first, active[:, first])
+                self._set_active(first, active[:, first])
             for member in going.tolist():
                 self.sums[member][...] = self.sums[firsts[int(self.number[member])]]
         else:
             for member in going.tolist():
-                self._change(member, active[:, member])
+                self._set_active(member, active[:, member])
         self.active[:, going] = active[:, going]
 
-    def _change(self, member: int, now: BoolArray) -> None:
-        """Make a member's sum one over the rows that are active now (N,)."""
+    def _set_active(self, member: int, now: BoolArray) -> None:
+        """Update a member's sum to the rows that are active now, bool (N,)."""
         before = self.active[:, member]
         changed = now != before
         if changed.sum() > now.sum():
@@ -200,6 +200,6 @@ class ActiveMatrices:
             add_scatter(self.sums[member], edged, sign)
 
 
-def _alike(active: BoolArray, weights: FloatArray) -> bool:
+def _all_weighted_are_active(active: BoolArray, weights: FloatArray) -> bool:
     """Say whether every row (N, M) that has a weight is active."""
     return bool((active == (weights > 0)).all())

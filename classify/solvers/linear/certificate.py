@@ -29,7 +29,7 @@ from featurecache.classify.solvers.linear.objective import TEMPORARIES, Objectiv
 # A block of rows with its scores, in bytes. All blocks take the same memory: with memory of its own for each,
 # 10,000 x 1280 and their scores took 35 ms instead of 17.
 BLOCK_BYTES = 4 * 2**20
-# Scores (N, M, K) of the members looked at together, in bytes; of one member at least.
+# Scores (N, M, K) of the members evaluated together, in bytes; of one member at least.
 SCORES_BYTES = 64 * 2**20
 # Newton steps for the intercepts, which start near their minimum: two or three are taken.
 INTERCEPT_STEPS = 50
@@ -48,14 +48,14 @@ CURVING = 0.5
 
 
 class ExactObjective:
-    """phi and its gradient for members of an `Objective`, which is asked for no number: only its rows are read."""
+    """phi and its gradient for the members of an `Objective`, of which only the rows, codes and weights are read."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective, self.rows, self.xp = objective, objective.rows, objective.rows.xp
         self.dtype = self.xp.float64
 
     def array(self, values: Any, dtype: Any = None) -> Any:
-        """Return numbers as an array of the kind and device of the rows, float64 unless said otherwise."""
+        """Return numbers as an array of the kind and device of the rows, float64 by default."""
         return self.xp.asarray(values, dtype=dtype or self.dtype, device=self.rows.device)
 
     def __call__(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
@@ -68,7 +68,7 @@ class ExactObjective:
         at_once = max(SCORES_BYTES // per_member, 1)
         for first in range(0, len(parts), at_once):
             some = slice(first, first + at_once)
-            value[some], gradient[some] = self._look(theta[some], strengths[some], parts[some])
+            value[some], gradient[some] = self._value_and_gradient_of(theta[some], strengths[some], parts[some])
         return value, gradient
 
     def gap(self, value: FloatArray, gradient: Any) -> FloatArray:
@@ -76,18 +76,18 @@ class ExactObjective:
         settled = to_numpy(self.xp.all(gradient[:, :, -1] == 0, axis=1))
         return np.where(settled, gap_by_gradient(value, gradient, self.xp), np.inf)
 
-    def _look(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
+    def _value_and_gradient_of(self, theta: Any, strengths: FloatArray, parts: IntArray) -> tuple[FloatArray, Any]:
         xp, objective = self.xp, self.objective
         number = parts // (objective.n_parts // objective.n_rounds)
         scalings = [self.rows.scalings[each] for each in number.tolist()]
         mean, scale = (self.array(np.stack([getattr(s, name) for s in scalings])) for name in ("mean", "scale"))
         coef = theta[:, :, :-1] / scale[:, None, :]
         offset = -xp.sum(coef * mean[:, None, :], axis=2)
-        scores = self._scores(coef, offset, number)
+        scores = self._member_scores(coef, offset, number)
         total, shift, by_intercept = self._settle(scores, theta[:, :, -1], parts)
         theta[:, :, -1] = shift
         raw = xp.zeros_like(coef)
-        for places, block, here in self._blocks(number, theta.shape[1]):
+        for places, block, here in self._exact_blocks(number, theta.shape[1]):
             _, by_score, weights = self._evaluate(scores, shift, places, parts)
             flat = xp.reshape((by_score * weights[:, None, :])[here], (-1, block.shape[0]))
             raw[here] += xp.reshape(flat @ block, (-1, *raw.shape[1:]))
@@ -97,7 +97,7 @@ class ExactObjective:
         penalty = 0.5 * xp.sum(theta[:, :, :-1] ** 2, axis=(1, 2))
         return strengths * to_numpy(total) + to_numpy(penalty), gradient
 
-    def _blocks(self, number: IntArray, width: int) -> Iterator[tuple[slice, Any, Any]]:
+    def _exact_blocks(self, number: IntArray, width: int) -> Iterator[tuple[slice, Any, Any]]:
         """Yield places, rows (B, D) in float64, and which of the members, in rounds `number` (M,), train on them.
 
         The next block takes the place of this one.
@@ -118,7 +118,7 @@ class ExactObjective:
                     block[:] = self.rows.X[places]
                     yield places, block, here
 
-    def _scores(self, coef: Any, offset: Any, number: IntArray) -> Any:
+    def _member_scores(self, coef: Any, offset: Any, number: IntArray) -> Any:
         """Return coef X^T + offset (M, K, N), in a file where the rows are in one; 0 where a member does not train."""
         shape = (*offset.shape, self.rows.shape[0])
         if is_numpy_array(self.rows.X):
@@ -126,7 +126,7 @@ class ExactObjective:
             scores[...] = 0.0
         else:
             scores = self.xp.zeros(shape, dtype=self.dtype, device=self.rows.device)
-        for places, block, here in self._blocks(number, shape[1]):
+        for places, block, here in self._exact_blocks(number, shape[1]):
             flat = self.xp.reshape(coef[here], (-1, coef.shape[2]))
             own = self.xp.reshape((block @ flat.T).T, (-1, shape[1], block.shape[0]))
             scores[here, :, places] = own + offset[here][:, :, None]

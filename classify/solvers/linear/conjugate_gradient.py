@@ -1,4 +1,4 @@
-"""The second derivative of the squared hinge loss where its matrices have no room: products with it alone.
+"""Newton steps for the squared hinge loss by conjugate gradients, where its matrices do not fit in memory.
 
     H v = 2 C Z_a^T W_a Z_a v + v,        Z_a the active rows
 
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
-from featurecache.classify.arrays.blocks import to_numpy
-from featurecache.classify.arrays.member_rows import MemberRows
+from featurecache.classify.arrays.member_rows import MemberRows, inner_products
 from featurecache.classify.solvers.linear.preconditioning import SpectralCurvature
 
 # Conjugate gradients end where the residual, as the preconditioner measures it, has fallen to this part ...
@@ -26,7 +25,7 @@ LEAST = 1e-6
 
 
 class ActiveProducts:
-    """H of M members with weights (N, M), by products; `members` (M,) are their parts in the spectral curvature."""
+    """H of M members with weights (N, M), by products with it; members (M,): their parts in the spectral curvature."""
 
     def __init__(self, spectral: SpectralCurvature, each: MemberRows, weights: FloatArray, members: IntArray) -> None:
         self.spectral, self.each, self.weights, self.members = spectral, each, weights, members
@@ -37,10 +36,10 @@ class ActiveProducts:
         self.factors[:, going] = 2.0 * strength * self.weights[:, going] * (slack[:, going] > 0)
         self.strength = strength
         solved = self.solve(gradient, going)
-        return -solved, _dot(gradient, solved, self.each.xp)
+        return -solved, inner_products(gradient, solved, self.each.xp)
 
     def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
-        """Return infinity (M,): nothing is kept by which g^T H^-1 g could be told for less than a solution costs."""
+        """Return infinity (M,): no factor is kept that would bound g^T H^-1 g for less than the cost of a solution."""
         return np.full(len(going), np.inf)
 
     def solve(self, gradient: Any, members: IntArray) -> Any:
@@ -79,7 +78,7 @@ def conjugate_gradients(
     solved, places = xp.zeros_like(right), np.arange(len(right))
     residual = right
     direction = precondition(residual, places)
-    energy = _dot(residual, direction, xp)
+    energy = inner_products(residual, direction, xp)
     enough = FORCING**2 * energy
     for _ in range(MOST_PRODUCTS):
         going = np.flatnonzero((energy > enough[places]) & (energy > 0))
@@ -88,15 +87,10 @@ def conjugate_gradients(
         chosen = array(going, xp.int64)
         places, energy, residual, direction = places[going], energy[going], residual[chosen], direction[chosen]
         moved = product(direction, places)
-        length = array(energy / np.maximum(_dot(direction, moved, xp), np.finfo(np.float64).tiny))[:, None]
+        length = array(energy / np.maximum(inner_products(direction, moved, xp), np.finfo(np.float64).tiny))[:, None]
         solved[array(places, xp.int64)] += length * direction
         residual = residual - length * moved
         steepest = precondition(residual, places)
-        before, energy = energy, _dot(residual, steepest, xp)
+        before, energy = energy, inner_products(residual, steepest, xp)
         direction = steepest + array(energy / before)[:, None] * direction
     return solved
-
-
-def _dot(a: Any, b: Any, xp: Any) -> FloatArray:
-    """Return the inner product (M,) of the rows of a and b (M, D)."""
-    return to_numpy(xp.vecdot(a, b)).astype(np.float64)

@@ -1,8 +1,8 @@
-"""L-BFGS for many members side by side: one pass over the rows gives every member its next step.
+"""L-BFGS for many members at once: one pass over the rows gives every member its next step.
 
-Each member has its own memory, step length and end; a member that has converged leaves the batch, so that later passes
-are cheaper. A step that does not lower the objective enough is shortened for that member alone, while the others go on
-(Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4 and equation 3.57, with a preconditioner as H_0).
+Each member has its own memory, step length and stopping; a member that has converged leaves the batch, so that later
+passes are cheaper. A step that does not lower the objective enough is shortened for that member alone, while the others
+go on (Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4 and equation 3.57, with a preconditioner as H_0).
 
 A member has arrived when its slope, sqrt(g^T H g / F), is at most `tol`, H being what the memory and the
 preconditioner know of the inverse of the second derivative, and the gap to the minimum that its gradient proves at most
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
-from featurecache.classify.arrays.blocks import to_numpy
+from featurecache.classify.arrays.member_rows import inner_products
 from featurecache.classify.solvers.linear.certificate import ExactObjective
 from featurecache.classify.solvers.linear.objective import Objective
 from featurecache.classify.solvers.linear.preconditioning import Curvature
@@ -29,7 +29,7 @@ MEMORY = 10
 SUFFICIENT = 1e-4
 # The objective of a member is not known better than to this many units of rounding.
 NOISE = 8.0
-# A member whose slope has not fallen for so many passes is at the end of its arithmetic.
+# A member whose slope has not fallen for so many passes is at the limit of its precision.
 PATIENCE = 40
 # Rounding can end a descent a little above `tol`; up to this factor the optimum is still the optimum.
 SLACK = 3.0
@@ -68,7 +68,7 @@ class Found:
 
 
 @dataclass
-class _Batch:
+class _DescentBatch:
     """The members still under way: `index` in the result, point, objective, gradient, direction, step, memory.
 
     best, waited: the smallest slope so far, and passes since. proving: passes since it was flat first;
@@ -89,7 +89,7 @@ class _Batch:
     pairs: list[tuple[Any, Any, FloatArray]]
 
     def keep(self, going: BoolArray, xp: Any, array: Any) -> None:
-        """Let the others leave."""
+        """Drop the members that are not going, bool (M,)."""
         chosen = array(np.flatnonzero(going), xp.int64)
         self.index, self.value, self.step = self.index[going], self.value[going], self.step[going]
         self.best, self.waited = self.best[going], self.waited[going]
@@ -106,7 +106,7 @@ class _Batch:
         return np.minimum(gap, np.maximum(above, 0.0))
 
     def judge(self, slope: FloatArray, gap: FloatArray, *, tol: float, enough: float) -> tuple[BoolArray, BoolArray]:
-        """Say which members (M,) have arrived, and which end here, arrived or at the end of their arithmetic."""
+        """Return which members (M,) have converged, and which stop here, converged or at their limit of precision."""
         self.waited = np.where(slope < self.best, 0, self.waited + 1)
         self.best = np.minimum(self.best, slope)
         flat, proven, stuck = slope <= tol, gap <= enough, self.waited >= PATIENCE
@@ -116,7 +116,7 @@ class _Batch:
         return arrived, arrived | stuck
 
     def too_slow(self, gap: FloatArray, enough: float, most: int) -> BoolArray:
-        """Say which members (M,) will not have proven their gap within so many passes, at the speed so far."""
+        """Return which members (M,) will not prove their gap within so many passes at the speed so far."""
         steps, first, gap = self.proving - 1, np.minimum(self.first, 1.0), np.minimum(gap, 1.0)  # infinite at times
         with np.errstate(divide="ignore", invalid="ignore"):
             needed = steps * np.log(first / enough) / np.log(first / gap)
@@ -145,12 +145,12 @@ def descend(
     xp, array = objective.xp, objective.array
     is_exact = isinstance(objective, ExactObjective)
     noise = NOISE * float(xp.finfo(objective.dtype).eps)
-    batch, found = _begin(objective, start, strengths, parts)
+    batch, found = _start_batch(objective, start, strengths, parts)
     fresh = np.ones(len(strengths), dtype=bool)
     for n_passes in range(1, max_passes + 1):
         solve = partial(curvature.solve, strengths=strengths[batch.index], parts=parts[batch.index])
         promised = _new_directions(batch, fresh, solve, xp, array)
-        slope, proven = _slope(-promised, batch.value), objective.gap(batch.value, batch.gradient)
+        slope, proven = _preconditioned_slope(-promised, batch.value), objective.gap(batch.value, batch.gradient)
         proven = batch.closest(proven) if is_exact else proven
         arrived, leaving = batch.judge(slope, proven, tol=tol, enough=gap)
         leaving |= (n_passes == max_passes) | (batch.proving >= np.maximum(most, (n_passes - batch.proving) // 2))
@@ -170,56 +170,56 @@ def descend(
         trial = batch.theta + array(batch.step)[:, None, None] * batch.direction
         value, gradient = objective(trial, strengths[batch.index], parts[batch.index])
         fresh = value <= batch.value + SUFFICIENT * batch.step * promised + noise * np.abs(batch.value)
-        _advance(batch, fresh, trial, value, gradient, promised, xp, array)
+        _move_members(batch, fresh, trial, value, gradient, promised, xp, array)
     return found
 
 
-def _begin(
+def _start_batch(
     objective: Objective | ExactObjective, start: Any, strengths: FloatArray, parts: IntArray
-) -> tuple[_Batch, Found]:
+) -> tuple[_DescentBatch, Found]:
     """Return the members (M,) at their start, and room for where they end."""
     xp, n = objective.xp, len(strengths)
     start = xp.asarray(start, copy=True)
     value, gradient = objective(start, strengths, parts)
     counts = (np.zeros(n), np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int), np.zeros(n), np.zeros(n))
-    batch = _Batch(np.arange(n), start, value, gradient, xp.zeros_like(start), *counts, [])
+    batch = _DescentBatch(np.arange(n), start, value, gradient, xp.zeros_like(start), *counts, [])
     numbers = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
     return batch, Found(xp.zeros_like(start), *numbers)
 
 
-def _slope(squared: FloatArray, value: FloatArray) -> FloatArray:
+def _preconditioned_slope(squared: FloatArray, value: FloatArray) -> FloatArray:
     """Return sqrt(g^T H g / F); infinite where rounding has left H indefinite."""
     usable = np.isfinite(squared) & (squared >= 0)
     return np.where(usable, np.sqrt(np.where(usable, squared, 0.0) / np.maximum(value, np.finfo(float).tiny)), np.inf)
 
 
-def _new_directions(batch: _Batch, fresh: BoolArray, solve: Solve, xp: Any, array: Any) -> FloatArray:
+def _new_directions(batch: _DescentBatch, fresh: BoolArray, solve: Solve, xp: Any, array: Any) -> FloatArray:
     """Give members that have just moved a new direction, step 1; return the slope along the direction of all (M,)."""
     direction = _two_loops(batch, solve, xp, array)
-    downhill = _dot(batch.gradient, direction, xp)
+    downhill = inner_products(batch.gradient, direction, xp)
     if (downhill >= 0).any():  # rounding has spoilt the memory
         plain = -solve(batch.gradient)
         direction = xp.where(array(downhill >= 0, xp.bool)[:, None, None], plain, direction)
     batch.direction = xp.where(array(fresh, xp.bool)[:, None, None], direction, batch.direction)
     batch.step = np.where(fresh, 1.0, batch.step)
-    return _dot(batch.gradient, batch.direction, xp)
+    return inner_products(batch.gradient, batch.direction, xp)
 
 
-def _two_loops(batch: _Batch, solve: Solve, xp: Any, array: Any) -> Any:
+def _two_loops(batch: _DescentBatch, solve: Solve, xp: Any, array: Any) -> Any:
     """Return -H g, H from the pairs in memory (Nocedal and Wright 2006, algorithm 7.4)."""
     q, kept = xp.asarray(batch.gradient, copy=True), []
     for s, y, rho in reversed(batch.pairs):
-        alpha = rho * _dot(s, q, xp)
+        alpha = rho * inner_products(s, q, xp)
         kept.append(alpha)
         q -= array(alpha)[:, None, None] * y
     q = solve(q)
     for (s, y, rho), alpha in zip(batch.pairs, reversed(kept), strict=True):
-        q += array(alpha - rho * _dot(y, q, xp))[:, None, None] * s
+        q += array(alpha - rho * inner_products(y, q, xp))[:, None, None] * s
     return -q
 
 
-def _advance(
-    batch: _Batch,
+def _move_members(
+    batch: _DescentBatch,
     moved: BoolArray,
     trial: Any,
     value: FloatArray,
@@ -232,7 +232,7 @@ def _advance(
     here = array(moved, xp.bool)[:, None, None]
     nothing = xp.zeros_like(trial)
     s, y = xp.where(here, trial - batch.theta, nothing), xp.where(here, gradient - batch.gradient, nothing)
-    along = _dot(s, y, xp)
+    along = inner_products(s, y, xp)
     usable = along > np.finfo(np.float64).tiny
     batch.pairs = [*batch.pairs, (s, y, np.where(usable, 1.0 / np.where(usable, along, 1.0), 0.0))][-MEMORY:]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -242,8 +242,3 @@ def _advance(
     batch.theta = xp.where(here, trial, batch.theta)
     batch.gradient = xp.where(here, gradient, batch.gradient)
     batch.value = np.where(moved, value, batch.value)
-
-
-def _dot(a: Any, b: Any, xp: Any) -> FloatArray:
-    """Return the inner product (M,) of every member's a and b (M, K, D + 1)."""
-    return to_numpy(xp.vecdot(xp.reshape(a, (a.shape[0], -1)), xp.reshape(b, (b.shape[0], -1)))).astype(np.float64)

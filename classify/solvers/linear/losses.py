@@ -1,4 +1,4 @@
-"""Smooth losses of scores: value, gradient and curvature, for many members side by side.
+"""Smooth losses of scores: value, gradient and curvature, for many members at once.
 
 A member is one descent: all classes of a setting in a round where the loss ties them together (softmax), one class of
 them where it does not (one-versus-rest), so that each class takes steps of its own length. Scores are S (M, K, B): M
@@ -22,7 +22,7 @@ class Loss(Protocol):
     curvature: float
     """Its typical second derivative before anything is learned."""
     joint: bool
-    """Whether it ties the classes together; then only differences between the scores of a row count."""
+    """Whether the loss couples the classes; then only differences between the scores of a row count."""
 
     def evaluate(self, scores: Any, codes: Any, classes: Any) -> tuple[Any, Any]:
         """Return the loss (M, B) and its gradient (M, K, B) at scores (M, K, B), which it may overwrite.

@@ -1,4 +1,4 @@
-"""The linear SVM's own descent: Newton's method on a piecewise quadratic, every class by itself.
+"""Newton's method for the linear SVM, whose objective is piecewise quadratic, for every class separately.
 
     F(w, b) = C sum_i w_i max(0, 1 - t_i (w z_i + b))^2 + |w|^2 / 2,        H = 2 C sum_{i active} w_i [z 1][z 1]^T + I
 
@@ -67,11 +67,11 @@ def solve_margins(
     ladder = np.union1d(wanted, rungs_above(min(easy, float(wanted.min())), np.unique(wanted).tolist()))
     n_members = n_rounds * n_classes
     objective = Objective(rows, codes, weights, SquaredHingeLoss(), n_classes)
-    exact, (at_once, second) = ExactObjective(objective), _second(objective, room)
-    found = [_Found(n_members, rows.shape[1] + 1) for _ in ladder]
+    exact, (at_once, second) = ExactObjective(objective), _hessian_maker(objective, room)
+    found = [_ClassOptima(n_members, rows.shape[1] + 1) for _ in ladder]
     for first in range(0, n_members, at_once):
         members = np.arange(first, min(first + at_once, n_members))
-        batch = _Batch(objective, codes, weights, members, second)
+        batch = NewtonBatch(objective, codes, weights, members, second)
         for place, strength in enumerate(ladder):
             enough = tol if strength in wanted else max(tol, PASSING)
             batch.climb(float(strength), tol=enough, max_steps=max_steps)
@@ -83,8 +83,8 @@ def solve_margins(
                     yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
 
 
-def _second(objective: Objective, room: Room) -> tuple[int, MakeSecond]:
-    """Return how many members fit side by side, and what makes their H: matrices, or products if those do not fit."""
+def _hessian_maker(objective: Objective, room: Room) -> tuple[int, MakeSecond]:
+    """Return how many members fit in memory together, and what makes their H: matrices, or products if those do not."""
     rows, itemsize = objective.rows, 8 if objective.dtype == objective.xp.float64 else 4
     by_scores = max(SCORES_BYTES // (2 * rows.shape[0] * itemsize), 1)
     by_matrices = room.matrices_bytes // (2 * (rows.shape[1] + 1) ** 2 * itemsize)
@@ -93,7 +93,7 @@ def _second(objective: Objective, room: Room) -> tuple[int, MakeSecond]:
     return by_scores, partial(ActiveProducts, SpectralCurvature(objective, room))
 
 
-class _Found:
+class _ClassOptima:
     """Optima of one strength: theta (R C, D + 1), objective, gap, steps and slopes (R C,)."""
 
     def __init__(self, n_members: int, width: int) -> None:
@@ -115,8 +115,8 @@ class _Found:
         return Optimum(setting, number, theta[:, :-1], theta[:, -1], n_steps, slope, gap, note)
 
 
-class _Batch:
-    """M classes, each in a round, on their way up the strengths: theta (M, D + 1), margins' slack (N, M) and its H."""
+class NewtonBatch:
+    """M classes, each in a round, at the current strength: theta (M, D + 1) and the second derivatives H."""
 
     def __init__(
         self, objective: Objective, codes: IntArray, weights: FloatArray, members: IntArray, make: MakeSecond
@@ -133,29 +133,29 @@ class _Batch:
         self.n_steps, self.slope = np.zeros(len(members), int), np.zeros(len(members))
 
     def climb(self, strength: float, *, tol: float, max_steps: int) -> None:
-        """Go to the optimum of a strength; `n_steps` and `slope` (M,) say how it ended."""
+        """Move to the optimum of a strength, and set `n_steps` and `slope` (M,)."""
         slack = self._start(strength)
         self.n_steps[:] = 0
         going = np.arange(len(self.members))
         for _ in range(max_steps + 1):
-            value, gradient = self._look(slack, strength, going)
-            self.slope[going] = self._slope(self.second.at_least(slack, gradient, going, tol**2 * value), value)
+            value, gradient = self._value_and_gradient(slack, strength, going)
+            self.slope[going] = self._newton_slope(self.second.at_least(slack, gradient, going, tol**2 * value), value)
             left = np.flatnonzero(~(self.slope[going] <= tol))
             if not len(left):
                 break
             going, value, gradient = going[left], value[left], gradient[self.rows.array(left, self.xp.int64)]
             step, decrement = self.second.step(slack, gradient, strength, going)
-            self.slope[going] = self._slope(decrement, value)
+            self.slope[going] = self._newton_slope(decrement, value)
             left = np.flatnonzero((self.slope[going] > tol) & (decrement >= 0) & (self.n_steps[going] < max_steps))
             if not len(left):
                 break
             going, step = going[left], step[self.rows.array(left, self.xp.int64)]
-            self._advance(slack, step, strength, going)
+            self._step_to_line_minimum(slack, step, strength, going)
         self.before = [*self.before, (strength, self.theta)][-2:]
         self.theta = self.xp.asarray(self.theta, copy=True)
 
     def prove(self, exact: ExactObjective, strength: float, *, tol: float, max_passes: int) -> Found:
-        """Say how far the members are above their minimum, and descend in float64 those that are not near enough."""
+        """Return how far the members are above their minimum, after a descent in float64 of those not near enough."""
         strengths, theta = np.full(len(self.members), strength), exact.array(self.theta)[:, None, :]
         most = passes_of_proof(int(self.n_steps.max()))
         ends = partial(descend, tol=np.inf, gap=proven_by(tol), most=most, max_passes=max_passes)
@@ -178,15 +178,15 @@ class _Batch:
         (first, older), (last, newer) = self.before
         line = newer + (newer - older) * float(np.log(strength / last) / np.log(last / first))
         there = 1.0 - self.sign * self.each.scores(line, np.arange(len(self.members)))
-        better = self._values(there, line, strength) < self._values(here, self.theta, strength)
+        better = self._objective_values(there, line, strength) < self._objective_values(here, self.theta, strength)
         self.theta = self.xp.where(self.rows.array(better, self.xp.bool)[:, None], line, self.theta)
         return np.where(better, there, here)
 
-    def _values(self, slack: FloatArray, theta: Any, strength: float) -> FloatArray:
+    def _objective_values(self, slack: FloatArray, theta: Any, strength: float) -> FloatArray:
         loss = np.einsum("nm,nm,nm->m", self.weights, np.maximum(slack, 0.0), np.maximum(slack, 0.0))
         return np.asarray(strength * loss + 0.5 * (to_numpy(theta)[:, :-1].astype(np.float64) ** 2).sum(axis=1))
 
-    def _look(self, slack: FloatArray, strength: float, going: IntArray) -> tuple[FloatArray, Any]:
+    def _value_and_gradient(self, slack: FloatArray, strength: float, going: IntArray) -> tuple[FloatArray, Any]:
         """Return the objective (M,) and its gradient (M, D + 1) for the members that are going."""
         by_score = -2.0 * strength * self.sign[:, going] * self.weights[:, going] * np.maximum(slack[:, going], 0.0)
         theta = self.theta[self.rows.array(going, self.xp.int64)]
@@ -196,14 +196,14 @@ class _Batch:
         return strength * loss + 0.5 * (to_numpy(theta)[:, :-1].astype(np.float64) ** 2).sum(axis=1), gradient
 
     @staticmethod
-    def _slope(decrement: FloatArray, value: FloatArray) -> FloatArray:
+    def _newton_slope(decrement: FloatArray, value: FloatArray) -> FloatArray:
         """Return sqrt(g^T H^-1 g / F) (M,), infinite where rounding has left H indefinite."""
         usable = decrement >= 0
         slope = np.sqrt(np.where(usable, decrement, 0.0) / np.maximum(value, NOTHING))
         return np.where(value <= NOTHING, 0.0, np.where(usable, slope, np.inf))
 
-    def _advance(self, slack: FloatArray, step: Any, strength: float, going: IntArray) -> None:
-        """Go along the steps (M, D + 1) to the minimum of each, in place."""
+    def _step_to_line_minimum(self, slack: FloatArray, step: Any, strength: float, going: IntArray) -> None:
+        """Move along the steps (M, D + 1) to the minimum of each, in place."""
         change = -self.sign[:, going] * self.each.scores(step, going)
         along, theta = to_numpy(step)[:, :-1].astype(np.float64), to_numpy(self.theta)[going, :-1].astype(np.float64)
         length = line_minimum(

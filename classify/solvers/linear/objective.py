@@ -3,7 +3,7 @@
     F(W, b) = C sum_i w_i loss(W z_i + b, y_i) + |W|^2 / 2
 
 for each member: a strength C in a round, with that round's weights w and standardised rows z; for a loss that does not
-tie the classes together, one class of it. Members stand side by side in one matrix product: S = W Z_b^T, then
+couple the classes, one class of it. All members share one matrix product: S = W Z_b^T, then
 G += dS Z_b, for one block of rows after the other. `parts` (M,) says which round, or class of a round, each member
 is: round, or round C + class.
 """
@@ -47,8 +47,8 @@ class Objective:
         weights, intercept = self._to_common(theta, number)
         gradient, by_intercept = xp.zeros_like(weights), xp.zeros_like(intercept)
         total = xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
-        for span, members in self._spans(parts):
-            found = self._pass(span, weights[members], intercept[members], number[members], classes[members])
+        for span, members in self._member_spans(parts):
+            found = self._sum_span(span, weights[members], intercept[members], number[members], classes[members])
             for whole, part in zip((total, gradient, by_intercept), found, strict=True):
                 whole[members] += part
         self.n_passes += 1
@@ -62,7 +62,7 @@ class Objective:
         """Return about how far F (M,) is above its minimum, as a part of that: no more is known in so few digits."""
         return gap_by_gradient(value, gradient, self.xp)
 
-    def _spans(self, parts: IntArray) -> Iterator[tuple[slice, Any]]:
+    def _member_spans(self, parts: IntArray) -> Iterator[tuple[slice, Any]]:
         """Yield spans of rows, and which of the members train on them."""
         number = parts // (self.n_parts // self.n_rounds)
         for span, trained in self.rows.spans:
@@ -72,13 +72,13 @@ class Objective:
             elif len(here):
                 yield span, self.rows.array(here, self.rows.xp.int64)
 
-    def _pass(self, span: slice, weights: Any, intercept: Any, number: Any, classes: Any) -> tuple[Any, Any, Any]:
+    def _sum_span(self, span: slice, weights: Any, intercept: Any, number: Any, classes: Any) -> tuple[Any, Any, Any]:
         """Return the loss (M,) of some members in a span, and its gradient by weights and intercept (M, K)."""
         xp, shape = self.rows.xp, intercept.shape
         gradient = xp.zeros((shape[0] * shape[1], weights.shape[2]), dtype=weights.dtype, device=self.rows.device)
         by_intercept = xp.zeros_like(gradient[:, 0])
         total = xp.zeros(shape[0], dtype=xp.float64, device=self.rows.device)
-        for places, block, scores in self._scores(weights, intercept, span):
+        for places, block, scores in self._score_blocks(weights, intercept, span):
             loss, by_score = self.loss.evaluate(scores, self.codes[places], classes)
             if not self.plain:
                 here = self.weights[:, places][number]
@@ -107,7 +107,7 @@ class Objective:
     def _seconds(self, theta: Any, parts: IntArray) -> Iterator[tuple[slice, Any]]:
         """Yield places and w loss'' (M, K, B), block by block."""
         number, classes = self.round_and_class(parts)
-        for places, _, scores in self._scores(*self._to_common(theta, number), None):
+        for places, _, scores in self._score_blocks(*self._to_common(theta, number), None):
             second = self.loss.second(scores, self.codes[places], classes)
             yield places, second * self.weights[:, places][number][:, None, :]
 
@@ -116,7 +116,7 @@ class Objective:
         per_round, array = self.n_parts // self.n_rounds, self.rows.array
         return array(parts // per_round, self.rows.xp.int64), array(parts % per_round, self.rows.xp.int64)
 
-    def _scores(self, weights: Any, intercept: Any, span: slice | None) -> Iterator[tuple[slice, Any, Any]]:
+    def _score_blocks(self, weights: Any, intercept: Any, span: slice | None) -> Iterator[tuple[slice, Any, Any]]:
         """Yield places, rows (B, D) and the scores (M, K, B) of members, block by block, in a span or everywhere."""
         xp, shape = self.rows.xp, intercept.shape
         flat, offset = xp.reshape(weights, (-1, weights.shape[2])), xp.reshape(intercept, (-1, 1))

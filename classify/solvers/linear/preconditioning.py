@@ -1,4 +1,4 @@
-"""Preconditioners: estimates of the curvature of an objective, spectral and in blocks of classes.
+"""Preconditioners: estimates of an objective's curvature, by its spectrum and in blocks of classes.
 
 `SpectralCurvature` takes every class and row alike: H = C h n V diag(lambda) V^T + I, from one eigendecomposition of
 the covariance, exact for all strengths before anything is learned. `BlockCurvature` takes each class by itself at a
@@ -38,7 +38,7 @@ JITTER = 1e-6
 
 @dataclass(frozen=True)
 class Room:
-    """What curvature may take."""
+    """Limits of memory and size for curvature."""
 
     blocks_bytes: int = 192 * 2**20
     """For all blocks together; with more classes or columns the spectral curvature must do. Ten classes of the default
@@ -49,7 +49,7 @@ class Room:
     most_columns: int = 6000
     """Beyond these the whole eigendecomposition takes longer than what it saves, and memory for D x D numbers."""
     rank: int = 512
-    """Eigenvectors that are looked for beyond: of 8192 columns they take 17 MB."""
+    """Eigenvectors that are computed beyond that: of 8192 columns they take 17 MB."""
 
 
 ROOM = Room()
@@ -76,7 +76,7 @@ class SpectralCurvature:
         first = np.repeat(objective.total, objective.n_parts // objective.n_rounds)[:, None] * objective.loss.curvature
         self.first = np.repeat(first, objective.width, axis=1)
         self.measured: list[tuple[float, FloatArray]] = [(0.0, self.first)]
-        self.eigenvalues, self.rest, self.basis = _spectrum(rows, room)
+        self.eigenvalues, self.rest, self.basis = _covariance_spectrum(rows, room)
 
     def measure(self, theta: Any, strength: float) -> None:
         """Take h at the point theta (P, K, D + 1) of all parts with one strength."""
@@ -125,12 +125,12 @@ class BlockCurvature:
     def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
         """Return about H^-1 g in the space of weights that sum to zero: only differences of scores count."""
         gradient = gradient - self.xp.mean(gradient, axis=1, keepdims=True)
-        solved = self.xp.stack([_solve(root, gradient[:, c, :]) for c, root in sorted(self.roots.items())], axis=1)
+        solved = self.xp.stack([_root_solve(root, gradient[:, c, :]) for c, root in sorted(self.roots.items())], axis=1)
         return solved - self.xp.mean(solved, axis=1, keepdims=True)
 
 
 class RoundedCurvature:
-    """A curvature in the digits of the rows, for gradients in those of an exact objective."""
+    """A curvature in the precision of the rows, for the float64 gradients of an exact objective."""
 
     def __init__(self, curvature: Curvature, exact: Any) -> None:
         self.curvature, self.exact = curvature, exact
@@ -141,19 +141,19 @@ class RoundedCurvature:
         return self.exact.array(self.curvature.solve(rounded, strengths, parts))
 
 
-def _solve(root: Any, right: Any) -> Any:
+def _root_solve(root: Any, right: Any) -> Any:
     """Return A^-1 b for the rows b of right (M, D) and the root L^-1 of A."""
     return (right @ root.T) @ root
 
 
 def blocks_fit(objective: Objective, room: Room = ROOM) -> bool:
-    """Say whether the blocks of all classes are within their budget."""
+    """Return whether the blocks of all classes fit in their memory."""
     itemsize = 8 if objective.rows.dtype == objective.rows.xp.float64 else 4
     return objective.n_classes * (objective.rows.shape[1] + 1) ** 2 * itemsize <= room.blocks_bytes
 
 
-def _spectrum(rows: Rows, room: Room) -> tuple[FloatArray, float | None, Any]:
-    """Return eigenvalues (R,) of the covariance of the standardised rows, what stands for the others, basis (D, R).
+def _covariance_spectrum(rows: Rows, room: Room) -> tuple[FloatArray, float | None, Any]:
+    """Return eigenvalues (R,) of the covariance of the standardised rows, the mean of the others, basis (D, R).
 
     All D of them while those are not too many, and None; beyond, the largest by the randomised Nystroem method
     (Frangella, Tropp and Udell 2023, "Randomized Nystroem preconditioning", algorithm 2.1), and the mean of the others.
@@ -168,7 +168,7 @@ def _sketched_spectrum(rows: Rows, rank: int) -> tuple[FloatArray, float, Any]:
     xp, n_columns, generator = rows.xp, rows.shape[1], np.random.default_rng(SEED)
     tests = np.linalg.qr(generator.standard_normal((n_columns, rank)))[0]
     sketch, trace, ours = np.zeros((n_columns, rank)), 0.0, rows.array(tests)
-    chosen = _sample(rows, ROWS_PER_COLUMN * rank)
+    chosen = _sample_places(rows, ROWS_PER_COLUMN * rank)
     for start in range(0, len(chosen), TOGETHER):
         block = rows.standardised(chosen[start : start + TOGETHER], 0)
         sketch += to_numpy(block.T @ (block @ ours))
@@ -184,7 +184,7 @@ def _sketched_spectrum(rows: Rows, rank: int) -> tuple[FloatArray, float, Any]:
     return eigenvalues, rest, rows.array(left)
 
 
-def _sample(rows: Rows, n_rows: int) -> IntArray:
+def _sample_places(rows: Rows, n_rows: int) -> IntArray:
     """Return places of about so many rows or somewhat more, at equal distances; of all where they are fewer."""
     return rows.used[:: max(len(rows.used) // n_rows, 1)]
 
@@ -192,7 +192,7 @@ def _sample(rows: Rows, n_rows: int) -> IntArray:
 def _sampled_gram(rows: Rows) -> Any:
     """Return the covariance (D, D) of the standardised rows, from at most a few rows per column."""
     n_columns = rows.shape[1]
-    chosen = _sample(rows, ROWS_PER_COLUMN * n_columns)
+    chosen = _sample_places(rows, ROWS_PER_COLUMN * n_columns)
     gram = rows.xp.zeros((n_columns, n_columns), dtype=rows.dtype, device=rows.device)
     for start in range(0, len(chosen), TOGETHER):
         block = rows.standardised(chosen[start : start + TOGETHER], 0)
@@ -234,7 +234,7 @@ def add_scatter(block: Any, edged: Any, sign: float = 1.0) -> None:
 def factorise(matrix: FloatArray, *, clean: bool) -> FloatArray:
     """Return what `scipy.linalg.lapack` takes for the factor of a positive definite matrix, which is overwritten.
 
-    Only the lower triangle of the matrix (D, D) is read; clean: what is beside the factor becomes zero. Raises
+    Only the lower triangle of the matrix (D, D) is read; clean: the other triangle is set to zero. Raises
     LinAlgError where the matrix is not positive definite.
     """
     (potrf,) = get_lapack_funcs(("potrf",), (matrix,))

@@ -1,17 +1,17 @@
-"""All strengths of a linear head whose loss ties the classes together, in all rounds, solved together.
+"""The regularisation path of a loss that couples the classes: all strengths in all rounds, solved together.
 
 The strengths are climbed on a ladder, weakly fitted (small C) to strongly fitted:
 
 1.  Strengths that leave the penalty in charge (C h n <= EASY) start at zero and are one batch, preconditioned by the
     eigendecomposition of the covariance.
-2.  From there up the rungs stand at most a decade apart, see `rungs`; one that nobody asked for is solved roughly. A
+2.  From there up the rungs are at most a decade apart, see `rungs`; one that was not asked for is solved roughly. A
     rung starts on the line through the last two, in log C. The first ones (C h n <= GENTLE) go on with the
     eigendecomposition and the h of that point.
 3.  Above, the curvature of every class is measured at that point (`BlockCurvature`), by each round for itself: rows
     that one round holds out decide in another. Shared by five folds it took six times the passes. So rounds climb one
     after the other: the curvature of one is kept from rung to rung, and those of all would not fit. Above a rung on
-    whose way it was measured anew they stand half a decade apart: 48,000 x 1280 took 116 s instead of 138, and what
-    was proven reached C = 100 instead of 3.
+    whose path it had to be measured again they are half a decade apart: 48,000 x 1280 took 116 s instead of 138, and
+    what was proven reached C = 100 instead of 3.
 4.  The strengths between two rungs start on the parabola through the last three rungs, in log C, and are one batch with
     the same curvature. They are a few passes away: where the loss is nearly gone, W grows like log C.
 5.  How far they are above the minimum is proven for a rung and those below it together, see `exact`.
@@ -49,12 +49,12 @@ EASY = 0.3
 # Up to this one it serves with an h that was measured, and above it where blocks have no room. 10,000 x 1280, ten
 # classes, took 14.0 s with 5, 16.3 s with 0.3.
 GENTLE = 5.0
-# Passes after which the curvature of what has not converged is measured anew.
+# Passes after which the curvature of what has not converged is measured again.
 REFRESH = 25
 # A rung that was reached in so few passes lends its curvature to the next: new curvature costs as much as these.
 QUICK = 8
-# Slope that is enough at a strength nobody asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes, with the
-# optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
+# Slope that is enough at a strength that was not asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes, with
+# the optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
 PASSING = 0.03
 # A gap so many times larger than what is to be proven is not made smaller in float64, where a pass takes several times
 # as long: on 48,000 x 1280 none of the 16 strengths from C = 18 to 1e5 was proven so, and up to C = 2e3 float64 took 74
@@ -144,9 +144,9 @@ def joint_gap(objective: FloatArray, gap: FloatArray) -> float:
 
 
 def not_converged(strength: float, spent: str, gap: float, enough: float) -> str:
-    """Return the sentence on a strength whose optimum is not proven to be near."""
-    far = f"at most {gap:.1e} of it" if np.isfinite(gap) else "an unknown distance"
-    return f"C={strength:g}: not converged after {spent}: {far} above the minimum, {enough:.0e} was asked for."
+    """Return the note on a strength whose optimum is not proven to be near enough."""
+    relative = f"at most {gap:.1e}" if np.isfinite(gap) else "unknown"
+    return f"C={strength:g}: not converged after {spent}: relative gap to the minimum {relative}, allowed {enough:.0e}."
 
 
 class _Climb:
@@ -179,7 +179,7 @@ class _Climb:
         return list(zip(strengths, self._prove(strengths, founds), strict=True))
 
     def apart(self) -> Iterator["_Climb"]:
-        """Yield one climb a round, from where all stand: each has rows, and so a curvature, of its own."""
+        """Yield one climb a round, from the current rung: each has rows, and so a curvature, of its own."""
         for place, number in enumerate(self.rounds):
             own = _Climb(
                 self.objective, range(number, number + 1), self.spectral, True, self.wanted, self.tol, self.max_passes
@@ -254,7 +254,7 @@ class _Climb:
         return solved
 
     def _prove(self, strengths: list[float], solved: list[Found]) -> list[Found]:
-        """Say how far above the minimum is what was asked for, and descend in float64 where it is not near enough."""
+        """Return how far the asked-for optima are above the minimum, after a descent in float64 where it is too far."""
         exact, solved = ExactObjective(self.objective), list(solved)
         curvature = RoundedCurvature(self.curvature, exact)
         wanted = [place for place, strength in enumerate(strengths) if strength in self.wanted]
@@ -283,7 +283,7 @@ class _Climb:
             yield some, slice(some.start * n, some.stop * n)
 
     def _approach(self, own: FloatArray, parts: IntArray, start: Any, tol: float, enough: float) -> Found:
-        """Descend in the digits of the rows; curvature in blocks is measured anew while some need it."""
+        """Descend in the precision of the rows; curvature in blocks is measured again while some need it."""
         array, xp = self.objective.array, self.objective.xp
         limit = min(REFRESH, self.max_passes) if isinstance(self.curvature, BlockCurvature) else self.max_passes
         ends = partial(descend, self.objective, tol=tol, gap=enough, max_passes=limit)

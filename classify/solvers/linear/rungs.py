@@ -19,7 +19,7 @@ def rungs_above(low: float, strengths: Sequence[float]) -> list[float]:
 def next_rung(last: float, strengths: Sequence[float], reach: float) -> float:
     """Return the largest of the ascending strengths within `reach`, a factor, of the last rung.
 
-    Where there is none, rungs as few as it takes stand at equal distances up to the next strength: the first of them.
+    Where there is none, as few rungs as needed divide the way to the next strength equally: return the first of them.
     """
     within = [c for c in strengths if last < c <= last * reach * (1.0 + 1e-9)]
     if within:

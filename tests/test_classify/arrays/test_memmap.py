@@ -80,7 +80,7 @@ def test_no_room_is_one_sentence(in_file, monkeypatch):
         empty_beside(in_file, (1_000_000, 1000), "float32")
     folder = Path(in_file.filename).parent
     assert str(refused.value) == (
-        f"it needs a file of 4.00 GB, as the features are in one, and '{folder}' does not take it: "
+        f"a temporary file of 4.00 GB cannot be written to '{folder}': "
         "No space left on device. Make room there, or let the features be in memory."
     )
 

@@ -120,7 +120,7 @@ def test_the_first_to_leave_are_told_once():
     heads = [head(learning_rate=rate, epochs=4, patience=4) for rate in np.geomspace(1e-5, 1e-2, 12)]
     notes = [t.note for _, _, t in MLPHead.try_grid(heads, X, y, val_round(90, 120)) if t.note]
     assert len(notes) == 1
-    assert notes[0].startswith("Of 12 settings those behind on val left: 6 after epoch 1 and 3 after epoch 2")
+    assert notes[0].startswith("Successive halving stopped 6 after epoch 1 and 3 after epoch 2")
 
 
 def test_a_learning_rate_that_blows_up_is_told():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from featurecache.classify.solvers.successive_halving import follow, race, say_who_left
+from featurecache.classify.solvers.successive_halving import halve, halving_note, train_for
 
 CODES = np.arange(100) % 2
 
@@ -36,7 +36,7 @@ def whole(scores):
 
 def run(accuracy, **settings):
     plan = Plan(accuracy)
-    ended = list(race(plan, plan.train, plan.look, whole, CODES, epochs=[len(a) for a in accuracy], **settings))
+    ended = list(halve(plan, plan.train, plan.look, whole, CODES, epochs=[len(a) for a in accuracy], **settings))
     return {runner.setting: runner for runner in ended}, [runner.setting for runner in ended]
 
 
@@ -55,21 +55,23 @@ def test_each_ends_by_itself():
 def test_those_behind_leave_at_a_rung():
     found, order = run([[0.5, 0.9], [0.6, 0.6], [0.7, 0.7], [0.8, 0.8]], patience=2, rungs={1: 0.5})
     assert order[:2] == [0, 1]
-    assert [found[s].left for s in range(4)] == [1, 1, 0, 0]
-    assert say_who_left(list(found.values())) == (
-        "Of 4 settings those behind on val left: 2 after epoch 1 (successive halving)."
+    assert [found[s].stopped for s in range(4)] == [1, 1, 0, 0]
+    assert halving_note(list(found.values())) == (
+        "Successive halving stopped 2 after epoch 1 of the 4 settings: they were behind on val."
     )
 
 
 def test_nobody_left_is_not_told():
     found, _ = run([[0.5], [0.6]], patience=2, rungs={})
-    assert say_who_left(list(found.values())) == ""
+    assert halving_note(list(found.values())) == ""
 
 
 def test_scores_that_are_not_numbers_are_last_and_do_not_stop_the_rest():
     plan = Plan([[0.5, 0.6], [0.9, 0.9]])
     plan.scores = lambda accuracy: Plan.scores(accuracy) * (np.nan if accuracy == 0.9 else 1.0)
-    found = {r.setting: r for r in race(plan, plan.train, plan.look, whole, CODES, epochs=[2, 2], patience=2, rungs={})}
+    found = {
+        r.setting: r for r in halve(plan, plan.train, plan.look, whole, CODES, epochs=[2, 2], patience=2, rungs={})
+    }
     assert found[1].rank == (-1.0, -np.inf)
     assert (found[1].judged == 0.0).all()
     assert found[0].rank[0] == 0.6
@@ -77,7 +79,7 @@ def test_scores_that_are_not_numbers_are_last_and_do_not_stop_the_rest():
 
 def test_to_follow_is_to_be_trained_as_long_as_told_and_looked_at_once():
     plan = Plan([[0.9, 0.5, 0.6], [0.7], [0.8, 0.6]])
-    found = list(follow(plan, plan.train, plan.look, whole, CODES, epochs=[3, 1, 2]))
+    found = list(train_for(plan, plan.train, plan.look, whole, CODES, epochs=[3, 1, 2]))
     assert [(runner.setting, runner.epoch, runner.n_epochs) for runner in found] == [(1, 1, 1), (2, 2, 2), (0, 3, 3)]
     assert [runner.rank[0] for runner in found] == [0.7, 0.6, 0.6]
     assert (plan.looks, plan.epoch) == (3, 3)
@@ -86,6 +88,6 @@ def test_to_follow_is_to_be_trained_as_long_as_told_and_looked_at_once():
 def test_who_follows_and_diverges_is_last():
     plan = Plan([[0.5, 0.5]])
     plan.scores = lambda accuracy: Plan.scores(accuracy) * np.nan
-    (found,) = follow(plan, plan.train, plan.look, whole, CODES, epochs=[2])
+    (found,) = train_for(plan, plan.train, plan.look, whole, CODES, epochs=[2])
     assert (found.epoch, found.rank) == (2, (-1.0, -np.inf))
     assert (found.judged == 0.0).all()

@@ -71,13 +71,13 @@ def test_an_optimum_has_the_slope_that_was_asked_for_by_its_own_second_derivativ
 def test_a_strength_on_the_way_to_the_one_asked_for_is_climbed_past_in_fewer_steps(monkeypatch):
     X, codes, weights = problem()
     steps, optima = [], []
-    climb = featurecache.classify.solvers.linear.newton._Batch.climb
+    climb = featurecache.classify.solvers.linear.newton.NewtonBatch.climb
 
     def counted(batch, strength, **options):
         climb(batch, strength, **options)
         steps[-1] += int(batch.n_steps.sum())
 
-    monkeypatch.setattr(featurecache.classify.solvers.linear.newton._Batch, "climb", counted)
+    monkeypatch.setattr(featurecache.classify.solvers.linear.newton.NewtonBatch, "climb", counted)
     for passing in (0.0, featurecache.classify.solvers.linear.newton.PASSING):
         monkeypatch.setattr(featurecache.classify.solvers.linear.newton, "PASSING", passing)
         steps.append(0)
@@ -103,9 +103,9 @@ def test_batches_of_one_class_change_nothing():
 @pytest.mark.parametrize(("at_once", "climbs"), [(9, [1, 1, 1]), (4, [1, 2, 3]), (1, [3, 6, 9])])
 def test_a_strength_is_told_of_as_soon_as_the_last_class_of_a_round_is_through(monkeypatch, at_once, climbs):
     done = []
-    climb = featurecache.classify.solvers.linear.newton._Batch.climb
+    climb = featurecache.classify.solvers.linear.newton.NewtonBatch.climb
     monkeypatch.setattr(
-        featurecache.classify.solvers.linear.newton._Batch,
+        featurecache.classify.solvers.linear.newton.NewtonBatch,
         "climb",
         lambda *each, **how: (climb(*each, **how), done.append(1)),
     )
@@ -122,9 +122,9 @@ def test_a_strength_is_told_of_as_soon_as_the_last_class_of_a_round_is_through(m
 
 def test_no_strength_waits_for_a_stronger_one(monkeypatch):
     done = []
-    climb = featurecache.classify.solvers.linear.newton._Batch.climb
+    climb = featurecache.classify.solvers.linear.newton.NewtonBatch.climb
     monkeypatch.setattr(
-        featurecache.classify.solvers.linear.newton._Batch,
+        featurecache.classify.solvers.linear.newton.NewtonBatch,
         "climb",
         lambda *each, **how: (climb(*each, **how), done.append(each)),
     )
@@ -136,7 +136,7 @@ def test_no_strength_waits_for_a_stronger_one(monkeypatch):
 def test_too_few_steps_are_said():
     X, codes, weights = problem()
     found = list(solve_margins(Rows(X, weights), codes, weights, 3, [1e-2], tol=1e-12, max_steps=1))
-    assert found[-1].note.startswith("C=0.01: not converged after 1 steps: at most ")
+    assert found[-1].note.startswith("C=0.01: not converged after 1 steps: relative gap to the minimum at most ")
     assert found[-1].note.endswith(f"{found[-1].gap:.1e} of it above the minimum, 1e-14 was asked for.")
 
 

@@ -124,7 +124,7 @@ def test_too_few_passes_are_said():
     (found,) = solve_path(objective, [1e-4], tol=1e-9, max_passes=2)
     assert found.gap > 1e-14
     assert found.note == (
-        f"C=0.0001: not converged after 2 passes: at most {found.gap:.1e} of it above the minimum, 1e-14 was asked for."
+        f"C=0.0001: not converged after 2 passes: relative gap to the minimum at most {found.gap:.1e}, allowed 1e-14."
     )
 
 
