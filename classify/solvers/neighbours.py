@@ -88,7 +88,7 @@ class Table:
         self.bound = torch.full((n_rows,), -torch.inf, dtype=self.best.dtype)
 
     def add(self, here: slice, first: int, near: Tensor) -> None:
-        """Add n candidates, at places from `first` on, to the rows `here` (B,) of the table; near (B, n): similarity."""
+        """Add n candidates, at places from `first` on, to the rows `here` (B,); near (B, n): similarity."""
         if int(self.filled[here].max()) > self.k + SPARE // 2 or self._unbounded(here):
             self._prune(here)
         if self._unbounded(here):

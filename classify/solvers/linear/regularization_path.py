@@ -53,8 +53,8 @@ GENTLE = 5.0
 REFRESH = 25
 # A rung that was reached in so few passes lends its curvature to the next: new curvature costs as much as these.
 QUICK = 8
-# Slope that is enough at a strength that was not asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes, with
-# the optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
+# Slope that is enough at a strength that was not asked for. With 0.03 one C = 0.01 on 60,000 x 1280 took 70 passes,
+# with the optimum on the way 98; C = 10 on 20,000 took 176 instead of 236, but with 0.1 it took 246.
 PASSING = 0.03
 # A gap so many times larger than what is to be proven is not made smaller in float64, where a pass takes several times
 # as long: on 48,000 x 1280 none of the 16 strengths from C = 18 to 1e5 was proven so, and up to C = 2e3 float64 took 74
