@@ -1,17 +1,17 @@
-"""Evaluation: metrics with their intervals, comparisons of heads, and what is wrong with labels.
+"""Evaluation: metrics with their intervals, comparisons of heads, and label errors.
 
-units            what must stay together
-clustered        how many independent images a test set is worth
-metrics          the numbers
+units            images that must stay together
+clustered        effective number of images of a test set
+metrics          accuracy, log loss and the others
 metric_sums      the same as sums over rows
 calibration      temperatures
 bootstrap        replicates of every metric
 intervals        95 % intervals from these
 significance     paired tests
-comparison       all of it for the heads of a run
-learning_curve   what more labels would bring
-leave_one_out    light heads, each row judged by the others
+comparison       metrics, intervals and tests of the heads of a run
+learning_curve   forecasts of accuracy with more labels
+leave_one_out    accuracy of ridge and kNN, each row left out
 transferability  LogME, H-score, LEEP, NCE
-similarity       which rows lie close together
-label_errors     labels that held-out heads doubt
+similarity       close pairs, isolated rows
+label_errors     likely wrong labels
 """

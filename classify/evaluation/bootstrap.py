@@ -27,7 +27,8 @@ from featurecache.classify.arrays.array_types import AnyArray, FloatArray, IntAr
 from featurecache.classify.evaluation.clustered import are_own
 from featurecache.classify.evaluation.metrics import ECE_BINS, TOP, briers, confidence_bins, in_top, log_losses
 
-# Enough for the 2.5 % points to stand to a tenth of the width; Efron and Tibshirani 1993, section 13.3, ask for 1,000.
+# Enough for the 2.5 % points to be known to a tenth of the width; Efron and Tibshirani 1993, section 13.3, ask for
+# 1,000.
 N_RESAMPLES = 1000
 # Resamples turned to float32 at a time: 10,000 images x 250 are 10 MB, 60,000 are 60 MB.
 BLOCK = 250
@@ -77,7 +78,7 @@ def _replicates(sums: "_Sums", counts: NDArray[np.uint8]) -> Replicates:
 
 
 class _Sums:
-    """What one head's metrics are made of; `metrics(w)` weighs the images by w (N, B)."""
+    """The sums from which one head's metrics follow; `metrics(w)` weighs the images by w (N, B)."""
 
     def __init__(self, y_true: IntArray, proba: FloatArray, y_pred: IntArray) -> None:
         n, n_classes = proba.shape

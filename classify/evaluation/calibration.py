@@ -1,11 +1,11 @@
-"""From scores to probabilities: softmax, and the one number that makes scores honest.
+"""Calibration: temperatures that turn scores into probabilities.
 
 Temperature scaling: p = softmax(s / T), with T > 0 the minimiser of the log loss on rows the head was not trained on.
 It changes no prediction (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
 
 Two places use it. Heads whose scores are no log odds have a temperature of their own; a sweep fits it for every
-setting. The probabilities of others can be tempered by what the chosen setting said about the held-out rows: of their
-scores where they have some, else with s = log p (`temper_head`, `temper`).
+setting. The probabilities of others can be tempered by a temperature fitted to the held-out rows of the chosen setting:
+on their scores where they have some, else on s = log p (`temper_head`, `temper`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +17,10 @@ from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.softmax import BLOCK_NUMBERS, shifted_blocks, softmax, softmax_blocks, two_columns
 from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY, expected_calibration_error, log_loss
 
-# exp(-10) to exp(10) times the deviation of the scores: beyond, they are noise and the optimum runs away. Relative to
+# exp(-10) to exp(10) times the deviation of the scores: beyond, they are noise and there is no optimum. Relative to
 # the scores, for those of naive Bayes grow with the number of columns, and those of ridge shrink with its penalty.
 LOG_TEMPERATURE_BOUNDS = (-10.0, 10.0)
-# log T is found to this; a hundredth of it is not seen in any metric.
+# log T is found to this accuracy, which changes no metric visibly.
 ACCURACY = 1e-4
 MAX_STEPS = 100
 # Scores that deviate by less than this times their size are constant but for rounding.
@@ -30,8 +30,8 @@ ROUNDING = 16.0
 class TemperatureFit(NamedTuple):
     """The best temperature for some rows.
 
-    certainty: how sure they are of it, the second derivative of their summed log loss in log T. at_bound: the best one
-    lies beyond what is tried.
+    certainty: the second derivative of their summed log loss in log T. at_bound: the best one is outside the range that
+    is searched.
     """
 
     temperature: float
@@ -39,7 +39,7 @@ class TemperatureFit(NamedTuple):
     at_bound: bool = False
 
 
-# What no row says.
+# The fit to no rows.
 NO_FIT = TemperatureFit(1.0, 0.0)
 
 
@@ -54,7 +54,7 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
 def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     """Return the T that minimises the log loss of softmax(scores / T), for scores (N, C) and codes y (N,).
 
-    One more row, whose class nobody knows, is mixed into the loss: without a single error among N rows the best
+    One more row, of unknown class, is mixed into the loss: without a single error among N rows the best
     temperature would be 0, a certainty that N rows cannot give (Platt 1999 smooths his targets for the same reason).
 
         minimise  -(1 / (N + 1)) (sum_i log p_{i, y_i} + mean_ic log p_ic),     p = softmax(s / T)
@@ -87,7 +87,7 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
 
 
 def _right_and_spread(scores: FloatArray, y: IntArray) -> tuple[float, float]:
-    """Return what the scores (N, C) of the true classes y (N,) and of the unknown row sum to, and their deviation.
+    """Return the sum of the scores (N, C) of the true classes y (N,) and of the unknown row, and their deviation.
 
     Scores are counted from the largest of their row.
     """

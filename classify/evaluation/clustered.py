@@ -1,4 +1,4 @@
-"""The effective number of images of a test set with groups or copies, which are no independent evidence.
+"""Effective number of images of a test set with groups or copies, which are not independent.
 
 The mean m of values x_i over N images in U units has a variance v that follows from the sums over units alone
 (Cochran 1977, "Sampling Techniques", section 9; the cluster-robust variance), v_0 if all images were independent:

@@ -1,8 +1,8 @@
-"""Heads on one test set, side by side: every metric with its interval, every pair with its difference and its test."""
+"""Comparison of heads on one test set: every metric with its interval, every pair with its difference and its test."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -10,20 +10,42 @@ from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntA
 from featurecache.classify.evaluation.bootstrap import N_RESAMPLES, bootstrap, draw_counts
 from featurecache.classify.evaluation.clustered import are_own
 from featurecache.classify.evaluation.intervals import difference_interval, intervals
-from featurecache.classify.evaluation.metrics import score_by_class, score_fully
+from featurecache.classify.evaluation.metrics import ClassRow, score_by_class, score_fully
 from featurecache.classify.evaluation.significance import Pair, best_of, compare_pairs, compare_with_best, ranks
+
+
+class HeadRow(TypedDict):
+    """One head on test; `test` holds its metrics, accuracy_ci, and ci, the interval of every metric."""
+
+    test: dict[str, Any]
+    by_class: list[ClassRow]
+    rank: int
+    p_vs_best: float
+    tied_with_best: bool
+
+
+class PairRow(TypedDict):
+    """Two heads on test: the numbers of `Pair`, and the difference of their accuracies, a minus b."""
+
+    a: str
+    b: str
+    only_a: int
+    only_b: int
+    p: float
+    p_holm: float
+    different: bool
+    difference: float
+    difference_ci: list[float]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What results.json says about the heads on test; plain values that JSON can hold."""
+    """The part of results.json on the heads' results on test; plain values that JSON can hold."""
 
     best: str
     """The head with most right answers."""
-    heads: dict[str, dict[str, Any]]
-    """For each head: test (metrics, accuracy_ci, ci of every metric), by_class, rank, p_vs_best, tied_with_best."""
-    pairs: list[dict[str, Any]]
-    """For each pair: a, b, only_a, only_b, p, p_holm, different, difference (accuracy of a minus b), difference_ci."""
+    heads: dict[str, HeadRow]
+    pairs: list[PairRow]
 
 
 def compare_heads(
@@ -48,25 +70,30 @@ def compare_heads(
     correct = {name: np.asarray(y_pred == y_true) for name, (_, y_pred) in heads.items()}
     pairs, against_best = compare_pairs(correct, own), compare_with_best(correct, own)
     rank = ranks(list(heads), pairs)
-    told = {}
+    rows: dict[str, HeadRow] = {}
     for name, (proba, y_pred) in heads.items():
         ends = intervals(scores[name], replicates[name], y_true, y_pred, units=own)
         ci = {key: list(limits) for key, limits in ends.items()}
-        told[name] = {
+        rows[name] = {
             "test": {**scores[name], "accuracy_ci": ci["accuracy"], "ci": ci},
             "by_class": score_by_class(y_true, y_pred, proba.shape[1], own),
             "rank": rank[name],
             "p_vs_best": against_best[name][0],
             "tied_with_best": against_best[name][1],
         }
-    return Comparison(best_of(correct), told, [_pair_row(pair, correct, own) for pair in pairs])
+    return Comparison(best_of(correct), rows, [_pair_row(pair, correct, own) for pair in pairs])
 
 
-def _pair_row(pair: Pair, correct: Mapping[str, BoolArray], units: IntArray | None) -> dict[str, Any]:
+def _pair_row(pair: Pair, correct: Mapping[str, BoolArray], units: IntArray | None) -> PairRow:
     n = len(correct[pair.a])
     low, high = difference_interval(correct[pair.a], correct[pair.b], units)
     return {
-        **asdict(pair),
+        "a": pair.a,
+        "b": pair.b,
+        "only_a": pair.only_a,
+        "only_b": pair.only_b,
+        "p": pair.p,
+        "p_holm": pair.p_holm,
         "different": pair.different,
         "difference": (pair.only_a - pair.only_b) / n,
         "difference_ci": [low, high],

@@ -23,9 +23,9 @@ from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.evaluation.calibration import fit_temperature
 from featurecache.classify.solvers.covariance import class_signs, held_out_ridge
 
-# What a calibrated head must think of a label for it to be doubtful.
+# Below this calibrated probability a label may be doubtful.
 UNLIKELY = 0.05
-# The strength of the ridge that judges: on mnist5k and Fashion-MNIST 300 and 3,000 find as many labels to 4 %.
+# The strength of the ridge: on mnist5k and Fashion-MNIST 300 and 3,000 find as many labels to 4 %.
 ALPHA = 1000.0
 
 

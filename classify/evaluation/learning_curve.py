@@ -44,7 +44,7 @@ class Forecast:
     low: float
     high: float
     gain: float
-    """What it is above the accuracy at the most labels there are."""
+    """Its difference to the accuracy at the most labels there are."""
 
 
 def fit_power_law(n: FloatArray, accuracy: FloatArray, weight: FloatArray) -> PowerLaw:
@@ -74,7 +74,7 @@ def _fit_line(x: FloatArray, accuracy: FloatArray, w: FloatArray) -> tuple[Float
 
 
 def forecast(n: FloatArray, accuracy: FloatArray, *, n_more: int, seed: int = 0) -> Forecast | None:
-    """Say what accuracy to expect at n_more labels, from accuracy (R, K) of R repeats at n (K,) labels, ascending.
+    """Return the forecast at n_more labels, from accuracy (R, K) of R repeats at n (K,) labels, ascending.
 
     Accuracies vary between repeats as 1 / n, so n is the weight of a point. The interval is the central 95 % of fits to
     resampled repeats (whole repeats: their samples are nested), each mean moved by as much as the law itself misses the

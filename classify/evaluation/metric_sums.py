@@ -1,4 +1,4 @@
-"""Metrics as sums over rows, so that the probabilities of a setting need not be kept until all rows are judged."""
+"""Metrics as sums over rows, so that probabilities need not be kept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from featurecache.classify.evaluation.metrics import (
 
 @dataclass(frozen=True)
 class MetricSums:
-    """What `metrics.score` is made of, summed over n_rows rows: sums of disjoint rows are added with `+`.
+    """Sums over n_rows rows from which `metrics.score` follows; those of disjoint rows are added with `+`.
 
     right: correct predictions. loss: sum of -ln p of the true class. squares: sum of the squared distances of `brier`.
     gaps (15,): sum of correct minus confident in each confidence bin. hits, named (C,): correct and all predictions of

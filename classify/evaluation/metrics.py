@@ -1,7 +1,9 @@
-"""Metrics of predictions: eight numbers, a table by class, and an interval for a share.
+"""Metrics of predictions, a table of metrics by class, and the interval of a share.
 
 N samples, C classes, y_i the true class of sample i, p_ic its predicted probability of class c.
 """
+
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,10 +14,20 @@ from featurecache.classify.evaluation.clustered import effective_number
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 # Guo et al. 2017 use 15 bins.
 ECE_BINS = 15
-# Top-5 says nothing where there are no more than five classes.
+# Top-5 accuracy is 1 by definition where there are no more than five classes.
 TOP = 5
 # The 0.975 quantile of the normal distribution: two-sided 95 %.
 Z_95 = 1.959963984540054
+
+
+class ClassRow(TypedDict):
+    """Precision and recall of one class with their 95 % intervals; None where they are 0 / 0."""
+
+    support: int
+    precision: float | None
+    precision_ci: list[float] | None
+    recall: float | None
+    recall_ci: list[float] | None
 
 
 def score(y_true: IntArray, proba: FloatArray, y_pred: IntArray) -> dict[str, float]:
@@ -52,10 +64,8 @@ def score_fully(y_true: IntArray, proba: FloatArray, y_pred: IntArray) -> dict[s
     return found
 
 
-def score_by_class(
-    y_true: IntArray, y_pred: IntArray, n_classes: int, units: IntArray | None = None
-) -> list[dict[str, object]]:
-    """Return precision, recall and support of each class, with Wilson's intervals: one dict for every class 0..C-1.
+def score_by_class(y_true: IntArray, y_pred: IntArray, n_classes: int, units: IntArray | None = None) -> list[ClassRow]:
+    """Return precision, recall and support of each class 0..C-1, with Wilson's intervals.
 
     precision_c = TP_c / (TP_c + FP_c), recall_c = TP_c / (TP_c + FN_c); None, interval too, where that is 0 / 0. units
     (N,): images of a unit are no independent evidence, see `classify.evaluation.clustered`.
@@ -66,11 +76,19 @@ def score_by_class(
         (_class_interval(right, y_pred == c, units), _class_interval(right, y_true == c, units))
         for c in range(n_classes if units is not None else 0)
     ]
-    table: list[dict[str, object]] = []
+    table: list[ClassRow] = []
     for c, (tp, n, p) in enumerate(zip(hits.tolist(), support.tolist(), named.tolist(), strict=True)):
         of_precision, of_recall = ends[c] if ends else (None, None)
-        shares = _share("precision", tp, p, of_precision) | _share("recall", tp, n, of_recall)
-        table.append({"support": n, **shares})
+        (precision, precision_ci), (recall, recall_ci) = _share(tp, p, of_precision), _share(tp, n, of_recall)
+        table.append(
+            {
+                "support": n,
+                "precision": precision,
+                "precision_ci": precision_ci,
+                "recall": recall,
+                "recall_ci": recall_ci,
+            }
+        )
     return table
 
 
@@ -79,10 +97,9 @@ def _class_interval(right: BoolArray, rows: BoolArray, units: IntArray | None) -
     return answers_interval(right[rows], None if units is None else units[rows]) if rows.any() else None
 
 
-def _share(name: str, part: int, whole: int, ends: tuple[float, float] | None) -> dict[str, object]:
-    if whole == 0:
-        return {name: None, f"{name}_ci": None}
-    return {name: part / whole, f"{name}_ci": list(ends or accuracy_interval(part, whole))}
+def _share(part: int, whole: int, ends: tuple[float, float] | None) -> tuple[float | None, list[float] | None]:
+    """Return part / whole and its interval, or None twice where the whole is 0."""
+    return (part / whole, list(ends or accuracy_interval(part, whole))) if whole else (None, None)
 
 
 def _counts(y_true: IntArray, y_pred: IntArray, n_classes: int) -> tuple[IntArray, IntArray, IntArray]:

@@ -1,4 +1,4 @@
-"""Close pairs of rows, and the isolation of each row, by cosine."""
+"""Cosine similarity of rows: close pairs, nearest others, isolated rows."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

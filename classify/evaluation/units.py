@@ -1,7 +1,7 @@
-"""Units: images that must stay together, for copies and images of one group are no independent evidence.
+"""Units: images that must stay together, since copies and images of one group are not independent.
 
-Copies and groups tie samples into the connected components of a graph: a copy of an image of group a that stands in
-group b makes one unit of both groups. Splits, folds, draws of few labels, intervals and tests all take these units.
+Copies and groups connect samples into the components of a graph: a copy of an image of group a that is in group b
+makes one unit of both groups. Splits, folds, draws of few labels, intervals and tests all take these units.
 """
 
 from collections.abc import Sequence

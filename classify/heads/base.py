@@ -16,7 +16,7 @@ from featurecache.classify.heads.validation import begin_fit, begin_predict
 
 
 class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """What all such heads share; a subclass says how a whole grid is solved (`_solve`) and what the scores are.
+    """Base of heads with scores; a subclass defines how a whole grid is solved (`_solve`) and its scores.
 
     Probabilities are softmax(scores / temperature). Where a head has a `temperature` its scores are margins or
     distances, not log odds: at the default 1.0 the probabilities are uncalibrated; a sweep fits the temperature on val.
@@ -66,7 +66,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Fit the heads in every round, sharing what can be shared, and try each: see `classify.heads.trials`."""
+        """Fit the heads in every round, sharing computations, and yield trials: see `classify.heads.trials`."""
 
     @abstractmethod
     def _solve(

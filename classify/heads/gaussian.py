@@ -1,4 +1,4 @@
-"""Heads that learn from the count, mean and variance of each class alone."""
+"""Heads that learn from the counts, means and variances of classes only."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ from featurecache.classify.heads.trials import Trial, judge_scores
 from featurecache.classify.heads.validation import begin_grid, factors_among, row_weights
 from featurecache.classify.solvers.class_moments import Moments, class_moments
 
-# Scores and weights of the settings that look at held-out rows together, in bytes.
+# Scores and weights of the settings that are evaluated on held-out rows together, in bytes.
 TOGETHER_BYTES = 64 * 2**20
 
 
 class MomentsHead(ScoredHead):
-    """What such heads share: one pass over the rows serves every setting and every round."""
+    """Base of these heads: one pass over the rows serves every setting and every round."""
 
     common: ClassVar[tuple[str, ...]] = ("class_weight",)
     class_weight: str | Mapping[Any, float] | None
@@ -62,7 +62,7 @@ class MomentsHead(ScoredHead):
                     yield setting, number, judge_scores(heads[setting], scores, labels)
 
     def _learn_weighty(self, moments: Moments, classes: AnyArray, like: FloatArray) -> Self:
-        """Learn the classes that have rows, and rows with a weight; raises ValueError for fewer than two."""
+        """Learn the classes that have rows with a weight; raises ValueError for fewer than two."""
         weighty = moments.counts > 0
         if weighty.sum() < 2:
             raise ValueError(f"Only {weighty.sum()} class has rows with a weight: a head needs at least two classes.")

@@ -1,4 +1,4 @@
-"""k nearest neighbours: no training at all, and one table of neighbours for every setting and fold."""
+"""k nearest neighbours, with one table of neighbours for every setting and fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -33,7 +33,7 @@ from featurecache.classify.heads.votes import Voters, elect
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
 from featurecache.classify.solvers.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
 
-# Rows that count as nothing are left out by `fit`.
+# Rows of weight zero are left out by `fit`.
 SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
 
 
@@ -51,7 +51,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Neighbours are not independent, and the share of votes is not well calibrated: probabilities are
     p^(1 / temperature), normalised; a sweep fits the temperature on val.
 
-    A row of sample weight 2 counts as two neighbours; among the k rows looked at, those count whose weights fit into k.
+    A row of sample weight 2 counts as two neighbours: of the k nearest rows, those vote whose weights add up to k.
     A class weight multiplies votes and prior instead.
     """
 
@@ -116,7 +116,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
         """Return what `predict` and `predict_proba` do, at the cost of one."""
         X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
-        zeros = self._zeros if hasattr(self, "_zeros") else zero_rows(self.rows_)  # a saved head does not say
+        zeros = self._zeros if hasattr(self, "_zeros") else zero_rows(self.rows_)  # not part of a saved head
         blank = zeros & (self.metric == "cosine")
         found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, blank)
         voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)

@@ -1,9 +1,9 @@
-"""Learned values of heads, one table a head: a head from a file is checked against it before it predicts.
+"""Tables of the learned values of heads, one a head: a head from a file is checked against its table.
 
 learned: ClassVar[Learned] = {**FITTED, "coef_": Array("C", "D"), "codes_": Array("N", kind="iu", below="C")}
 
 Letters are sizes: C classes and D columns, which every head has, P as its `learned_sizes` says, and any other letter is
-the size that it is met with first. Numbers are finite, unless the head says itself that it has not converged.
+the size at its first occurrence. Numbers are finite, unless the head is marked as not converged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from featurecache.classify.arrays.array_types import AnyArray
 from featurecache.classify.heads.parameters import Choice, Range, check_parameters
 from featurecache.classify.heads.validation import check_class_weight
 
-# Rows whose numbers are looked at together.
+# Rows that are checked together.
 BLOCK = 4096
 
 
@@ -58,15 +58,15 @@ COLUMNS = Range("a whole number from 1 to 10 million", least=1.0, most=1e7, whol
 FITTED: Learned = {"n_features_in_": COLUMNS, "classes_": Labels("C", in_order=True), "converged_": Flag()}
 COUNTED = Range("0 or more, a whole number", least=0.0, whole=True)
 SLOPE = Range("0 or more, or None", least=0.0, optional=True)
-# A sentence for the table, the names of columns where X was a table, and how near the optimum is, which the first heads
-# of format 1 do not say: nothing that a prediction needs.
+# A note, the names of columns where X was a table, and the gap to the optimum, which the first heads of format 1 lack:
+# none is needed for predictions.
 OPTIONAL_LEARNED: Learned = {"note_": Text(), "feature_names_in_": Labels("D"), "gap_": SLOPE}
 
 
 def check_fitted(head: Any) -> None:
-    """Raise ValueError for the first parameter or learned value of a head that no fit would have left.
+    """Raise ValueError for the first parameter or learned value of a head that no fit could produce.
 
-    In a sentence that names it: one that is missing, that no head of this kind learns, of another type, shape or range.
+    The message names it: missing, not learned by this kind of head, or of another type, shape or range.
     """
     check_parameters(head)
     _check_common_parameters(head)
@@ -74,7 +74,7 @@ def check_fitted(head: Any) -> None:
     found = {name: value for name, value in vars(head).items() if name.endswith("_")}
     for name in found:
         if name not in declared:
-            raise ValueError(f"'{name}' is not something {type(head).__name__} learns")
+            raise ValueError(f"'{name}' is not a learned value of {type(head).__name__}")
     for name in head.learned:
         if name not in found:
             raise ValueError(f"{name} is missing")
@@ -88,7 +88,7 @@ def check_fitted(head: Any) -> None:
 
 
 def _check_common_parameters(head: Any) -> None:
-    """Check what the tables `allowed` leave out, as it may come from a file: weights of classes, seeds and devices."""
+    """Check parameters of saved heads that the tables `allowed` leave out: class weights, seeds and devices."""
     params = head.get_params(deep=False)
     weight, seed, device = (params.get(name) for name in ("class_weight", "random_state", "device"))
     if isinstance(weight, Mapping):
@@ -110,14 +110,14 @@ def _check_value(name: str, value: Any, declared: Any, sizes: dict[str, int], *,
             raise ValueError(f"{name} has {len(value)} labels for {declared.size} = {sizes[declared.size]}")
     elif isinstance(declared, Flag | Text):
         if not isinstance(value, bool if isinstance(declared, Flag) else str):
-            raise ValueError(f"{name} is {type(value).__name__}, which it never is")
+            raise ValueError(f"{name} has the unexpected type {type(value).__name__}")
     elif not declared.holds(value):
         raise ValueError(declared.refusal(name, value).rstrip("."))
 
 
 def _check_numbers(name: str, value: Any, declared: Array, sizes: dict[str, int], *, is_finite: bool) -> None:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in declared.kind:
-        raise ValueError(f"{name} is {getattr(value, 'dtype', type(value).__name__)}, which it never is")
+        raise ValueError(f"{name} has the unexpected type {getattr(value, 'dtype', type(value).__name__)}")
     if value.ndim == len(declared.shape):
         for letter, size in zip(declared.shape, value.shape, strict=True):
             sizes.setdefault(letter, size)
@@ -136,7 +136,7 @@ def _check_numbers(name: str, value: Any, declared: Array, sizes: dict[str, int]
 
 
 def _pieces(value: AnyArray) -> Iterator[AnyArray]:
-    """Yield an array in pieces, so that a large one is not held twice."""
+    """Yield an array in pieces, so that no copy of a large one is made."""
     rows = np.atleast_1d(value)
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]
@@ -145,6 +145,6 @@ def _pieces(value: AnyArray) -> Iterator[AnyArray]:
 def _check_labels(name: str, value: Any, *, in_order: bool) -> None:
     is_known = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "biufUO"
     if not is_known or not all(isinstance(each, str | int | float) for each in value.tolist()):
-        raise ValueError(f"{name} holds what is no label")
+        raise ValueError(f"{name} holds values that are not labels")
     if in_order and (len(value) < 2 or not bool((value[1:] > value[:-1]).all())):
         raise ValueError(f"{name} are not two classes or more, each once and in order")

@@ -1,4 +1,4 @@
-"""Linear heads: whatever they minimise, in the end they are coef_ (C, D) and intercept_ (C,) on raw features."""
+"""Linear heads: coef_ (C, D) and intercept_ (C,) on raw features, whatever loss they minimise."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class LinearHead(ScoredHead):
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Solve the heads in every round side by side, and try each as it is done: see `classify.heads.trials`."""
+        """Solve the heads of all rounds together, and yield a trial of each: see `classify.heads.trials`."""
         grid = begin_grid(heads, X, y, sample_weight)
         for settings in equal_settings([head.class_weight for head in heads]):
             some = [heads[setting] for setting in settings]
@@ -156,7 +156,7 @@ def _solve_in_span(
 
 
 def tightest(tols: Sequence[float | None], rows: Rows, usual: float) -> float:
-    """Return the smallest slope that some heads ask for; None is the usual one, for float64 one of its own digits."""
+    """Return the smallest `tol` of some heads; None stands for the usual one, for float64 rows for 1e-9."""
     unsaid = EXACT if rows.dtype == rows.xp.float64 else usual
     return min(unsaid if tol is None else tol for tol in tols)
 

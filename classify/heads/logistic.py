@@ -1,4 +1,4 @@
-"""Multinomial logistic regression: the linear probe itself."""
+"""Multinomial logistic regression, the linear probe."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -22,8 +22,7 @@ class LogisticHead(LinearHead):
 
     The objective of scikit-learn's LogisticRegression for three classes or more; for two classes W has two rows here,
     so that its C is twice this one. Probabilities are the softmax itself. `tol` is the slope at which an optimum counts
-    as found, see `classify.solvers.linear.lbfgs`; None: 4e-3 for float32, 1e-9 for float64, whose digits someone must
-    want.
+    as found, see `classify.solvers.linear.lbfgs`; None: 4e-3 for float32, 1e-9 for float64.
     """
 
     descends = True

@@ -1,4 +1,4 @@
-"""A network with one hidden layer; all settings of its grid are trained side by side."""
+"""A network with one hidden layer, all settings of its grid trained together."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,9 +35,9 @@ BLOCK = 2048
 # A batch is at most this part of the rows, down to the smallest that keeps the cores busy.
 BATCHES = 100
 SMALLEST_BATCH = 32
-# Scores of the networks that look at the held-out rows together, in bytes.
+# Scores of the networks that are evaluated on the held-out rows together, in bytes.
 TOGETHER_BYTES = 16 * 2**20
-# Small sets are gone through several times in what is called an epoch, until it has this many steps.
+# An epoch of a small set is several passes over it, until it has this many steps.
 STEPS = 30
 
 
@@ -65,7 +65,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     epochs without a better accuracy on val, then log loss (`classify.solvers.successive_halving`). The best epoch
     becomes `epochs` of the refit, and val gives the temperature of softmax(scores / temperature). With folds the first
     one decides on epochs, and the others follow it: each setting is trained for its best number of epochs there, or for
-    one if it was sent away.
+    one if halving stopped it.
 
     Learned: hidden_coef_ (H, D) and hidden_intercept_ (H,) on raw features, coef_ (C, H) and intercept_ (C,).
     Prediction needs numpy only.
@@ -160,7 +160,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Train all heads side by side in each round, by successive halving, stopped early on the held-out rows."""
+        """Train all heads together in each round, by successive halving, stopped early on the held-out rows."""
         grid = begin_grid(heads, X, y, sample_weight)
         first: list[Candidate] = []
         for number, held_out in enumerate(rounds):
@@ -194,9 +194,9 @@ class Training:
         device = str(X.device) if isinstance(X, torch.Tensor) else first.device
         moments = class_moments(X, codes, n_classes, weights, [held_out])[0]
         self.scaling = Scaling.common(moments.mean(), np.sqrt(moments.total()))
-        trained, looked_at = np.flatnonzero(~held_out & (weights > 0)), np.flatnonzero(held_out)
-        self.trained, self.looked_at = (
-            Batches(X, rows, codes, weights, self.scaling, device) for rows in (trained, looked_at)
+        trained, evaluated = np.flatnonzero(~held_out & (weights > 0)), np.flatnonzero(held_out)
+        self.trained, self.evaluated = (
+            Batches(X, rows, codes, weights, self.scaling, device) for rows in (trained, evaluated)
         )
         self.size = min(first.batch_size, max(SMALLEST_BATCH, len(trained) // BATCHES))
         seed = int(check_random_state(first.random_state).randint(2**31 - 1))
@@ -215,24 +215,24 @@ class Training:
         )
 
     def epoch(self) -> None:
-        """Train all networks that are left for one epoch."""
+        """Train the remaining networks for one epoch."""
         n_columns, width = self.trained.X.shape[1], sum(recipe.hidden for recipe in self.networks.recipes)
         with threads_for(self.size * n_columns * width):
             self.networks.train(self.trained.shuffled(self.size, STEPS, self.order))
 
     def look(self, places: Sequence[int]) -> Iterator[FloatArray]:
-        """Yield the scores (M, C) of some of the networks that are left on the held-out rows, few at a time."""
-        n_rows = len(self.looked_at.rows)
-        some = max(1, TOGETHER_BYTES // (self.looked_at.weights.itemsize * n_rows * len(self.heads[0].classes_)))
+        """Yield the scores (M, C) of some of the remaining networks on the held-out rows, few at a time."""
+        n_rows = len(self.evaluated.rows)
+        some = max(1, TOGETHER_BYTES // (self.evaluated.weights.itemsize * n_rows * len(self.heads[0].classes_)))
         for first in range(0, len(places), some):
-            yield from self.networks.scores(self.looked_at.blocks(), n_rows, places[first : first + some])
+            yield from self.networks.scores(self.evaluated.blocks(), n_rows, places[first : first + some])
 
     def run(self, others: Sequence[Candidate], judge: Judge) -> Iterator[Candidate]:
         """Train by successive halving, or, after another round, for each candidate's best number of epochs there.
 
         Candidates that halving stopped there are trained for one epoch, which shows how far behind they are.
         """
-        codes = self.looked_at.codes[self.looked_at.rows]
+        codes = self.evaluated.codes[self.evaluated.rows]
         if others:
             epochs = [1 if other.stopped else other.epoch for other in others]
             return train_for(self.networks, self.epoch, self.look, judge, codes, epochs=epochs)

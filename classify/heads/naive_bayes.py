@@ -1,4 +1,4 @@
-"""Gaussian naive Bayes: every column by itself."""
+"""Gaussian naive Bayes, which takes the columns as independent."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self

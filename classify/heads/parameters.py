@@ -1,7 +1,7 @@
-"""Allowed values of the parameters of heads, one table a head; anything else is refused in a sentence.
+"""Allowed values of the parameters of heads, one table a head; other values are refused with a message.
 
 allowed: ClassVar[Allowed] = {"C": POSITIVE, "metric": Choice("cosine", "euclidean")}
-common: ClassVar[tuple[str, ...]] = ("class_weight",)      what settings that are fitted together must agree on
+common: ClassVar[tuple[str, ...]] = ("class_weight",)      parameters that all settings of a grid must share
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers between two ends, and how a person would say it."""
+    """Finite numbers between two ends, and `said`, their description in messages."""
 
     said: str
     least: float = -inf
@@ -25,7 +25,7 @@ class Range:
     """None is allowed as well."""
 
     def holds(self, value: Any) -> bool:
-        """Say whether the value is one of them."""
+        """Return whether the value is allowed."""
         if value is None:
             return self.optional
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
@@ -37,7 +37,7 @@ class Range:
         return isfinite(number) and self.least <= number <= self.most and self.above < number < self.below
 
     def refusal(self, name: str, value: Any) -> str:
-        """Return the sentence that refuses the value of a parameter."""
+        """Return the message for a value that is not allowed."""
         return f"{name}={value!r} is not possible: use {self.said}."
 
 
@@ -48,11 +48,11 @@ class Choice:
         self.words = words
 
     def holds(self, value: Any) -> bool:
-        """Say whether the value is one of them."""
+        """Return whether the value is allowed."""
         return isinstance(value, str) and value in self.words
 
     def refusal(self, name: str, value: Any) -> str:
-        """Return the sentence that refuses the value of a parameter."""
+        """Return the message for a value that is not allowed."""
         *first, last = map(repr, self.words)
         return f"{name}={value!r} is unknown: use {', '.join(first)} or {last}."
 
@@ -66,7 +66,7 @@ COUNT = Range("a whole number, 1 or more", least=1.0, whole=True)
 
 
 def check_parameters(head: Any) -> None:
-    """Raise ValueError for the first parameter of a head that is not what its table `allowed` says."""
+    """Raise ValueError for the first parameter of a head with a value that its table `allowed` excludes."""
     for name, values in head.allowed.items():
         value = getattr(head, name)
         if not values.holds(value):
@@ -74,14 +74,14 @@ def check_parameters(head: Any) -> None:
 
 
 def check_common(heads: Sequence[Any]) -> None:
-    """Raise ValueError where heads that are fitted together differ in what their table `common` says they share."""
+    """Raise ValueError where the settings of a grid differ in a parameter of their table `common`."""
     for name in heads[0].common:
         first, *others = (getattr(head, name) for head in heads)
         for other in others:
             if other != first:
                 raise ValueError(
-                    f"Settings that are tried together have one {name}, and these have {first!r} and {other!r}: "
-                    f"try those of each {name} by themselves."
+                    f"All settings of a grid must have the same {name}, but these have {first!r} and {other!r}: "
+                    f"fit one grid for each {name}."
                 )
 
 

@@ -1,4 +1,4 @@
-"""Support vector machine with the RBF kernel: exact while that is quick, by landmarks beyond."""
+"""Support vector machine with the RBF kernel: exact for small sets, by landmarks (Nystroem) for larger ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -106,7 +106,7 @@ class RBFSVMHead(ScoredHead):
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Fit the heads in every round by the method that the refit on all rows will take, and try each."""
+        """Fit the heads in every round by the method that the refit on all rows will use, and yield a trial of each."""
         grid = begin_grid(heads, X, y, sample_weight)
         weights = np.stack([grid.trained_weights(heads[0].class_weight, held_out) for held_out in rounds])
         for setting, number, scores in heads[0]._fit_rounds(heads, grid.X, grid.codes, grid.weights, weights, rounds):

@@ -1,4 +1,4 @@
-"""Any scikit-learn classifier as a head: the same probabilities, the same word about convergence."""
+"""Any scikit-learn classifier as a head, with its probabilities and a note on convergence."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,13 +101,13 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Fit the heads in every round, one after the other, and try each: see `classify.heads.trials`."""
+        """Fit the heads in every round, one after the other, and yield a trial of each: see `classify.heads.trials`."""
         return try_each(heads, X, y, rounds, sample_weight)
 
 
 @contextmanager
 def naming(estimator: Any, what: str) -> Iterator[None]:
-    """Let the block use the estimator; where that gives up, raise HeadFailed with its name and what it said."""
+    """Raise HeadFailed, with the estimator's name and message, where it fails inside the block."""
     try:
         yield
     except GIVES_UP as error:
@@ -120,7 +120,7 @@ def naming(estimator: Any, what: str) -> Iterator[None]:
 def fit_noting_convergence(
     estimator: Any, X: FloatArray, y: AnyArray, *, sample_weight: FloatArray | None = None
 ) -> str:
-    """Fit a scikit-learn estimator; return what it says about not converging, or nothing. Other warnings pass on."""
+    """Fit a scikit-learn estimator; return its warning about convergence, or an empty text. Other warnings pass on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimator.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))

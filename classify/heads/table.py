@@ -1,4 +1,4 @@
-"""The table of heads: what can be named, what it is, which settings a sweep tries."""
+"""The table of heads: names, summaries, classes and grids."""
 
 import importlib
 import inspect
@@ -118,7 +118,7 @@ def list_heads() -> list[HeadInfo]:
 def parse_heads(text: str) -> list[str]:
     """Return the head names of "a,b,c", each once in the order given, or of "all"; dotted paths are checked as well.
 
-    Raises UnknownHead for a name nobody has, and for no name at all.
+    Raises UnknownHead for an unknown name, and for no name at all.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -215,7 +215,7 @@ def _foreign_class(path: str) -> Any:
     needed = [each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
     if needed:
         raise UnknownHead(
-            f"'{path}' is not a head by its name alone, for it has to be given {' and '.join(needed)}: "
-            "name one that is complete, such as sklearn.ensemble.ExtraTreesClassifier."
+            f"'{path}' needs {' and '.join(needed)}, which a head's name cannot give: "
+            "name a classifier whose parameters all have defaults, such as sklearn.ensemble.ExtraTreesClassifier."
         )
     return found

@@ -1,4 +1,4 @@
-"""One setting of a grid in one round, tried: fitted on the rows that the round trains on, judged on the others.
+"""Trials: one setting of a grid in one round, fitted on the rows that the round trains on, judged on the others.
 
 Every head has a class method, which a sweep calls once for all its settings and rounds:
 
@@ -25,27 +25,27 @@ from featurecache.classify.evaluation.metric_sums import MetricSums
 from featurecache.classify.heads.validation import codes_among
 
 AT_BOUND = (
-    "Its temperature, {:.3g}, is the end of what is tried, as where the scores say nothing of the classes of val: its "
-    "probabilities may not be well calibrated."
+    "The temperature {:.3g} is at the end of the range that is searched, as for scores that do not predict the classes "
+    "of val: probabilities may be poorly calibrated."
 )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one setting did on the M rows that a round holds out."""
+    """The result of one setting on the M rows that a round holds out."""
 
     classes: AnyArray
     """The labels (C,) of the classes that `sums` counts."""
     sums: MetricSums
     decided: dict[str, float] = field(default_factory=dict)
-    """What val decided besides the setting, for the refit to use: a temperature, a number of epochs."""
+    """Values that val decided besides the setting, for the refit: a temperature, a number of epochs."""
     converged: bool = True
     note: str = ""
-    """A sentence for the table when something was not as it should be."""
+    """A sentence for the table of heads where training had a problem."""
     tempering: TemperatureFit = NO_FIT
-    """How to temper the probabilities; nothing to temper where `decided` has a temperature that is the best already."""
+    """The temperature for the probabilities; 1 where `decided` already has the best."""
     hint: str = ""
-    """A sentence for the table if this setting is the one that is chosen."""
+    """A sentence for the table of heads if this setting is chosen."""
 
 
 def judge_scores(

@@ -15,7 +15,7 @@ from featurecache.classify.heads.parameters import NOT_NEGATIVE, check_common, c
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
 DTYPES = (np.float64, np.float32)
-# Rows looked at together.
+# Rows checked together.
 BLOCK = 4096
 
 
@@ -44,14 +44,14 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
 
 
 def _is_checked_here(X: Any) -> bool:
-    """Say whether X is a tensor or in half precision: scikit-learn would copy it to the processor, or to float64."""
+    """Return whether X is a tensor or float16, which scikit-learn would copy to the CPU or to float64."""
     return is_torch_array(X) or getattr(X, "dtype", None) == np.float16
 
 
 def _check_rows(X: Any) -> Any:
-    """Return X (N, D), a tensor without its history; raises ValueError for other shapes, and for NaN, by blocks."""
+    """Return X (N, D), detached if it is a tensor; raises ValueError for other shapes, and for NaN, by blocks."""
     if len(X.shape) != 2 or not all(X.shape):
-        raise ValueError(f"X has shape {tuple(X.shape)}: give rows of features, (N, D), and one of each at least.")
+        raise ValueError(f"X has shape {tuple(X.shape)}: give features (N, D) with at least one row and one column.")
     X = X.detach() if is_torch_array(X) else X
     xp = array_namespace(X)
     for start in range(0, X.shape[0], BLOCK):
@@ -79,7 +79,7 @@ class GridRows:
         return np.asarray(self.classes[self.codes[held_out]])
 
     def trained_weights(self, class_weight: str | Mapping[Any, float] | None, held_out: BoolArray) -> FloatArray:
-        """Return the weight (N,) of every row in a round: 0 where it is held out, else as a fit on the others would.
+        """Return the weight (N,) of every row in a round: 0 where it is held out, else that of a fit on the others.
 
         "balanced" weighs a class by the rows that are trained on, and no label that is held out enters.
         """
@@ -90,7 +90,7 @@ class GridRows:
     def class_factors(
         self, class_weight: str | Mapping[Any, float] | None, weights: FloatArray, held_out: BoolArray
     ) -> FloatArray:
-        """Return `class_factors` (C,) as a fit on the rows with these weights (N,) would; 0 for absent classes."""
+        """Return `class_factors` (C,) of a fit on the rows with these weights (N,); 0 for absent classes."""
         total = np.bincount(self.codes, weights, minlength=len(self.classes)).astype(np.float64)
         return factors_among(class_weight, self.classes, total, self.present(held_out))
 
@@ -100,7 +100,7 @@ class GridRows:
 
 
 def begin_grid(heads: Sequence[Any], X: Any, y: Any, sample_weight: Any = None) -> GridRows:
-    """Check X (N, D), labels y (N,) and weights (N,) once for all heads of a grid, and tell them their classes.
+    """Check X (N, D), labels y (N,) and weights (N,) once for all heads of a grid, and set their `classes_`.
 
     Raises ValueError as `begin_fit` does, and for heads that differ in what they must have in common.
     """
@@ -152,14 +152,14 @@ def class_factors(class_weight: str | Mapping[Any, float] | None, classes: AnyAr
 def factors_among(
     class_weight: str | Mapping[Any, float] | None, classes: AnyArray, total: FloatArray, present: BoolArray
 ) -> FloatArray:
-    """Return `class_factors` (C,) as a fit on rows of the present classes, bool (C,), would; 0 for the others."""
+    """Return `class_factors` (C,) of a fit on rows of the present classes, bool (C,); 0 for the others."""
     factors = np.zeros(len(classes))
     factors[present] = class_factors(class_weight, classes[present], total[present])
     return factors
 
 
 def check_class_weight(class_weight: Mapping[Any, float]) -> None:
-    """Raise ValueError for the first weight of a class that no row could have."""
+    """Raise ValueError for the first class weight that is not a number of 0 or more."""
     for label, weight in class_weight.items():
         if not NOT_NEGATIVE.holds(weight):
             raise ValueError(NOT_NEGATIVE.refusal(f"class_weight[{label!r}]", weight))

@@ -1,4 +1,4 @@
-"""Votes of neighbours, and the probabilities that they are: see `classify.heads.knn.KNNHead`."""
+"""Votes of neighbours, and their probabilities: see `classify.heads.knn.KNNHead`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BLOCK = 1024
 
 
 class Rule(Protocol):
-    """How the neighbours of a row vote: what of a `KNNHead` matters here."""
+    """The parameters of a `KNNHead` by which neighbours vote."""
 
     k: int
     metric: str
@@ -41,14 +41,14 @@ class Voters:
         return np.asarray(prior / prior.sum())
 
     def all_fit(self) -> bool:
-        """Say whether any k neighbours fit into k: of rows that count once or less."""
+        """Return whether no row counts more than once, so that any k neighbours are k votes or fewer."""
         return bool(self.counts.max() <= 1.0)
 
     def votes(self, rule: Rule, rows: IntArray, similarity: FloatArray, begin: int) -> FloatArray:
         """Return the votes (B, C) of the k nearest but the `begin` nearest: rows, similarity (B, k or more)."""
         nearest, new = similarity[:, :1], slice(begin, rule.k)
         rows, similarity = rows[:, new], similarity[:, new]
-        # What was met without a weight, or never (k above N), counts as nothing.
+        # Neighbours without a weight, or missing ones (k above N), have no vote.
         own = np.where(np.isfinite(similarity), self.counts.take(rows), 0.0)
         if not self.all_fit():
             own = np.minimum(own, np.maximum(rule.k - (np.cumsum(own, axis=1) - own), 0.0))

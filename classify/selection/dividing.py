@@ -1,4 +1,4 @@
-"""Units sent to sides (test, val, train) so that each class is on every side that it has enough units for.
+"""Assignment of units to sides (test, val, train), with each class on every side that it has enough units for.
 
 Every unit goes where its hash u sends it. A class that misses a side has its units ordered by u and the first sent to
 test, the next to val, the last to train. Where units hold several classes one class can undo this for another. Then a

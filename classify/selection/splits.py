@@ -1,7 +1,7 @@
 """Splits into train, val and test: as given, or by the content of the images.
 
 Without given splits every unit (an image and its copies, or a whole group) is sent to a side by a salted hash of its
-identity alone, so adding images moves nobody, and copies or members of one group never stand on two sides.
+identity alone, so adding images moves no other image, and copies or members of one group are never on two sides.
 
     u = SHA-256(seed, digest or group name) in [0, 1):     u < test_share -> test,   then val_share -> val,   else train
 
@@ -163,12 +163,12 @@ def _check_divisible(y: IntArray, units: IntArray, name: Callable[[int], str]) -
     stuck = np.flatnonzero(n_units == 1)
     if not len(stuck):
         return
-    told = [f"{name(int(c))} ({_images(int(n_images[c]))})" for c in stuck[:MAX_NAMED]]
-    told += [f"{len(stuck) - MAX_NAMED:,} more"] if len(stuck) > MAX_NAMED else []
+    named = [f"{name(int(c))} ({_images(int(n_images[c]))})" for c in stuck[:MAX_NAMED]]
+    named += [f"{len(stuck) - MAX_NAMED:,} more"] if len(stuck) > MAX_NAMED else []
     one = len(stuck) == 1
     raise BadLabels(
         f"{'This class has' if one else f'These {len(stuck):,} classes have'} one image only, counting copies and "
-        f"members of a group once, which cannot be in both train and test: {', '.join(told)}. Add images of "
+        f"members of a group once, which cannot be in both train and test: {', '.join(named)}. Add images of "
         f"{'it' if one else 'them'}, or leave {'the class' if one else 'the classes'} out with --min-per-class 2."
     )
 
@@ -182,10 +182,10 @@ def _check_train_has_all(splits: StrArray, y: IntArray, name: Callable[[int], st
     for split in ("test", "val"):
         absent = np.setdiff1d(y[splits == split], y[splits == "train"])
         if len(absent):
-            told = [name(int(code)) for code in absent[:MAX_NAMED]]
-            told += [f"{len(absent) - MAX_NAMED:,} more"] if len(absent) > MAX_NAMED else []
+            named = [name(int(code)) for code in absent[:MAX_NAMED]]
+            named += [f"{len(absent) - MAX_NAMED:,} more"] if len(absent) > MAX_NAMED else []
             what, them = ("class", "it") if len(absent) == 1 else ("classes", "them")
             raise BadLabels(
-                f"The {what} {', '.join(told)} {'is' if len(absent) == 1 else 'are'} in {split} but not in train: "
+                f"The {what} {', '.join(named)} {'is' if len(absent) == 1 else 'are'} in {split} but not in train: "
                 f"add training images of {them} or leave {'the class' if len(absent) == 1 else 'them'} out."
             )

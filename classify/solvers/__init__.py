@@ -1,13 +1,13 @@
 """Solvers: whole grids of settings in all rounds at once, from shared statistics.
 
 linear              losses of linear heads, and their descents
-covariance          mean, covariance and eigendecomposition of every round
+covariance          covariance and eigendecomposition of every round, least squares
 class_moments       counts, means and variances of classes
 kernels             the RBF kernel
 nystroem            linear problems on landmark columns
-pairwise_coupling   decisions between pairs made into scores
-neighbours          one table of nearest rows
-batched_networks    two-layer networks side by side
-successive_halving  which of them go on
+pairwise_coupling   scores from decisions between pairs of classes
+neighbours          nearest rows
+batched_networks    two-layer networks trained together
+successive_halving  early stopping of the worse ones
 mixed_precision     their matrix products
 """

@@ -1,10 +1,10 @@
-"""Saved heads: a fitted head as a folder without pickle, believed only after it was checked.
+"""Saved heads: a fitted head as a folder without pickle, checked before it is used.
 
 folder        save_head, load_head
-documents     its JSON
-sameness      whether what is loaded is what was saved
+documents     head.json
+sameness      comparison of a loaded head with the saved one
 sklearn_file  a scikit-learn classifier as head.skops
-skops_file    what such a file would build
+skops_file    the nodes of such a file, checked before anything is built
 skops_types   the types that it may name
-compiled      arrays that compiled code reads
+compiled      checks of arrays that compiled code reads
 """

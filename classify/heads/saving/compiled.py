@@ -1,4 +1,4 @@
-"""Arrays of fitted scikit-learn estimators that compiled code reads without looking: checked before anything predicts.
+"""Checks of the arrays of fitted scikit-learn estimators that compiled code reads without bounds checks.
 
 A decision tree goes to the child that its array names, libsvm reads as many support vectors as its counts say, a k-d
 tree the rows that its index lists: numbers out of range there end the process or read memory of others. scikit-learn
@@ -70,7 +70,7 @@ def _must(holds: bool, otherwise: str) -> None:
 
 
 def _is_whole(values: AnyArray, low: int, high: int) -> bool:
-    """Say whether an array holds whole numbers from low to below high."""
+    """Return whether an array holds whole numbers from low to below high."""
     return values.dtype.kind in "iu" and bool(((values >= low) & (values < high)).all())
 
 
@@ -108,7 +108,7 @@ def _check_boosting(estimator: Any) -> None:
 
 
 def _check_predictor(predictor: Any) -> None:
-    """A tree of histogram boosting; splits by category, which features do not have, are not looked at."""
+    """A tree of histogram boosting; splits by category, which features do not have, are refused."""
     nodes = predictor.nodes
     _must(nodes.ndim == 1 and len(nodes) > 0, "there are no nodes")
     inner = nodes["is_leaf"] == 0
@@ -195,7 +195,7 @@ def _check_svc(estimator: Any) -> None:
 
 
 def _check_random_state(state: Any) -> None:
-    _must(0 <= state.get_state(legacy=False)["state"]["pos"] <= 624, "it stands beyond its own numbers")
+    _must(0 <= state.get_state(legacy=False)["state"]["pos"] <= 624, "its position is out of range")
 
 
 # By the exact name of a type: what it has when it is fitted, and the check.

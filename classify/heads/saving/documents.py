@@ -1,11 +1,11 @@
-"""JSON files as saved heads have them: read within bounds, and what JSON has no word for."""
+"""head.json: its keys, reading within bounds, and values that JSON cannot express."""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -16,14 +16,27 @@ MOST_BYTES = 2**26
 AGAIN = "train and save it again."
 
 
+class HeadDocument(TypedDict, total=False):
+    """head.json: `file` holds what was learned beyond `learned`; `versions`: those of the libraries it was saved by."""
+
+    format: int
+    name: str
+    file: str
+    params: dict[str, Any]
+    learned: dict[str, Any]
+    sha256: str
+    versions: dict[str, str | None]
+    meta: dict[str, Any]
+
+
 def check_regular(path: Path) -> None:
-    """Raise SavedHeadError for a link, which may lead anywhere, and for what is no file, such as a pipe."""
+    """Raise SavedHeadError for a link, which may lead anywhere, and for what is no regular file, such as a pipe."""
     if path.is_symlink() or not S_ISREG(path.lstat().st_mode):
-        raise SavedHeadError(f"{path} is a link or no file: copy the head itself to where it is loaded from.")
+        raise SavedHeadError(f"{path} is a link or not a regular file: copy the head itself to that place.")
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; raises SavedHeadError for one that is no JSON, too large, or nested too deep."""
+    """Return the content of a JSON file; raises SavedHeadError if it is no JSON, too large or nested too deep."""
     try:
         check_regular(path)
         if path.stat().st_size > MOST_BYTES:
@@ -40,7 +53,7 @@ def _no_number(name: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: numbers of numpy as Python's, those that are none as null."""
+    """Return a value as JSON has it: numpy's numbers as Python's, NaN and infinity as null."""
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float):

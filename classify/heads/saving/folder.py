@@ -5,10 +5,10 @@
     head.safetensors    every learned array exactly, so that predictions after loading are the same to the bit
     head.skops          instead, for a scikit-learn classifier: the fitted estimator alone
 
-The folder appears whole or not at all: it is written beside its place under a temporary name, loaded once and compared
-with what was saved, and renamed. A folder from elsewhere is a file from a stranger: nothing in it names code of ours,
-what it learned is checked against the table `learned` of its head, a head.skops may be made of nothing but types by
-their exact names (`classify.heads.saving.skops_types`), and arrays that compiled code reads are looked at first
+The folder is written under a temporary name next to its place, loaded once and compared with what was saved, then
+renamed: it appears complete or not at all. A folder from elsewhere is not trusted: nothing in it names code of this
+package, learned values are checked against the table `learned` of the head, a head.skops may contain only types on a
+list of exact names (`classify.heads.saving.skops_types`), and arrays that compiled code reads are checked first
 (`classify.heads.saving.compiled`).
 
 Format 1: as here, but head.skops holds the ForeignHead. Format 2, of scikit-learn's classifiers only: the estimator.
@@ -30,6 +30,7 @@ from featurecache.base.errors import SavedHeadError
 from featurecache.classify.heads.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
+    HeadDocument,
     check_regular,
     keyed,
     plain,
@@ -55,7 +56,7 @@ RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "scipy", "safeten
 
 @dataclass(frozen=True)
 class LoadedHead:
-    """A fitted head from a folder, the meta it was saved with, and sentences for whoever uses it."""
+    """A fitted head from a folder, the meta that it was saved with, and notes for its user."""
 
     head: Any
     meta: dict[str, Any]
@@ -89,8 +90,8 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
 def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
     """Read the folder `root` that `save_head` wrote.
 
-    trust: give compiled code of scikit-learn the arrays of its classifier without a look at them. A head from a
-    stranger could then crash the process or read its memory, though never run code of its own.
+    trust: give compiled code of scikit-learn the arrays of its classifier unchecked. A hostile head could then crash
+    the process or read its memory, though never run code of its own.
 
     Raises SavedHeadError, whatever is in the folder: where it is missing, damaged, of another format, names types that
     no head needs, or holds values that no head has learned.
@@ -110,14 +111,14 @@ def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
     except SavedHeadError:
         raise
     except Exception as error:
-        raise SavedHeadError(f"{root} is not a whole head ({type(error).__name__}: {error}): {AGAIN}") from error
+        raise SavedHeadError(f"{root} is not a complete head ({type(error).__name__}: {error}): {AGAIN}") from error
 
 
 def load_meta(root: Path) -> dict[str, Any]:
     """Return the meta that a head was saved with, without loading it. Raises SavedHeadError as `load_head` does."""
     meta = _read_document(Path(root)).get("meta")
     if not isinstance(meta, dict):
-        raise SavedHeadError(f"{root} is not a whole head (it has no meta): {AGAIN}")
+        raise SavedHeadError(f"{root} is not a complete head (it has no meta): {AGAIN}")
     return meta
 
 
@@ -133,8 +134,8 @@ def _installed_version(distribution: str) -> str | None:
         return None
 
 
-def _write_learned(head: Any, folder: Path) -> dict[str, Any]:
-    """Write what a fitted head learned into a file of the folder; return the document that goes beside it."""
+def _write_learned(head: Any, folder: Path) -> HeadDocument:
+    """Write what a fitted head learned into a file of the folder; return the first part of its head.json."""
     if not hasattr(head, "classes_"):
         raise SavedHeadError(f"{type(head).__name__} is not fitted: fit it before it is saved.")
     name = _name_of(head)
@@ -167,7 +168,7 @@ def _check_written(head: Any, fresh: Path) -> None:
 
 
 def _params_and_learned(head: Any) -> dict[str, Any]:
-    """Return the parameters of a head and what it learned, where an estimator among the parameters stands fitted."""
+    """Return the parameters and learned values of a head; of an estimator among the parameters the fitted one only."""
     return {key: value for key, value in head.get_params(deep=False).items() if key != "estimator"} | _learned(head)
 
 
@@ -184,7 +185,7 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
-def _read_document(root: Path) -> dict[str, Any]:
+def _read_document(root: Path) -> HeadDocument:
     path = root / "head.json"
     document = read_json(path)
     found = document.get("format") if isinstance(document, dict) else None
@@ -193,11 +194,11 @@ def _read_document(root: Path) -> dict[str, Any]:
     is_foreign = document.get("name") == FOREIGN
     if document.get("file") != ("head.skops" if is_foreign else "head.safetensors"):
         raise SavedHeadError(f"{path} names the file {document.get('file')!r}, which no such head has: {AGAIN}")
-    checked: dict[str, Any] = document
+    checked: HeadDocument = document
     return checked
 
 
-def _load_own(document: Mapping[str, Any], path: Path) -> Any:
+def _load_own(document: HeadDocument, path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -217,7 +218,7 @@ def _load_own(document: Mapping[str, Any], path: Path) -> Any:
     return head
 
 
-def _load_foreign(document: Mapping[str, Any], path: Path, *, trust: bool) -> tuple[Any, tuple[str, ...]]:
+def _load_foreign(document: HeadDocument, path: Path, *, trust: bool) -> tuple[Any, tuple[str, ...]]:
     """Return a classifier of scikit-learn as a head, and what there is to say about it."""
     from sklearn.base import clone
 
@@ -244,6 +245,6 @@ def _version_notes(estimator: Any, saved_by: Any) -> tuple[str, ...]:
         return ()
     name = type(estimator).__name__
     return (
-        f"The head {name} was saved by scikit-learn {saved_by} and is used by {here}, which may predict otherwise: "
-        "install that version, or classify again.",
+        f"The head {name} was saved by scikit-learn {saved_by} and is used by {here}, which may predict differently: "
+        f"install scikit-learn {saved_by}, or classify again.",
     )

@@ -1,4 +1,4 @@
-"""Whether what came back from a file is what was written, to the bit."""
+"""Bitwise comparison of a loaded head with the one that was saved."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A fitted scikit-learn classifier as head.skops: written by skops, read by skops after every name and array in it."""
+"""head.skops, a fitted scikit-learn classifier: written by skops, read by skops after checks of names and arrays."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TRUST = (
 
 @dataclass(frozen=True)
 class ForeignFile:
-    """A checked head.skops: the file, the node of the fitted estimator in it, and what was learned beside that."""
+    """A checked head.skops: the file, the node of the fitted estimator in it, and the other learned values."""
 
     file: SkopsFile
     estimator: Node
@@ -82,7 +82,7 @@ LEARNED = ("temperature", "n_features_in_", "converged_", "note_")
 
 
 def build_estimator(read: ForeignFile, *, trust: bool) -> Any:
-    """Build the estimator of a checked file. trust: give compiled code its arrays without a look at them.
+    """Build the estimator of a checked file. trust: give compiled code its arrays unchecked.
 
     Raises SavedHeadError for one that is no fitted classifier, and for arrays that could end the process.
     """
@@ -110,7 +110,7 @@ def build_estimator(read: ForeignFile, *, trust: bool) -> Any:
 
 
 def try_out(head: ForeignHead) -> None:
-    """Let a loaded head predict two rows of zeros, so that what is missing is found now; it may refuse such rows.
+    """Let a loaded head predict two rows of zeros, so that missing parts are found now; it may refuse such rows.
 
     Raises whatever scikit-learn does on attributes that are missing or of another kind.
     """

@@ -1,8 +1,8 @@
-"""What a skops file would build, read before skops builds any of it.
+"""The nodes of a skops file, checked before skops builds any of them.
 
 A skops file (https://skops.readthedocs.io/en/stable/persistence.html) is a zip: schema.json is a tree of nodes, the
-arrays lie beside it as .npy. The loader that a node names decides how it is built: from a type, from its state, or by
-calling something. skops itself asks whether a type is trusted; here a node may only be one of a few kinds, of types by
+arrays are .npy files in the same zip. The loader that a node names decides how it is built: from a type, from its
+state, or by calling something. skops itself asks whether a type is trusted; here a node may only be one of a few kinds, of types by
 their exact names (`classify.heads.saving.skops_types`), at the places where skops reads nodes and nowhere else. Arrays
 are as large as they say and nothing is compressed, so that a file needs no more memory than a few times its size.
 """
@@ -42,7 +42,7 @@ ARRAY_KINDS = frozenset("biufU")
 
 
 class NotAHead(ValueError):
-    """What is wrong with a file, to be said after its name."""
+    """A file that is not a saved head; its message follows the name of the file."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SkopsFile:
 
     @property
     def unchecked(self) -> list[str]:
-        """The types in it with arrays that nothing looks at before they are used."""
+        """The types in it whose arrays are used unchecked."""
         return sorted(self.types & UNCHECKED)
 
     def only(self, node: Node) -> "SkopsFile":

@@ -2,7 +2,7 @@
 
 Fitting every scikit-learn classifier that needs no arguments takes the types below, and so do other settings of these,
 the classifiers made of others, and scalers before one. None of them calls what a file names. Types whose arrays are
-read by compiled code are looked at before they are used (`classify.heads.saving.compiled`), but for UNCHECKED.
+read by compiled code are checked before they are used (`classify.heads.saving.compiled`), but for UNCHECKED.
 """
 
 
@@ -24,14 +24,14 @@ KD_TREE, BALL_TREE = "sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ba
 PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 RANDOM_STATE = "numpy.random.mtrand.RandomState"
 GENERATOR = "numpy.random._generator.Generator"
-# Distances whose own numbers are looked at, if they have any.
+# Distances whose own numbers are checked, if they have any.
 DISTANCES = frozenset(
     _of(
         "sklearn.metrics._dist_metrics",
         "EuclideanDistance64 ManhattanDistance64 ChebyshevDistance64 MinkowskiDistance64",
     )
 )
-# Distances with arrays that nothing here looks at: compiled code reads beyond them if they are too short.
+# Distances with arrays that nothing here checks: compiled code reads beyond them if they are too short.
 UNCHECKED = frozenset(
     _of("sklearn.metrics._dist_metrics", "SEuclideanDistance64 MahalanobisDistance64 HaversineDistance64")
 )

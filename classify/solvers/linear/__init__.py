@@ -1,14 +1,14 @@
-"""Linear heads: their regularised losses, and descents that solve every strength together.
+"""Solvers of linear heads: regularised losses, and descents that solve every strength together.
 
 losses               softmax and squared hinge
 objective            the loss of many members in one pass
-certificate          the same in float64, and the gap that its gradient proves
-preconditioning      what is known of the curvature
-lbfgs                L-BFGS side by side
-regularization_path  every strength of a head, climbed from weak to strong
-rungs                the strengths of the climb
+certificate          the same in float64, with a proven gap to the minimum
+preconditioning      estimates of the curvature
+lbfgs                L-BFGS for many members at once
+regularization_path  every strength of a head, from weak to strong
+rungs                strengths at which the path is continued
 newton               Newton's method for the SVM
-active_rows          its matrices
-conjugate_gradient   the same without matrices
+active_rows          its matrices, updated row by row
+conjugate_gradient   its steps without matrices
 line_search          its exact line minimum
 """

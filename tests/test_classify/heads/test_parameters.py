@@ -99,6 +99,6 @@ def test_settings_of_a_grid_that_do_not_agree_are_refused(name, parameter, first
     with pytest.raises(ValueError) as refused:
         trials(heads, *clouds())
     assert str(refused.value) == (
-        f"Settings that are tried together have one {parameter}, and these have {first!r} and {other!r}: "
-        f"try those of each {parameter} by themselves."
+        f"All settings of a grid must have the same {parameter}, but these have {first!r} and {other!r}: "
+        f"fit one grid for each {parameter}."
     )

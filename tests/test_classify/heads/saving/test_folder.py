@@ -141,7 +141,7 @@ def test_a_damaged_file_is_refused(root, name, damage):
 
 def test_a_lost_file_is_refused(root):
     (root / "head.safetensors").unlink()
-    with pytest.raises(SavedHeadError, match="is not a whole head"):
+    with pytest.raises(SavedHeadError, match="is not a complete head"):
         load_head(root)
 
 
@@ -151,12 +151,12 @@ def test_a_lost_file_is_refused(root):
         ({"format": 3}, "has format 3, this version reads 1 and 2"),
         ({"name": "crystal ball"}, "The head 'crystal ball' is unknown to this version"),
         ({"file": "../../etc/passwd"}, "which no such head has"),
-        ({"params": {"beta": 1}}, "is not a whole head"),
+        ({"params": {"beta": 1}}, "is not a complete head"),
         ({"learned": {"fit": 1}}, "'fit' is not something a head learns"),
         ({"learned": {"__class__": 1}}, "'__class__' is not something a head learns"),
         ({"sha256": "00"}, "is damaged"),
         ({"name": "foreign"}, "which no such head has"),
-        ({"learned": []}, "is not a whole head"),
+        ({"learned": []}, "is not a complete head"),
     ],
 )
 def test_a_foreign_document_is_refused(root, changes, said):

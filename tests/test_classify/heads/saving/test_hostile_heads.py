@@ -204,7 +204,7 @@ ROUTES = {
     ),
     "a pipeline that is no classifier": (
         lambda t: node("ObjectNode", "sklearn.pipeline.Pipeline", content=keyed(steps=plain(1))),
-        "is not a whole head|which is no scikit-learn classifier",
+        "is not a complete head|which is no scikit-learn classifier",
     ),
     "parts that skops ignores": (lambda t: bayes() | {"attrs": run_code(t)}, "with parts that skops does not write"),
     "a number that is text": (lambda t: bayes() | {"__id__": "1"}, "two nodes of the number '1'"),
@@ -216,7 +216,7 @@ ROUTES = {
         lambda t: bayes(predict=plain(1), classes_=plain(1)),
         r"GaussianNB has a value \['predict'\] where its class has something else",
     ),
-    "an estimator that has learned nothing": (lambda t: bayes(), "is not a whole head"),
+    "an estimator that has learned nothing": (lambda t: bayes(), "is not a complete head"),
 }
 
 
@@ -250,7 +250,7 @@ def test_a_head_that_would_run_code_is_refused_and_has_run_nothing(route, trust,
     trace = tmp_path / "trace"
     folder = write_skops_head(tmp_path / "head", skops_file(build(trace), {"1.npy": npy(np.ones(2))}))
     if trust and route == "values that hide a method":
-        said = "is not a whole head"
+        said = "is not a complete head"
     assert re.search(said, refusal(folder, trust=trust))
     assert not trace.exists()
 
@@ -353,7 +353,7 @@ def test_a_file_that_is_a_link_is_refused(name, tmp_path, write_skops_head):
     folder = write_skops_head(tmp_path / "head", dumps(GaussianNB().fit(X, LABELS)))
     (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
-    assert "is a link or no file: copy the head itself" in refusal(folder)
+    assert "is a link or not a regular file: copy the head itself" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["head.json", "head.skops"])
