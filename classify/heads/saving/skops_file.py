@@ -2,9 +2,10 @@
 
 A skops file (https://skops.readthedocs.io/en/stable/persistence.html) is a zip: schema.json is a tree of nodes, the
 arrays are .npy files in the same zip. The loader that a node names decides how it is built: from a type, from its
-state, or by calling something. skops itself asks whether a type is trusted; here a node may only be one of a few kinds, of types by
-their exact names (`classify.heads.saving.skops_types`), at the places where skops reads nodes and nowhere else. Arrays
-are as large as they say and nothing is compressed, so that a file needs no more memory than a few times its size.
+state, or by calling something. skops itself asks whether a type is trusted; here a node may only be one of a few kinds,
+of types by their exact names (`classify.heads.saving.skops_types`), at the places where skops reads nodes and nowhere
+else. Arrays are as large as they say and nothing is compressed, so that a file needs no more memory than a few times
+its size.
 """
 
 import json
