@@ -40,7 +40,7 @@ def _reserve(file: int, folder: Path, n_bytes: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
+def array_stored_like(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, Any]":
     """Return an empty array that goes with X (N, D): in memory, or in a file where X is in one and the array is large.
 
     The file is in the folder of X, or in that for temporary files where X has none or it is not writable. Raises
@@ -62,7 +62,7 @@ def empty_beside(X: Any, shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any,
 
 
 @contextmanager
-def read_here_and_there(X: Any) -> Iterator[None]:
+def random_access(X: Any) -> Iterator[None]:
     """Switch off the system's read-ahead of X (N, D) inside, where X is in a file and rows are read at random.
 
     The 128 KB that Linux reads around a row displace pages that are needed.

@@ -7,7 +7,7 @@ import torch
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working, working_dtype
-from featurecache.classify.arrays.memmap import read_here_and_there
+from featurecache.classify.arrays.memmap import random_access
 from featurecache.classify.arrays.scaling import Scaling
 
 # Rows per product where nothing is learned: their hidden layer of 1024 is 8 MB.
@@ -35,7 +35,7 @@ class Batches:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield rows (B, D), codes (B,) and weights (B,) in random order: as many passes as make `least` batches."""
         n_batches = -(-len(self.rows) // size)
-        with read_here_and_there(self.X):
+        with random_access(self.X):
             for _ in range(-(-least // n_batches)):
                 # Parts of equal size: one row left over would weigh as much as a whole batch.
                 for chosen in np.array_split(order.permutation(self.rows), n_batches):

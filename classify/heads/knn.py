@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
-from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.evaluation.calibration import temper
 from featurecache.classify.heads.learned import FITTED, Array, Learned
 from featurecache.classify.heads.parameters import (
@@ -145,7 +145,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for number, (held_out, table, variance) in enumerate(zip(rounds, tables, spreads, strict=True)):
             trained, labels = np.where(held_out, 0.0, counts), grid.labels(held_out)
             there = trained_classes(codes, trained, len(classes))
-            arrays = [empty_beside(X, (len(labels), len(classes)), working_dtype(X)) for _ in range(2)]
+            arrays = [array_stored_like(X, (len(labels), len(classes)), working_dtype(X)) for _ in range(2)]
             for settings in _settings_but_for_k(heads):
                 chosen = [heads[setting] for setting in settings]
                 metric, factors = chosen[0].metric, grid.class_factors(chosen[0].class_weight, trained, held_out)

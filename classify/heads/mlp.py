@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working, working_dtype
-from featurecache.classify.arrays.memmap import empty_beside, mapped
+from featurecache.classify.arrays.memmap import array_stored_like, mapped
 from featurecache.classify.arrays.minibatches import Batches
 from featurecache.classify.arrays.scaling import Scaling
 from featurecache.classify.arrays.softmax import softmax
@@ -211,7 +211,7 @@ class Training:
             seed=seed,
             dtype=torch.float64 if working_dtype(X) == np.float64 else torch.float32,
             device=device,
-            empty=partial(_empty_beside, X) if device == "cpu" and mapped(X) is not None else None,
+            empty=partial(_stored_like, X) if device == "cpu" and mapped(X) is not None else None,
         )
 
     def epoch(self) -> None:
@@ -240,8 +240,8 @@ class Training:
         return halve(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
 
 
-def _empty_beside(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:
-    return torch.from_numpy(empty_beside(X, (n_rows, n_columns), working_dtype(X)))
+def _stored_like(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:
+    return torch.from_numpy(array_stored_like(X, (n_rows, n_columns), working_dtype(X)))
 
 
 def _trial(head: MLPHead, candidate: Candidate, note: str) -> Trial:

@@ -13,9 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers between two ends, and `said`, their description in messages."""
+    """Finite numbers between two ends, and their description in messages."""
 
-    said: str
+    description: str
     least: float = -inf
     most: float = inf
     above: float = -inf
@@ -38,7 +38,7 @@ class Range:
 
     def refusal(self, name: str, value: Any) -> str:
         """Return the message for a value that is not allowed."""
-        return f"{name}={value!r} is not possible: use {self.said}."
+        return f"{name}={value!r} is not possible: use {self.description}."
 
 
 class Choice:

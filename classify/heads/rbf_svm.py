@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.arrays.blocks import scores_of
-from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.heads.base import ScoredHead
 from featurecache.classify.heads.learned import FITTED, Array, Learned
 from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
@@ -192,7 +192,7 @@ class RBFSVMHead(ScoredHead):
         for head in heads:
             head._scale(variance)
         landmarks = self._landmarks(X, used, never)
-        columns = empty_beside(X, (len(X), len(landmarks)), working_dtype(X))  # nearly as large as X: one for all
+        columns = array_stored_like(X, (len(X), len(landmarks)), working_dtype(X))  # nearly as large as X: one for all
         for gamma in dict.fromkeys(head.gamma_ for head in heads):
             settings = [setting for setting, head in enumerate(heads) if head.gamma_ == gamma]
             whiten = whitening(rbf(squared_distances(landmarks, landmarks), gamma))

@@ -111,9 +111,9 @@ def naming(estimator: Any, what: str) -> Iterator[None]:
     try:
         yield
     except GIVES_UP as error:
-        said = " ".join(str(error).split()).rstrip(".")
+        message = " ".join(str(error).split()).rstrip(".")
         raise HeadFailed(
-            f"{type(estimator).__name__} cannot {what}: {said}. Give more images, or leave this head out."
+            f"{type(estimator).__name__} cannot {what}: {message}. Give more images, or leave this head out."
         ) from error
 
 
@@ -124,8 +124,8 @@ def fit_noting_convergence(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimator.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))
-    said = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    messages = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return said[0].split("\n")[0] if said else ""
+    return messages[0].split("\n")[0] if messages else ""

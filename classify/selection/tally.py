@@ -34,8 +34,8 @@ class Outcome:
     def row(self) -> dict[str, Any]:
         """Return the line of this setting in results.json."""
         accuracy, loss = self.metrics["accuracy"], self.metrics["log_loss"]
-        told = {"val_accuracy": accuracy, "val_log_loss": loss, "converged": self.converged, "seconds": self.seconds}
-        return {"params": self.params, **told}
+        row = {"val_accuracy": accuracy, "val_log_loss": loss, "converged": self.converged, "seconds": self.seconds}
+        return {"params": self.params, **row}
 
 
 @dataclass

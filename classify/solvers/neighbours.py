@@ -19,7 +19,7 @@ import torch
 
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working, working_dtype
-from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.arrays.memmap import array_stored_like
 
 Tensor = torch.Tensor
 METRICS = ("cosine", "euclidean")
@@ -82,8 +82,8 @@ class Table:
     def __init__(self, n_rows: int, k: int, X: FloatArray, absent: BoolArray | None = None) -> None:
         self.k, self.room = k, 2 * k + SPARE
         self.absent = absent if absent is not None and absent.any() else None
-        self.best = torch.from_numpy(empty_beside(X, (n_rows, self.room), working_dtype(X))).fill_(-torch.inf)
-        self.places = torch.from_numpy(empty_beside(X, (n_rows, self.room), np.int32)).fill_(0)
+        self.best = torch.from_numpy(array_stored_like(X, (n_rows, self.room), working_dtype(X))).fill_(-torch.inf)
+        self.places = torch.from_numpy(array_stored_like(X, (n_rows, self.room), np.int32)).fill_(0)
         self.filled = torch.zeros(n_rows, dtype=torch.int64)
         self.bound = torch.full((n_rows,), -torch.inf, dtype=self.best.dtype)
 

@@ -52,15 +52,15 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return a value as JSON has it: numpy's numbers as Python's, NaN and infinity as null."""
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return json_value(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {plain(key): plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {json_value(key): json_value(each) for key, each in value.items()}
+    return [json_value(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def textual(value: Any) -> Any:

@@ -32,8 +32,8 @@ from featurecache.classify.heads.saving.documents import (
     AGAIN,
     HeadDocument,
     check_regular,
+    json_value,
     keyed,
-    plain,
     read_json,
     rekeyed,
     restored,
@@ -77,7 +77,7 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
         path = fresh / document["file"]
         versions = {name: _installed_version(name) for name in RECORDED_LIBRARIES}
         document |= {"sha256": _digest(path), "versions": versions, "meta": dict(meta)}
-        text = json.dumps(plain(document), indent=2, allow_nan=False)
+        text = json.dumps(json_value(document), indent=2, allow_nan=False)
         (fresh / "head.json").write_text(text + "\n", encoding="utf-8")
         # safetensors keeps its files to their owner.
         path.chmod(S_IMODE((fresh / "head.json").stat().st_mode))
@@ -160,7 +160,7 @@ def _check_written(head: Any, fresh: Path) -> None:
     """Load what was just written; raises SavedHeadError where that fails, or gives another head."""
     # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded.
     loaded = load_head(fresh, trust=True).head
-    difference = first_difference(plain(_params_and_learned(head)), plain(_params_and_learned(loaded)))
+    difference = first_difference(json_value(_params_and_learned(head)), json_value(_params_and_learned(loaded)))
     if difference:
         raise SavedHeadError(
             f"{type(head).__name__} cannot be saved: its {difference} comes back as another value. Leave it out."

@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve, get_blas_funcs, get_lapack_funcs
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.blocks import to_numpy
 from featurecache.classify.arrays.member_rows import MemberRows
-from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.solvers.linear.preconditioning import JITTER, TOGETHER, add_scatter, factorise
 
 # Where more rows than this part of the columns have gone, a new H costs no more than the old one without them.
@@ -83,7 +83,7 @@ class ActiveMatrices:
         rows, shape = self.rows, (n_members, width, width)
         if not is_numpy_array(rows.X):
             return list(self.xp.zeros(shape, dtype=rows.dtype, device=rows.device))
-        found = empty_beside(rows.X, shape, rows.dtype)
+        found = array_stored_like(rows.X, shape, rows.dtype)
         found[...] = 0.0
         return list(np.asarray(found))
 

@@ -23,7 +23,7 @@ from array_api_compat import is_numpy_array
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import rows_within, to_numpy
-from featurecache.classify.arrays.memmap import empty_beside
+from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.solvers.linear.objective import TEMPORARIES, Objective, gap_by_gradient
 
 # A block of rows with its scores, in bytes. All blocks take the same memory: with memory of its own for each,
@@ -122,7 +122,7 @@ class ExactObjective:
         """Return coef X^T + offset (M, K, N), in a file where the rows are in one; 0 where a member does not train."""
         shape = (*offset.shape, self.rows.shape[0])
         if is_numpy_array(self.rows.X):
-            scores = empty_beside(self.rows.X, shape, np.float64)
+            scores = array_stored_like(self.rows.X, shape, np.float64)
             scores[...] = 0.0
         else:
             scores = self.xp.zeros(shape, dtype=self.dtype, device=self.rows.device)

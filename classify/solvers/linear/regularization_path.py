@@ -212,8 +212,8 @@ class _Climb:
             self.reach = NEAR_RUNG
         starts = [self._interpolate(strength) for strength in between]
         found = self._descend(between, self.objective.rows.xp.concat(starts, axis=0)) if between else []
-        measured_anew = any(int(each.n_passes.max()) > REFRESH for each in found)
-        self.stale = measured_anew or int(top.n_passes.max()) > QUICK
+        measured_again = any(int(each.n_passes.max()) > REFRESH for each in found)
+        self.stale = measured_again or int(top.n_passes.max()) > QUICK
         return self._prove([above, *between], [top, *found])
 
     def _predict(self, strength: float) -> Any:

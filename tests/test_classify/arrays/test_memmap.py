@@ -22,7 +22,7 @@ import featurecache.classify.solvers.class_moments
 import featurecache.classify.solvers.kernels
 import featurecache.classify.solvers.neighbours
 from featurecache.base.errors import HeadFailed
-from featurecache.classify.arrays.memmap import empty_beside, file_array, mapped, read_here_and_there
+from featurecache.classify.arrays.memmap import array_stored_like, file_array, mapped, random_access
 from featurecache.classify.heads.knn import KNNHead
 from featurecache.classify.heads.linear_svm import LinearSVMHead
 from featurecache.classify.heads.rbf_svm import RBFSVMHead
@@ -55,19 +55,19 @@ def test_a_view_of_a_mapped_array_is_known_as_one(in_file, view):
 def test_beside_an_array_in_a_file_is_a_file_in_its_folder(in_file, monkeypatch):
     folders = []
     monkeypatch.setattr(featurecache.classify.arrays.memmap, "file_array", lambda folder, *what: folders.append(folder))
-    empty_beside(np.asarray(in_file), WORTH_A_FILE, "float32")
+    array_stored_like(np.asarray(in_file), WORTH_A_FILE, "float32")
     assert folders == [Path(in_file.filename).parent]
 
 
 def test_what_is_small_is_in_memory_and_so_is_what_is_beside_memory(in_file):
     for X, shape in ((in_file, (1023, 256)), (np.zeros((2, 2)), WORTH_A_FILE)):
-        found = empty_beside(X, shape, "float32")
+        found = array_stored_like(X, shape, "float32")
         assert (type(found), found.shape, found.dtype) == (np.ndarray, shape, np.float32)
 
 
 def test_where_the_folder_is_gone_the_file_is_where_temporary_files_are(in_file):
     Path(in_file.filename).parent.rmdir()
-    found = empty_beside(in_file, WORTH_A_FILE, "float32")
+    found = array_stored_like(in_file, WORTH_A_FILE, "float32")
     assert Path(found.filename).parent == Path(tempfile.gettempdir())
 
 
@@ -77,11 +77,11 @@ def test_no_room_is_one_sentence(in_file, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(HeadFailed) as refused:
-        empty_beside(in_file, (1_000_000, 1000), "float32")
+        array_stored_like(in_file, (1_000_000, 1000), "float32")
     folder = Path(in_file.filename).parent
     assert str(refused.value) == (
         f"a temporary file of 4.00 GB cannot be written to '{folder}': "
-        "No space left on device. Make room there, or let the features be in memory."
+        "No space left on device. Free space there, or keep the features in memory."
     )
 
 
@@ -178,18 +178,18 @@ def test_rows_here_and_there_are_read_alone_until_that_is_over(monkeypatch, in_f
     monkeypatch.setattr(
         featurecache.classify.arrays.memmap, "mapped", lambda X: SimpleNamespace(base=file) if X is in_file else None
     )
-    with pytest.raises(KeyboardInterrupt), read_here_and_there(in_file):
+    with pytest.raises(KeyboardInterrupt), random_access(in_file):
         assert file.madvise.call_args_list == [call(mmap.MADV_RANDOM)]
         raise KeyboardInterrupt
     assert file.madvise.call_args_list == [call(mmap.MADV_RANDOM), call(mmap.MADV_NORMAL)]
-    with read_here_and_there(np.zeros((2, 2))):
+    with random_access(np.zeros((2, 2))):
         pass
     assert file.madvise.call_count == 2
 
 
 def test_rows_here_and_there_are_read_of_a_real_file_and_of_a_system_without_such_advice(monkeypatch, in_file):
-    with read_here_and_there(in_file[5:50]):
+    with random_access(in_file[5:50]):
         assert (in_file[[7, 3]] == np.array(in_file)[[7, 3]]).all()
     monkeypatch.setattr(featurecache.classify.arrays.memmap, "mapped", lambda X: SimpleNamespace(base=object()))
-    with read_here_and_there(in_file):
+    with random_access(in_file):
         pass

@@ -118,7 +118,11 @@ def test_arrays_that_do_not_fit_each_other_are_refused(saved, tmp_path, name, ar
         ("ridge", {"learned": {"intercept_": {"text": ["a", "b", "c"], "dtype": "str"}}}, "intercept_ is <U1"),
         ("ridge", {"learned": {"note_": {"text": [""], "dtype": "float64"}}}, "an array of 'float64'"),
         ("ridge", {"learned": {"note_": {"text": [""], "dtype": "V999999999999"}}}, "an array of 'V999999999999'"),
-        ("ridge", {"learned": {"classes_": {"text": [[1], [2], [3]], "dtype": "object"}}}, "classes_ holds what is no"),
+        (
+            "ridge",
+            {"learned": {"classes_": {"text": [[1], [2], [3]], "dtype": "object"}}},
+            "classes_ holds values that are not",
+        ),
         ("ridge", {"learned": {"classes_": {"text": [1, "a", 2.0], "dtype": "object"}}}, "is not a complete head"),
         (
             "ridge",

@@ -179,12 +179,12 @@ def test_where_the_features_are_in_a_file_so_is_all_that_a_network_holds(in_file
     held = []
 
     def spy(beside, shape, dtype):
-        held.append(empty_beside(beside, shape, dtype))
+        held.append(array_stored_like(beside, shape, dtype))
         return held[-1]
 
     monkeypatch.setattr(featurecache.classify.arrays.memmap, "WORTH_A_FILE", 1)
-    empty_beside = featurecache.classify.heads.mlp.empty_beside
-    monkeypatch.setattr(featurecache.classify.heads.mlp, "empty_beside", spy)
+    array_stored_like = featurecache.classify.heads.mlp.array_stored_like
+    monkeypatch.setattr(featurecache.classify.heads.mlp, "array_stored_like", spy)
     one = head(dropout=0.5)
     one.classes_ = np.unique(y)
     training = Training([one], in_file(X), y, np.ones(len(y)), np.arange(120) >= 90)
