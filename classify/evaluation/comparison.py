@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -14,10 +14,25 @@ from featurecache.classify.evaluation.metrics import ClassRow, score_by_class, s
 from featurecache.classify.evaluation.significance import Pair, best_of, compare_pairs, compare_with_best, ranks
 
 
-class HeadRow(TypedDict):
-    """One head on test; `test` holds its metrics, accuracy_ci, and ci, the interval of every metric."""
+class TestMetrics(TypedDict):
+    """Metrics on test with 95 % intervals [low, high]; ci: that of every metric."""
 
-    test: dict[str, Any]
+    accuracy: float
+    accuracy_ci: list[float]
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+    brier: float
+    top5_accuracy: NotRequired[float]
+    auc: NotRequired[float]
+    ci: NotRequired[dict[str, list[float]]]
+
+
+class HeadRow(TypedDict):
+    """One head on test, and its place among the heads of a run."""
+
+    test: TestMetrics
     by_class: list[ClassRow]
     rank: int
     p_vs_best: float
@@ -75,7 +90,7 @@ def compare_heads(
         ends = intervals(scores[name], replicates[name], y_true, y_pred, units=own)
         ci = {key: list(limits) for key, limits in ends.items()}
         rows[name] = {
-            "test": {**scores[name], "accuracy_ci": ci["accuracy"], "ci": ci},
+            "test": cast(TestMetrics, {**scores[name], "accuracy_ci": ci["accuracy"], "ci": ci}),
             "by_class": score_by_class(y_true, y_pred, proba.shape[1], own),
             "rank": rank[name],
             "p_vs_best": against_best[name][0],

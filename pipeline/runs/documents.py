@@ -7,7 +7,11 @@ are null.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from featurecache.classify.evaluation.comparison import PairRow, TestMetrics
+    from featurecache.classify.evaluation.metrics import ClassRow
 
 
 class Config(TypedDict):
@@ -74,21 +78,6 @@ class Trial(TypedDict):
     seconds: float
 
 
-class TestMetrics(TypedDict):
-    """Metrics on test with 95 % intervals [low, high]; ci: that of every metric."""
-
-    accuracy: float
-    accuracy_ci: list[float]
-    balanced_accuracy: float
-    macro_f1: float
-    log_loss: float
-    ece: float
-    brier: float
-    top5_accuracy: NotRequired[float]
-    auc: NotRequired[float]
-    ci: NotRequired[dict[str, list[float]]]
-
-
 class Tempering(TypedDict):
     """The effect of a temperature on test."""
 
@@ -111,7 +100,7 @@ class HeadRow(TypedDict):
     predict_seconds: float
     val: dict[str, float]
     test: TestMetrics
-    by_class: NotRequired[dict[str, Any]]
+    by_class: NotRequired[list[ClassRow]]
     rank: NotRequired[int]
     p_vs_best: float
     tied_with_best: bool
@@ -194,7 +183,7 @@ class Results(TypedDict):
     dataset: Dataset
     features: list[FeatureRow]
     heads: list[HeadRow]
-    pairs: NotRequired[list[dict[str, Any]]]
+    pairs: NotRequired[list[PairRow]]
     transfer: NotRequired[list[str]]
     warnings: NotRequired[list[str]]
     failed: NotRequired[list[Failure]]
