@@ -108,7 +108,7 @@ def test_values_take_the_type_of_their_parameter():
         ("knn.metric=manhattan", r"knn: metric='manhattan' is unknown: use 'cosine' or 'euclidean'\."),
         ("mlp.dropout=1", r"mlp: dropout=1.0 is not possible: use a number from 0 to below 1\."),
         ("mlp.hidden=512x256", r"mlp: hidden=\(512, 256\) is not possible: use a whole number"),
-        ("mlp.batch_size=64,128", r"mlp: Settings that are tried together have one batch_size"),
+        ("mlp.batch_size=64,128", r"mlp: All settings of a grid must have the same batch_size"),
         ("mlp.device=gpu", r"mlp: device='gpu' is unknown: use cpu, mps, cuda"),
         ("ridge.class_weight=even", r"ridge: class_weight='even' is unknown: use none or balanced\."),
         (
