@@ -108,7 +108,7 @@ def test_an_unknown_parameter_lists_the_allowed_ones():
         ("sklearn.ensemble.Missing", "scikit-learn has no 'sklearn.ensemble.Missing'"),
         ("sklearn.linear_model.LinearRegression", "is not a scikit-learn classifier"),
         ("sklearn.base.clone", "is not a scikit-learn classifier"),
-        ("sklearn.multiclass.OneVsRestClassifier", "needs estimator, which a head.s name cannot give: name a classifier"),
+        ("sklearn.multiclass.OneVsRestClassifier", "needs estimator, which a head.s name cannot give"),
         ("os.system", "There is no head 'os.system'"),
         ("sklearn.", "scikit-learn has no 'sklearn.'"),
     ],
