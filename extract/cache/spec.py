@@ -28,8 +28,13 @@ FULL, REDUCED = DECODES = ("full", "reduced")
 USUAL = {"decode": FULL, "view": ""}
 
 
-# A backbone gives its name to a folder, and so is one.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
+# Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=:/-]{0,199}")
+# What every file system takes in a name; the longest name, to which a key or a head is added, of 255 bytes; and names
+# of devices, which Windows takes for no file whatever their ending.
+UNFIT_IN_A_NAME, MOST_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.+@=,-]"), 200
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+KEY_DIGITS = 12
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 # All layers of a network side by side are thousands of characters; maps kept whole are millions of numbers.
 MOST_CHARACTERS, MOST_NUMBERS = 1 << 16, 1 << 30
@@ -113,13 +118,37 @@ class FeatureSpec:
 
     @property
     def folder_name(self) -> str:
-        """The name of the cache folder: backbone and the first 12 hex digits of the key."""
-        return f"{self.backbone}-{self.key[:12]}"
+        """The name of the cache folder."""
+        return folder_name(self.backbone, self.key)
 
     def differences(self, other: FeatureSpec) -> list[str]:
         """The names of the fields in which the two differ, transform values as `transform.crop`."""
         mine, theirs = _flat(self._values()), _flat(other._values())
         return [name for name in mine if mine[name] != theirs.get(name)]
+
+
+def slug(name: str, *, most: int = MOST_IN_A_NAME) -> str:
+    """A name as a part of a file's name: what not every file system takes becomes `_`.
+
+    Plain names of up to `most` characters are left as they are; of longer ones the end is replaced by 12 hex digits of
+    their SHA-256. Two names may have one slug: what has to differ adds a key to it.
+    """
+    fit = UNFIT_IN_A_NAME.sub("_", name)
+    if DEVICE.match(fit):
+        fit = f"_{fit}"
+    if len(fit) > most:
+        fit = f"{fit[: most - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return fit
+
+
+def folder_name(backbone: str, key: str) -> str:
+    """The name of the folder with the features of a backbone: its slug and the first 12 hex digits of the key."""
+    return f"{slug(backbone)}-{key[:KEY_DIGITS]}"
+
+
+def backbone_slug(folder: str) -> str:
+    """The slug of the backbone in the name of a cache folder."""
+    return folder[: -KEY_DIGITS - 1]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from featurecache.base.cores import count_cores
 from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.spec import slug
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
@@ -58,7 +59,7 @@ def engine_of(backbone: Backbone, scratch: Path) -> Any:
     from featurecache.extract.engines.graph_store import GraphFolder
     from featurecache.extract.engines.protocol import source_of
 
-    folder = next((scratch / "cache").glob(f"{backbone.name}-*"))
+    folder = next((scratch / "cache").glob(f"{slug(backbone.name)}-*"))
     return build_engine(source_of(backbone), graphs=GraphFolder(folder))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.evaluate.join import Features
+from featurecache.extract.cache.spec import slug
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Failure, Tempering
 
@@ -69,7 +70,12 @@ class Tried:
     @property
     def folder_name(self) -> str:
         """The folder of the head below heads/, and its name in comparisons."""
-        return f"{self.features.name}--{self.name}"
+        return head_folder(self.features.name, self.name)
+
+
+def head_folder(features: str, head: str) -> str:
+    """The name of the folder of a head on these features: both as slugs, together no longer than a name may be."""
+    return f"{slug(features, most=120)}--{slug(head, most=120)}"
 
 
 @dataclass

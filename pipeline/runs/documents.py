@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from featurecache.classify.evaluation.comparison import PairRow, TestMetrics
     from featurecache.classify.evaluation.metrics import ClassRow
 
+from featurecache.extract.cache.spec import folder_name
+
 
 class Config(TypedDict):
     """config.json: what was asked for. images: as the user named them; images_at: the same from anywhere."""
@@ -195,7 +197,7 @@ class Results(TypedDict):
 
 def cache_folder(features: FeatureRow) -> str:
     """Return the name of the cache folder that holds the features."""
-    return f"{features['backbone']}-{features['key'][:12]}"
+    return folder_name(features["backbone"], features["key"])
 
 
 def split_sizes(dataset: Dataset) -> dict[str, int]:

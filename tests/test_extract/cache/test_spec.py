@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurecache.extract.cache.spec import DECODES, DTYPES, NAME, PRECISIONS, FeatureSpec, image_digest
+from featurecache.extract.cache.spec import (
+    DECODES,
+    DTYPES,
+    NAME,
+    PRECISIONS,
+    FeatureSpec,
+    backbone_slug,
+    folder_name,
+    image_digest,
+    slug,
+)
 from featurecache.extract.cache.transform_spec import TransformSpec
 
 OTHER_VALUES = {
@@ -126,3 +136,62 @@ def test_a_spec_without_one_of_its_fields_is_refused(spec):
 
 def test_an_image_is_named_by_the_sha256_of_its_bytes():
     assert image_digest(b"abc").hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# Names of folders
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "resnet50", "b@layer", "vgg16_bn", "regnet_y_400mf", "a+b=c.d-e"]
+)
+def test_a_plain_name_is_in_the_folder_as_it_is(name):
+    assert slug(name) == name
+    assert folder_name(name, KEY) == f"{name}-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "hf-hub:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
+            "hf-hub_timm_vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        ),
+        ("user/repo@revision", "user_repo@revision"),
+        ("con", "_con"),
+        ("NUL.tiny", "_NUL.tiny"),
+        ("convnext_tiny", "convnext_tiny"),
+        ("a<b>|c?*\\d", "a_b__c___d"),
+        ("\u00e9l\u00e8ve", "_l_ve"),
+    ],
+)
+def test_what_not_every_file_system_takes_is_replaced(name, expected):
+    assert slug(name) == expected
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_every_name_becomes_one_that_a_file_may_have_everywhere(name):
+    folder = folder_name(name, KEY)
+    assert len(folder.encode()) <= 213
+    assert not set(folder) & set('<>:"/\\|?* ')
+    assert backbone_slug(folder) == slug(name)
+    assert slug(slug(name)) == slug(name)
+
+
+def test_long_names_that_begin_alike_differ():
+    assert slug("a" * 300) != slug("a" * 301)
+    assert slug("a" * 200) == "a" * 200
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "user/repo@revision"])
+def test_a_spec_may_have_a_name_of_the_hub(spec, name):
+    named = replace(spec, backbone=name)
+    assert FeatureSpec.from_dict(named.to_dict()) == named
+    assert "/" not in named.folder_name
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc", ".hidden", "", "a b"])
+def test_a_name_that_leads_elsewhere_is_none(spec, name):
+    with pytest.raises(ValueError, match="'backbone'"):
+        FeatureSpec.from_dict({**spec.to_dict(), "backbone": name})

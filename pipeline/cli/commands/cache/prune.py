@@ -23,6 +23,7 @@ from featurecache.cli.printing import Printing
 from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.spec import backbone_slug, slug
 from featurecache.extract.images.digests import Digested, digest_samples
 from featurecache.extract.images.manifest import merge
 from featurecache.extract.images.read import read_images
@@ -76,15 +77,15 @@ def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
 def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Path]:
     if not backbones:
         return list(folders)
-    wanted = {name for text in backbones for name in text.split(",") if name}
-    # A folder's name is the backbone's, a hyphen and twelve digits of the key.
-    missing = wanted - {folder.name[:-13] for folder in folders}
+    wanted = {slug(name): name for text in backbones for name in text.split(",") if name}
+    found = {backbone_slug(folder.name) for folder in folders}
+    missing = [name for short, name in wanted.items() if short not in found]
     if missing:
-        there = ", ".join(sorted({printable(folder.name[:-13]) for folder in folders})) or "none"
+        there = ", ".join(sorted(map(printable, found))) or "none"
         raise UsageError(
             f"No cache holds features of {', '.join(map(printable, sorted(missing)))}; there are: {there}."
         )
-    return [folder for folder in folders if folder.name[:-13] in wanted]
+    return [folder for folder in folders if backbone_slug(folder.name) in wanted]
 
 
 def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Digested:
