@@ -3,6 +3,8 @@
 spec             what features are a function of, and the key of that
 transform_spec   its part that says how an image becomes the input
 store            FeatureCache: which rows there are, adding and reading them
+snapshot         which row of which shard each image has, at one time
+listing          the shards of a folder by name, and marks of merged ones
 shards           one immutable HDF5 file of rows
 index            features.h5, all shards as one array
 checksums        what ties a vector to its image

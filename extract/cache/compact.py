@@ -27,16 +27,10 @@ import numpy as np
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import Served
+from featurecache.extract.cache.listing import mark_of_shard, merged_paths, shard_of_mark
 from featurecache.extract.cache.opening import damaged
-from featurecache.extract.cache.store import (
-    N_LISTINGS,
-    FeatureCache,
-    as_names,
-    mark_of_shard,
-    merged_paths,
-    read_spec,
-    shard_of_mark,
-)
+from featurecache.extract.cache.snapshot import N_LISTINGS, as_names
+from featurecache.extract.cache.store import FeatureCache, read_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

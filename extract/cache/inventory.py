@@ -12,10 +12,12 @@ import numpy as np
 
 from featurecache.base.errors import CacheError
 from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import read_digests, read_record
+from featurecache.extract.cache.snapshot import as_names
 from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import SPEC_FILE, as_names, read_spec, shard_paths
+from featurecache.extract.cache.store import SPEC_FILE, read_spec
 
 
 @dataclass(frozen=True)

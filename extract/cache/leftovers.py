@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache.index import SHARDS_FOLDER
-from featurecache.extract.cache.store import MERGED_SUFFIX, shard_of_mark
+from featurecache.extract.cache.listing import MERGED_SUFFIX, shard_of_mark
 
 # Every file is built in memory and written in one go, which takes seconds.
 OLD_SECONDS = 3600.0

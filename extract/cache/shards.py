@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import CacheUnwritable
-from featurecache.base.files import TEMPORARY_PREFIX, publish
+from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import UnfitFile, parse_json
 from featurecache.extract.cache.checksums import content_digest, seal_rows
 from featurecache.extract.cache.opening import damaged, open_shard, reason_of
@@ -77,19 +77,15 @@ def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str
     folder cannot be written or the disk is full; nothing is left behind then.
     """
     path = folder / new_shard_name(after=after)
-    temporary = folder / f"{TEMPORARY_PREFIX}{path.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_file(temporary, rows, spec, record)
-        publish(temporary, path)
+        with replacing_file(path) as temporary:
+            _write_file(temporary, rows, spec, record)
     except (OSError, RuntimeError) as error:
         raise CacheUnwritable(
             f"The cache folder '{folder}' cannot be written: {reason_of(error)}. "
             "Free some space or correct its permissions and run the same command again: finished rows are kept."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -19,9 +19,11 @@ from featurecache.base.plain_files import UnfitFile, parse_json
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.checksums import SEAL_BYTES, content_digest, seal_rows
 from featurecache.extract.cache.index import index_agrees, is_index_of
+from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.opening import damaged, open_index, open_shard
+from featurecache.extract.cache.snapshot import as_names
 from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, as_names, read_spec, shard_paths
+from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,16 +10,14 @@ what such a graph is (`graph_checks.py`); anything else is exported again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featurecache.base.files import TEMPORARY_PREFIX, publish
+from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import check_plain_file, read_json_file
 from featurecache.base.text import printable
 
@@ -81,8 +79,10 @@ class GraphFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if graph is not None:
-                _write(path, graph)
-            _write(described, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
+                with replacing_file(path) as temporary:
+                    temporary.write_bytes(graph)
+            with replacing_file(described) as temporary:
+                temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError:
             return False
         return True
@@ -103,14 +103,3 @@ def _verdict(values: Mapping[str, Any]) -> Verdict:
 
 def _plain(identity: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(identity))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file, whole or not at all."""
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    try:
-        temporary.write_bytes(content)
-        publish(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -11,8 +11,6 @@ python -m featurecache.bench.demo_data NAME FOLDER
 from __future__ import annotations
 
 import gzip
-import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ import numpy as np
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE
+from featurecache.base.files import replacing_folder
 from featurecache.cli.declare import Command, Invocation, argument, takes
 from featurecache.cli.options import PATH
 
@@ -110,18 +109,13 @@ def write_dataset(name: str, folder: Path) -> int:
         raise PipelineError(f"There is no data set '{name}'. Name one of {', '.join(DATASETS)}.")
     if folder.exists():
         return 0
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{name}-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
+    # It can be written again at any time, so thousands of small files are not flushed one by one.
+    with replacing_folder(folder, is_durable=False) as temporary:
         count = -1
         for count, picture in enumerate(DATASETS[name]()):
             target = temporary / picture.folder
             target.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture.pixels).save(target / f"{count:05d}.png")
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return count + 1
 
 

@@ -10,9 +10,7 @@ are the very ones that `classify` makes with the same seed; where it could make 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
 import shutil
 import time
 import zipfile
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import FeaturesMissing, PipelineError, UsageError
-from featurecache.base.files import TEMPORARY_PREFIX, publish
+from featurecache.base.files import replacing_file
 from featurecache.base.text import printable
 from featurecache.evaluate.join import find_cache, groups_of, refused_images, split_samples
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
@@ -186,20 +184,16 @@ def check_out(out: Path) -> None:
 
 
 def write_table(table: FeatureTable, out: Path) -> None:
-    """Write the file under a temporary name and rename it, so that it is whole or not there. Raises PipelineError."""
+    """Write the table to a file, which appears when it is complete. Raises PipelineError."""
     _check_disk(table, out)
-    temporary = out.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{out.suffix.lower()}")
     try:
-        WRITERS[out.suffix.lower()](table, temporary)
-        publish(temporary, out)
+        with replacing_file(out) as temporary:
+            WRITERS[out.suffix.lower()](table, temporary)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise PipelineError(
             f"'{printable(out)}' cannot be written: {reason}. Free some space, or choose another place."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _check_disk(table: FeatureTable, out: Path) -> None:

@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache.base.files import replacing_folder
 from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
-from featurecache.evaluate.attempts import Tried
+from featurecache.evaluate.attempts import Tried, head_folder
 from featurecache.evaluate.join import Features, Labelled
-from featurecache.runs.placing import flush, flush_tree
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,27 +78,21 @@ class KeptHeads:
 
         from featurecache.classify.heads.saving.folder import save_head
 
-        place, temporary = self.folder / tried.folder_name, self.folder / f".{secrets.token_hex(8)}"
-        temporary.mkdir(parents=True)
-        try:
+        place = self.folder / tried.folder_name
+        with replacing_folder(place) as temporary:
             save_head(tried.result.head, temporary / "head", meta=meta)
             np.save(temporary / "predicted.npy", tried.predicted)
             np.save(temporary / "proba.npy", tried.proba)
             (temporary / "record.json").write_text(
                 json.dumps(_record(tried, self._grids[tried.name])), encoding="utf-8"
             )
-            flush_tree(temporary)
-            shutil.rmtree(place, ignore_errors=True)
-            temporary.rename(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        flush(self.folder)
         return _read(place, tried.features, tried.name, self._grids[tried.name])
 
     def recall(self, features: Features, name: str) -> Tried | None:
         """Return a head that was finished with the settings it has today; None where there is none, or half of one."""
         try:
-            tried = _read(self.folder / f"{features.name}--{name}", features, name, self._grids[name])
+            folder = self.folder / head_folder(features.name, name)
+            tried = _read(folder, features, name, self._grids[name])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         whole = tried.proba.shape == self._shape and tried.predicted.shape == self._shape[:1]

@@ -7,17 +7,15 @@ is read as tensors and plain values, and each is compared with what the training
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from featurecache.base.errors import PipelineError
-from featurecache.base.files import publish
+from featurecache.base.files import TEMPORARY_PREFIX, replacing_file
 from featurecache.base.plain_files import UnfitFile, check_is_stored, check_plain_file
 from featurecache.base.text import printable
 from featurecache.finetune.state_checks import check_state
@@ -36,19 +34,15 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace what is kept. Raises PipelineError when the place cannot be written."""
-        temporary = self.path.with_name(f"{self.path.name}-{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({**state, "identity": self.identity}, temporary)
-            publish(temporary, self.path)
+            with replacing_file(self.path) as temporary:
+                torch.save({**state, "identity": self.identity}, temporary)
         except (OSError, RuntimeError) as error:
             raise PipelineError(
                 f"The state of the training cannot be written to '{printable(self.path.parent)}': {error}. "
                 "Make room there, or choose another place with --out."
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def restore(self, training: Training) -> None:
         """Put what was kept last into a training. Raises PipelineError where it is damaged, another's, or gone."""
@@ -73,5 +67,7 @@ class Checkpoint:
 
     def forget(self) -> None:
         """Remove what was kept, and what a kill has left half written: it is finished, or leads nowhere."""
-        for path in self.path.parent.glob(f"{self.path.name}*"):
-            path.unlink(missing_ok=True)
+        name = self.path.name
+        for pattern in (f"{name}*", f"{TEMPORARY_PREFIX}*{name}"):
+            for path in self.path.parent.glob(pattern):
+                path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.files import TEMPORARY, replacing_file, temporary_path
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 
@@ -49,14 +50,16 @@ _HEAD_FOLDER = rf"{HEADS_FOLDER}/[^/]+--[^/]+"
 _AUDIT_TABLES = re.escape(AUDIT_TABLE).replace(r"\{\}", "[a-z_]+")
 FILES = re.compile(
     rf"{'|'.join(map(re.escape, NAMED_FILES))}|{_AUDIT_TABLES}|{_HEAD_FOLDER}/({'|'.join(map(re.escape, HEAD_FILES))})"
-    rf"|\.({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})-\d+"
+    rf"|{TEMPORARY.pattern}({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})"
+    rf"|\.({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})-\d+"  # of former versions
 )
 FOLDERS = re.compile(rf"{HEADS_FOLDER}|{_HEAD_FOLDER}")
 WORK_FOLDER = re.compile(r"\.run-[0-9a-f]{16}(-\d+)?")
 # What may be in the folder besides and is left alone: work that goes on, where the folder is a disk of its own, and
 # what systems put anywhere.
 LEFT_ALONE = re.compile(
-    rf"{WORK_FOLDER.pattern}|\.finetune-[0-9a-f]{{16}}\.pt(-\d+)?|lost\+found|\.DS_Store|Thumbs\.db|desktop\.ini"
+    rf"{WORK_FOLDER.pattern}|({TEMPORARY.pattern})?\.finetune-[0-9a-f]{{16}}\.pt(-\d+)?"
+    r"|lost\+found|\.DS_Store|Thumbs\.db|desktop\.ini"
 )
 # So many of the entries that are in the way are named.
 NAMED_ENTRIES = 3
@@ -200,18 +203,14 @@ def writing_file(path: Path) -> Iterator[Path]:
         raise UsageError(f"There is no folder '{printable(path.parent)}'. Make it, or choose another place with --out.")
     if target.is_dir():
         raise UsageError(f"'{printable(path)}' is a folder. Choose a file with --out.")
-    temporary = target.with_name(f".{target.name}-{os.getpid()}")
-    try:
-        temporary.touch()
-    except OSError as error:
-        raise PipelineError(
-            f"'{printable(path)}' cannot be written: {error.strerror}. Choose another place with --out."
-        ) from error
-    try:
+    with replacing_file(target) as temporary:
+        try:
+            temporary.touch()
+        except OSError as error:
+            raise PipelineError(
+                f"'{printable(path)}' cannot be written: {error.strerror}. Choose another place with --out."
+            ) from error
         yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def point_latest(folder: Path) -> None:
@@ -224,7 +223,7 @@ def point_latest(folder: Path) -> None:
         root = RUNS_ROOT.resolve()
         link = root / LATEST
         if folder.resolve().parent == root and (not os.path.lexists(link) or _leads_to_a_run(link)):
-            temporary = root / f".{LATEST}-{os.getpid()}"
+            temporary = temporary_path(link)
             temporary.symlink_to(folder.resolve().name)
             temporary.replace(link)
 

@@ -3,11 +3,12 @@
 .run-<16 hex digits>              a work folder; one with a run that is on its way into its folder stays
 .run-probe-<process>              a trial whether folders can be moved
 .<run>.reserved                   a name that is taken, an empty folder
-.latest-<process>                 a link that was to become `latest`
-.finetune-<identity>.pt-<process> half of a training's state; a whole one stays for --resume
+.writing-<16 hex digits>-latest   a link that was to become `latest`; .latest-<process> of former versions
+.writing-<16 hex digits>-.finetune-<identity>.pt     half of a training's state; a whole one stays for --resume.
+                                  .finetune-<identity>.pt-<process> of former versions
 .<run>-<8 characters>             a run in the making, of versions before there were work folders; or in a folder
                                   .<run>-old-<8 characters> the run that was about to be replaced
-<run>/.report.html-<process>      half of a file of a run
+<run>/.writing-<16 hex digits>-report.html           half of a file of a run; .report.html-<process> of former versions
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ import shutil
 import time
 from pathlib import Path
 
+from featurecache.base.files import TEMPORARY
 from featurecache.runs.folder import FILES, HEADS_FOLDER, RUNS_ROOT, WORK_FOLDER, foreign_entries, known_files
 from featurecache.runs.locks import LOCK_FILE, try_lock, unlock
 from featurecache.runs.placing import FRESH, NOTE, work_folders
 
 # A run that was stopped is continued the next day at the latest.
 OLD_SECONDS = 86400.0
-OWN = {LOCK_FILE, FRESH, HEADS_FOLDER, f"{NOTE}-new"}
+OWN = {LOCK_FILE, FRESH, HEADS_FOLDER}
+OLD_NOTE = f"{NOTE}-new"  # of former versions, half of a note
 EMPTY = re.compile(r"\.run-probe-\d+|\.(.+)\.reserved")
-FILE = re.compile(r"\.latest-\d+|\.finetune-[0-9a-f]{16}\.pt-\d+")
+FILE = re.compile(
+    rf"{TEMPORARY.pattern}(latest|\.finetune-[0-9a-f]{{16}}\.pt)|\.latest-\d+|\.finetune-[0-9a-f]{{16}}\.pt-\d+"
+)
 OF_OLD = re.compile(r"\.(?P<run>.+?)(?P<old>-old)?-[a-z0-9_]{8}")
 
 
@@ -77,7 +82,9 @@ def _sweep(path: Path, run: str | None) -> bool:
 
 
 def _sweep_work(path: Path) -> bool:
-    if not {each.name for each in path.iterdir()} <= OWN:  # or a run that is on its way
+    names = {each.name for each in path.iterdir()}
+    half_written = {name for name in names if TEMPORARY.match(name) or name == OLD_NOTE}
+    if not names - half_written <= OWN:  # or a run that is on its way
         return False
     lock = try_lock(path)
     if lock is None:
@@ -85,6 +92,8 @@ def _sweep_work(path: Path) -> bool:
     try:
         for name in OWN - {LOCK_FILE}:
             shutil.rmtree(path / name, ignore_errors=True)
+        for name in half_written:
+            (path / name).unlink(missing_ok=True)
         (path / LOCK_FILE).unlink()
         path.rmdir()
     finally:

@@ -13,10 +13,11 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from featurecache.base.errors import PipelineError
+from featurecache.base.files import flush, flush_tree, replacing_file
 from featurecache.base.plain_files import check_plain_file, parse_json
 from featurecache.base.text import printable
 from featurecache.runs.folder import FILES, HEADS_FOLDER, RESULTS_FILE, WORK_FOLDER, is_run, known_files
@@ -61,11 +62,8 @@ def commit(work: Path, out: Path) -> None:
     _check_free(place, work / FRESH, names, replaces=replaces)
     flush_tree(work / FRESH)
     note = {"into": HERE if work.parent == place else place.name, "files": names, "replaces": replaces}
-    temporary = work / f"{NOTE}-new"
-    temporary.write_text(json.dumps(note), encoding="utf-8", errors="surrogateescape")
-    flush(temporary)
-    temporary.replace(work / NOTE)
-    flush(work)
+    with replacing_file(work / NOTE) as temporary:
+        temporary.write_text(json.dumps(note), encoding="utf-8", errors="surrogateescape")
 
 
 def complete(work: Path) -> None:
@@ -177,26 +175,3 @@ def _has_links(work: Path, names: Sequence[str]) -> bool:
     paths = {work, fresh, *(fresh / name for name in names)}
     paths |= {above for name in names for above in (fresh / name).parents if fresh in above.parents}
     return any(path.is_symlink() for path in paths)
-
-
-def flush_tree(folder: Path) -> None:
-    """Have all files of a folder, and the folders themselves, on the disk when this returns."""
-    for path in _below(folder):
-        flush(path)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for root, _, files in os.walk(folder, topdown=False):
-        yield from (Path(root) / name for name in files)
-        yield Path(root)
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk when this returns."""
-    if path.is_dir() and os.name != "posix":  # Windows flushes no folders
-        return
-    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

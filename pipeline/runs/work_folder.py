@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featurecache.base.errors import PipelineError
+from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.base.text import printable
 from featurecache.runs.folder import HEADS_FOLDER
 from featurecache.runs.locks import LOCK_FILE, try_lock, unlock
@@ -63,7 +64,8 @@ class WorkFolder:
                 self.heads.rmdir()
             if not self.heads.exists():
                 with contextlib.suppress(OSError):
-                    (self.path / f"{NOTE}-new").unlink(missing_ok=True)
+                    for half_written in self.path.glob(f"{TEMPORARY_PREFIX}*"):
+                        half_written.unlink()
                     (self.path / LOCK_FILE).unlink()
                     self.path.rmdir()
         unlock(self._lock)

@@ -15,7 +15,6 @@ Format 1: as here, but head.skops holds the ForeignHead. Format 2, of scikit-lea
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.base.errors import SavedHeadError
+from featurecache.base.files import replacing_folder
 from featurecache.classify.heads.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
@@ -69,10 +69,7 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
     Raises SavedHeadError for a head that is not fitted, or that could not be loaded again as it is.
     """
     root = Path(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        fresh = Path(scratch) / "fresh"
-        fresh.mkdir()
+    with replacing_folder(root, is_durable=False) as fresh:
         document = _write_learned(head, fresh)
         path = fresh / document["file"]
         versions = {name: _installed_version(name) for name in RECORDED_LIBRARIES}
@@ -82,9 +79,6 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
         # safetensors keeps its files to their owner.
         path.chmod(S_IMODE((fresh / "head.json").stat().st_mode))
         _check_written(head, fresh)
-        if root.exists():
-            root.rename(Path(scratch) / "replaced")
-        fresh.rename(root)
 
 
 def load_head(root: Path, *, trust: bool = False) -> LoadedHead:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from featurecache.base import files
 from featurecache.base.errors import CacheDamaged, CacheError
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import compact, shards
@@ -26,8 +27,9 @@ from featurecache.extract.cache.compact import (
     rewrite,
 )
 from featurecache.extract.cache.leftovers import find_leftovers, sweep_leftovers
+from featurecache.extract.cache.listing import merged_paths, shard_of_mark, shard_paths
 from featurecache.extract.cache.shards import Rows, read_names, read_record
-from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, merged_paths, shard_of_mark, shard_paths
+from featurecache.extract.cache.store import INDEX_FILE, FeatureCache
 from featurecache.extract.cache.verify import verify_cache
 
 RECORD = {"engine": "torch", "device": "cpu", "batch_size": 4, "weights": "w", "created": "2026-01-01T00:00:00Z"}
@@ -179,7 +181,7 @@ class Killed(BaseException):
 
 STEPS = [
     (shards, "_write_file"),
-    (shards, "publish"),
+    (files, "publish"),
     (FeatureCache, "_write_virtual"),
     (FeatureCache, "refresh"),
     (compact, "_merge"),

@@ -18,10 +18,11 @@ from featurecache.base.errors import CacheDamaged, CacheError
 from featurecache.extract.cache import opening
 from featurecache.extract.cache.compact import compact_cache
 from featurecache.extract.cache.inventory import describe_caches
+from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import FILE_NAME, FileState, Memo
 from featurecache.extract.cache.shards import read_digests, read_names, read_record
 from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec, shard_paths
+from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 from featurecache.extract.cache.verify import repair_cache, verify_cache
 from featurecache.extract.job.request import FeatureRequest, _question, recall, remembered
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from featurecache.base import files
 from featurecache.base.errors import CacheDamaged, CacheUnwritable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.shards import (
@@ -145,15 +146,15 @@ def test_nothing_but_the_shard_is_left_in_the_folder(written, tmp_path):
 
 
 def test_a_file_has_its_final_name_only_when_it_is_complete(tmp_path, spec, make_rows, monkeypatch):
-    publish = shards.publish
+    publish = files.publish
 
     def look_first(temporary, path):
-        assert temporary.name.startswith(shards.TEMPORARY_PREFIX)
+        assert temporary.name.startswith(files.TEMPORARY_PREFIX)
         assert not path.exists()
         assert len(read_digests(temporary, spec)) == 3
         publish(temporary, path)
 
-    monkeypatch.setattr(shards, "publish", look_first)
+    monkeypatch.setattr(files, "publish", look_first)
     assert write_shard(tmp_path, make_rows(3), spec, {}).exists()
 
 
@@ -251,7 +252,7 @@ def test_interrupting_a_write_leaves_nothing(tmp_path, spec, make_rows, monkeypa
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards, "publish", interrupted)
+    monkeypatch.setattr(files, "publish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path, make_rows(3), spec, {})
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable
+from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.shards import Rows
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
@@ -253,7 +254,7 @@ def test_the_index_is_complete_for_interleaved_duplicates(tmp_path, spec, make_r
 def test_leftovers_of_a_killed_run_are_not_read(filled, tmp_path, spec):
     cache, _ = filled
     folder = cache.folder / "shards"
-    (folder / f"{shards.TEMPORARY_PREFIX}0190.h5").write_bytes(b"half a shard")
+    (folder / f"{TEMPORARY_PREFIX}0190.h5").write_bytes(b"half a shard")
     (folder / ".nfs0001").write_bytes(b"x")
     (folder / "notes.txt").write_text("x")
     assert len(FeatureCache(tmp_path, spec)) == 12

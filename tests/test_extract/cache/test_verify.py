@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from featurecache.base.errors import CacheDamaged, CacheError
+from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.shards import Rows, read_attributes, write_shard
-from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, shard_paths
+from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache
 from featurecache.extract.cache.verify import repair_cache, verify_cache
 
 N_FLIPS = 300

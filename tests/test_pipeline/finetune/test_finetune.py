@@ -445,19 +445,20 @@ def test_without_val_there_is_nothing_to_judge_epochs_by(place, images, tmp_path
 
 
 def test_a_full_disk_keeps_the_state_there_is(place, digits_folder, quick, capsys, monkeypatch):
-    from featurecache.finetune import checkpoint
+    from featurecache.base import files
 
-    calls, publish = [], checkpoint.publish
+    states, publish = [], files.publish
 
-    def full(*paths):
-        calls.append(paths)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        publish(*paths)
+    def full(temporary, path):
+        if path.name.startswith(".finetune-"):
+            states.append(path)
+            if len(states) == 2:
+                raise OSError(28, "No space left on device")
+        publish(temporary, path)
 
     command = command_of(place, digits_folder, "full", *QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "publish", full)
+        patch.setattr(files, "publish", full)
         assert run(command) == FAILED
     assert "cannot be written" in sentence(capsys)
     assert run([*command, "--resume"]) == DONE

@@ -123,7 +123,12 @@ def test_a_folder_of_other_things_is_no_place_for_a_run(tmp_path):
 EVERYTHING = (
     *("results.json", "config.json", "splits.csv", "leaderboard.csv", "predictions.parquet", "report.html", "log.txt"),
     *("errors.csv", "audit.json", "audit_near_duplicates.csv", "heads/b@l--h/head.json", "heads/b--h/head.safetensors"),
-    *("heads/b--sklearn.tree.Tree/head.skops", ".report.html-77", ".audit_outliers.csv-123"),
+    *(
+        "heads/b--sklearn.tree.Tree/head.skops",
+        ".report.html-77",
+        ".audit_outliers.csv-123",
+        ".writing-0123456789abcdef-report.html",
+    ),
 )
 
 

@@ -53,17 +53,23 @@ def leave_everything(root: Path) -> set[str]:
     write(root / ".digits.reserved", {})
     (root / ".latest-77").symlink_to("digits")
     write(root, {".finetune-0123456789abcdef.pt-77": "half"})
+    (root / ".writing-0123456789abcdef-latest").symlink_to("digits")
+    write(root, {".writing-0123456789abcdef-.finetune-0123456789abcdef.pt": "half"})
+    write(root / ".run-0000000000000000", {"lock": "", ".writing-0123456789abcdef-into.json": "half"})
     write(root / ".digits-ab_12cd3", RUN)
     write(root / ".digits-ab_12cd4", {})
     write(root / ".digits-old-ab_12cd3", {f"run/{name}": text for name, text in RUN.items()})
-    write(root / "digits", {".report.html-77": "half"})
+    write(root / "digits", {".report.html-77": "half", ".writing-0123456789abcdef-audit.json": "half"})
     return names(root) - before
 
 
 def test_what_kills_left_for_a_day_is_removed(root):
     left = leave_everything(root)
     age(root)
-    assert {path.name for path in sweep_runs(root / "digits")} == left | {".report.html-77"}
+    assert {path.name for path in sweep_runs(root / "digits")} == left | {
+        ".report.html-77",
+        ".writing-0123456789abcdef-audit.json",
+    }
     assert names(root) == {"digits"}
     assert names(root / "digits") == {"results.json", "log.txt", "heads"}
 

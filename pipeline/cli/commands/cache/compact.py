@@ -21,7 +21,7 @@ from featurecache.cli.printing import JsonOption
 from featurecache.extract.cache.compact import compact_cache
 from featurecache.extract.cache.inventory import files_bytes, find_caches
 from featurecache.extract.cache.leftovers import sweep_leftovers
-from featurecache.extract.cache.store import merged_paths, shard_of_mark, shard_paths
+from featurecache.extract.cache.listing import merged_paths, shard_of_mark, shard_paths
 
 
 @click.command(cls=Command, examples=["featurecache cache compact"])

@@ -21,10 +21,11 @@ from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
 from featurecache.evaluate.cache_export import FeatureTable
 from featurecache.extract.cache import verify
 from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import Rows
 from featurecache.extract.cache.spec import image_digest
-from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, read_spec, shard_paths
+from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, read_spec
 from featurecache.extract.images.read import read_images
 
 BACKBONE = "efficientnet_lite0"
@@ -494,7 +495,7 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(images, cache, tmp_
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurecache.evaluate.cache_export.publish", full)
+    monkeypatch.setattr("featurecache.base.files.publish", full)
     code, _, err = command(capsys, "cache", "export", images, out, "--cache", cache, "--quiet")
     assert code == FAILED
     assert "cannot be written: No space left on device" in err

@@ -1,0 +1,103 @@
+"""A snapshot of a cache: which shards it had at one time, and which row of which shard each image has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.base.errors import CacheDamaged, ShardGone
+from featurecache.extract.cache import shards
+from featurecache.extract.cache.index import Served
+from featurecache.extract.cache.listing import settled_shard_paths
+from featurecache.extract.cache.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# How often shards are listed again because one was removed meanwhile; only compacting in a loop could use them up.
+N_LISTINGS = 10
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The rows of a cache at one time; it never changes, the cache replaces it as a whole.
+
+    paths: the shards, in order. lengths: how many rows each has. names: the M distinct digests, sorted.
+    shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and how many rows it has.
+    without: shards that were left out on purpose.
+    """
+
+    paths: tuple[Path, ...]
+    lengths: tuple[int, ...]
+    names: NDArray[np.bytes_]
+    shard_of: NDArray[np.int64]
+    row_of: NDArray[np.int64]
+    n_copies: NDArray[np.int64]
+    without: frozenset[Path]
+
+    def find(self, digests: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The place of each digest (N, 32) among the M names, and whether it is there: (N,) and bool (N,)."""
+        wanted = as_names(digests)
+        if not len(self.names):
+            return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+        place = np.searchsorted(self.names, wanted).clip(max=len(self.names) - 1)
+        return place, self.names[place] == wanted
+
+    def served(self) -> list[Served]:
+        """What each shard contributes, in shard order."""
+        found = []
+        for number, (path, n) in enumerate(zip(self.paths, self.lengths, strict=True)):
+            places = np.flatnonzero(self.shard_of == number)
+            places = places[np.argsort(self.row_of[places])]
+            digests = self.names[places].view(np.uint8).reshape(-1, 32)
+            is_alone = len(places) == n and bool((self.n_copies[places] == 1).all())
+            found.append(Served(path, n, self.row_of[places], digests, is_alone))
+        return found
+
+    def is_outdated(self) -> bool:
+        """Whether a shard was removed meanwhile, as `compact` does."""
+        return not all(os.path.lexists(path) for path in self.paths)
+
+    def differs_from_disk(self, folder: Path) -> bool:
+        """Whether the folder has other shards now. Raises CacheError where it cannot be read."""
+        return list(self.paths) != _paths(folder, self.without)
+
+
+def take_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] = frozenset()) -> Snapshot:
+    """Read the digests of all shards in a cache folder of `spec` but those left out.
+
+    Shards are listed again where one was removed meanwhile. Raises CacheDamaged, ShardGone, and CacheError for what
+    cannot be read.
+    """
+    for _ in range(N_LISTINGS):
+        paths = _paths(folder, without)
+        try:
+            return _joined(paths, [shards.read_digests(path, spec) for path in paths], without)
+        except (CacheDamaged, ShardGone):
+            if all(os.path.lexists(path) for path in paths):
+                raise
+    paths = _paths(folder, without)
+    return _joined(paths, [shards.read_digests(path, spec) for path in paths], without)
+
+
+def _paths(folder: Path, without: frozenset[Path]) -> list[Path]:
+    return [path for path in settled_shard_paths(folder) if path not in without]
+
+
+def _joined(paths: list[Path], parts: list[NDArray[np.uint8]], without: frozenset[Path]) -> Snapshot:
+    digests = np.concatenate(parts) if parts else np.empty((0, 32), dtype=np.uint8)
+    shard_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    row_of = np.concatenate([np.arange(len(part)) for part in parts]) if parts else np.empty(0, dtype=np.int64)
+    # A digest that two processes wrote counts once: the first in shard order, for every reader the same.
+    names, first, n_copies = np.unique(as_names(digests), return_index=True, return_counts=True)
+    lengths = tuple(len(part) for part in parts)
+    return Snapshot(tuple(paths), lengths, names, shard_of[first], row_of[first].astype(np.int64), n_copies, without)
+
+
+def as_names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Digests (N, 32) as (N,) byte strings, which numpy can sort and search."""
+    return np.ascontiguousarray(digests).reshape(-1, 32).view("S32").reshape(-1)
