@@ -1,8 +1,8 @@
-"""Benchmarks: our figures beside those of what a user would otherwise run, in one process run.
+"""Benchmarks: featurecache and other tools for the same work, in one process run.
 
 extract     `bench extract`
-passes      its own side
-rivals      the other side
+passes      featurecache's passes over images
+rivals      the other tools
 inputs      photographs and weights for it
 heads       `bench heads`
 lines       its lines
@@ -12,7 +12,7 @@ features    the features of both
 classify    `bench classify`: seconds and memory
 finetune    `bench finetune`
 starts      `bench starts`
-output      what all of them print and write
+output      printing and writing of figures
 clock       seconds
 demo_data   the data sets of `make data`
 """

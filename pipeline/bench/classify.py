@@ -72,13 +72,18 @@ class Asked:
     heads: tuple[str, ...]
 
     def run(self, out: Path, memory: float, *, few: int | None = None) -> Cost:
-        """Classify all images, or about so few, in a process of its own. Raises PipelineError with what it said.
+        """Classify all images, or about so few, in a process of its own. Raises PipelineError with its message.
 
         memory: bytes of features held in memory.
         """
-        told = {"images": str(self.images), "cache": str(self.cache_root), "request": asdict(self.request),
+        job = {"images": str(self.images), "cache": str(self.cache_root), "request": asdict(self.request),
                 "heads": self.heads, "out": str(out), "few": few, "memory": memory}  # fmt: skip
-        command = [sys.executable, "-c", "from featurecache.bench.classify import tell; tell()", json.dumps(told)]
+        command = [
+            sys.executable,
+            "-c",
+            "from featurecache.bench.classify import report_cost; report_cost()",
+            json.dumps(job),
+        ]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode < 0:
             raise PipelineError(
@@ -100,7 +105,7 @@ class Found:
     best: dict[str, float]
     """Head -> test accuracy."""
     failed: list[str]
-    """What was said about the heads that could not be trained."""
+    """Why heads could not be trained."""
     same: bool
 
     def own(self, name: str) -> float:
@@ -113,7 +118,7 @@ class Found:
         return {**asdict(self), "own_by_features": shares, "wanted": WANTED}
 
 
-def tell() -> None:
+def report_cost() -> None:
     """Classify as the JSON in the first argument says, and print the cost as JSON."""
     from featurecache.base.errors import ClassifyError
     from featurecache.cli.advice import naming_commands
@@ -124,21 +129,21 @@ def tell() -> None:
     from featurecache.evaluate.feature_arrays import return_freed_memory
     from featurecache.report.page import report_on
 
-    told = json.loads(sys.argv[1])
+    job = json.loads(sys.argv[1])
     done, seen = Event(), [0]
     watch = Thread(target=_watch, args=(done, seen), daemon=True)
     watch.start()
-    request = FeatureRequest(**told["request"])
-    plan = ClassifyPlan((request,), tuple(told["heads"]), Path(told["cache"]), Path(told["out"]),
-                        memory=told["memory"])  # fmt: skip
+    request = FeatureRequest(**job["request"])
+    plan = ClassifyPlan((request,), tuple(job["heads"]), Path(job["cache"]), Path(job["out"]),
+                        memory=job["memory"])  # fmt: skip
     began = time.perf_counter()
     try:
-        manifest = read_images(told["images"])
-        if told["few"]:
-            manifest, _ = subsample(manifest, told["few"], seed=0)
-        with Console(quiet=True) as console, naming_commands(told["images"]):
+        manifest = read_images(job["images"])
+        if job["few"]:
+            manifest, _ = subsample(manifest, job["few"], seed=0)
+        with Console(quiet=True) as console, naming_commands(job["images"]):
             classify(
-                manifest, plan, console, report=lambda run: report_on(run, told["images"], plan.cache_root, console)
+                manifest, plan, console, report=lambda run: report_on(run, job["images"], plan.cache_root, console)
             )
     except (PipelineError, ExtractError, ClassifyError) as error:
         sys.exit(str(error))
@@ -156,7 +161,7 @@ def _watch(done: Event, seen: list[int]) -> None:
 
 
 def memory_kib(name: str) -> int:
-    """What the kernel says of the memory of this process, in KiB; name: as in /proc/self/status."""
+    """Return a figure of the kernel about the memory of this process, in KiB; name: as in /proc/self/status."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
@@ -192,7 +197,7 @@ def lasting(values: Any) -> Any:
 
 
 def text_of(found: Found) -> str:
-    """The table, and what the heads came to."""
+    """Return the table of costs, and the accuracies of the heads."""
     rows = [
         (name, f"{cost.seconds:.0f}", f"{cost.process / 1e6:,.0f}", f"{found.own(name) / 1e6:,.0f}",
          f"{found.own(name) / found.features:.2f}", f"{WANTED[name]}")
@@ -205,8 +210,8 @@ def text_of(found: Found) -> str:
         f"{found.few.left / 1e6:,.0f} MB are anonymous"
     )
     verdict = f"both tables are {'the same' if found.same else 'NOT the same'}"
-    told = "\n".join([f"test %: {best}", *found.failed, verdict])
-    return f"{title}\n\n{table(rows, headers, right=range(1, 6))}\n\n{told}"
+    results = "\n".join([f"test %: {best}", *found.failed, verdict])
+    return f"{title}\n\n{table(rows, headers, right=range(1, 6))}\n\n{results}"
 
 
 @dataclass(frozen=True)
@@ -242,8 +247,8 @@ def command(asked: ClassifyBench, cache: CacheOption, output: Output) -> int:
     request = FeatureRequest(asked.backbone, layer=asked.layer)
     wanted = Asked(asked.images, cache.cache, request, tuple(parse_heads(",".join(asked.heads or ["all"]))))
     # Beside the cache: where files in the usual place are kept in memory, features would be there after all.
-    beside = cache.cache.resolve().parent
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=beside if beside.is_dir() else None) as folder:
+    parent = cache.cache.resolve().parent
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=parent if parent.is_dir() else None) as folder:
         found = measure(wanted, Path(folder), say=say)
     output.show(text_of(found), found.to_dict())
     return DONE if found.same else FAILED

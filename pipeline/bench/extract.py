@@ -11,7 +11,7 @@
 All ways alternate in one run, `--rounds` times; the table shows medians. The three that are not ours run in a process
 of their own, for our engine changes the settings of its process's allocator, which makes them up to twice as fast.
 The share is ours against the bound 1 / (1 / model + 1 / decode), what the two alone would give without a moment lost
-between them. Loading networks and exporting the graph is outside all rates (the export is told by itself); starting
+between them. Loading networks and exporting the graph is outside all rates (the export has its own line); starting
 workers and writing the cache is inside. Networks whose weights are not on this machine get random ones: speed does not
 depend on their values.
 """
@@ -167,7 +167,7 @@ def measure_together(images: Path, names: Sequence[str], rounds: int) -> dict[st
 
 
 def machine() -> dict[str, Any]:
-    """What a number is worth nothing without."""
+    """Return the machine and versions that the numbers belong to."""
     versions = {name: installed_version(name) for name in LIBRARIES}
     return {"machine": platform.machine(), "cores": count_cores(), "python": platform.python_version(), **versions}
 

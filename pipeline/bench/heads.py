@@ -12,11 +12,11 @@ them scaled as ours scales them:
 
 objective and accuracy are ours minus scikit-learn's: the largest difference over the settings (the mean for mlp), the
 accuracy on rows that neither has seen. Below zero our objective is lower. The defaults often end before the minimum:
-with --exact the objective, and a second accuracy, are those beside fits in float64 that come to it. For logistic those
-are scikit-learn's at a tolerance of 1e-8; they begin where ours ended, and their slope tells that they arrived. For
+with --exact the objective, and a second accuracy, are compared with fits in float64 that reach it. For logistic those
+are scikit-learn's at a tolerance of 1e-8; they begin where ours ended, and their slope shows that they converged. For
 linear_svm they are our own, and the objective is that above the dual one, which no solution is below. 5 folds is what a
-sweep by 5 folds costs beside one on a split, that of the first fold, both with their refit; at most 4 is wanted.
-wanted is the ratio that we hold ourselves to, on these rows and an idle machine.
+sweep by 5 folds costs as a multiple of one on a split, that of the first fold, with their refit; at most 4 is the aim.
+wanted is the ratio to reach, on these rows and an idle machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HEADERS = ("head", "settings", "s", "scikit-learn s", "ratio", "wanted", "object
 
 
 def lines_text(data: Data, lines: Sequence[Line], note: str = "", *, exact: bool = False) -> str:
-    """The table, below what it was measured on and what stands beside what."""
+    """Return the table, below a title with the features and what is compared."""
     rows = [
         (
             line.head,
@@ -60,8 +60,8 @@ def lines_text(data: Data, lines: Sequence[Line], note: str = "", *, exact: bool
         )
         for line in lines
     ]
-    beside = "defaults (objective and converged: the minimum)" if exact else "defaults"
-    title = f"{data.name}, {data.size()}; ours minus scikit-learn's {beside}"
+    reference = "defaults (objective and converged: the minimum)" if exact else "defaults"
+    title = f"{data.name}, {data.size()}; ours minus scikit-learn's {reference}"
     return "\n\n".join(part for part in (title, note, table(rows, HEADERS, right=range(1, 10))) if part)
 
 
@@ -115,7 +115,7 @@ def command(asked: HeadsBench, cache: CacheOption, output: Output) -> int:
     for name in names:
         say(f"{name} ...")
         lines.append(LINES[name](data, asked.sparse, asked.exact))
-    told = [asdict(line) | {"ratio": line.ratio} for line in lines]
-    figures = {"features": data.name, "size": data.size(), "note": note, "exact": asked.exact, "lines": told}
+    rows = [asdict(line) | {"ratio": line.ratio} for line in lines]
+    figures = {"features": data.name, "size": data.size(), "note": note, "exact": asked.exact, "lines": rows}
     output.show(lines_text(data, lines, note, exact=asked.exact), figures)
     return DONE

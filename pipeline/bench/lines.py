@@ -29,7 +29,7 @@ class Line:
     settings: int
     seconds: float
     folds_ratio: float
-    """What a sweep by 5 folds costs beside one on a split of four to one, both with their refit."""
+    """Cost of a sweep by 5 folds, as a multiple of one on a split of four to one, both with their refit."""
     their_seconds: float | None = None
     wanted: float | None = None
     objective: float | None = None
@@ -37,7 +37,7 @@ class Line:
     accuracy: float | None = None
     """Ours minus scikit-learn's with its defaults, on rows that neither has seen: the largest difference."""
     converged: float | None = None
-    """The same beside fits in float64 that come to the minimum: of `logistic` scikit-learn's, of `linear_svm` ours."""
+    """The same against fits in float64 that reach the minimum: of `logistic` scikit-learn's, of `linear_svm` ours."""
     note: str = ""
     each: tuple[Setting, ...] = ()
     """How far apart they are at every strength that scikit-learn has fitted."""
@@ -102,14 +102,14 @@ def knn(data: Data, sparse: int, exact: bool) -> Line:
     """20 values of k against one query of NearestNeighbors, by brute force."""
     found = compare_knn(data.X, data.y, len(data.X) // N_FOLDS)
     folds = fold_costs("knn", data)[1]
-    return Line("knn", found.settings, found.ours, folds, found.theirs, 1 / 1.2, note=found.told)
+    return Line("knn", found.settings, found.ours, folds, found.theirs, 1 / 1.2, note=found.note)
 
 
 def mlp(data: Data, sparse: int, exact: bool) -> Line:
     """12 networks against MLPClassifier for the same number of epochs; the accuracy is their mean."""
     found = compare_mlp(data.X, data.y, len(data.X) // N_FOLDS)
     folds = fold_costs("mlp", data)[1]
-    return Line("mlp", found.settings, found.ours, folds, found.theirs, 2, accuracy=found.accuracy, note=found.told)
+    return Line("mlp", found.settings, found.ours, folds, found.theirs, 2, accuracy=found.accuracy, note=found.note)
 
 
 def folds_only(name: str) -> Callable[[Data, int, bool], Line]:

@@ -28,7 +28,7 @@ class Compared:
     theirs: float
     accuracy: float | None
     """Ours minus scikit-learn's, the mean over the settings; None where there is nothing to be right about."""
-    told: str
+    note: str
 
 
 def compare_knn(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_queries: int) -> Compared:
@@ -96,8 +96,8 @@ def compare_mlp(X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]], n_tes
         for scores in trained[0].networks.scores(test.blocks(), len(test.rows), range(len(heads)))
     ]
     other = [each.score(Z[held_out], y[held_out]) for each in theirs]
-    told = f"{EPOCHS} epochs; the best of them {max(own):.2%} against {max(other):.2%}"
-    return Compared(len(heads), ours, seconds, float(np.mean(own) - np.mean(other)), told)
+    note = f"{EPOCHS} epochs; the best of them {max(own):.2%} against {max(other):.2%}"
+    return Compared(len(heads), ours, seconds, float(np.mean(own) - np.mean(other)), note)
 
 
 def _warm_up(head: Any, X: NDArray[np.floating[Any]], y: NDArray[np.integer[Any]]) -> None:

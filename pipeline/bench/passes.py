@@ -112,7 +112,7 @@ def images_per_pass(few: Manifest, name: str, scratch: Path) -> int:
 
 
 # Run by a process of its own. The kernel's own count of a process (ru_maxrss) begins with that of its parent.
-_EXTRACT_AND_TELL_PEAK = """
+_EXTRACT_AND_PRINT_PEAK = """
 import sys, torch
 from dataclasses import replace
 from pathlib import Path
@@ -135,8 +135,8 @@ def peak_mb(manifest: Manifest, name: str, scratch: Path) -> float | None:
     if not Path("/proc/self/status").exists():
         return None
     drop_rows(scratch)
-    told = (str(manifest.root), name, str(scratch / "cache"), torch.hub.get_dir(), str(len(manifest)))
-    command = [sys.executable, "-c", _EXTRACT_AND_TELL_PEAK, *told]
+    arguments = (str(manifest.root), name, str(scratch / "cache"), torch.hub.get_dir(), str(len(manifest)))
+    command = [sys.executable, "-c", _EXTRACT_AND_PRINT_PEAK, *arguments]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return round(int(found.stdout) / 1e3)
 

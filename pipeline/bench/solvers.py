@@ -1,4 +1,4 @@
-"""Heads that descend beside scikit-learn's that do: seconds, objectives and accuracies over a grid of strengths."""
+"""Logistic regression and linear SVM against scikit-learn: seconds, objectives, accuracies over a grid of strengths."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MARGINS = tuple(float(c) for c in np.logspace(-7, 2, 20))
 # its own (231 at C = 0.01, 472 at 0.316), and its Newton's method is taken instead.
 STEEP = 0.02
 Objective = Callable[[Data, float, NDArray[Any], NDArray[Any]], float]
-Beside = Callable[[int, Any], tuple[float | None, Any]]
-"""Takes a setting and scikit-learn's head; returns what our objective stands beside, and a head at the minimum."""
+Reference = Callable[[int, Any], tuple[float | None, Any]]
+"""Takes a setting and scikit-learn's head; returns the objective to compare ours with, and a head at the minimum."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Setting:
     converged: float | None
 
     def __str__(self) -> str:
-        told = [f"C = {self.strength:.3g}", f"{self.their_seconds:.1f} s", f"accuracy {100 * self.accuracy:+.2f}"]
-        told += [f"objective {self.objective:+.1e}"] if self.objective is not None else []
-        return ", ".join(told + ([f"converged {100 * self.converged:+.2f}"] if self.converged is not None else []))
+        parts = [f"C = {self.strength:.3g}", f"{self.their_seconds:.1f} s", f"accuracy {100 * self.accuracy:+.2f}"]
+        parts += [f"objective {self.objective:+.1e}"] if self.objective is not None else []
+        return ", ".join(parts + ([f"converged {100 * self.converged:+.2f}"] if self.converged is not None else []))
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Difference:
         """The one farthest from zero."""
         return max((one.converged for one in self.each if one.converged is not None), key=abs, default=None)
 
-    def noting(self, told: str) -> Difference:
+    def noting(self, text: str) -> Difference:
         """The same with one more note."""
-        return replace(self, note=", ".join(part for part in (self.note, told) if part))
+        return replace(self, note=", ".join(part for part in (self.note, text) if part))
 
 
 def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
     """LogisticRegression with its defaults, whose objective may be above its minimum; exact: at tol=1e-8 as well.
 
     Those fits begin where ours ended, which leaves them fewer passes (472 instead of 1,332 at C = 0.316). The objective
-    has one minimum, and their slope tells whether they came to it.
+    has one minimum, and their slope shows whether they reached it.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -90,7 +90,7 @@ def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
     Z = data.scaled.astype(np.float64) if exact else None
     slopes: list[float] = []
 
-    def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
+    def reference(setting: int, theirs: Any) -> tuple[float | None, Any]:
         C, best = STRENGTHS[setting], None
         if exact:
             best = exact_logistic(C, *data.on_scaled(ours[setting])).fit(Z, data.y)
@@ -99,7 +99,7 @@ def compare_logistic(data: Data, sparse: int, exact: bool) -> Difference:
         return softmax_objective(data, C, lowest.coef_, lowest.intercept_), best
 
     theirs = [LogisticRegression(C=C) for C in STRENGTHS]
-    found = _compare(data, ours, theirs, beside=beside, objective=softmax_objective, sparse=sparse)
+    found = _compare(data, ours, theirs, reference=reference, objective=softmax_objective, sparse=sparse)
     return found.noting(f"their largest slope {max(slopes):.0e}") if slopes else found
 
 
@@ -120,7 +120,7 @@ def exact_logistic(C: float, coef: NDArray[Any], intercept: NDArray[Any]) -> Any
 
 
 def compare_svm(data: Data, sparse: int, exact: bool) -> Difference:
-    """LinearSVC(dual="auto") with its defaults; exact: beside a bound that no solution is below as well.
+    """LinearSVC(dual="auto") with its defaults; exact: compared with a lower bound of all solutions as well.
 
     It penalises its intercept, which ours leaves free, so that the two objectives differ; and at tol=1e-8 three fits
     did not end within 25 minutes. So `exact` takes the dual objective, found by our own fits in float64: however those
@@ -134,27 +134,27 @@ def compare_svm(data: Data, sparse: int, exact: bool) -> Difference:
     if best:
         fit_together(best, data.X.astype(np.float64), data.y)
 
-    def beside(setting: int, theirs: Any) -> tuple[float | None, Any]:
+    def reference(setting: int, theirs: Any) -> tuple[float | None, Any]:
         if not best:
             return None, None
         return margin_bound(data, MARGINS[setting], *data.on_scaled(best[setting])), best[setting]
 
     ours, theirs = [LinearSVMHead(C=C) for C in MARGINS], [LinearSVC(C=C, dual="auto") for C in MARGINS]
-    found = _compare(data, ours, theirs, beside=beside, objective=margin_objective, sparse=sparse)
+    found = _compare(data, ours, theirs, reference=reference, objective=margin_objective, sparse=sparse)
     missed = sum(not head.converged_ for head in best)
     return found.noting(f"{missed} in float64 not converged") if missed else found
 
 
 def _compare(
-    data: Data, ours: Sequence[Any], theirs: Sequence[Any], *, beside: Beside, objective: Objective, sparse: int
+    data: Data, ours: Sequence[Any], theirs: Sequence[Any], *, reference: Reference, objective: Objective, sparse: int
 ) -> Difference:
-    """Time ours, all together, and scikit-learn's `sparse`-th settings one by one, each told as it is done."""
+    """Time ours, all together, and scikit-learn's `sparse`-th settings one by one, each printed as it is done."""
     seconds = timed(lambda: fit_together(ours, data.X, data.y))
     each = []
     for setting in range(0, len(ours), sparse):
         mine, other = ours[setting], theirs[setting]
         their_seconds = timed(partial(other.fit, data.scaled, data.y))
-        lowest, best = beside(setting, other)
+        lowest, best = reference(setting, other)
         found = Setting(
             mine.C,
             their_seconds,

@@ -148,7 +148,7 @@ def _draw(labelled: Labelled, n_train: int, n_val: int, seed: int, root: Path) -
     others = np.concatenate([labelled.rows("train"), labelled.rows("val")])
     if len(others) < n_train + n_val:
         raise PipelineError(
-            f"There are {len(others):,} images beside the test images, too few for {n_train:,} of train and {n_val:,} "
+            f"There are {len(others):,} images besides the test images, too few for {n_train:,} of train and {n_val:,} "
             "of val: give fewer with --train."
         )
     drawn = np.random.default_rng(seed).permutation(others)
@@ -166,10 +166,10 @@ def text_of(starts: Starts) -> str:
         low, high = mean_interval(np.array(found), starts.n_test)
         each = " ".join(f"{100 * value:.2f}" for value in found)
         rows.append((way, f"{100 * mean(found):.2f}", f"{100 * low:.2f}-{100 * high:.2f}", each))
-    told = f"{starts.n_train} training images, {starts.n_val} of val, {starts.n_test} of test"
+    sizes = f"{starts.n_train} training images, {starts.n_val} of val, {starts.n_test} of test"
     gain, low, high = (100 * value for value in starts.gain())
     return (
-        f"{told}\n\n{table(rows, ('start', 'test %', '95 % interval', 'by seed'), right=(1, 2))}\n\n"
+        f"{sizes}\n\n{table(rows, ('start', 'test %', '95 % interval', 'by seed'), right=(1, 2))}\n\n"
         f"head minus random: {gain:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     )
 

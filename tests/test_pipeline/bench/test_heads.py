@@ -146,7 +146,7 @@ def many(data):
 
 
 def test_neighbours_are_those_of_scikit_learn(many):
-    assert "100.000% of the neighbours shared" in compare_knn(*many, 200).told
+    assert "100.000% of the neighbours shared" in compare_knn(*many, 200).note
 
 
 def test_networks_are_about_as_accurate_as_scikit_learns(many):
