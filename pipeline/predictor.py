@@ -23,7 +23,7 @@ from featurecache.extract.job.extract import ExtractReport, Settings, extract_fe
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
-from featurecache.runs.head_choice import choose_head, features_of
+from featurecache.runs.head_choice import choose_head, features_of, metric_of
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Predictor:
         SavedHeadError for a head that is damaged or must not be loaded.
         """
         run, progress = Path(run), progress or Silent()
-        chosen = choose_head(read_results(run)["heads"], head)
+        results = read_results(run)
+        chosen = choose_head(results["heads"], head, metric=metric_of(results))
         root = cache_root or recorded_cache(run, read_config(run), progress)
         found = cls(run, chosen, root, trust_head=trust_head)
         for note in found._loaded.notes:

@@ -8,6 +8,9 @@ calibration      temperatures
 bootstrap        replicates of every metric
 intervals        95 % intervals from these
 significance     paired tests
+permutation      the same for metrics that are no count of right answers
+criteria         metrics to choose by
+ranking          heads by one of them, with their ties
 comparison       metrics, intervals and tests of the heads of a run
 learning_curve   forecasts of accuracy with more labels
 leave_one_out    accuracy of ridge and kNN, each row left out

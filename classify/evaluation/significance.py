@@ -38,6 +38,8 @@ class Pair:
     """Of `paired_test`."""
     p_holm: float
     """The same, adjusted for all pairs."""
+    gain: float | None = None
+    """By how much a is better than b; None where it is by right answers."""
 
     @property
     def different(self) -> bool:
@@ -49,7 +51,8 @@ class Pair:
         """Which of the two is; None where they are tied."""
         if not self.different:
             return None
-        return self.a if self.only_a > self.only_b else self.b
+        gain = self.only_a - self.only_b if self.gain is None else self.gain
+        return self.a if gain > 0 else self.b
 
 
 def paired_test(correct_a: BoolArray, correct_b: BoolArray, units: IntArray | None = None) -> float:
@@ -143,14 +146,16 @@ def compare_with_best(correct: Mapping[str, BoolArray], units: IntArray | None =
     The best head has most right answers, the first named of equals; it has p 1.0 and is tied with itself. A head is
     tied when its p, adjusted for all pairs of heads, is above 0.05.
     """
-    if not correct:
-        return {}
-    best = best_of(correct)
+    return against(best_of(correct), list(correct), compare_pairs(correct, units)) if correct else {}
+
+
+def against(best: str, names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[float, bool]]:
+    """Return {name: (Holm-adjusted p against the best head, tied with the best)} from all pairs of heads."""
     adjusted = {best: 1.0}
-    for pair in compare_pairs(correct, units):
+    for pair in pairs:
         if best in (pair.a, pair.b):
             adjusted[pair.b if pair.a == best else pair.a] = pair.p_holm
-    return {name: (adjusted[name], adjusted[name] > SIGNIFICANCE) for name in correct}
+    return {name: (adjusted[name], adjusted[name] > SIGNIFICANCE) for name in names}
 
 
 def best_of(correct: Mapping[str, BoolArray]) -> str:

@@ -1,6 +1,6 @@
 """A network with one hidden layer, all settings of its grid trained together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -16,6 +16,8 @@ from featurecache.classify.arrays.memmap import array_stored_like, mapped
 from featurecache.classify.arrays.minibatches import Batches
 from featurecache.classify.arrays.scaling import Scaling
 from featurecache.classify.arrays.softmax import softmax
+from featurecache.classify.evaluation.criteria import ACCURACY
+from featurecache.classify.evaluation.metrics import balanced_accuracy, macro_f1
 from featurecache.classify.heads.learned import FITTED, Array, Learned
 from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
 from featurecache.classify.heads.trials import Trial, judge_scores
@@ -28,7 +30,16 @@ from featurecache.classify.heads.validation import (
 )
 from featurecache.classify.solvers.batched_networks import Networks, Recipe, threads_for
 from featurecache.classify.solvers.class_moments import class_moments
-from featurecache.classify.solvers.successive_halving import Candidate, Judge, halve, halving_note, train_for
+from featurecache.classify.solvers.successive_halving import (
+    Candidate,
+    Judge,
+    Rank,
+    by_accuracy,
+    halve,
+    halving_note,
+    log_loss,
+    train_for,
+)
 
 # Rows per matrix product at prediction: 2048 x 1024 float32 is 8 MB.
 BLOCK = 2048
@@ -62,10 +73,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     A sweep trains all settings side by side, in two ways cheaper than one by one: by successive halving, where of
     twelve settings six go on after 1 epoch, three after 2 and two after 4, and by stopping each after `patience`
-    epochs without a better accuracy on val, then log loss (`classify.solvers.successive_halving`). The best epoch
-    becomes `epochs` of the refit, and val gives the temperature of softmax(scores / temperature). With folds the first
-    one decides on epochs, and the others follow it: each setting is trained for its best number of epochs there, or for
-    one if halving stopped it.
+    epochs without a better accuracy on val, or other metric that settings are chosen by, then log loss
+    (`classify.solvers.successive_halving`). The best epoch becomes `epochs` of the refit, and val gives the temperature
+    of softmax(scores / temperature). With folds the first one decides on epochs, and the others follow it: each setting
+    is trained for its best number of epochs there, or for one if halving stopped it.
 
     Learned: hidden_coef_ (H, D) and hidden_intercept_ (H,) on raw features, coef_ (C, H) and intercept_ (C,).
     Prediction needs numpy only.
@@ -82,6 +93,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "patience": COUNT,
         "temperature": POSITIVE,
     }
+    stops_early: ClassVar[bool] = True
     common: ClassVar[tuple[str, ...]] = ("class_weight", "batch_size", "patience", "device", "random_state")
     learned: ClassVar[Learned] = {
         **FITTED,
@@ -159,8 +171,12 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: AnyArray,
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
+        metric: str = ACCURACY,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Train all heads together in each round, by successive halving, stopped early on the held-out rows."""
+        """Train all heads together in each round, by successive halving, stopped early on the held-out rows.
+
+        metric: what the best epoch, and who goes on, is chosen by, at temperature 1.
+        """
         grid = begin_grid(heads, X, y, sample_weight)
         first: list[Candidate] = []
         for number, held_out in enumerate(rounds):
@@ -168,7 +184,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             trained = trained_classes(grid.codes, weights, len(grid.classes))
             judge = partial(judge_scores, heads[0], labels=grid.labels(held_out), trained=trained)
             ended: list[Candidate] = []
-            for candidate in Training(heads, grid.X, grid.codes, weights, held_out).run(first, judge):
+            for candidate in Training(heads, grid.X, grid.codes, weights, held_out).run(first, judge, metric):
                 ended.append(candidate)
                 note = "" if first or len(ended) < len(heads) else halving_note(ended)
                 yield candidate.setting, number, _trial(heads[candidate.setting], candidate, note)
@@ -227,17 +243,34 @@ class Training:
         for first in range(0, len(places), some):
             yield from self.networks.scores(self.evaluated.blocks(), n_rows, places[first : first + some])
 
-    def run(self, others: Sequence[Candidate], judge: Judge) -> Iterator[Candidate]:
+    def run(self, others: Sequence[Candidate], judge: Judge, metric: str) -> Iterator[Candidate]:
         """Train by successive halving, or, after another round, for each candidate's best number of epochs there.
 
         Candidates that halving stopped there are trained for one epoch, which shows how far behind they are.
         """
-        codes = self.evaluated.codes[self.evaluated.rows]
+        codes, rank = self.evaluated.codes[self.evaluated.rows], RANKS[metric]
         if others:
             epochs = [1 if other.stopped else other.epoch for other in others]
-            return train_for(self.networks, self.epoch, self.look, judge, codes, epochs=epochs)
+            return train_for(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, rank=rank)
         epochs, patience = [head.epochs for head in self.heads], self.heads[0].patience
-        return halve(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience)
+        return halve(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience, rank=rank)
+
+
+def _rank_by(value: Callable[[IntArray, IntArray], float], scores: FloatArray, codes: IntArray) -> tuple[float, float]:
+    return value(codes, scores.argmax(axis=1)), -log_loss(scores, codes)
+
+
+def _by_log_loss(scores: FloatArray, codes: IntArray) -> tuple[float, float]:
+    accuracy, loss = by_accuracy(scores, codes)
+    return loss, accuracy
+
+
+RANKS: Mapping[str, Rank] = {
+    ACCURACY: by_accuracy,
+    "balanced_accuracy": partial(_rank_by, balanced_accuracy),
+    "macro_f1": partial(_rank_by, macro_f1),
+    "log_loss": _by_log_loss,
+}
 
 
 def _stored_like(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:

@@ -8,7 +8,8 @@ heads: unfitted heads of one class, one a setting. X (N, D): all rows of train a
 blocks of rows (an array, a memory map, a torch tensor). y (N,): labels. rounds: bool masks (N,), the rows that each
 holds out. It yields (setting, round, Trial) in whatever order they are finished, each pair once. A Trial holds sums
 over the held-out rows and no probabilities: those of all settings, rounds and classes would not fit in memory. A head
-that cannot share anything between settings uses `try_each`.
+that cannot share anything between settings uses `try_each`. One whose class says `stops_early` looks at the held-out
+rows for more than the setting, and takes the metric to choose by as a keyword: `metric`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

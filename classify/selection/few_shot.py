@@ -8,6 +8,7 @@ import numpy as np
 
 from featurecache.base.errors import BadLabels
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.evaluation.units import count_units
 from featurecache.classify.heads.table import build_head
 from featurecache.classify.selection.holdouts import fold_rounds
@@ -79,6 +80,7 @@ def try_shots(
     drawn: Sequence[Sequence[Shots]],
     *,
     grid: Sequence[dict[str, Any]] | None = None,
+    metric: str = ACCURACY,
     units: IntArray | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -87,13 +89,13 @@ def try_shots(
 
     X (N, D), y (N,), units (N,): train, from which `draw_shots` drew. In every repeat its setting is chosen by
     cross-validation on the drawn rows alone, units held out whole, so that a point stands for just so many labels: val
-    would bring in more labels than there are shots. grid: as in `sweep`.
+    would bring in more labels than there are shots. grid, metric: as in `sweep`.
     """
     right = np.zeros((len(drawn), len(drawn[0]), len(y_test)), dtype=np.bool_)
     own = np.arange(len(y)) if units is None else units
     for k, first in enumerate(drawn[0]):
         for r, samples in enumerate(drawn):
-            params = _choose_setting(name, X, y, own, samples[k], seed, grid)
+            params = _choose_setting(name, X, y, own, samples[k], seed=seed, grid=grid, metric=metric)
             rows = samples[k].rows
             head = build_head(name, seed=seed, **params).fit(X[rows], y[rows])
             right[r, k] = head.predict(X_test) == y_test
@@ -108,12 +110,14 @@ def _choose_setting(
     y: AnyArray,
     units: IntArray,
     sample: Shots,
+    *,
     seed: int,
     grid: Sequence[dict[str, Any]] | None,
+    metric: str,
 ) -> dict[str, Any]:
     rows = sample.chosen_on
     rounds = _rounds(units[rows], y[rows], min(max(sample.shots, 2), MAX_FOLDS), seed)
-    return sweep(name, X[rows], y[rows], rounds=rounds, grid=grid, seed=seed).params
+    return sweep(name, X[rows], y[rows], rounds=rounds, grid=grid, metric=metric, seed=seed).params
 
 
 def _rounds(units: IntArray, y: AnyArray, n_folds: int, seed: int) -> list[BoolArray]:

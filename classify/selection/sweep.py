@@ -10,6 +10,7 @@ import numpy as np
 from featurecache.base.errors import BadLabels
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import build_head, head_grid
 from featurecache.classify.heads.trials import Trial
 from featurecache.classify.selection.holdouts import check_rounds
@@ -30,7 +31,8 @@ class SweepResult:
     params: dict[str, Any]
     """The chosen setting, with what val decided besides (temperature, epochs); JSON-able."""
     grid: list[dict[str, Any]]
-    """For each setting tried: params, val_accuracy, val_log_loss, converged, seconds (its share of the sweep)."""
+    """For each setting tried: params, val_accuracy, val_log_loss, that of the metric it is chosen by, converged,
+    seconds (its share of the sweep)."""
     val: dict[str, float]
     """`metrics.score` of the chosen setting on val before the refit; with folds, on all rows, each held out once."""
     fit_seconds: float
@@ -61,16 +63,18 @@ def sweep(
     *,
     rounds: Sequence[BoolArray],
     grid: Sequence[dict[str, Any]] | None = None,
+    metric: str = ACCURACY,
     seed: int = 0,
     sample_weight: FloatArray | None = None,
     calibrate: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Try every setting of a head on the held-out rows, keep the most accurate, and refit it on all rows.
+    """Try every setting of a head on the held-out rows, keep the best by a metric, and refit it on all rows.
 
     X (N, D), y (N,), sample_weight (N,): train and val together. rounds: bool masks (N,) of the rows held out, from
     `val_round` or `fold_rounds`. grid: the settings to try (`settings.build_grid`), those of the table unless given.
-    Equal accuracies are decided by the log loss, equal log losses by the order of the grid, the simpler setting first.
+    metric: one of `criteria.METRICS`; equals are decided by the log loss, then by the accuracy, then by the order of
+    the grid, the simpler setting first.
     calibrate: find how to temper the probabilities of the chosen setting, too. `progress(done, total, text)` is called
     after each setting of each round and after the refit; the text says the best so far.
 
@@ -84,16 +88,18 @@ def sweep(
         raise BadLabels(f"Train and val hold {len(classes)} class: a head needs at least two to tell apart.")
     check_rounds(rounds, codes)
     grid = head_grid(name) if grid is None else grid
-    tally = Tally(grid, rounds, classes, codes)
+    tally = Tally(grid, rounds, classes, codes, metric)
     heads = [build_head(name, seed=seed, **setting) for setting in grid]
-    stopped = _try_all(type(heads[0]).try_grid(heads, X, y, rounds, sample_weight), tally, progress)
+    kind = type(heads[0])
+    how = {"metric": metric} if getattr(kind, "stops_early", False) else {}
+    stopped = _try_all(kind.try_grid(heads, X, y, rounds, sample_weight, **how), tally, progress)
     best = tally.chosen()
     tempering = best.tempering if calibrate else None
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:
-        progress(tally.n_steps, tally.n_steps, f"{best.metrics['accuracy']:.2%}, refitted")
-    notes, rows = _notes(name, best, tally, head, stopped), [outcome.row() for outcome in tally.through()]
+        progress(tally.n_steps, tally.n_steps, f"{tally.best_value()}, refitted")
+    notes, rows = _notes(name, best, tally, head, stopped), [outcome.row(metric) for outcome in tally.through()]
     seconds = perf_counter() - started
     result = SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
     if stopped:

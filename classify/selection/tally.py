@@ -9,6 +9,7 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, IntArray
 from featurecache.classify.evaluation.calibration import TemperatureFit, combine_temperatures
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, preference
 from featurecache.classify.evaluation.metric_sums import MetricSums
 from featurecache.classify.heads.trials import Trial
 
@@ -27,15 +28,10 @@ class Outcome:
     hint: str = ""
     """What to say if it is chosen."""
 
-    def rank(self) -> tuple[float, float]:
-        """Return what a sweep minimises: the most accurate first, then the lowest log loss."""
-        return -self.metrics["accuracy"], self.metrics["log_loss"]
-
-    def row(self) -> dict[str, Any]:
-        """Return the line of this setting in results.json."""
-        accuracy, loss = self.metrics["accuracy"], self.metrics["log_loss"]
-        row = {"val_accuracy": accuracy, "val_log_loss": loss, "converged": self.converged, "seconds": self.seconds}
-        return {"params": self.params, **row}
+    def row(self, metric: str = ACCURACY) -> dict[str, Any]:
+        """Return the line of this setting in results.json, with the metric that it is chosen by."""
+        row = {f"val_{name}": self.metrics[name] for name in dict.fromkeys((ACCURACY, "log_loss", metric))}
+        return {"params": self.params, **row, "converged": self.converged, "seconds": self.seconds}
 
 
 @dataclass
@@ -58,9 +54,14 @@ class Tally:
     """
 
     def __init__(
-        self, grid: Sequence[dict[str, Any]], rounds: Sequence[BoolArray], classes: AnyArray, codes: IntArray
+        self,
+        grid: Sequence[dict[str, Any]],
+        rounds: Sequence[BoolArray],
+        classes: AnyArray,
+        codes: IntArray,
+        metric: str = ACCURACY,
     ) -> None:
-        self.grid, self.classes, self.n_rounds = grid, classes, len(rounds)
+        self.grid, self.classes, self.n_rounds, self.metric = grid, classes, len(rounds), metric
         held_out = [np.bincount(codes[each], minlength=len(classes)) for each in rounds]
         self.support: IntArray = np.sum(held_out, axis=0)
         self.joined = [_Joined() for _ in grid]
@@ -88,8 +89,15 @@ class Tally:
                 self.best = setting
 
     def best_so_far(self) -> str:
-        """Return the best accuracy of the settings that are through, as a few words."""
-        return "" if self.best is None else f"best so far {self.chosen().metrics['accuracy']:.2%}"
+        """Return the best value of the settings that are through, as a few words."""
+        return "" if self.best is None else f"best so far {self.best_value()}"
+
+    def best_value(self) -> str:
+        """Return the metric of the best setting, by its name unless it is the accuracy."""
+        value = self.chosen().metrics[self.metric]
+        if self.metric == ACCURACY:
+            return f"{value:.2%}"
+        return f"{CRITERIA[self.metric].title} {CRITERIA[self.metric].shown(value)}"
 
     def chosen(self) -> Outcome:
         """Return the outcome of the best setting; raises ValueError where none is through all rounds."""
@@ -101,8 +109,8 @@ class Tally:
         """Return the outcomes of the settings that are through, in the order of the grid."""
         return [self.outcomes[setting] for setting in sorted(self.outcomes)]
 
-    def _rank(self, setting: int) -> tuple[tuple[float, float], int]:
-        return self.outcomes[setting].rank(), setting
+    def _rank(self, setting: int) -> tuple[tuple[float, float, float], int]:
+        return preference(self.outcomes[setting].metrics, self.metric), setting
 
     def _outcome(self, setting: int) -> Outcome:
         joined = self.joined[setting]

@@ -1,7 +1,7 @@
 """Successive halving with early stopping, for networks that are trained together.
 
 All settings start; at each rung of `RUNGS` only a share goes on (Jamieson and Talwalkar 2016), and each of these stops
-after `patience` epochs without improvement. Settings are compared by accuracy, then by log loss.
+after `patience` epochs without improvement. Settings are compared by accuracy, then by log loss, or by another `Rank`.
 """
 
 from collections import Counter
@@ -20,6 +20,10 @@ from featurecache.classify.solvers.batched_networks import Networks
 RUNGS: Mapping[int, float] = {1: 1 / 2, 2: 1 / 4, 4: 1 / 6}
 Look = Callable[[Sequence[int]], Iterable[FloatArray]]
 Judge = Callable[[FloatArray], Any]
+# Of scores (M, C) and class codes (M,): two numbers, larger is better.
+Rank = Callable[[FloatArray, IntArray], tuple[float, float]]
+# That of scores that are not finite.
+WORST = (-np.inf, -np.inf)
 # Rows whose log loss is taken at a time.
 BLOCK = 4096
 
@@ -29,8 +33,8 @@ class Candidate:
     """One setting in training: its best epoch so far, and how good it was."""
 
     setting: int
-    rank: tuple[float, float] = (-1.0, -np.inf)
-    """Accuracy and minus the log loss at the best epoch: larger is better."""
+    rank: tuple[float, float] = WORST
+    """Accuracy and minus the log loss at the best epoch, or what else ranks: larger is better."""
     epoch: int = 0
     n_epochs: int = 0
     judged: Any = None
@@ -38,14 +42,19 @@ class Candidate:
     stopped: int = 0
     """The rung, in epochs, at which halving stopped it, or 0."""
 
-    def look(self, scores: FloatArray, codes: IntArray, judge: Judge) -> None:
+    def look(self, scores: FloatArray, codes: IntArray, judge: Judge, rank_of: Rank) -> None:
         """Record the scores (M, C) of one more epoch; codes (M,) are the classes of the held-out rows."""
         self.n_epochs += 1
         finite = bool(np.isfinite(scores).all())
-        rank = (float(np.mean(scores.argmax(axis=1) == codes)), -log_loss(scores, codes)) if finite else (-1.0, -np.inf)
+        rank = rank_of(scores, codes) if finite else WORST
         if not self.epoch or rank > self.rank:
             self.rank, self.epoch = rank, self.n_epochs
             self.judged = judge(scores if finite else np.zeros_like(scores))
+
+
+def by_accuracy(scores: FloatArray, codes: IntArray) -> tuple[float, float]:
+    """Return accuracy and minus the log loss of scores (M, C) for codes (M,)."""
+    return float(np.mean(scores.argmax(axis=1) == codes)), -log_loss(scores, codes)
 
 
 def log_loss(scores: FloatArray, codes: IntArray) -> float:
@@ -67,6 +76,7 @@ def halve(
     epochs: Sequence[int],
     patience: int,
     rungs: Mapping[int, float] = RUNGS,
+    rank: Rank = by_accuracy,
 ) -> Iterator[Candidate]:
     """Train the networks, each for at most its number of `epochs`, and yield the result of each as soon as it stops.
 
@@ -78,7 +88,7 @@ def halve(
     while running:
         train()
         for candidate, scores in zip(running, look(range(len(running))), strict=True):
-            candidate.look(scores, codes, judge)
+            candidate.look(scores, codes, judge, rank)
         going = [
             candidate
             for candidate in running
@@ -95,7 +105,14 @@ def halve(
 
 
 def train_for(
-    networks: Networks, train: Callable[[], None], look: Look, judge: Judge, codes: IntArray, *, epochs: Sequence[int]
+    networks: Networks,
+    train: Callable[[], None],
+    look: Look,
+    judge: Judge,
+    codes: IntArray,
+    *,
+    epochs: Sequence[int],
+    rank: Rank = by_accuracy,
 ) -> Iterator[Candidate]:
     """Train each network for exactly its number of `epochs`, chosen in another round, and evaluate it at the end."""
     running, n_epochs = [Candidate(setting) for setting in range(len(epochs))], 0
@@ -106,7 +123,7 @@ def train_for(
         staying = [place for place in range(len(running)) if place not in ending]
         for place, scores in zip(ending, look(ending), strict=True):
             running[place].n_epochs = n_epochs - 1
-            running[place].look(scores, codes, judge)
+            running[place].look(scores, codes, judge, rank)
             yield running[place]
         if ending and staying:
             networks.keep(staying)

@@ -11,6 +11,7 @@ import click
 
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.errors import UsageError
+from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, every_field_of, option
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
@@ -111,6 +112,10 @@ class HeadOptions:
     folds: int | None = option(
         "--folds", metavar="K", type=click.IntRange(2), group=HEADS,
         help="choose by K-fold cross-validation instead of val",
+    )  # fmt: skip
+    metric: str = option(
+        "--metric", type=click.Choice(METRICS), default=METRICS[0], group=HEADS, show_default=True,
+        help="what settings are chosen by on val, and heads are ranked, tested and tied by on test",
     )  # fmt: skip
     calibrate: bool = option(
         "--calibrate", is_flag=True, default=False, group=HEADS,

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from featurecache.base.text import count_is, printable, short, table
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
 from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
-from featurecache.runs.head_choice import head_titles
+from featurecache.runs.head_choice import head_titles, interval_of, metric_of, value_of
 from featurecache.runs.result_notes import few_shot_note, paired_test_name, units_text
 
 if TYPE_CHECKING:
@@ -23,28 +24,27 @@ MAX_REFUSALS_SHOWN = 10
 
 
 def leaderboard_text(results: Results) -> str:
-    """The heads, best test accuracy first, with what was chosen and which are tied with the best."""
-    heads = results["heads"]
-    rows = []
+    """The heads, best on test by the metric of the run first, with what was chosen and which are tied with the best."""
+    heads, metric = results["heads"], metric_of(results)
+    by, rows = CRITERIA[metric], []
     for title, head in zip(_titles(heads), heads, strict=True):
         test = head["test"]
-        low, high = test["accuracy_ci"]
         rows.append([
             title + ("" if head["tied_with_best"] is False else " *"),
             " ".join(f"{key}={short(value)}" for key, value in head["params"].items()) or "defaults",
-            f"{100 * head['val']['accuracy']:.2f}",
-            f"{100 * test['accuracy']:.2f}",
-            f"{100 * low:.2f}-{100 * high:.2f}",
-            f"{100 * test['balanced_accuracy']:.2f}",
-            f"{100 * test['macro_f1']:.2f}",
-            f"{test['log_loss']:.3f}",
+            by.number(head["val"][metric]),
+            by.number(value_of(test, metric)),
+            "-".join(map(by.number, interval_of(test, metric) or ())),
+            *(CRITERIA[name].number(value_of(test, name)) for name in METRICS if name != metric),
             f"{test['ece']:.3f}",
             f"{head['fit_seconds']:.1f}",
         ])  # fmt: skip
     folds = results["config"].get("folds")
-    by = f"{folds} folds" if folds else "val"
-    headers = ["head", f"chosen {'by' if folds else 'on'} {by}", f"{by} %", "test %", "95 % interval", "balanced %",
-               "macro F1 %", "log loss", "ECE", "fit s"]  # fmt: skip
+    where = f"{folds} folds" if folds else "val"
+    column = "%" if metric == ACCURACY else by.column
+    others = [CRITERIA[name].column for name in METRICS if name != metric]
+    headers = ["head", f"chosen {'by' if folds else 'on'} {where}", f"{where} {column}", f"test {column}",
+               "95 % interval", *others, "ECE", "fit s"]  # fmt: skip
     data = results["dataset"]
     title = (
         f"{data['name']}: {len(data['classes'])} classes, {data['n_train']:,} train, {data['n_val']:,} val, "
@@ -52,7 +52,10 @@ def leaderboard_text(results: Results) -> str:
     )
     if left_out := left_out_of(data):
         title += f"\n{left_out_line(left_out, results['config']['min_per_class'])}"
-    foot = f"* not significantly worse than the best ({paired_test_name(data)} of all pairs, Holm's correction, 5 %)"
+    test_name = paired_test_name(data, metric)
+    foot = f"* not significantly worse than the best ({test_name} of all pairs, Holm's correction, 5 %)"
+    if metric != ACCURACY:
+        foot += f"\nchosen, ranked and tested by {by.title}" + (", lower is better" if by.lower_is_better else "")
     if units := units_text(data):
         foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"

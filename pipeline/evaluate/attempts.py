@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.evaluate.join import Features
 from featurecache.extract.cache.spec import slug
 from featurecache.extract.job.request import FeatureRequest
@@ -40,6 +41,8 @@ class ClassifyPlan:
     """Classes with fewer images are left out; copies and members of a group count once."""
     params: Given = field(default_factory=dict)
     """Values for the grids of heads, {head: {parameter: values}}: see `classify.selection.settings`."""
+    metric: str = ACCURACY
+    """What settings are chosen and heads are ranked by, one of `classify.evaluation.criteria.METRICS`."""
 
     @cached_property
     def grids(self) -> dict[str, Grid]:

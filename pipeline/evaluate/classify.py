@@ -138,7 +138,15 @@ def try_few_labels(
     results: Results, features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
 ) -> Results:
     """The results with the curves of few labels; marked as interrupted where the user interrupts."""
-    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, grids=plan.grids, progress=progress)
+    few = partial(
+        few_shot,
+        shots=plan.shots,
+        repeats=plan.repeats,
+        seed=plan.seed,
+        grids=plan.grids,
+        metric=plan.metric,
+        progress=progress,
+    )
     try:
         return {**results, **few(results["heads"], features, labelled)}
     except KeyboardInterrupt:
@@ -222,7 +230,7 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     folds = assign_cv_folds(labelled, plan)
     rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
     sweeping = partial(progress.sweeping, name)
-    choose = partial(sweep, name, X, y, rounds=rounds, grid=plan.grids[name], progress=sweeping)
+    choose = partial(sweep, name, X, y, rounds=rounds, grid=plan.grids[name], metric=plan.metric, progress=sweeping)
     try:
         result, stopped = choose(seed=plan.seed, calibrate=plan.calibrate), False
     except SweepStopped as stop:

@@ -1,7 +1,8 @@
 """The comparison of several runs: heads are paired where the test images are shared.
 
 Heads that were tested on the same images under the same labels, in whatever run, are paired: an exact test for all
-pairs (McNemar's, or the sign-flip test over groups and copies), Holm's correction. Runs that split the same images in
+pairs (McNemar's, or the sign-flip test over groups and copies; by another metric than the accuracy
+the permutation test), Holm's correction. Runs that split the same images in
 different ways (seeds) are joined by the corrected resampled t-test. Over different data sets there is no test, only the
 mean rank (Demsar 2006); other splits of the same images are no other data set.
 """
@@ -18,20 +19,29 @@ import numpy as np
 
 from featurecache.base.errors import UsageError
 from featurecache.base.text import printable
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, preference
 from featurecache.runs.compared_runs import Entry, Run, read_run
 from featurecache.runs.comparison_document import Compared, MeanRankRow, PairRow, RankedRow, SplitsRow, TestSetRow
+from featurecache.runs.head_choice import metric_of, value_of
+from featurecache.runs.record_checks import read_results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def compare_runs(folders: Sequence[Path]) -> Compared:
+def compare_runs(folders: Sequence[Path], *, metric: str | None = None) -> Compared:
     """Compare the heads of run folders; plain values, for JSON.
 
-    Raises UsageError for a folder that is no run or is named twice, PipelineError for a damaged one.
+    metric: what heads are ranked, tested and tied by, one of `classify.evaluation.criteria.METRICS`; that of the runs
+    unless given, the accuracy where they differ. Raises UsageError for a folder that is no run or is named twice,
+    PipelineError for a damaged one.
     """
     _check_folders(folders)
-    runs = [read_run(folder, name) for folder, name in zip(folders, _run_names(folders), strict=True)]
+    own = list(dict.fromkeys(metric_of(read_results(folder)) for folder in folders))
+    by = metric or (own[0] if len(own) == 1 else ACCURACY)
+    names = _run_names(folders)
+    needs = by == "log_loss"
+    runs = [read_run(folder, name, with_losses=needs) for folder, name in zip(folders, names, strict=True)]
     rows: list[RankedRow] = []
     pairs: list[PairRow] = []
     test_sets: list[TestSetRow] = []
@@ -39,23 +49,33 @@ def compare_runs(folders: Sequence[Path]) -> Compared:
         coarsest = min(group, key=lambda run: len(np.unique(run.units)))  # runs of older versions know no groups
         test_sets.append(_test_set(number, coarsest))
         entries = [entry for run in group for entry in run.entries]
-        found, tested = _compare_paired(entries, number, coarsest.units)
+        found, tested = _compare_paired(entries, number, coarsest.units, by)
         rows += found
         pairs += tested
     return {
+        "metric": by,
         "runs": [{"run": run.name, "data_set": run.data_set, "test_key": run.test_key} for run in runs],
         "test_sets": test_sets,
         "heads": rows,
         "pairs": pairs,
-        "over_splits": [row for group in _by(runs, "images_key") for row in _over_splits(group)],
-        "mean_ranks": _mean_ranks(runs),
-        "notes": [*_doubts(runs), *_unpaired(runs), *_unjoined(runs), *_repeated(runs)],
+        "over_splits": [row for group in _by(runs, "images_key") for row in _over_splits(group, by)],
+        "mean_ranks": _mean_ranks(runs, by),
+        "notes": [*_other_metrics(runs, by), *_doubts(runs), *_unpaired(runs), *_unjoined(runs), *_repeated(runs)],
     }
 
 
 def _test_set(number: int, run: Run) -> TestSetRow:
     n_units, units = len(np.unique(run.units)), "group" if run.grouped else "image"
     return {"test_set": number, "n_test": run.n_test, "n_test_units": n_units, "test_units": units}
+
+
+def _other_metrics(runs: Sequence[Run], metric: str) -> list[str]:
+    """Sentences on runs that chose their settings by another metric than they are compared by here."""
+    return [
+        f"{run.name} chose its settings by {CRITERIA[run.metric].title}, and is compared by {CRITERIA[metric].title}."
+        for run in runs
+        if run.metric != metric
+    ]
 
 
 def _check_folders(folders: Sequence[Path]) -> None:
@@ -84,65 +104,66 @@ def _by(runs: Iterable[Run], key: str) -> list[list[Run]]:
 
 
 def _compare_paired(
-    entries: Sequence[Entry], number: int, units: NDArray[np.integer[Any]]
+    entries: Sequence[Entry], number: int, units: NDArray[np.integer[Any]], metric: str
 ) -> tuple[list[RankedRow], list[PairRow]]:
     """Rank the heads of one test set of images in units (N,), best first; their rows, and the test of every pair."""
-    from featurecache.classify.evaluation.significance import compare_pairs, compare_with_best, ranks
+    from featurecache.classify.evaluation.permutation import Answers
+    from featurecache.classify.evaluation.ranking import rank_heads
 
-    correct = {entry.title: entry.correct for entry in sorted(entries, key=_best_first)}
-    tests = compare_pairs(correct, units)
-    rank, against_best = ranks(list(correct), tests), compare_with_best(correct, units)
-    rows: list[RankedRow] = []
-    for entry in sorted(entries, key=_best_first):
-        p_value, tied = against_best[entry.title]
+    ordered = sorted(entries, key=lambda entry: preference(entry.row, metric))
+    classes = np.unique([*ordered[0].labels, *(label for entry in ordered for label in np.unique(entry.predicted))])
+    answers = {entry.title: Answers(np.searchsorted(classes, entry.predicted), entry.losses) for entry in ordered}
+    ranking = rank_heads(np.searchsorted(classes, ordered[0].labels), answers, metric=metric, units=units)
+    rank, rows = ranking.rank, list[RankedRow]()
+    for entry in ordered:
+        p_value, tied = ranking.against_best[entry.title]
         rows.append({
             "test_set": number, **entry.row, "rank": rank[entry.title], "p_vs_best": p_value, "tied_with_best": tied
         })  # fmt: skip
     pairs: list[PairRow] = [
-        {"test_set": number, "a": t.a, "b": t.b, "p": t.p, "p_holm": t.p_holm, "better": t.better} for t in tests
+        {"test_set": number, "a": t.a, "b": t.b, "p": t.p, "p_holm": t.p_holm, "better": t.better}
+        for t in ranking.pairs
     ]
     return rows, pairs
 
 
-def _best_first(entry: Entry) -> tuple[float, float]:
-    return -entry.row["accuracy"], entry.row["log_loss"]
-
-
-def _over_splits(runs: Sequence[Run]) -> list[SplitsRow]:
-    """Join runs on different splits of the same images: mean accuracy with its interval, and which heads are tied."""
+def _over_splits(runs: Sequence[Run], metric: str) -> list[SplitsRow]:
+    """Join runs on different splits of the same images: a mean metric with its interval, and which heads are tied."""
     from featurecache.classify.evaluation.significance import SIGNIFICANCE, holm, mean_difference
 
-    splits, accuracy = _by(runs, "test_key"), _by_head(runs)
+    splits, values, by = _by(runs, "test_key"), _by_head(runs, metric), CRITERIA[metric]
     if len(splits) < 2:
         return []
-    names = list(accuracy)
+    names = list(values)
     sizes = {
         "n_train": float(np.mean([group[0].n_train for group in splits])),
         "n_test": float(np.mean([group[0].n_test for group in splits])),
     }
-    names.sort(key=lambda name: -float(accuracy[name].mean()))
+    names.sort(key=lambda name: by.cost(float(values[name].mean())))
     pairs = list(combinations(names, 2))
-    adjusted = holm([mean_difference(accuracy[a] - accuracy[b], **sizes)[3] for a, b in pairs])
+    adjusted = holm([mean_difference(values[a] - values[b], **sizes)[3] for a, b in pairs])
     p_of = dict(zip(pairs, adjusted, strict=True))
     rows: list[SplitsRow] = []
     for name in names:
-        mean, low, high, _ = mean_difference(accuracy[name], **sizes)
+        mean, low, high, _ = mean_difference(values[name], **sizes)
         p = p_of.get((names[0], name), 1.0)
+        ends = [max(0.0, low), high if by.lower_is_better else min(1.0, high)]
         rows.append({
             "data_set": runs[0].data_set, "features": name[0], "head": name[1], "n_splits": len(splits),
-            "accuracy": mean, "accuracy_ci": [max(0.0, low), min(1.0, high)], "p_vs_best": p,
-            "tied_with_best": p > SIGNIFICANCE,
+            "mean": mean, "mean_ci": ends, "p_vs_best": p, "tied_with_best": p > SIGNIFICANCE,
         })  # fmt: skip
+        if metric == ACCURACY:
+            rows[-1] |= {"accuracy": mean, "accuracy_ci": ends}
     return rows
 
 
-def _by_head(runs: Sequence[Run]) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """{(features, head): its accuracy on each of J splits, (J,)} for the heads that all splits have.
+def _by_head(runs: Sequence[Run], metric: str = ACCURACY) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """{(features, head): its metric on each of J splits, (J,)} for the heads that all splits have.
 
     The heads of a split may be spread over several runs; of a head that is in more than one the newest counts.
     """
     splits = [
-        {_what(entry): entry.row["accuracy"] for run in sorted(group, key=_age) for entry in run.entries}
+        {_what(entry): value_of(entry.row, metric) for run in sorted(group, key=_age) for entry in run.entries}
         for group in _by(runs, "test_key")
     ]
     common = [name for name in splits[0] if all(name in split for split in splits)]
@@ -157,18 +178,18 @@ def _age(run: Run) -> str:
     return run.created
 
 
-def _mean_ranks(runs: Sequence[Run]) -> list[MeanRankRow]:
-    """The mean, over data sets, of the rank by accuracy among the heads that all of them have; equals share ranks.
+def _mean_ranks(runs: Sequence[Run], metric: str) -> list[MeanRankRow]:
+    """The mean, over data sets, of the rank by a metric among the heads that all of them have; equals share ranks.
 
-    The accuracy on a data set is the mean over its splits.
+    The metric on a data set is the mean over its splits.
     """
     from scipy.stats import rankdata
 
-    sets = [_by_head(group) for group in _data_sets(runs)]
+    sets, by = [_by_head(group, metric) for group in _data_sets(runs)], CRITERIA[metric]
     common = [name for name in sets[0] if all(name in found for found in sets)]
     if len(sets) < 2 or len(common) < 2:
         return []
-    table = np.mean([rankdata([-found[name].mean() for name in common]) for found in sets], axis=0)
+    table = np.mean([rankdata([by.cost(float(found[name].mean())) for name in common]) for found in sets], axis=0)
     ranked = sorted(zip(table.tolist(), common, strict=True))
     return [{"features": f, "head": h, "mean_rank": mean, "n_data_sets": len(sets)} for mean, (f, h) in ranked]
 

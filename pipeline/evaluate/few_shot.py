@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.progress import Progress
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.evaluate.failures import why_failed
 from featurecache.evaluate.join import Features, Labelled
 from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, ShotsRow
@@ -38,12 +39,14 @@ def few_shot(
     repeats: int,
     seed: int,
     grids: Mapping[str, Grid] | None = None,
+    metric: str = ACCURACY,
     progress: Progress,
 ) -> FewLabels:
     """Return the rows "shots" and "doubling" of results.json; heads: those of results.json, already tested.
 
     Every head sees the same samples; one that cannot learn from so few is left out with a word. grids: the settings to
-    try of each head, those of the table unless given. Raises BadLabels where train is too small to draw from.
+    try of each head, those of the table unless given; metric: what they are chosen by, the curve itself is of
+    accuracies. Raises BadLabels where train is too small to draw from.
     """
     from featurecache.base.errors import ClassifyError
     from featurecache.classify.selection.few_shot import draw_shots, try_shots
@@ -66,7 +69,7 @@ def few_shot(
         learn = partial(try_shots, head["name"], X, labelled.y, X[test], labelled.y[test], drawn)
         try:
             grid = None if grids is None else grids[head["name"]]
-            right = learn(grid=grid, units=labelled.units, seed=seed, progress=sweeping)
+            right = learn(grid=grid, metric=metric, units=labelled.units, seed=seed, progress=sweeping)
         except Exception as error:  # noqa: BLE001  (heads of scikit-learn raise what they like)
             why = error if isinstance(error, ClassifyError) else why_failed(error)
             progress.say(f"{head['name']} has no curve of few labels: {why}")

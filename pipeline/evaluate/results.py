@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
+from featurecache.classify.evaluation.criteria import ACCURACY, preference
 from featurecache.evaluate.join import Features, Labelled
 from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, compare_with_pixels
@@ -32,7 +33,7 @@ from featurecache.runs.folder import (
     write_errors,
     write_json,
 )
-from featurecache.runs.head_choice import rank_on_val
+from featurecache.runs.head_choice import metric_of
 from featurecache.runs.predictions_file import HeadPredictions, write_predictions
 from featurecache.runs.split_list import ListedImage, write_splits
 
@@ -53,16 +54,14 @@ LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "te
 def summarise(
     tried: Sequence[Tried], features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, manifest: Manifest
 ) -> Results:
-    """Return results.json, heads in the order of their test accuracy."""
-    import numpy as np
-
+    """Return results.json, the heads best on test by its metric first."""
     from featurecache.classify.evaluation.comparison import compare_heads
-    from featurecache.classify.evaluation.metrics import log_loss
+    from featurecache.classify.evaluation.metrics import score
 
     truth = labelled.y[labelled.rows("test")]
-    tried = sorted(tried, key=lambda t: (-np.mean(t.predicted == truth), log_loss(truth, t.proba)))
+    tried = sorted(tried, key=lambda t: preference(score(truth, t.proba, t.predicted), plan.metric))
     predicted = {t.folder_name: (t.proba, t.predicted) for t in tried}
-    compared = compare_heads(truth, predicted, units=test_units(labelled), seed=plan.seed)
+    compared = compare_heads(truth, predicted, metric=plan.metric, units=test_units(labelled), seed=plan.seed)
     heads: list[HeadRow] = []
     for t in tried:
         on_test = compared.heads[t.folder_name]
@@ -94,7 +93,9 @@ def summarise(
         "features": [_feature_row(each) for each in features],
         "heads": heads,
         "pairs": compared.pairs,
-        "transfer": compare_with_pixels(_chosen(tried, truth), test_units(labelled)),
+        "transfer": compare_with_pixels(
+            _chosen(tried, truth, plan.metric), truth, metric=plan.metric, units=test_units(labelled)
+        ),
         "failed": [],
         "interrupted": False,
     }
@@ -121,14 +122,17 @@ def test_units(labelled: Labelled) -> NDArray[np.integer[Any]]:
     return labelled.units[labelled.rows("test")]
 
 
-def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64]) -> dict[str, Chosen]:
+def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64], metric: str) -> dict[str, Chosen]:
     """For every set of features the head that val chose."""
+    from featurecache.classify.evaluation.metrics import log_losses
+    from featurecache.classify.evaluation.permutation import Answers
+
     best: dict[str, Tried] = {}
     for each in tried:
         name = each.features.name
-        if name not in best or rank_on_val(each.result.val) > rank_on_val(best[name].result.val):
+        if name not in best or preference(each.result.val, metric) < preference(best[name].result.val, metric):
             best[name] = each
-    return {name: Chosen(each.name, each.predicted == truth) for name, each in best.items()}
+    return {n: Chosen(each.name, Answers(each.predicted, log_losses(truth, each.proba))) for n, each in best.items()}
 
 
 def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
@@ -146,6 +150,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
         "calibrate": plan.calibrate,
         "min_per_class": plan.min_per_class,
         "params": {head: {name: list(values) for name, values in each.items()} for head, each in plan.params.items()},
+        "metric": plan.metric,
     }
 
 
@@ -208,7 +213,7 @@ def write_run(
             for sample, digest, split in rows
         ),
     )
-    write_csv(folder / LEADERBOARD_FILE, LEADERBOARD_COLUMNS, leaderboard(results))
+    write_csv(folder / LEADERBOARD_FILE, *leaderboard(results))
     _write_predictions(folder, tried, labelled)
     write_errors(folder / ERRORS_FILE, labelled.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
@@ -250,9 +255,14 @@ def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def leaderboard(results: Results) -> list[list[object]]:
-    """One row per head, best test accuracy first, in the order of LEADERBOARD_COLUMNS."""
+def leaderboard(results: Results) -> tuple[list[str], list[list[object]]]:
+    """The columns, and one row per head, best on test by the metric of the run first.
+
+    Where that is not the accuracy, its value on val and the ends of its interval on test stand in columns at the end.
+    """
     rows: list[list[object]] = []
+    metric = metric_of(results)
+    more = [] if metric == ACCURACY else [f"val_{metric}", f"{metric}_ci_low", f"{metric}_ci_high"]
     for rank, head in enumerate(results["heads"], start=1):
         test = head["test"]
         params = " ".join(f"{name}={value}" for name, value in head["params"].items())
@@ -260,9 +270,10 @@ def leaderboard(results: Results) -> list[list[object]]:
             [rank, head["backbone"], head["name"], params, head["val"]["accuracy"], test["accuracy"],
              *test["accuracy_ci"], test["balanced_accuracy"], test["macro_f1"], test["log_loss"], test["ece"],
              test["brier"],
-             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"]]
+             head["fit_seconds"], head["p_vs_best"], head["tied_with_best"], head["features"],
+             *([head["val"][metric], *test["ci"][metric]] if more else [])]
         )  # fmt: skip
-    return rows
+    return [*LEADERBOARD_COLUMNS, *more], rows
 
 
 def _write_predictions(folder: Path, tried: Sequence[Tried], labelled: Labelled) -> None:

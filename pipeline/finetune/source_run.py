@@ -19,7 +19,7 @@ from featurecache.finetune.plan import FinetunePlan
 from featurecache.predictor import check_spec, with_run_weights
 from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
-from featurecache.runs.head_choice import choose_head, features_of
+from featurecache.runs.head_choice import choose_head, features_of, metric_of
 from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
 
 # What a fine-tune takes over from the run besides its head.
@@ -54,7 +54,7 @@ def _chosen(results: Results, plan: FinetunePlan) -> SourceRun:
     from featurecache.classify.heads.saving.folder import load_meta
 
     is_random = plan.head == RANDOM
-    row = _row(_heads_at_one_place(results, _heads_on_backbone(results, plan), plan), plan.head)
+    row = _row(results, _heads_at_one_place(results, _heads_on_backbone(results, plan), plan), plan.head)
     if not is_random:
         _check_untuned(results, plan)
         check_can_start(row["name"])
@@ -89,12 +89,12 @@ def _heads_at_one_place(results: Results, heads: list[HeadRow], plan: FinetunePl
     return found
 
 
-def _row(heads: list[HeadRow], name: str | None) -> HeadRow:
+def _row(results: Results, heads: list[HeadRow], name: str | None) -> HeadRow:
     """The head that is named; without a name the best on val that can start a network, if any can."""
-    able = [head for head in heads if head["name"] in STARTERS]
+    able, metric = [head for head in heads if head["name"] in STARTERS], metric_of(results)
     if name is None:
-        return choose_head(able or heads, None)
-    return choose_head(heads, None if name == RANDOM else name)
+        return choose_head(able or heads, None, metric=metric)
+    return choose_head(heads, None if name == RANDOM else name, metric=metric)
 
 
 def _check_untuned(results: Results, plan: FinetunePlan) -> None:

@@ -39,6 +39,7 @@ from featurecache.predictor import with_run_weights
 from featurecache.report.page import report_on
 from featurecache.runs.documents import FinetuneRow, Results, cache_folder
 from featurecache.runs.folder import WEIGHTS_FILE
+from featurecache.runs.head_choice import metric_of
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import writing_run
 
@@ -56,7 +57,7 @@ def write_tuned_run(
     final = replace(tuned.source.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
     config = tuned.source.results["config"]
     asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, seed=config["seed"])
-    asked = replace(asked, min_per_class=config.get("min_per_class", 1))
+    asked = replace(asked, min_per_class=config.get("min_per_class", 1), metric=metric_of(tuned.source.results))
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)
         features = _extract(replace(final, weights=str(folder / WEIGHTS_FILE)), manifest, labelled, plan, progress)

@@ -12,6 +12,7 @@ from typing import Any
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
+from featurecache.classify.evaluation.criteria import CRITERIA
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.rare_classes import left_out_count, left_out_of
 from featurecache.extract.images.read import read_images
@@ -26,6 +27,7 @@ from featurecache.report.sections.table import scoreboard
 from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
 from featurecache.runs.documents import Dataset
 from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
+from featurecache.runs.head_choice import metric_of
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
 from featurecache.runs.result_notes import paired_test_name, units_text
@@ -171,7 +173,7 @@ def _fill_template(page: Page) -> str:
         loader=jinja2.PackageLoader("featurecache.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    record, data = page.record, page.record.results["dataset"]
+    record, data, metric = page.record, page.record.results["dataset"], metric_of(page.record.results)
     sweeps = comparison.sweep_figures(record)
     page.figures |= {f"sweep-{i}": sweep["figure"] for i, sweep in enumerate(sweeps)}
     learning = learning_figure(record)
@@ -194,7 +196,9 @@ def _fill_template(page: Page) -> str:
         chosen=record.chosen,
         close_up=bool(page.heads),
         links=[link for link in LINKS if present.get(link[0], True)],
-        test_name=f"{paired_test_name(data)}, Holm's correction, 5 %",
+        test_name=f"{paired_test_name(data, metric)}, Holm's correction, 5 %",
+        metric=CRITERIA[metric].title,
+        swept_metric=comparison.swept_by(record).title,
         table=scoreboard(record),
         sweeps=sweeps,
         given=reproduce.given(record.config),

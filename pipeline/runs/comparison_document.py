@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from featurecache.runs.documents import TestUnits
 
@@ -23,6 +23,7 @@ class EntryRow(TypedDict):
     log_loss: float
     ece: float
     brier: float
+    ci: dict[str, tuple[float, float] | None]
     extract_seconds: float
     fit_seconds: float
     predict_1000_seconds: float
@@ -65,14 +66,19 @@ class PairRow(TypedDict):
 
 
 class SplitsRow(TypedDict):
-    """A head over several splits of the same images: its mean accuracy, with the interval of the corrected t-test."""
+    """A head over several splits of the same images: its mean, with the interval of the corrected t-test.
+
+    mean, mean_ci: of the metric that the runs are compared by; accuracy, accuracy_ci: the same where that is it.
+    """
 
     data_set: str
     features: str
     head: str
     n_splits: int
-    accuracy: float
-    accuracy_ci: list[float]
+    mean: float
+    mean_ci: list[float]
+    accuracy: NotRequired[float]
+    accuracy_ci: NotRequired[list[float]]
     p_vs_best: float
     tied_with_best: bool
 
@@ -87,8 +93,12 @@ class MeanRankRow(TypedDict):
 
 
 class Compared(TypedDict):
-    """A comparison of runs; notes: sentences on what cannot be paired, and on doubts of the runs themselves."""
+    """A comparison of runs by a metric.
 
+    notes: sentences on what cannot be paired, and on doubts of the runs themselves.
+    """
+
+    metric: str
     runs: list[RunRow]
     test_sets: list[TestSetRow]
     heads: list[RankedRow]

@@ -32,6 +32,7 @@ class Config(TypedDict):
     repeats: NotRequired[int]
     calibrate: NotRequired[bool]
     min_per_class: NotRequired[int]
+    metric: NotRequired[str]
 
 
 LeftOut = TypedDict("LeftOut", {"class": str, "n_images": int})
@@ -76,6 +77,8 @@ class Trial(TypedDict):
     params: dict[str, Any]
     val_accuracy: float
     val_log_loss: float
+    val_balanced_accuracy: NotRequired[float]
+    val_macro_f1: NotRequired[float]
     converged: bool
     seconds: float
 
@@ -176,7 +179,7 @@ FinetuneRow = TypedDict(
 
 
 class Results(TypedDict):
-    """results.json; heads: in the order of their test accuracy."""
+    """results.json; heads: the best on test by the metric of the run first."""
 
     format: int
     created: str

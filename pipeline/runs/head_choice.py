@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from math import nan
+from typing import Any
 
 from featurecache.base.errors import UsageError
-from featurecache.runs.documents import HeadRow
+from featurecache.classify.evaluation.criteria import ACCURACY, preference
+from featurecache.runs.documents import HeadRow, Results
 
 
-def rank_on_val(val: Mapping[str, float]) -> tuple[float, float]:
-    """Return the sort key by which the best head on val is the greatest: accuracy, then log loss."""
-    return val["accuracy"], -val["log_loss"]
+def metric_of(results: Results) -> str:
+    """The metric that a run chooses and ranks by; runs that do not name one did by accuracy."""
+    return str(results.get("config", {}).get("metric", ACCURACY))
 
 
-def choose_head(heads: Sequence[HeadRow], name: str | None) -> HeadRow:
+def value_of(test: Mapping[str, Any], metric: str) -> float:
+    """The value of a metric of a head on test; NaN where the run does not say it."""
+    value = test.get(metric)
+    return nan if value is None else float(value)
+
+
+def interval_of(test: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    """The 95 % interval of a metric of a head on test; None where the run does not say it."""
+    ends = test["accuracy_ci"] if metric == ACCURACY else test.get("ci", {}).get(metric, [None, None])
+    return None if None in ends else (ends[0], ends[1])
+
+
+def choose_head(heads: Sequence[HeadRow], name: str | None, *, metric: str = ACCURACY) -> HeadRow:
     """Return the head called `head` or `backbone--head`; without a name the best on val, for test is for reporting.
 
-    Raises UsageError that lists the heads of the run.
+    metric: that of the run, which the best is by: see `classify.evaluation.criteria.preference`. Raises UsageError that
+    lists the heads of the run.
     """
     if name is None:
-        return max(heads, key=lambda head: rank_on_val(head["val"]))
+        return min(heads, key=lambda head: preference(head["val"], metric))
     matching = [h for h in heads if name in (h["name"], f"{features_of(h)}--{h['name']}")]
     if len(matching) == 1:
         return matching[0]

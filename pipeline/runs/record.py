@@ -15,7 +15,7 @@ import numpy as np
 from featurecache.base.errors import PipelineError
 from featurecache.runs.documents import Config, HeadRow, Results
 from featurecache.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, RESULTS_FILE
-from featurecache.runs.head_choice import choose_head, features_of, head_titles
+from featurecache.runs.head_choice import choose_head, features_of, head_titles, metric_of
 from featurecache.runs.predictions_file import check_texts, open_predictions
 from featurecache.runs.record_checks import need, need_each, read_config, read_results
 
@@ -75,7 +75,7 @@ class Record:
     @property
     def chosen(self) -> int:
         """The place of the head that `predict` takes: the best on val."""
-        return self.heads.index(choose_head(self.heads, None))
+        return self.heads.index(choose_head(self.heads, None, metric=metric_of(self.results)))
 
 
 def read_record(folder: Path) -> Record:

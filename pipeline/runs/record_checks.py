@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.text import printable
+from featurecache.classify.evaluation.criteria import METRICS as CHOICES
 from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Config, HeadRow, Results
@@ -36,6 +37,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_end(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and "\0" not in value
 
@@ -55,6 +60,12 @@ SHARE = Kind(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 SHARE_OR_NONE = Kind(lambda v: v is None or SHARE.is_one(v), "a number from 0 to 1, or nothing")
 INTERVAL = Kind(
     lambda v: isinstance(v, list) and len(v) == 2 and all(map(SHARE.is_one, v)) and v[0] <= v[1], "an interval in 0..1"
+)
+LIMITS = Kind(
+    lambda v: (
+        isinstance(v, dict) and all(isinstance(e, list) and len(e) == 2 and all(map(_is_end, e)) for e in v.values())
+    ),
+    "intervals",
 )
 FLOOR = Kind(lambda v: _is_number(v) and 0 <= v < 1, "a probability below 1")
 OBJECT = Kind(lambda v: isinstance(v, dict), "an object")
@@ -78,6 +89,7 @@ def _are_params(value: Any) -> bool:
     )
 
 
+METRIC = Kind(lambda v: isinstance(v, str) and v in CHOICES, f"one of {', '.join(CHOICES)}")
 PARAMS = Kind(_are_params, "parameters of heads, each with a list of values")
 
 
@@ -105,15 +117,17 @@ Schema = Kind | Shape | list[Any]
 CONFIG = Shape({
     "images": TEXT, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED, "folds": COUNT_OR_NONE,
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
-    "params": PARAMS,
+    "params": PARAMS, "metric": METRIC,
 })  # fmt: skip
 METRICS = {
     "accuracy": SHARE, "accuracy_ci": INTERVAL, "balanced_accuracy": SHARE_OR_NONE, "macro_f1": SHARE_OR_NONE,
     "log_loss": NUMBER_OR_NONE, "ece": NUMBER_OR_NONE, "brier": NUMBER_OR_NONE,
+    "ci": LIMITS,
 }  # fmt: skip
 EFFECT = {"temperature": NUMBER, "ece_before": NUMBER, "ece_after": NUMBER, "log_loss_before": NUMBER,
           "log_loss_after": NUMBER}  # fmt: skip
-TRIAL = {"params": OBJECT, "val_accuracy": SHARE_OR_NONE, "val_log_loss": NUMBER_OR_NONE}
+TRIAL = {"params": OBJECT, "val_accuracy": SHARE_OR_NONE, "val_log_loss": NUMBER_OR_NONE,
+         "val_balanced_accuracy": SHARE_OR_NONE, "val_macro_f1": SHARE_OR_NONE}  # fmt: skip
 HEAD = Shape({
     "name": TEXT, "backbone": WORD, "features": TEXT, "params": OBJECT, "grid_size": COUNT, "fit_seconds": SECONDS,
     "predict_seconds": SECONDS, "val": Shape({**METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),

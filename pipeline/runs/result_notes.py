@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from featurecache.base.text import count
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.runs.documents import FewLabels, Results, TestUnits
 
 
@@ -17,9 +18,11 @@ def units_text(test: TestUnits) -> str:
     return count(n, "group" if test["test_units"] == "group" else "distinct image")
 
 
-def paired_test_name(test: TestUnits) -> str:
-    """Return the name of the paired test of the heads of a run."""
+def paired_test_name(test: TestUnits, metric: str = ACCURACY) -> str:
+    """Return the name of the paired test of the heads of a run, which depends on the metric that it is by."""
     units = units_text(test)
+    if metric != ACCURACY:
+        return f"permutation test over {units}" if units else "paired permutation test"
     return f"sign-flip test over {units}" if units else "McNemar's exact test"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from featurecache.base.exits import DONE
+from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.cli.commands.compare_text import FORMATS, render
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import PATH
@@ -25,6 +26,11 @@ class CompareOptions:
     format: str = option(
         "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="format of the table"
     )
+    metric: str | None = option(
+        "--metric",
+        type=click.Choice(METRICS),
+        help="what heads are ranked, tested and tied by (default: that of the runs)",
+    )
 
 
 @click.command(cls=Command, examples=["featurecache compare data/runs/a data/runs/b --format markdown"])
@@ -36,5 +42,5 @@ def command(asked: CompareOptions, printing: JsonOption) -> int:
     """
     from featurecache.evaluate.compare import compare_runs
 
-    print(render(compare_runs(asked.runs), "json" if printing.json else asked.format))
+    print(render(compare_runs(asked.runs, metric=asked.metric), "json" if printing.json else asked.format))
     return DONE

@@ -8,12 +8,14 @@ import json
 from collections.abc import Sequence
 
 from featurecache.base.text import table
-from featurecache.runs.comparison_document import Compared, RankedRow, SplitsRow
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS, Criterion
+from featurecache.runs.comparison_document import Compared, RankedRow
+from featurecache.runs.head_choice import value_of
 from featurecache.runs.result_notes import paired_test_name
 
 FORMATS = ("text", "csv", "markdown", "json")
-HEADERS = ("data set", "run", "features", "head", "rank", "test %", "95 % interval", "balanced %", "macro F1 %",
-           "log loss", "ECE", "extract s", "fit s", "predict 1,000 s", "head MB", "features MB")  # fmt: skip
+NAMES = ("data set", "run", "features", "head", "rank")
+COSTS = ("ECE", "extract s", "fit s", "predict 1,000 s", "head MB", "features MB")
 FIRST_NUMBER = 4
 FOOT = (
     "rank: 1 + the heads that are better beyond chance on the same test images ({test} of all pairs, Holm, 5 %); * "
@@ -32,31 +34,42 @@ def render(compared: Compared, how: str) -> str:
         return json.dumps(compared, indent=2, allow_nan=False)
     if how == "csv":
         return _csv(compared["heads"])
-    parts = [_table(_cells(compared["heads"]), HEADERS, how, FIRST_NUMBER), _foot(compared)]
+    by = CRITERIA[compared["metric"]]
+    column = "%" if by.name == ACCURACY else by.column
+    others = [CRITERIA[name].column for name in METRICS if name != by.name]
+    headers = (*NAMES, f"test {column}", "95 % interval", *others, *COSTS)
+    parts = [_table(_cells(compared["heads"], by), headers, how, FIRST_NUMBER), _foot(compared)]
     if compared["over_splits"]:
         n = max(row["n_splits"] for row in compared["over_splits"])
-        parts += [f"over {n} splits of the same images (corrected resampled t-test, Holm, 5 %)", _splits(compared, how)]
+        parts += [
+            f"over {n} splits of the same images (corrected resampled t-test, Holm, 5 %)",
+            _splits(compared, how, by),
+        ]
     if compared["mean_ranks"]:
         n = compared["mean_ranks"][0]["n_data_sets"]
         rows = [[row["features"], row["head"], f"{row['mean_rank']:.2f}"] for row in compared["mean_ranks"]]
-        parts += [f"mean rank by accuracy over {n} data sets", _table(rows, ("features", "head", "mean rank"), how, 2)]
+        parts += [
+            f"mean rank by {by.title} over {n} data sets",
+            _table(rows, ("features", "head", "mean rank"), how, 2),
+        ]
     notes = compared["notes"] if how == "text" else map(_escaped, compared["notes"])
     return "\n\n".join([*parts, *notes])
 
 
 def _foot(compared: Compared) -> str:
-    tests = list(dict.fromkeys(paired_test_name(each) for each in compared["test_sets"]))
-    return FOOT.format(test=" or ".join(tests))
+    by = CRITERIA[compared["metric"]]
+    tests = list(dict.fromkeys(paired_test_name(each, by.name) for each in compared["test_sets"]))
+    more = "" if by.name == ACCURACY else f"\nby {by.title}{', lower is better' if by.lower_is_better else ''}"
+    return FOOT.format(test=" or ".join(tests)) + more
 
 
-def _cells(rows: Sequence[RankedRow]) -> list[list[str]]:
+def _cells(rows: Sequence[RankedRow], by: Criterion) -> list[list[str]]:
     return [
         [
             row["data_set"], row["run"], row["features"], row["head"],
             f"{row['rank']}{' *' if row['tied_with_best'] else '  '}",
-            f"{100 * row['accuracy']:.2f}", _interval(row),
-            f"{100 * row['balanced_accuracy']:.2f}", f"{100 * row['macro_f1']:.2f}",
-            f"{row['log_loss']:.3f}", f"{row['ece']:.3f}",
+            by.number(value_of(row, by.name)), _interval(row["ci"][by.name], by),
+            *(CRITERIA[name].number(value_of(row, name)) for name in METRICS if name != by.name), f"{row['ece']:.3f}",
             f"{row['extract_seconds']:.1f}", f"{row['fit_seconds']:.1f}", f"{row['predict_1000_seconds']:.2f}",
             f"{row['head_bytes'] / 1e6:.2f}", f"{row['features_bytes'] / 1e6:.1f}",
         ]
@@ -64,18 +77,22 @@ def _cells(rows: Sequence[RankedRow]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _splits(compared: Compared, how: str) -> str:
+def _splits(compared: Compared, how: str, by: Criterion) -> str:
     rows = [
         [row["data_set"], row["features"], row["head"] + (" *" if row["tied_with_best"] else ""),
-         f"{100 * row['accuracy']:.2f}", _interval(row)]
+         by.number(row["mean"]), _interval(row["mean_ci"], by)]
         for row in compared["over_splits"]
     ]  # fmt: skip
-    return _table(rows, ("data set", "features", "head", "mean test %", "95 % interval"), how, 3)
+    return _table(
+        rows,
+        ("data set", "features", "head", f"mean test {'%' if by.name == ACCURACY else by.column}", "95 % interval"),
+        how,
+        3,
+    )
 
 
-def _interval(row: RankedRow | SplitsRow) -> str:
-    low, high = row["accuracy_ci"]
-    return f"{100 * low:.2f}-{100 * high:.2f}"
+def _interval(ends: Sequence[float] | None, by: Criterion) -> str:
+    return "" if ends is None else "-".join(map(by.number, ends))
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], how: str, first_number: int) -> str:

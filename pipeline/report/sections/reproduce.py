@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.quoting import as_command
+from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.selection.settings import format_settings
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
@@ -19,7 +20,7 @@ from featurecache.runs.documents import Config, FinetuneRow
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5,
-                                   "min_per_class": 1}  # fmt: skip
+                                   "min_per_class": 1, "metric": ACCURACY}  # fmt: skip
 
 
 def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA
 from featurecache.report.wording import settings
+from featurecache.runs.head_choice import interval_of, metric_of
 from featurecache.runs.record import Record
 
 # Key in "test" of results.json, title, factor, digits; a column stands where any head has the number.
 METRICS = (
+    ("accuracy", "accuracy %", 100, 2),
     ("balanced_accuracy", "balanced %", 100, 2),
     ("macro_f1", "macro F1 %", 100, 2),
     ("top5_accuracy", "top-5 %", 100, 2),
@@ -28,14 +31,16 @@ Head = Mapping[str, Any]
 
 def scoreboard(record: Record) -> dict[str, Any]:
     """{"columns", "rows": [{"cells", "tied"}], "foot"}: text, ready to be shown."""
+    metric = metric_of(record.results)
+    by, column = CRITERIA[metric], "%" if metric == ACCURACY else CRITERIA[metric].column
     columns: list[tuple[str, Callable[[Head], str]]] = [
-        ("val %", lambda head: _number(head["val"].get("accuracy"), 100, 2)),
-        ("test %", lambda head: _number(head["test"]["accuracy"], 100, 2)),
-        ("95 % interval", lambda head: "–".join(_number(x, 100, 2) for x in head["test"]["accuracy_ci"])),
+        (f"val {column}", lambda head: _number(head["val"].get(metric), by.factor, by.digits)),
+        (f"test {column}", lambda head: _number(head["test"].get(metric), by.factor, by.digits)),
+        ("95 % interval", lambda head: "–".join(map(by.number, interval_of(head["test"], metric) or ()))),
         ("p", lambda head: "" if head is record.heads[0] else _p_value(head.get("p_vs_best"))),
     ]
     for key, title, factor, digits in METRICS:
-        if any(head["test"].get(key) is not None for head in record.heads):
+        if key != metric and any(head["test"].get(key) is not None for head in record.heads):
             columns.append((title, _metric(key, factor, digits)))
     columns += [
         ("fit s", lambda head: _number(head.get("fit_seconds"), 1, 1)),

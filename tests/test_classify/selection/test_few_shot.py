@@ -80,9 +80,9 @@ def test_classes_of_one_unit_are_too_few():
 def seen_by_sweep(monkeypatch):
     seen = []
 
-    def spy(name, X, y, *, rounds, grid, seed):
+    def spy(name, X, y, *, rounds, grid, metric, seed):
         seen.append((X, y, rounds))
-        return sweep(name, X, y, rounds=rounds, grid=grid, seed=seed)
+        return sweep(name, X, y, rounds=rounds, grid=grid, metric=metric, seed=seed)
 
     monkeypatch.setattr(shots, "sweep", spy)
     return seen

@@ -1,6 +1,6 @@
 import numpy as np
 
-from featurecache.classify.solvers.successive_halving import halve, halving_note, train_for
+from featurecache.classify.solvers.successive_halving import WORST, halve, halving_note, train_for
 
 CODES = np.arange(100) % 2
 
@@ -72,7 +72,7 @@ def test_scores_that_are_not_numbers_are_last_and_do_not_stop_the_rest():
     found = {
         r.setting: r for r in halve(plan, plan.train, plan.look, whole, CODES, epochs=[2, 2], patience=2, rungs={})
     }
-    assert found[1].rank == (-1.0, -np.inf)
+    assert found[1].rank == WORST
     assert (found[1].judged == 0.0).all()
     assert found[0].rank[0] == 0.6
 
@@ -89,5 +89,13 @@ def test_who_follows_and_diverges_is_last():
     plan = Plan([[0.5, 0.5]])
     plan.scores = lambda accuracy: Plan.scores(accuracy) * np.nan
     (found,) = train_for(plan, plan.train, plan.look, whole, CODES, epochs=[2])
-    assert (found.epoch, found.rank) == (2, (-1.0, -np.inf))
+    assert (found.epoch, found.rank) == (2, WORST)
     assert (found.judged == 0.0).all()
+
+
+def test_the_best_epoch_and_who_goes_on_are_those_of_the_rank_that_is_given():
+    plan = Plan([[0.5, 0.7, 0.9], [0.9, 0.6, 0.5]])
+    worst_first = lambda scores, codes: (-float(np.mean(scores.argmax(axis=1) == codes)), 0.0)  # noqa: E731
+    how = {"epochs": [3, 3], "patience": 3, "rungs": {1: 1 / 2}, "rank": worst_first}
+    found = {r.setting: r for r in halve(plan, plan.train, plan.look, whole, CODES, **how)}
+    assert [(found[s].epoch, found[s].stopped) for s in (0, 1)] == [(1, 0), (1, 1)]
