@@ -10,6 +10,7 @@ from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.classify.evaluation.criteria import ACCURACY, METRICS
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.attempts import ClassifyPlan
 from featurecache.evaluate.classify import classify
 from featurecache.extract.images.manifest import Manifest
@@ -31,6 +32,7 @@ def train_heads(
     min_per_class: int = 1,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     metric: str = ACCURACY,
+    class_weight: str = CLASS_WEIGHTS[0],
     progress: Progress | None = None,
 ) -> Results:
     """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
@@ -39,13 +41,17 @@ def train_heads(
     folds instead of on val. calibrate: temper probabilities on val. min_per_class: classes with fewer images are left
     out. params: values for the grids of heads, {"logistic": {"C": [0.1, 1.0]}}: a list is what is tried, anything else
     the one value. metric: accuracy, balanced_accuracy, macro_f1 or log_loss, by which settings are chosen and heads are
-    ranked. The run has no report; `featurecache report` writes it.
+    ranked. class_weight: "balanced" lets all classes weigh the same in training. The run has no report; `featurecache
+    report` writes it.
 
     Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
-    UsageError for another metric, FeaturesMissing where an image has no features, and what `classify` raises.
+    UsageError for another metric or class weight, FeaturesMissing where an image has no features, and what `classify`
+    raises.
     """
     if metric not in METRICS:
         raise UsageError(f"There is no metric '{metric}' to choose by: give {', '.join(METRICS)}.")
+    if class_weight not in CLASS_WEIGHTS:
+        raise UsageError(f"There is no class weight '{class_weight}': give {' or '.join(CLASS_WEIGHTS)}.")
     from featurecache.classify.heads.table import parse_heads
     from featurecache.classify.selection.settings import listed_settings
 
@@ -61,5 +67,6 @@ def train_heads(
         min_per_class=min_per_class,
         params=listed_settings(params or {}),
         metric=metric,
+        class_weight=class_weight,
     )
     return classify(images, plan, progress or Silent())

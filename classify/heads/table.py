@@ -12,6 +12,8 @@ from featurecache.base.errors import UnknownHead
 
 # Classifiers named by a dotted path come from here and nowhere else: a name must not import arbitrary code.
 FOREIGN = "sklearn."
+# How much the images of a class weigh in training: all the same, or all classes the same, n / (C n_c).
+CLASS_WEIGHTS = ("none", "balanced")
 # Parameters that come from the seed of the run, or from val.
 DECIDED = ("random_state", "temperature")
 

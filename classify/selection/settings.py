@@ -13,11 +13,11 @@ from itertools import product
 from typing import Any
 
 from featurecache.base.errors import BadSetting, UnknownHead
-from featurecache.classify.heads.table import HEADS, build_head, head_grid, head_parameters
+from featurecache.classify.heads.table import CLASS_WEIGHTS, HEADS, build_head, head_grid, head_parameters
 
 Given = Mapping[str, Mapping[str, Sequence[Any]]]
 Grid = list[dict[str, Any]]
-CLASS_WEIGHTS = ("none", "balanced")
+NO_WEIGHT = CLASS_WEIGHTS[0]
 WORDS: Mapping[str, object] = {"none": None, "null": None, "true": True, "false": False}
 # 512x256, sizes of layers.
 SIZES = re.compile(r"\d+(x\d+)+")
@@ -62,7 +62,7 @@ def listed_settings(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
     }
 
 
-def build_grids(heads: Sequence[str], given: Given, class_weight: str | None = None) -> dict[str, Grid]:
+def build_grids(heads: Sequence[str], given: Given, class_weight: str = NO_WEIGHT) -> dict[str, Grid]:
     """Return the settings that a sweep of each head tries, the simplest first, every one of them checked.
 
     class_weight: "balanced" for every head that weighs classes and is not given another; see `weighs_classes`. Raises
@@ -78,7 +78,7 @@ def build_grids(heads: Sequence[str], given: Given, class_weight: str | None = N
     return {head: build_grid(head, given.get(head, {}), class_weight) for head in heads}
 
 
-def build_grid(head: str, given: Mapping[str, Sequence[Any]], class_weight: str | None = None) -> Grid:
+def build_grid(head: str, given: Mapping[str, Sequence[Any]], class_weight: str = NO_WEIGHT) -> Grid:
     """Return the settings of one head, as `build_grids` does, which raises what this does.
 
     Values of an axis that the table has as numbers are put in its order; others stay in the order given.
@@ -96,10 +96,10 @@ def build_grid(head: str, given: Mapping[str, Sequence[Any]], class_weight: str 
         if not meant:
             raise BadSetting(f"{head}.{name} is given no value.")
         axes[name] = _in_order(list(meant.values()), axes.get(name, []))
-    if class_weight is not None and "class_weight" in known and "class_weight" not in given:
+    if class_weight != NO_WEIGHT and "class_weight" in known and "class_weight" not in given:
         axes["class_weight"] = [class_weight]
     grid = [dict(zip(axes, setting, strict=True)) for setting in product(*axes.values())]
-    if given:
+    if given or class_weight != NO_WEIGHT:
         _check(head, grid)
     return grid
 

@@ -12,6 +12,7 @@ import click
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.criteria import METRICS
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, every_field_of, option
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
@@ -117,6 +118,10 @@ class HeadOptions:
         "--metric", type=click.Choice(METRICS), default=METRICS[0], group=HEADS, show_default=True,
         help="what settings are chosen by on val, and heads are ranked, tested and tied by on test",
     )  # fmt: skip
+    class_weight: str = option(
+        "--class-weight", type=click.Choice(CLASS_WEIGHTS), default=CLASS_WEIGHTS[0], group=HEADS, show_default=True,
+        help="balanced: all classes weigh the same in training, however many images each has",
+    )  # fmt: skip
     calibrate: bool = option(
         "--calibrate", is_flag=True, default=False, group=HEADS,
         help="fit a temperature for every head's probabilities on val; labels stay, the effect on test is shown",
@@ -150,7 +155,7 @@ class HeadOptions:
         from featurecache.classify.selection.settings import build_grids, parse_settings
 
         given = parse_settings(self.param)
-        build_grids(self.names(), given)
+        build_grids(self.names(), given, self.class_weight)
         return given
 
 

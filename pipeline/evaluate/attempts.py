@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.classify.evaluation.criteria import ACCURACY
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.join import Features
 from featurecache.extract.cache.spec import slug
 from featurecache.extract.job.request import FeatureRequest
@@ -43,13 +44,15 @@ class ClassifyPlan:
     """Values for the grids of heads, {head: {parameter: values}}: see `classify.selection.settings`."""
     metric: str = ACCURACY
     """What settings are chosen and heads are ranked by, one of `classify.evaluation.criteria.METRICS`."""
+    class_weight: str = CLASS_WEIGHTS[0]
+    """"balanced": in training an image of class c weighs n / (C n_c), so that all classes weigh the same."""
 
     @cached_property
     def grids(self) -> dict[str, Grid]:
         """The settings to try of each head. Raises UnknownHead, BadSetting."""
         from featurecache.classify.selection.settings import build_grids
 
-        return build_grids(self.heads, self.params)
+        return build_grids(self.heads, self.params, self.class_weight)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.base.progress import Progress
 from featurecache.base.text import count_is
 from featurecache.classify.arrays.memmap import mapped
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.attempts import Attempts, ClassifyPlan, Tried
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
 from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, return_freed_memory
@@ -81,7 +82,7 @@ def _classify(
     home, _ = home_of(plan.out), plan.grids  # an error in these is raised first
     labelled, features = _gather(manifest, plan, home, progress)
     call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
-    warnings = leak_warnings(labelled, features[0].X, call, advise)
+    warnings = [*leak_warnings(labelled, features[0].X, call, advise), *unweighed(plan)]
     for warning in warnings:
         progress.say(warning)
     if plan.shots:
@@ -124,6 +125,14 @@ def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progre
     for note in (*manifest.notes, *labelled.notes, *_notes_on_files(features, arrays.budget)):
         progress.say(note)
     return labelled, features
+
+
+def unweighed(plan: ClassifyPlan) -> list[str]:
+    """Sentences on the heads that are to weigh classes and cannot."""
+    from featurecache.classify.selection.settings import weighs_classes
+
+    heads = [] if plan.class_weight == CLASS_WEIGHTS[0] else [head for head in plan.heads if not weighs_classes(head)]
+    return [f"{head} has no class_weight: it is trained with every image weighing the same." for head in heads]
 
 
 def _notes_on_files(features: Sequence[Features], budget: float) -> Iterator[str]:

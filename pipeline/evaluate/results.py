@@ -151,6 +151,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
         "min_per_class": plan.min_per_class,
         "params": {head: {name: list(values) for name, values in each.items()} for head, each in plan.params.items()},
         "metric": plan.metric,
+        "class_weight": plan.class_weight,
     }
 
 

@@ -33,6 +33,7 @@ class Config(TypedDict):
     calibrate: NotRequired[bool]
     min_per_class: NotRequired[int]
     metric: NotRequired[str]
+    class_weight: NotRequired[str]
 
 
 LeftOut = TypedDict("LeftOut", {"class": str, "n_images": int})

@@ -15,6 +15,7 @@ from typing import Any, cast
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import METRICS as CHOICES
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Config, HeadRow, Results
@@ -90,6 +91,7 @@ def _are_params(value: Any) -> bool:
 
 
 METRIC = Kind(lambda v: isinstance(v, str) and v in CHOICES, f"one of {', '.join(CHOICES)}")
+WEIGHT = Kind(lambda v: isinstance(v, str) and v in CLASS_WEIGHTS, f"{' or '.join(CLASS_WEIGHTS)}")
 PARAMS = Kind(_are_params, "parameters of heads, each with a list of values")
 
 
@@ -117,7 +119,7 @@ Schema = Kind | Shape | list[Any]
 CONFIG = Shape({
     "images": TEXT, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED, "folds": COUNT_OR_NONE,
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
-    "params": PARAMS, "metric": METRIC,
+    "params": PARAMS, "metric": METRIC, "class_weight": WEIGHT,
 })  # fmt: skip
 METRICS = {
     "accuracy": SHARE, "accuracy_ci": INTERVAL, "balanced_accuracy": SHARE_OR_NONE, "macro_f1": SHARE_OR_NONE,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         "featurecache classify photos/",
         "featurecache classify photos/ --heads logistic,mlp --folds 5",
         "featurecache classify photos/ --shots 1,2,4,8,16",
-        "featurecache classify photos/ --metric balanced_accuracy",
+        "featurecache classify photos/ --metric balanced_accuracy --class-weight balanced",
         "featurecache classify photos/ --heads logistic,knn --param logistic.C=0.1,1,10 --param knn.metric=cosine",
     ],
 )
@@ -145,6 +145,7 @@ def _plan(
         min_per_class=split.min_per_class,
         params=heads.params(),
         metric=heads.metric,
+        class_weight=heads.class_weight,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.quoting import as_command
 from featurecache.classify.evaluation.criteria import ACCURACY
+from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.classify.selection.settings import format_settings
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
@@ -20,7 +21,8 @@ from featurecache.runs.documents import Config, FinetuneRow
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5,
-                                   "min_per_class": 1, "metric": ACCURACY}  # fmt: skip
+                                  "min_per_class": 1, "metric": ACCURACY,
+                                  "class_weight": CLASS_WEIGHTS[0]}  # fmt: skip
 
 
 def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:
@@ -44,7 +46,9 @@ def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:
 
 def given(config: Config) -> str:
     """The settings of heads that the command of a run gave, "logistic.C=0.1,1; knn.k=5"; empty for none."""
-    return "; ".join(format_settings(config.get("params", {})))
+    weight = config.get("class_weight", CLASS_WEIGHTS[0])
+    weighed = [] if weight == CLASS_WEIGHTS[0] else [f"class weight {weight}"]
+    return "; ".join([*weighed, *format_settings(config.get("params", {}))])
 
 
 def _finetune_command(config: Config, tuned: FinetuneRow) -> str:
