@@ -48,13 +48,10 @@ def train_heads(
     UsageError for another metric or class weight, FeaturesMissing where an image has no features, and what `classify`
     raises.
     """
-    if metric not in METRICS:
-        raise UsageError(f"There is no metric '{metric}' to choose by: give {', '.join(METRICS)}.")
-    if class_weight not in CLASS_WEIGHTS:
-        raise UsageError(f"There is no class weight '{class_weight}': give {' or '.join(CLASS_WEIGHTS)}.")
     from featurecache.classify.heads.table import parse_heads
     from featurecache.classify.selection.settings import listed_settings
 
+    _check_names(metric, class_weight)
     check_run_folder(out)
     plan = ClassifyPlan(
         tuple(features),
@@ -70,3 +67,10 @@ def train_heads(
         class_weight=class_weight,
     )
     return classify(images, plan, progress or Silent())
+
+
+def _check_names(metric: str, class_weight: str) -> None:
+    if metric not in METRICS:
+        raise UsageError(f"There is no metric '{metric}' to choose by: give {', '.join(METRICS)}.")
+    if class_weight not in CLASS_WEIGHTS:
+        raise UsageError(f"There is no class weight '{class_weight}': give {' or '.join(CLASS_WEIGHTS)}.")

@@ -179,13 +179,9 @@ def _fill_template(page: Page) -> str:
     learning = learning_figure(record)
     if learning is not None:
         page.figures["learning"] = learning
-    present = {
-        "close": page.heads,
-        "settings": sweeps or reproduce.given(record.config),
-        "labels": learning,
-        "map": page.map,
-        "images": page.galleries,
-    }
+    given = reproduce.given(record.config)
+    present = {"close": page.heads, "settings": given or sweeps, "labels": learning, "map": page.map,
+               "images": page.galleries}  # fmt: skip
     text = environment.get_template("page.html.jinja").render(
         title=data["name"],
         facts=_facts(data, record.results["created"]),
@@ -201,7 +197,7 @@ def _fill_template(page: Page) -> str:
         swept_metric=comparison.swept_by(record).title,
         table=scoreboard(record),
         sweeps=sweeps,
-        given=reproduce.given(record.config),
+        given=given,
         learning=learning_caption(record) if learning else None,
         map=page.map,
         map_caption=page.map_caption,
