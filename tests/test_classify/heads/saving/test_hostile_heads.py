@@ -361,7 +361,7 @@ def test_a_pipe_is_refused_rather_than_waited_for(name, tmp_path, write_skops_he
     folder = write_skops_head(tmp_path / "head", b"")
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert "is a link or no file" in refusal(folder)
+    assert "is a link or not a regular file" in refusal(folder)
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, '{"format": NaN}', "9" * 10**6, " " * (2**26 + 1)])
