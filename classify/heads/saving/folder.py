@@ -18,7 +18,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any
@@ -27,6 +26,7 @@ import numpy as np
 
 from featurecache.base.errors import SavedHeadError
 from featurecache.base.files import replacing_folder
+from featurecache.base.versions import installed_version
 from featurecache.classify.heads.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
@@ -72,7 +72,7 @@ def save_head(head: Any, root: Path, *, meta: Mapping[str, Any]) -> None:
     with replacing_folder(root, is_durable=False) as fresh:
         document = _write_learned(head, fresh)
         path = fresh / document["file"]
-        versions = {name: _installed_version(name) for name in RECORDED_LIBRARIES}
+        versions = {name: installed_version(name) for name in RECORDED_LIBRARIES}
         document |= {"sha256": _digest(path), "versions": versions, "meta": dict(meta)}
         text = json.dumps(json_value(document), indent=2, allow_nan=False)
         (fresh / "head.json").write_text(text + "\n", encoding="utf-8")
@@ -119,13 +119,6 @@ def load_meta(root: Path) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def _installed_version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _write_learned(head: Any, folder: Path) -> HeadDocument:
@@ -234,7 +227,7 @@ def _load_foreign(document: HeadDocument, path: Path, *, trust: bool) -> tuple[A
 
 
 def _version_notes(estimator: Any, saved_by: Any) -> tuple[str, ...]:
-    here = _installed_version("scikit-learn")
+    here = installed_version("scikit-learn")
     if saved_by is None or saved_by == here:
         return ()
     name = type(estimator).__name__
