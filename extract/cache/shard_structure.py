@@ -59,8 +59,9 @@ def check_attributes(item: Any, n_bytes: int) -> None:
     """Raise Unfit unless every attribute of a file or dataset is one number or one text, of a known length."""
     import h5py
 
-    for name in item.attrs:
-        attribute = item.attrs.get_id(name)
+    attributes = item.attrs
+    for name in attributes:
+        attribute = attributes.get_id(name)
         kind, space = attribute.get_type(), attribute.get_space()
         is_text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
         if not (is_text or type(kind) in (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
@@ -68,12 +69,14 @@ def check_attributes(item: Any, n_bytes: int) -> None:
         if space.get_simple_extent_type() != h5py.h5s.SCALAR or kind.get_size() > n_bytes:
             raise Unfit(f"its attribute '{name}' is not a single value")
         if is_text:
-            _decode(name, item.attrs[name])
+            _decode(name, attribute, kind)
 
 
-def _decode(name: str, value: bytes | str) -> None:
+def _decode(name: str, attribute: Any, kind: Any) -> None:
+    value = np.empty((), dtype=f"S{kind.get_size()}")
+    attribute.read(value, mtype=kind)
     try:
-        value if isinstance(value, str) else bytes(value).decode("utf-8")
+        value.item().decode("utf-8")
     except UnicodeDecodeError:
         raise Unfit(f"its attribute '{name}' is not UTF-8") from None
 
@@ -106,14 +109,15 @@ def _check_dataset(file: Any, name: str, n_bytes: int) -> tuple[int, ...]:
     dataset = h5py.h5o.open(file.id, name.encode())
     if not isinstance(dataset, h5py.h5d.DatasetID):
         raise Unfit(f"its '{name}' is no dataset")
-    _check_storage(dataset.get_create_plist(), name)
+    plan = dataset.get_create_plist()
+    _check_storage(plan, name)
     space = dataset.get_space()
     shape: tuple[int, ...] = space.get_simple_extent_dims()
     room = ROOMS[name]
     fits = len(shape) == 1 + len(room) and all(a in (b, -1) for a, b in zip(room, shape[1:], strict=True))
     if not fits or space.get_simple_extent_dims(True) != shape:
         raise Unfit(f"its '{name}' has the shape {shape}")
-    if any(chunk > max(1, side) for chunk, side in zip(_chunk(dataset), shape, strict=False)):
+    if any(chunk > max(1, side) for chunk, side in zip(_chunk(plan), shape, strict=False)):
         raise Unfit(f"its '{name}' are cut into chunks larger than all of them")
     if not KINDS[name](dataset):
         raise Unfit(f"its '{name}' are of another type")
@@ -132,10 +136,9 @@ def _check_storage(plan: Any, name: str) -> None:
         raise Unfit(f"its '{name}' are packed by a filter that no shard has")
 
 
-def _chunk(dataset: Any) -> tuple[int, ...]:
+def _chunk(plan: Any) -> tuple[int, ...]:
     import h5py
 
-    plan = dataset.get_create_plist()
     chunk: tuple[int, ...] = plan.get_chunk() if plan.get_layout() == h5py.h5d.CHUNKED else ()
     return chunk
 

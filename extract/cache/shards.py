@@ -146,8 +146,12 @@ def write_attributes(file: Any, values: Mapping[str, Any]) -> None:
 
 def read_attributes(file: Any) -> dict[str, Any]:
     """The attributes of a file as Python values; what was written as JSON comes as its text."""
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
-    return {name: value.decode("utf-8") if isinstance(value, bytes) else value for name, value in values.items()}
+    return {name: _plain(value) for name, value in file.attrs.items()}
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
@@ -177,7 +181,7 @@ def spec_of(path: Path) -> FeatureSpec:
 
 
 def _text_of(path: Path, file: Any, name: str) -> str:
-    value = read_attributes(file).get(name)
+    value = _plain(file.attrs.get(name))
     if not isinstance(value, str):
         raise damaged(path, f"it has no '{name}'")
     return value

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from featurecache.extract.cache.transform_spec import TransformSpec
@@ -82,6 +83,10 @@ class FeatureSpec:
 
     def to_json(self) -> str:
         """The canonical text: keys sorted, no spaces, plain values only."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> dict[str, Any]:
