@@ -115,7 +115,11 @@ def test_arrays_that_do_not_fit_each_other_are_refused(saved, tmp_path, name, ar
         ("ridge", {"learned": {"n_iter_": -1}}, "n_iter_=-1 is not possible"),
         ("ridge", {"learned": {"slope_": "steep"}}, "slope_='steep' is not possible"),
         ("ridge", {"learned": {"coef_": 1.0}}, "coef_ has the unexpected type float"),
-        ("ridge", {"learned": {"intercept_": {"text": ["a", "b", "c"], "dtype": "str"}}}, "intercept_ has the unexpected type <U1"),
+        (
+            "ridge",
+            {"learned": {"intercept_": {"text": ["a", "b", "c"], "dtype": "str"}}},
+            "intercept_ has the unexpected type <U1",
+        ),
         ("ridge", {"learned": {"note_": {"text": [""], "dtype": "float64"}}}, "an array of 'float64'"),
         ("ridge", {"learned": {"note_": {"text": [""], "dtype": "V999999999999"}}}, "an array of 'V999999999999'"),
         (
