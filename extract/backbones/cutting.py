@@ -7,7 +7,7 @@ So `--layer classifier` of vgg16 is what the last layer would have seen, 4096 nu
 
 The layer `stages` is the pooled map at the end of every stage, concatenated: Evci et al., Head2Toe: Utilizing
 Intermediate Representations for Better Transfer Learning, ICML 2022. A stage is what the architecture calls one. Which
-modules may end one stands in `architectures.FAMILIES`; from these, in the order in which they run,
+modules may end one is in `architectures.FAMILIES`; from these, in the order in which they run,
 
 - of neighbours whose outputs have the same shape only the last counts (blocks of one stage);
 - where all have one shape (a ViT has no stages) the last of every quarter counts, as in Ranftl et al. 2021 (DPT);
@@ -41,7 +41,7 @@ FULL_RANGE = 255.0
 
 
 class Wanted(NamedTuple):
-    """A layer and a pooling as users name them; None stands for the network's own."""
+    """A layer and a pooling as users name them; None is the network's own."""
 
     layer: str | None = None
     pooling: str | None = None
@@ -61,7 +61,7 @@ class Cut:
 
     @property
     def columns(self) -> slice:
-        """Where they stand in the module's output."""
+        """Their columns in the module's output."""
         return slice(self.start, self.start + self.feature_dim)
 
 

@@ -32,13 +32,13 @@ from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
 
 ALL = "all"
-# What is trained unless told otherwise: 3 stages of 8 (EfficientNet), 1 of 4 (ResNet). Maps are small there.
+# The default part to train: 3 stages of 8 (EfficientNet), 1 of 4 (ResNet). Maps are small there.
 USUAL_SHARE = 3 / 8
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where a network was split, and what stands above.
+    """Where a network was split, and what is above.
 
     unfreeze: what was asked for, or what is usual.
     layer: the node whose output the upper part takes; None where that is the image.
@@ -149,7 +149,7 @@ class _Splitting:
         return self._is_inside(path) and self._before(path) is not None and self.traced.node(path) in self.narrow
 
     def _is_inside(self, path: str) -> bool:
-        """Whether this part ends on the way to the end, and not beside or behind it."""
+        """Whether this part ends on the way to the end, and not next to or behind it."""
         try:
             return self.traced.node(path) in self.index
         except UnknownLayer:

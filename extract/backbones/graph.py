@@ -33,7 +33,7 @@ def needed(graph: fx.Graph, end: fx.Node, start: fx.Node) -> list[fx.Node]:
 
 
 def narrow(nodes: list[fx.Node]) -> set[fx.Node]:
-    """Those of the nodes, which stand in order, that every way from the first to the last passes through."""
+    """Those of the nodes, which are in order, that every way from the first to the last passes through."""
     index = {node: i for i, node in enumerate(nodes)}
     found, furthest = set(), 0
     for i, node in enumerate(nodes):

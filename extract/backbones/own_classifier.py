@@ -19,7 +19,7 @@ from featurecache.extract.backbones.weights import find_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Between the default vector of these and their last layer stand layers that do not run here.
+# Between the default vector of these and their last layer are layers that do not run here.
 HIDDEN_CLASSIFIERS = frozenset({"AlexNet", "MaxVit", "MobileNetV3", "SqueezeNet", "VGG"})
 
 

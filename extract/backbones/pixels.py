@@ -16,7 +16,7 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 
 # Fine enough for small pictures such as digits and icons, and the size of CIFAR, where pixels are the usual baseline.
 SIDE = 32
-# It stands for the weights file: a remembered answer is tied to the state of a file, and this one decides the vectors.
+# In place of a weights file: a remembered answer is tied to the state of a file, and this one decides the vectors.
 OWN_FILE = Path(__file__)
 
 

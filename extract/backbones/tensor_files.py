@@ -22,7 +22,7 @@ WRAPPERS = ("state_dict", "model")  # what training scripts, torchvision's among
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a state dict saved by torch, by name, wrapping and prefixes removed.
 
-    Of the file that stands for the pixels there are none.
+    There are none for the file that takes the place of weights of `pixels`.
 
     Raises WeightsMismatch where the file holds anything but tensors, or would have to run code to be read.
     """
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def unreadable(path: Path, error: OSError) -> str:
-    """Return what is said of a weights file that the system does not let be read."""
+    """Return the message for a weights file that the system does not allow to be read."""
     return f"{path} cannot be read: {error.strerror or error}; correct its permissions, or name another with --weights"
 
 

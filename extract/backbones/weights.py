@@ -40,7 +40,7 @@ from featurecache.extract.cache.memo import RACY_NS, FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in the beginning of their own SHA-256
-PATIENCE_S = 20.0  # a network that drops packets must not look like a hang
+PATIENCE_S = 20.0  # a network that drops packets must not seem to hang
 TRANSFORM = "transform"  # what it is called in the metadata of a .safetensors file
 COUNTERS = "num_batches_tracked"  # written while training, read by nothing afterwards, absent from old files
 
@@ -217,7 +217,7 @@ def _download(source: WeightsSource, path: Path) -> None:
     expected = HASH_IN_NAME.search(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _patience():  # download_url_to_file writes beside `path`, and moves there what has the right hash
+        with _patience():  # download_url_to_file writes next to `path`, and moves there what has the right hash
             torch.hub.download_url_to_file(
                 source.url, str(path), expected.group(1) if expected else None, progress=sys.stderr.isatty()
             )

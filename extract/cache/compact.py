@@ -2,7 +2,7 @@
 
     read the rows that are served -> publish them in new shards -> an index without the old ones -> mark the old ones
 
-At every instant each row that is kept stands in a complete shard, so a kill costs nothing: rows then stand in two
+At every instant each row that is kept is in a complete shard, so a kill costs nothing: rows are then in two
 shards and count once, and the next `compact` ends it.
 
 Old shards stay where they are for a generation, under a mark that takes them out of every list: who opened features.h5
@@ -10,7 +10,7 @@ before, with any HDF5 tool, goes on reading them by their names. The next `compa
 later. What `prune` drops is removed at once, for room is why one prunes.
 
 Several may do this at once, and extract at once, without a lock. A row is only ever removed by who has published it
-anew: a shard of which one row stands elsewhere too is rewritten, never dropped because the other copy is there, since
+again: a shard of which one row is in another too is rewritten, never dropped because the other copy is there, since
 somebody else may just be removing that one. New names sort behind all that were seen, so the copy that is served stays
 the one that was.
 """
@@ -169,7 +169,7 @@ def remove_merged(folder: Path) -> list[Path]:
 
 
 def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting], *, at_once: bool = False) -> Rewriting:
-    """Plan and rewrite; begin anew when somebody else rewrites the same shards."""
+    """Plan and rewrite; start again when somebody else rewrites the same shards."""
     for attempt in range(1, N_LISTINGS + 1):
         cache = open_cache(folder)
         before = [part.path for part in cache.served()]

@@ -32,7 +32,7 @@ FORMAT = 2
 SHARDS_FOLDER = "shards"
 # Digests and paths that one HDF5 chunk holds.
 CHUNK_ROWS = 1 << 14
-# What stands behind the end of the file: the SHA-256 of all before.
+# Appended to the file: the SHA-256 of all before.
 SUM_BYTES, BLOCK_BYTES = 32, 1 << 24
 
 
@@ -92,7 +92,7 @@ def index_is_intact(path: Path) -> bool:
     """Whether every byte of an index is the one that was written.
 
     HDF5 keeps the map of a virtual dataset without a checksum and ends the process over some of its flipped bits. So
-    the SHA-256 of the file stands behind its end, where HDF5 does not look, and is compared before the map is read.
+    the SHA-256 of the file is appended, where HDF5 does not read, and is compared before the map is read.
     """
     left, found = path.stat().st_size - SUM_BYTES, hashlib.sha256()
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """Opening the HDF5 files of a cache, with an error of its own for each thing that can go wrong.
 
 damaged     the bytes are not those of a shard: a checksum, the signature, what it is made of; `verify` sets it aside
-gone        it was removed meanwhile, as `compact` does with what it merged: look again which shards there are
+gone        it was removed meanwhile, as `compact` does with what it merged: list the shards again
 unreadable  closed to us, too many open files, a disk that fails: the shard may be whole, and nobody touches it
 """
 
@@ -23,7 +23,7 @@ from featurecache.extract.cache.shard_structure import Unfit, check_attributes, 
 GONE = {errno.ENOENT, errno.ESTALE}
 # What the system says about an address that cannot be: HDF5 found it in the file.
 IMPOSSIBLE = {0, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW}
-# Ours, and what a plain h5py.File of the same process may have said; HDF5 opens a file only as it is open already.
+# Ours, and what a plain h5py.File of the same process may have chosen; HDF5 opens a file only as it is open already.
 LOCKINGS = (False, None, True, "best-effort")
 
 Check = Callable[[Any, int], None]
@@ -56,7 +56,7 @@ def _open(path: Path, root: Path, check: Check) -> Iterator[Any]:
     except UnfitFile as error:
         raise damaged(path, str(error)) from error
     except (OSError, RuntimeError) as error:
-        raise _told_apart(path, error) from error
+        raise _as_cache_error(path, error) from error
 
 
 def _open_as_it_is_open(path: Path) -> Any:
@@ -83,7 +83,7 @@ def _check(path: Path, file: Any, check: Check) -> None:
         raise damaged(path, f"what it is made of cannot be read: {reason_of(error)}") from error
 
 
-def _told_apart(path: Path, error: OSError | RuntimeError) -> CacheError:
+def _as_cache_error(path: Path, error: OSError | RuntimeError) -> CacheError:
     number = getattr(error, "errno", None) or 0
     if number in GONE:
         return ShardGone(f"'{printable(path)}' is gone. Run the same command again: what was merged has another name.")

@@ -1,7 +1,7 @@
 """The structure of an HDF5 file of a cache, checked before a row of it is read.
 
 HDF5 lets a file lead to others: datasets may lie in any file of the machine (external storage), be put together from
-other files (virtual datasets), or be links. It lets a few bytes stand for terabytes (fill values, compression), and
+other files (virtual datasets), or be links. It lets a few bytes unfold to terabytes (fill values, compression), and
 loads filters as code from the machine. A shard has none of that:
 
     members     features (n, D), digests (n, 32), paths (n,), and from format 2 on seals (n, 16); nothing else
@@ -82,7 +82,7 @@ def _decode(name: str, attribute: Any, kind: Any) -> None:
 
 
 def _members(file: Any) -> list[str]:
-    """The names in the file, after a look that each is there itself and no link to elsewhere."""
+    """The names in the file; each is checked to be there itself and no link to elsewhere."""
     import h5py
 
     present = [name.decode("utf-8", "replace") for name in file.id]

@@ -41,7 +41,7 @@ FORMAT = SEALED_FORMAT
 SUFFIX = ".h5"
 # Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
-# What is read at once: enough for the disk to be busy, little beside the result.
+# What is read at once: enough for the disk to be busy, little next to the result.
 READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
@@ -73,7 +73,7 @@ def new_shard_name(*, after: str = "") -> str:
 def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = "") -> Path:
     """Publish rows as one new shard in `folder`, named behind the shard `after`, and return its path.
 
-    `record` is what is written down beside the spec (engine, device, versions...). Raises CacheUnwritable when the
+    `record` is what is recorded next to the spec (engine, device, versions...). Raises CacheUnwritable when the
     folder cannot be written or the disk is full; nothing is left behind then.
     """
     path = folder / new_shard_name(after=after)

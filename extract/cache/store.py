@@ -96,7 +96,7 @@ class FeatureCache:
         return out
 
     def stored_order(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The positions 0..N-1 of these digests (N, 32) in the order in which their rows stand on the disk."""
+        """The positions 0..N-1 of these digests (N, 32) in the order in which their rows are on the disk."""
         place = self._snapshot.find(digests)[0]
         if not len(self):
             return place

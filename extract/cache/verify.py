@@ -51,7 +51,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What was found in one cache folder; it is whole when `damaged` is empty. `spec` is None where none is known."""
 
     folder: Path
@@ -65,14 +65,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CheckedRows:
     """Rows that were checked: digests (n, 32), and whether the file held a seal for each."""
 
     digests: NDArray[np.uint8]
     is_sealed: bool
 
 
-def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verdict:
+def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verification:
     """Read everything in a cache folder. `on_progress(done, total)` counts bytes.
 
     Damage is returned, never raised. Raises CacheError when the folder cannot be read at all.
@@ -96,7 +96,9 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verd
     if n_unsealed:
         notes.append(_older_than_seals(sorted(name for name, each in whole.items() if not each.is_sealed)))
     n_stored = sum(len(each.digests) for each in whole.values())
-    return Verdict(folder, spec, len(names), n_stored - len(names), len(present), n_bytes, tuple(found), tuple(notes))
+    return Verification(
+        folder, spec, len(names), n_stored - len(names), len(present), n_bytes, tuple(found), tuple(notes)
+    )
 
 
 def _agrees(path: Path, spec: FeatureSpec) -> bool:
@@ -115,7 +117,7 @@ def _older_than_seals(names: list[str]) -> str:
     )
 
 
-def check_shard(path: Path, spec: FeatureSpec) -> Rows:
+def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
     """Compare every byte that means something in a shard of `spec`. Raises CacheDamaged."""
     digests = shards.read_digests(path, spec)
     shards.read_names(path)
@@ -135,10 +137,10 @@ def check_shard(path: Path, spec: FeatureSpec) -> Rows:
             raise damaged(path, "its vectors are not those that were sealed")
         if is_sealed and shards.read_attributes(file["seals"]).get("sha256") != content_digest(seals, names):
             raise damaged(path, "its paths are not those that were sealed")
-    return Rows(digests, is_sealed)
+    return CheckedRows(digests, is_sealed)
 
 
-def repair_cache(verdict: Verdict) -> list[Path]:
+def repair_cache(verdict: Verification) -> list[Path]:
     """Set what is damaged aside, in the folder `damaged` of the cache, and renew the index; returns where it went.
 
     Nothing is deleted. Raises CacheError where it is not known whose features the folder should hold, or where a file
@@ -151,7 +153,7 @@ def repair_cache(verdict: Verdict) -> list[Path]:
         )
     if verdict.spec is None:
         raise CacheError(
-            f"Whose features '{verdict.folder}' holds cannot be told: no spec in it has the key in its name. "
+            f"It is unknown whose features '{verdict.folder}' holds: no spec in it has the key in its name. "
             "Give the folder its old name back, or move it away and run extract again."
         )
     moved = [_set_aside(verdict.folder, each.path) for each in verdict.damaged if os.path.lexists(each.path)]
@@ -202,12 +204,12 @@ def _true_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
 
 def _check_shards(
     folder: Path, spec: FeatureSpec | None, on_progress: OnProgress | None
-) -> tuple[dict[str, Rows], dict[Path, CacheError], int]:
+) -> tuple[dict[str, CheckedRows], dict[Path, CacheError], int]:
     """The whole shards by name, the broken ones with what was raised, and the bytes read.
 
     Shards that come meanwhile are read too; those that went were merged into others and do not count.
     """
-    whole: dict[str, Rows] = {}
+    whole: dict[str, CheckedRows] = {}
     broken: dict[Path, CacheError] = {}
     done = 0
     while spec and (waiting := [p for p in shard_paths(folder) if p.name not in whole and p not in broken]):
@@ -230,7 +232,7 @@ def _reason(error: CacheError) -> str:
     return error.reason if isinstance(error, CacheDamaged) else str(error)
 
 
-def _distinct(whole: dict[str, Rows]) -> NDArray[np.bytes_]:
+def _distinct(whole: dict[str, CheckedRows]) -> NDArray[np.bytes_]:
     """The names of all images that have a row, each once, sorted."""
     empty = np.empty((0, 32), dtype=np.uint8)
     return np.unique(as_names(np.concatenate([empty, *(part.digests for part in whole.values())])))
@@ -269,7 +271,7 @@ class _Index:
     """What features.h5 shows, and whether that can be so.
 
     `shown`: how many rows it shows of each shard. `gone`: those that are not there. It is current when it was made from
-    the shards that are present, broken when it is no index, and closed, with what is said, when it cannot be read.
+    the shards that are present, broken when it is no index, and closed, with the message, when it cannot be read.
     """
 
     def __init__(self, folder: Path, present: list[Path]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import EngineError
-from featurecache.extract.engines.protocol import DEVICES, ENGINES, PRECISIONS, Engine, Source
+from featurecache.extract.cache.spec import PRECISIONS
+from featurecache.extract.engines.protocol import DEVICES, ENGINES, Engine, Source
 
 if TYPE_CHECKING:
     from featurecache.extract.engines.graph_store import GraphFolder
@@ -25,7 +26,7 @@ def build_engine(
     """Make a network ready to run, by the best engine for the device unless one is named.
 
     batch_size: rows that run at once; None for the measured best of the engine and device.
-    graphs: where exported graphs are kept; None to export anew. say: told of what takes more than a moment.
+    graphs: where exported graphs are kept; None to export again. say: called with what takes more than a moment.
     Raises EngineError for an engine, device or precision that this machine does not offer.
     """
     _check("engine", engine, ENGINES)

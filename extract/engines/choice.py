@@ -77,7 +77,7 @@ def _kept(
     graphs: GraphFolder | None,
     say: Callable[[str], None],
 ) -> tuple[Verdict, bytes | None] | None:
-    """What was found out before; None where nothing was, or the graph is not what it should be, which is said."""
+    """What was found out before; None where nothing was, or the graph is not what it should be; a line says so."""
     found = None if graphs is None else graphs.find(identity)
     if found is None or found[1] is None:
         return found

@@ -20,9 +20,9 @@ from typing import Any
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import check_plain_file, read_json_file
 from featurecache.base.text import printable
+from featurecache.extract.engines.protocol import ENGINES
 
 FORMAT = 1
-ENGINES = ("onnxruntime", "torch")
 # A verdict is a kilobyte, and its reason one sentence.
 MOST_BYTES, MOST_CHARACTERS = 1 << 20, 500
 
@@ -96,7 +96,7 @@ def _verdict(values: Mapping[str, Any]) -> Verdict:
     """The verdict with these values. Raises TypeError or ValueError where they are none."""
     found = Verdict(**values)
     is_number = isinstance(found.error, float | int | None) and type(found.n_lanes) is int
-    if found.engine not in ENGINES or not is_number or not isinstance(found.reason, str):
+    if found.engine not in ENGINES[1:] or not is_number or not isinstance(found.reason, str):
         raise ValueError("no verdict")
     return replace(found, reason=printable(found.reason[:MOST_CHARACTERS]))
 

@@ -14,7 +14,7 @@ fp32, two AVX-512 cores (torch 2.15, onnxruntime 1.32, openvino 2026.4; medians 
 
 OpenVINO is never ahead by more than a tenth, so it is not worth a second exported format.
 
-torch's own compiler with freezing, batch 16: efficientnet_lite0 110 images/s and mobilenet_v3_large 207, beside 69 and
+torch's own compiler with freezing, batch 16: efficientnet_lite0 110 images/s and mobilenet_v3_large 207, against 69 and
 158 of the engine torch and 215 and 353 of two lanes here in the same run (torch 2.14). It also wants a C++ compiler.
 """
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from featurecache.extract.backbones.registry import Backbone
 
-PRECISIONS = ("fp32", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("auto", "onnxruntime", "torch")
 
@@ -46,7 +45,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A network on its way to an engine: an engine that finds its graph at hand never loads it.
+    """A network on its way to an engine: an engine that finds its graph never loads it.
 
     identity: JSON-able, everything that the vectors of the network depend on. side: S. load: uint8 images to vectors.
     feature_dim: D, None where only the network itself knows.

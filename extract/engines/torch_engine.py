@@ -43,7 +43,7 @@ BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
 # What a CPU and MPS say, which have no exception for it.
 WANT_OF_MEMORY = ("can't allocate memory", "out of memory")
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 LARGEST_OLD_THRESHOLD = 32 << 20
@@ -52,7 +52,7 @@ KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the pro
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether this is torch's word for memory that is not there."""
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in WANT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in WANT_OF_MEMORY)
 
 
 class TorchEngine:
@@ -79,7 +79,7 @@ class TorchEngine:
         with self._in_words():
             self.module = folded.to(device).to(memory_format=torch.channels_last)
         self._own = threading.local()
-        # Called by more threads than it has lanes, beside engines that have more: one batch at a time all the same.
+        # Called by more threads than it has lanes, next to engines that have more: one batch at a time all the same.
         self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
             keep_freed_memory()
@@ -157,7 +157,7 @@ class TorchEngine:
         """
         with contextlib.ExitStack() as stack:
             if self.precision != "fp32":
-                stack.enter_context(torch.autocast(self.device, dtype=DTYPES[self.precision]))
+                stack.enter_context(torch.autocast(self.device, dtype=TORCH_DTYPES[self.precision]))
             yield
 
 
@@ -247,7 +247,7 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to reuse large blocks instead of returning them to the system; say whether it will.
 
-    By default every activation above 32 MB, and at first above 128 kB, is mapped anew and page-faulted in, layer by
+    By default every activation above 32 MB, and at first above 128 kB, is mapped again and page-faulted in, layer by
     layer. Other C libraries have no such setting; then nothing happens.
     """
     try:

@@ -57,7 +57,7 @@ class View:
 
     @property
     def name(self) -> str:
-        """What stands in requests and specs."""
+        """The name of the view in requests and specs."""
         return f"{self.kind}-v{VERSION}:{self.seed}:{self.number}"
 
     @classmethod

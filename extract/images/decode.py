@@ -126,7 +126,7 @@ def _from_pillow(image: ImageFile.ImageFile) -> torch.Tensor:
 def _is_turned(image: Image.Image) -> bool:
     try:
         return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
-    except Exception:  # noqa: BLE001  (damaged metadata beside good pixels: the pixels count)
+    except Exception:  # noqa: BLE001  (damaged metadata next to good pixels: the pixels count)
         return False
 
 

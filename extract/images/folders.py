@@ -16,7 +16,7 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 def scan_folder(root: str | os.PathLike[str]) -> Manifest:
     """Read a folder of images: class folders, splits over class folders, or flat.
 
-    Raises ManifestError when the folder holds no image, or when splits and other folders stand side by side.
+    Raises ManifestError when the folder holds no image, or when splits and other folders are next to each other.
     """
     root = Path(root)
     tree = _Tree()
@@ -28,8 +28,8 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
     elif "train" in splits.values():
         strangers = ", ".join(f"'{printable(folder.name)}'" for folder, split in splits.items() if split is None)
         raise ManifestError(
-            f"'{printable(root)}' has a folder 'train' and beside it {strangers}, so splits and classes cannot be told "
-            "apart. Name the splits train, val and test and move everything else away, or write a manifest."
+            f"'{printable(root)}' has a folder 'train' and next to it {strangers}: a folder may be a split or a class, "
+            "not both. Name the splits train, val and test and move everything else away, or write a manifest."
         )
     else:
         samples = list(tree.labelled(root, root, None))
@@ -129,7 +129,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _prefix(folder: Path) -> str:
-    """What stands before the names in a folder: nothing for the one we are in."""
+    """What precedes the names in a folder: nothing for the one we are in."""
     return "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118 (pathlib drops the last separator)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # What Pillow reads as a still picture by itself, without an outside program or a plug-in. Asking Pillow costs 0.2 s at
-# every start, so the list stands here and a test compares it with Pillow's own registry.
+# every start, so the list is here and a test compares it with Pillow's own registry.
 _SUFFIX_LIST = """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
     .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr

@@ -68,7 +68,7 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, str]]:
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = _one_line(error)
         raise ManifestError(
-            f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}. Write it anew, or as .csv."
+            f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}. Write it again, or as .csv."
         ) from error
     for row in rows:
         yield {key.strip().lower(): str(value) for key, value in row.items() if value is not None}

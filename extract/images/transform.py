@@ -16,7 +16,7 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_PIXELS = 178_956_970  # where Pillow, too, stops believing in an image: twice its MAX_IMAGE_PIXELS
+MAX_RESIZED_PIXELS = 178_956_970  # where Pillow, too, stops believing in an image: twice its MAX_IMAGE_PIXELS
 
 
 def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:
@@ -29,7 +29,7 @@ def apply_transform(image: Tensor, spec: TransformSpec) -> Tensor:
 
     image: uint8 (3, H, W).
     Returns uint8 (3, S, S), S = spec.crop.
-    Raises ImageRefused where the image is so elongated that resizing it would need more than MAX_PIXELS.
+    Raises ImageRefused where the image is so elongated that resizing it would need more than MAX_RESIZED_PIXELS.
     """
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as F  # noqa: N812
@@ -43,8 +43,8 @@ def apply_transform(image: Tensor, spec: TransformSpec) -> Tensor:
 
 def _refuse_elongated(height: int, width: int, resize: int) -> None:
     shortest, longest = sorted((height, width))
-    if resize * (resize * longest // shortest) > MAX_PIXELS:
+    if resize * (resize * longest // shortest) > MAX_RESIZED_PIXELS:
         raise ImageRefused(
             f"{width} x {height} pixels is too elongated: with its shortest side at {resize} "
-            f"it would exceed {MAX_PIXELS:,} pixels"
+            f"it would exceed {MAX_RESIZED_PIXELS:,} pixels"
         )

@@ -1,7 +1,7 @@
 """Caches matched to a request by their spec, where nothing is remembered of it; its weights need not be here.
 
-A request stands for a network, cut and pooled somewhere, behind a transform. All of that follows from the code, without
-weights: networks are built from shapes. What the tensors were is said by each cache: the name under which the weights
+A request names a network, cut and pooled somewhere, behind a transform. All of that follows from the code, without
+weights: networks are built from shapes. Each cache records what the tensors were: the name under which the weights
 were asked for, and their digest. So after an upgrade, or on a machine without the weights, features are still found:
 
     spec.json of a cache                  compared with
@@ -82,7 +82,7 @@ class Weights:
 def find_matching(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, but_refused: bool = True
 ) -> list[Found]:
-    """The caches with a row for every image (N, 32) whose spec is what the request stands for, as far as can be told.
+    """The caches with a row for every image (N, 32) and the spec of the request, as far as that is known.
 
     but_refused: images that extract refused for a cache need no row in it. Those whose weights have another name come
     last, with has_weights False. Raises UnknownBackbone or UnknownLayer where the request names what is not there.
@@ -105,7 +105,7 @@ def find_matching(
 def find_only(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, but_refused: bool = True
 ) -> Found | None:
-    """The one cache that is what the request stands for, remembered; None where there is no such, or more than one."""
+    """The one cache that is what the request resolves to, remembered; None where there is no such, or more than one."""
     found = find_matching(request, digests, cache_root=cache_root, memo=memo, but_refused=but_refused)
     sure = [each for each in found if each.has_weights]
     if len(sure) != 1:
@@ -137,7 +137,7 @@ def check_named(request: FeatureRequest) -> None:
         source = find_weights(request.backbone, request.weights)
     except UnknownWeights:
         raise
-    except BackboneError:  # what is wrong with the file is said by whoever reads it
+    except BackboneError:  # whoever reads the file reports what is wrong with it
         return
     cut_as_asked(request, request.adapted(source.transform))
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from featurecache.extract.engines.protocol import Engine
 
-# HDF5 structures, checksums, digests and paths beside the vectors: measured 130 bytes a row, rounded up.
+# HDF5 structures, checksums, digests and paths in addition to the vectors: measured 130 bytes a row, rounded up.
 OVERHEAD_BYTES_PER_ROW = 256
 # Requests that differ in nothing else are answered by one forward pass.
 SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
@@ -104,7 +104,7 @@ class Group:
         return self.engine
 
     def start(self, settings: Settings, say: Callable[[str], None]) -> Engine:
-        """Make the network ready to run, and load it where its graph is not at hand. `say` is told what takes long.
+        """Make the network ready to run, and load it where there is no graph. say: called with what takes long.
 
         Raises BackboneError or EngineError.
         """
@@ -140,7 +140,7 @@ class Group:
     def _place_columns(self) -> list[list[str]]:
         """Say which columns of the output are whose, and return the cuts that give them: layer and pooling of each.
 
-        The cuts stand side by side in the order in which they are asked for, those asked for twice once.
+        The cuts are side by side in the order in which they are asked for, those asked for twice once.
         """
         columns: dict[tuple[str | None, str | None], slice] = {}
         cuts, width = [], 0

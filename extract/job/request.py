@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from featurecache.extract.backbones.cutting import Cut
     from featurecache.extract.backbones.registry import Backbone
 
-# The libraries that decide what a name stands for.
+# The libraries that decide what a name resolves to.
 RESOLVING_LIBRARIES = (
     "torchvision",
     "efficientnet-lite-pytorch",
@@ -57,7 +57,7 @@ MOST_CHARACTERS = 4096
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A backbone as users name it; None stands for the backbone's own default.
+    """A backbone as users name it; None is the backbone's own default.
 
     A described field is an option of the command line. One that FeatureSpec has by the same name goes into the spec
     as it is; what a field changes of the transform is in `adapted`. view: name of a view (`augmentation.py`), empty for
@@ -150,7 +150,7 @@ class Loaded:
     cuts: dict[tuple[str | None, str | None], Cut]
 
     def cut_for(self, request: FeatureRequest) -> Cut:
-        """What `request` stands for, and which columns are its vectors."""
+        """What `request` resolves to, and which columns are its vectors."""
         return self.cuts[request.layer, request.pooling]
 
     def is_for(self, requests: Collection[FeatureRequest]) -> bool:
@@ -195,7 +195,7 @@ def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, me
 
 
 def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
-    """Keep what a request was found to stand for, where the file of its weights is here and has settled."""
+    """Keep what a request was found to resolve to, where the file of its weights is here and has settled."""
     with contextlib.suppress(OSError):
         state = None if path is None else FileState.of(path.stat())
         if path is not None and state is not None and state.is_settled(time.time_ns()):

@@ -1,4 +1,8 @@
-"""The number of cores of this process, which may be fewer than the machine has."""
+"""The number of cores of this process, which may be fewer than the machine has.
+
+joblib.cpu_count() reads the limit of the group at the root of what is mounted and of no other, so it misses that of a
+service or of a Slurm job outside a container, which is on the process's own group or one above it.
+"""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_val_and_test_without_train_are_class_names_where_other_folders_stand_be
 def test_train_beside_other_folders_is_refused_by_their_names(tmp_path):
     make(tmp_path, "train/cat/0.png", "raw\n/1.png", "val/cat/2.png")
     text = sentence(scan_folder, tmp_path)
-    assert "has a folder 'train' and beside it 'raw\\n', so splits and classes cannot be told apart." in text
+    assert "has a folder 'train' and next to it 'raw\\n': a folder may be a split or a class, not both." in text
 
 
 def test_folders_inside_a_class_belong_to_it(tmp_path):

@@ -12,7 +12,7 @@ from featurecache.base.text import printable, readable_bytes
 if TYPE_CHECKING:
     from featurecache.extract.cache.compact import Rewriting
     from featurecache.extract.cache.inventory import CacheInfo
-    from featurecache.extract.cache.verify import Damage, Verdict
+    from featurecache.extract.cache.verify import Damage, Verification
 
 
 def info_lines(each: CacheInfo) -> list[str]:
@@ -57,7 +57,9 @@ def info_json(each: CacheInfo) -> dict[str, Any]:
     }
 
 
-def verdicts_text(verdicts: Sequence[Verdict], moved: Mapping[Path, list[Path]], root: Path, *, repair: bool) -> str:
+def verdicts_text(
+    verdicts: Sequence[Verification], moved: Mapping[Path, list[Path]], root: Path, *, repair: bool
+) -> str:
     """What was found in the caches below a root, a line each, and in which of them files were set aside."""
     if not verdicts:
         return f"'{printable(root)}' holds no features yet."
@@ -85,7 +87,7 @@ def _n_redo(damaged: Sequence[Damage]) -> str:
     return f"{known:,} rows" + (f" and those of {unknown} files that do not tell how many" if unknown else "")
 
 
-def verdict_json(each: Verdict, moved: list[Path] | None) -> dict[str, Any]:
+def verdict_json(each: Verification, moved: list[Path] | None) -> dict[str, Any]:
     """The verdict on one cache for a program; moved: the files that were set aside, None where none were to be."""
     return {
         "folder": printable(each.folder),

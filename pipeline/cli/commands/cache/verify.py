@@ -22,7 +22,7 @@ from featurecache.cli.declare import Command, option, takes
 from featurecache.cli.options import CacheOption
 from featurecache.cli.printing import Printing
 from featurecache.extract.cache.inventory import find_caches
-from featurecache.extract.cache.verify import Damage, Verdict, repair_cache, verify_cache
+from featurecache.extract.cache.verify import Damage, Verification, repair_cache, verify_cache
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def command(asked: VerifyOptions, cache: CacheOption, printing: Printing) -> int
                 verdicts.append(verify_cache(folder, on_progress=console.checking))
             except CacheError as error:
                 closed = Damage(folder, str(error), None, is_closed=True)
-                verdicts.append(Verdict(folder, None, 0, 0, 0, 0, (closed,), ()))
+                verdicts.append(Verification(folder, None, 0, 0, 0, 0, (closed,), ()))
     moved: dict[Path, list[Path]] = {}
     failed: list[str] = []
     for verdict in verdicts if asked.repair else ():
