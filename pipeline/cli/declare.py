@@ -28,7 +28,7 @@ Kind = TypeVar("Kind")
 
 @dataclass
 class Invocation:
-    """The command that is being done: the values of its options, and what is said when it is stopped."""
+    """The command that is being done: the values of its options, and the message for when it is stopped."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     stopped: str = "Stopped."
@@ -130,7 +130,7 @@ class Argument(click.Argument):
 
 
 class Command(click.Command):
-    """A command whose help has groups and examples, and which says what is true when it is stopped.
+    """A command whose help has groups and examples, and which has a message of its own for when it is stopped.
 
     stopped: the sentence for Ctrl-C. examples: command lines. old: options by the names that they had before.
     """

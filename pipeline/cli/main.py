@@ -135,7 +135,7 @@ def _end(error: BaseException, argv: Sequence[str], invocation: Invocation) -> i
         sys.stdout.flush()
     except OSError:
         _close(sys.stdout)
-    except Exception as another:  # noqa: BLE001  (with the memory gone, say, not even that can be told apart)
+    except Exception as another:  # noqa: BLE001  (with the memory gone, say, not even the sentence can be made)
         _say(f"featurecache: {type(error).__name__}: {error} (then {type(another).__name__}). Run it again.")
     return FAILED
 

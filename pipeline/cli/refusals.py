@@ -32,7 +32,7 @@ def exit_code_of_unread(manifest: Manifest) -> int:
 
 
 def errors_place(out: Path | None, cache_root: Path) -> Path:
-    """Return errors.csv beside `out`, unless that is `out` itself or the list of a run; then in the cache root."""
+    """Return errors.csv next to `out`, unless that is `out` itself or the list of a run; then in the cache root."""
     if out is None or out.name.lower() == ERRORS_FILE or (out.parent / RESULTS_FILE).exists():
         return cache_root / ERRORS_FILE
     return out.parent / ERRORS_FILE

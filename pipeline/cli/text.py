@@ -111,7 +111,7 @@ def _doubled_cell(row: DoublingRow | None) -> str:
 
 
 def extract_text(report: ExtractReport) -> str:
-    """A line for each cache and one that says where the time went."""
+    """Return a line for each cache, and one with the seconds of each step."""
     lines = [_filled_line(filled, report) for filled in report.filled]
     if report.n_decoded:
         s = report.seconds

@@ -173,7 +173,7 @@ def _file(error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
     """The first line of a message as a sentence; messages of compiled libraries are pages."""
     text = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{text.rstrip('.:; ') or 'nothing more is said'}."
+    return f"{text.rstrip('.:; ') or 'no further details'}."
 
 
 def _place(error: BaseException) -> str:

@@ -8,7 +8,7 @@ page.html.jinja, page.css, page.js, map.js, gallery.js
 
 Figures are computed here as plain plotly values; the page draws them with plotly.js, which plotly brings along. Its pip
 package holds the full bundle only (4.8 MB; the smaller ones are published for npm), so that is what a page carries.
-Colours stand in figures as CSS variables and are filled in by the page, which is how one page has two themes.
+Colours are CSS variables in figures and are filled in by the page, which is how one page has two themes.
 
 Nothing that a run folder lacks is an error: what cannot be shown is left out, and the page says so.
 """

@@ -4,7 +4,7 @@
 const map = values.map;
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
 const N_COLOURS = 10;
-// More buttons than this are no legend any more; the list beside it names all classes.
+// More buttons than this are no legend any more; the list next to it names all classes.
 const MAX_LEGEND = 20;
 // More rings than this cover what they mark unless they are thin.
 const CROWDED = 300;

@@ -46,7 +46,7 @@ def settings(params: Mapping[str, Any]) -> str:
 
 
 def in_plot(text: str) -> str:
-    """A name for plotly, which takes some markup in text: escaped, so that '<b>' shows as it stands."""
+    """A name for plotly, which takes some markup in text: escaped, so that '<b>' is shown literally."""
     return html.escape(text, quote=False)
 
 

@@ -35,9 +35,9 @@ MEANINGS = {
     "small_classes": "Classes with too few test images to be judged.",
     "refused": "Images that could not be read, so that no finding is about them.",
 }
-# At most two images stand on a card; a finding about more says how many.
+# A card shows at most two images; for a finding about more, its text has their number.
 CARD_IMAGES = 2
-# Said by the pictures and by what stands above them.
+# Shown by the pictures and by the title above them.
 UNSPOKEN = frozenset({"path", "paths", "split", "splits", "label", "labels", "across_splits", "digest"})
 
 
@@ -53,7 +53,7 @@ class Audited:
 def read_audit(run_folder: Path) -> Audited:
     """Read audit.json of a run folder; without one, or with a damaged one, a note says so.
 
-    That of another split is shown, but what it says about test numbers is not about those of this run.
+    That of another split is shown, but its findings about test accuracy are not about this run.
     """
     path = run_folder / AUDIT_FILE
     results = read_results(run_folder)
@@ -106,6 +106,6 @@ def _card(finding: Mapping[str, Any]) -> Card:
 
 
 def _several(finding: Mapping[str, Any], key: str) -> list[str]:
-    """What stands under `key`, or the list under its plural."""
+    """Return the value of `key`, or the list under its plural."""
     several = finding.get(f"{key}s", [])
     return [str(finding[key])] if key in finding else list(map(str, several if isinstance(several, list) else []))

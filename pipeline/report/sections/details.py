@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A cell must hold a number of four digits: so many rows fit on a page. The rest of the classes become one row.
 MAX_CLASSES_DRAWN = 30
 MAX_PAIRS = 8
-# More classes than these do not fit beside another column, nor on a telephone.
+# More classes than these do not fit next to another column, nor on a telephone.
 FEW = 12
 CELL, LABEL_SPACE = 28, 130
 
@@ -68,7 +68,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[
         ],
         "layout": {
             "height": max(size, 260),
-            "xaxis": {"type": "category", "title": {"text": "what the head says"}, "showgrid": False},
+            "xaxis": {"type": "category", "title": {"text": "prediction"}, "showgrid": False},
             "yaxis": {"type": "category", "title": {"text": "label"}, "autorange": "reversed", "showgrid": False},
         },
     }
@@ -172,7 +172,7 @@ def reliability_figure(
             "width": 0,
         },
         "text": [f"{m:,}" for m in n[used]],
-        "hovertemplate": "says %{x:.1f} %, right %{y:.1f} % (%{text} images)<extra></extra>",
+        "hovertemplate": "confidence %{x:.1f} %, accuracy %{y:.1f} % (%{text} images)<extra></extra>",
         "marker": {"color": ACCENT, "size": 9},
     }
     diagonal = {"type": "scatter", "mode": "lines", "x": [0, 100], "y": [0, 100], "hoverinfo": "skip",
@@ -182,22 +182,22 @@ def reliability_figure(
             "marker": {"color": MUTED}, "hovertemplate": "%{y:,} images<extra></extra>"}  # fmt: skip
     layout = {
         "height": 400,
-        "xaxis": {"title": {"text": "what the head says, %"}, "range": [-2, 102], "anchor": "y2", "dtick": 20},
-        "yaxis": {"title": {"text": "how often it is right, %"}, "range": [-4, 104], "domain": [0.3, 1], "dtick": 20},
+        "xaxis": {"title": {"text": "confidence, %"}, "range": [-2, 102], "anchor": "y2", "dtick": 20},
+        "yaxis": {"title": {"text": "accuracy, %"}, "range": [-4, 104], "domain": [0.3, 1], "dtick": 20},
         "yaxis2": {"title": {"text": "images"}, "domain": [0, 0.2], "nticks": 3},
     }
     return {"figure": {"data": [diagonal, points, bars], "layout": layout}, "caption": _trust(confidence, right, own)}
 
 
 def _trust(confidence: NDArray[np.float32], right: NDArray[np.bool_], units: NDArray[np.integer[Any]]) -> str:
-    says, does = float(confidence.mean()), float(right.mean())
+    mean, accuracy = float(confidence.mean()), float(right.mean())
     low, high = answers_interval(right, units)
-    if low <= says <= high:
+    if low <= mean <= high:
         judgement = "well calibrated on average"
     else:
-        judgement = f"{'over' if says > does else 'under'}-confident by {100 * abs(says - does):.1f} points"
+        judgement = f"{'over' if mean > accuracy else 'under'}-confident by {100 * abs(mean - accuracy):.1f} points"
     return (
-        f"Mean confidence is {percent(says)}, accuracy {percent(does)}: {judgement}. "
+        f"Mean confidence is {percent(mean)}, accuracy {percent(accuracy)}: {judgement}. "
         "Points on the diagonal are calibrated; points below it are over-confident. Below: images per bin."
     )
 

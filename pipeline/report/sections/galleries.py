@@ -25,7 +25,7 @@ MAX_CARDS = 24
 
 
 class Card(TypedDict):
-    """One or two images by name, and what is said below them."""
+    """One or two images by name, and the text below them."""
 
     names: list[str]
     text: str
@@ -57,7 +57,7 @@ def test_units(record: Record, listed: Mapping[str, ListedImage]) -> NDArray[np.
 
 
 def confident_errors(record: Record, number: int) -> Gallery:
-    """The errors of one head, those it is surest of first."""
+    """Return the errors of one head, the most confident first."""
     answers = record.answers[number]
     wrong = np.flatnonzero(answers.predicted != record.y)
     order = wrong[np.argsort(-answers.confidence[wrong], kind="stable")][:MAX_CARDS]

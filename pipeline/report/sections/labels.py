@@ -14,7 +14,7 @@ from featurecache.runs.head_choice import head_titles
 from featurecache.runs.record import Record
 from featurecache.runs.result_notes import few_shot_note
 
-# Heads tried on the same labels stand this much beside each other, so that their intervals do not hide one another.
+# Points of heads with the same labels are this far apart, so that their intervals do not hide one another.
 STEP = 1.025
 CAPTION = (
     "Test accuracy when only so many labels are used, a line for each head; the bars are 95 % intervals over several "
@@ -43,13 +43,13 @@ def learning_figure(record: Record) -> Figure | None:
     doubled = {(row["features"], row["head"]): row for row in record.results.get("doubling") or []}
     traces: list[dict[str, Any]] = []
     for i, (name, key) in enumerate(zip(names, keys, strict=True)):
-        colour, beside = LINES[i % len(LINES)], STEP ** (i - (len(keys) - 1) / 2)
+        colour, shift = LINES[i % len(LINES)], STEP ** (i - (len(keys) - 1) / 2)
         own = sorted(
             (row for row in rows if (row["features"], row["head"]) == key), key=lambda row: int(row["n_train"])
         )
-        traces.append(_line(name, own, colour, beside))
+        traces.append(_line(name, own, colour, shift))
         if key in doubled:
-            traces.append(_dotted(name, doubled[key], colour, beside))
+            traces.append(_dotted(name, doubled[key], colour, shift))
     numbers = sorted({int(row["n_train"]) for row in rows} | {int(row["n_doubled"]) for row in doubled.values()})
     axis = {"type": "log", "tickvals": numbers, "ticktext": [f"{n:,}" for n in numbers], "showgrid": False}
     return {
@@ -64,13 +64,13 @@ def learning_figure(record: Record) -> Figure | None:
     }
 
 
-def _line(name: str, rows: Sequence[Row], colour: str, beside: float) -> dict[str, Any]:
+def _line(name: str, rows: Sequence[Row], colour: str, shift: float) -> dict[str, Any]:
     mean = [100 * row["mean"] for row in rows]
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": name,
-        "x": [beside * row["n_train"] for row in rows],
+        "x": [shift * row["n_train"] for row in rows],
         "y": mean,
         "error_y": _bars(mean, rows, colour),
         "text": [f"{row['n_train']:,} labels, {row['shots']:,} a class" for row in rows],
@@ -80,7 +80,7 @@ def _line(name: str, rows: Sequence[Row], colour: str, beside: float) -> dict[st
     }
 
 
-def _dotted(name: str, row: Row, colour: str, beside: float) -> dict[str, Any]:
+def _dotted(name: str, row: Row, colour: str, shift: float) -> dict[str, Any]:
     mean = [100 * row["now"], 100 * row["expected"]]
     now = {"low": row["now"], "high": row["now"]}
     return {
@@ -88,7 +88,7 @@ def _dotted(name: str, row: Row, colour: str, beside: float) -> dict[str, Any]:
         "mode": "lines+markers",
         "name": name,
         "showlegend": False,
-        "x": [beside * row["n_now"], beside * row["n_doubled"]],
+        "x": [shift * row["n_now"], shift * row["n_doubled"]],
         "y": mean,
         "error_y": _bars(mean, [now, row], colour),
         "hovertemplate": f"{name}, expected: %{{y:.2f}} %<extra></extra>",

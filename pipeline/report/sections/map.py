@@ -119,7 +119,7 @@ def _caption(
 
 
 def map_values(record: Record, found: FeatureMap, flat: NDArray[np.float32] | None) -> dict[str, Any]:
-    """What map.js draws: places, labels, what every head says, names."""
+    """Return what map.js draws: places, labels, predictions of every head, names."""
     layouts = [{"name": "PCA", **_places(found.components[:, :2])}]
     if flat is not None:
         layouts.insert(0, {"name": "t-SNE", **_places(flat)})

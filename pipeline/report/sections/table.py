@@ -10,7 +10,7 @@ from featurecache.report.wording import settings
 from featurecache.runs.head_choice import interval_of, metric_of
 from featurecache.runs.record import Record
 
-# Key in "test" of results.json, title, factor, digits; a column stands where any head has the number.
+# Key in "test" of results.json, title, factor, digits; a column is shown where any head has the number.
 METRICS = (
     ("accuracy", "accuracy %", 100, 2),
     ("balanced_accuracy", "balanced %", 100, 2),

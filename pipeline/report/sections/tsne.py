@@ -20,10 +20,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# 250 iterations of early exaggeration and as many after it: the clusters stand, later ones only spread them.
+# 250 iterations of early exaggeration and as many after it: the clusters have formed, later ones only spread them.
 ITERATIONS = 500
 PERPLEXITY = 30.0
-# OpenMP threads wait by spinning: beside other work two of them are many times slower than one.
+# OpenMP threads wait by spinning: next to other work two of them are many times slower than one.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # Fewer points are seen as well by PCA alone, and a run on a handful of images need not wait.
 LEAST_POINTS = 100
@@ -39,7 +39,7 @@ def tsne(P: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def tsne_beside(P: NDArray[np.float32]) -> Iterator[Callable[[float], NDArray[np.float32] | None]]:
-    """Start t-SNE of P (N, d) beside whatever the block does; ask what it gives for the result (N, 2).
+    """Start t-SNE of P (N, d) while the block runs; call what it yields for the result (N, 2).
 
     The answer is None when the seconds that it is given are not enough, or there are too few points.
     """
