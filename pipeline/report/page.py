@@ -6,8 +6,9 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.progress import Progress
@@ -32,6 +33,9 @@ from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
 from featurecache.runs.result_notes import paired_test_name, units_text
 from featurecache.runs.split_list import ListedImage
+
+if TYPE_CHECKING:
+    import jinja2
 
 # Pictures on the map and in the galleries: sharp at the size they are shown, and 2,000 of them below 4 MB.
 MAP_SIDE, GALLERY_SIDE = 80, 112
@@ -165,14 +169,21 @@ def _files(images: str, wanted: Set[str]) -> dict[str, str]:
     return {}
 
 
-def _fill_template(page: Page) -> str:
+@cache
+def _template() -> jinja2.Template:
+    """The page's template; to compile it takes as long as to fill it."""
     import jinja2
-    from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featurecache.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("page.html.jinja")
+
+
+def _fill_template(page: Page) -> str:
+    from plotly.offline import get_plotlyjs
+
     record, data, metric = page.record, page.record.results["dataset"], metric_of(page.record.results)
     sweeps = comparison.sweep_figures(record)
     page.figures |= {f"sweep-{i}": sweep["figure"] for i, sweep in enumerate(sweeps)}
@@ -182,7 +193,7 @@ def _fill_template(page: Page) -> str:
     given = reproduce.given(record.config)
     present = {"close": page.heads, "settings": given or sweeps, "labels": learning, "map": page.map,
                "images": page.galleries}  # fmt: skip
-    text = environment.get_template("page.html.jinja").render(
+    text = _template().render(
         title=data["name"],
         facts=_facts(data, record.results["created"]),
         verdict=" ".join([comparison.verdict(record), *record.results.get("transfer", [])]),
