@@ -66,7 +66,7 @@ picture: report  ## the picture of the report in the README, from RUN; needs chr
 	@$(BIN)/python tests/tools/picture.py "$(RUN)/report.html" data/report.png
 
 test: $(STAMP)  ## all tests, in two processes of one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## style, types and the import contract
 	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache

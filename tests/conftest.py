@@ -10,6 +10,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# Files that take the longest come first, so that two processes end at about the same time.
+LONGEST = (
+    "test_torture.py",
+    "test_finetune.py",
+    "test_training.py",
+    "test_compact.py",
+    "test_table.py",
+    "test_main.py",
+    "test_stopping.py",
+    "test_cutting.py",
+    "test_registry.py",
+    "test_onnx_engine.py",
+    "test_hostile_heads.py",
+    "test_hostile_runs.py",
+    "test_hostile_caches.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -19,6 +41,33 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be missing: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_timing():
+    """Engines are timed for a moment only: which one is ahead is no test's matter, and a timing takes all cores."""
+    from featurecache.extract.engines import choice
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choice, "SECONDS_PER_ROUND", 0.01)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """No test cuts the power, so nothing waits until the disk has it; `test_work_folder` shows what is synced when."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """One folder for the processes of this test session; what is written into it is written whole."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

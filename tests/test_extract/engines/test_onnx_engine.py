@@ -50,6 +50,26 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (N_IMAGES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory) -> GraphFolder:
+    """A folder with the graph of the small network, for tests of what runs, not of how it is prepared."""
+    folder = GraphFolder(tmp_path_factory.mktemp("graphs"))
+    build_engine(source(), engine="onnxruntime", graphs=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported() -> bytes:
+    """The graph of the small network, in the batches that are usual."""
+    return export.export_graph(source().load(), batch_size=onnx_engine.BATCH_SIZE, side=SIDE)
+
+
+@pytest.fixture
+def export_done(monkeypatch, exported) -> None:
+    """The export of the small network takes no time: it has been done."""
+    monkeypatch.setattr(choice, "export_graph", lambda *_, **__: exported)
+
+
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())
 
@@ -70,16 +90,16 @@ def test_the_default_backbone_has_the_vectors_of_torch_whatever_the_batch_size()
 
 
 @pytest.mark.parametrize("n_rows", [1, 3, 4, 7, 10])
-def test_vectors_are_the_same_bits_in_groups_of_any_size_and_order(images, n_rows):
-    engine = build_engine(source(), engine="onnxruntime")
+def test_vectors_are_the_same_bits_in_groups_of_any_size_and_order(images, n_rows, graphs):
+    engine = build_engine(source(), engine="onnxruntime", graphs=graphs)
     whole = engine.run(images)
     assert np.array_equal(np.concatenate([engine.run(part) for part in torch.split(images, n_rows)]), whole)
     assert np.array_equal(engine.run(images.flip(0)), whole[::-1])
     assert engine.run(images[:0]).shape == (0, 16)
 
 
-def test_lanes_that_run_at_once_do_not_disturb_each_other(images):
-    engine = build_engine(source(), engine="onnxruntime")
+def test_lanes_that_run_at_once_do_not_disturb_each_other(images, graphs):
+    engine = build_engine(source(), engine="onnxruntime", graphs=graphs)
     whole = engine.run(images)
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: engine.run(images), range(40)):
@@ -93,7 +113,7 @@ def test_every_core_is_a_lane_up_to_a_limit(monkeypatch, cores, lanes):
 
 
 @pytest.mark.parametrize("cores", [2, 24])
-def test_lanes_and_the_pool_that_they_share_are_as_many_threads_as_cores(monkeypatch, cores):
+def test_lanes_and_the_pool_that_they_share_are_as_many_threads_as_cores(monkeypatch, cores, graphs):
     told = []
     monkeypatch.setattr(onnx_engine, "count_cores", lambda: cores)
 
@@ -103,7 +123,7 @@ def test_lanes_and_the_pool_that_they_share_are_as_many_threads_as_cores(monkeyp
             super().__init__(graph, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Noting)
-    engine = build_engine(source(), engine="onnxruntime")
+    engine = build_engine(source(), engine="onnxruntime", graphs=graphs)
     assert engine.n_lanes + told[-1] - 1 == cores
 
 
@@ -125,6 +145,7 @@ def test_the_engine_is_chosen_once_and_the_graph_is_enough_ever_after(tmp_path, 
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".onnx"]
 
 
+@pytest.mark.usefixtures("export_done")
 @pytest.mark.parametrize(
     ("rates", "winner", "reason"),
     [
@@ -168,6 +189,7 @@ def test_a_network_that_does_not_export_runs_on_torch_and_says_why(tmp_path, ima
         build_engine(source(Unexportable()), engine="onnxruntime", graphs=GraphFolder(tmp_path))
 
 
+@pytest.mark.usefixtures("export_done")
 def test_a_graph_that_gives_other_numbers_is_not_used(tmp_path, monkeypatch):
     run = OnnxEngine.run
     monkeypatch.setattr(OnnxEngine, "run", lambda engine, batch: run(engine, batch) * 1.01)
@@ -179,6 +201,7 @@ def running_out_of_memory(engine, batch):
     raise out_of_memory(engine.batch_size)
 
 
+@pytest.mark.usefixtures("export_done")
 @pytest.mark.parametrize(
     ("short", "left", "name"), [(TorchEngine, "onnxruntime", "torch"), (OnnxEngine, "torch", "onnxruntime")]
 )
@@ -191,6 +214,7 @@ def test_where_one_engine_runs_out_of_memory_the_other_runs(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("export_done")
 def test_an_engine_that_runs_out_of_memory_only_while_it_is_timed_is_not_taken_either(monkeypatch):
     run, n_runs = OnnxEngine.run, []
 
@@ -238,8 +262,8 @@ def test_onnxruntime_is_for_the_cpu_in_full_precision(arguments):
         build_engine(source(), engine="onnxruntime", **arguments)
 
 
-def test_want_of_memory_is_one_sentence(images, monkeypatch):
-    engine = build_engine(source(), engine="onnxruntime")
+def test_want_of_memory_is_one_sentence(images, monkeypatch, graphs):
+    engine = build_engine(source(), engine="onnxruntime", graphs=graphs)
 
     class Full:
         def run(self, *_: object) -> None:
