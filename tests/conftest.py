@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -71,6 +72,34 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def judged_once(shared_folder):
+    """A context in which a network is exported and judged for the first cache that asks, not for each: five seconds.
+
+    What judges is the engines' own, and their tests show how; a graph is kept as a cache keeps it.
+    """
+    from featurecache.extract.engines import choice
+    from featurecache.extract.engines.graph_store import GraphFolder
+
+    judge, graphs = choice.judge, GraphFolder(shared_folder)
+
+    def judge_once(source, batch_size):
+        identity = choice.full_identity(source, batch_size)
+        found = graphs.find(identity)
+        if found is None:
+            found = judge(source, batch_size)
+            graphs.keep(identity, *found)
+        return found
+
+    @contextlib.contextmanager
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(choice, "judge", judge_once)
+            yield
+
+    return patched
+
+
+@pytest.fixture(scope="session")
 def digit_images() -> tuple[np.ndarray, np.ndarray]:
     """Scanned digits 0, 1 and 2 of scikit-learn: uint8 (N, 8, 8) and labels (N,)."""
     from sklearn.datasets import load_digits
@@ -92,12 +121,13 @@ def digits_folder(tmp_path_factory, digit_images) -> Path:
 
 
 @pytest.fixture(scope="session")
-def filled_cache(tmp_path_factory, digits_folder) -> Path:
+def filled_cache(tmp_path_factory, digits_folder, judged_once) -> Path:
     """A cache root with the features of `digits_folder`, extracted by the command line. Read only."""
     from featurecache.cli.main import run
 
     root = tmp_path_factory.mktemp("cache") / "cache"
-    assert run(["extract", str(digits_folder), "--cache", str(root), "--quiet"]) == 0
+    with judged_once():
+        assert run(["extract", str(digits_folder), "--cache", str(root), "--quiet"]) == 0
     return root
 
 

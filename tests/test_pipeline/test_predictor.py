@@ -20,7 +20,7 @@ HEADS = "logistic,ridge,linear_svm,rbf_svm,lda,centroid,naive_bayes,knn,mlp,skle
 def finished(tmp_path_factory, digits_folder, filled_cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", HEADS, "--out", str(folder)]
-    assert run([*command, "--quiet"]) == DONE
+    assert run([*command, "--param", "mlp.hidden=64", "--quiet"]) == DONE
     return folder
 
 

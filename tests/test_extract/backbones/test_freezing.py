@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pytest
 import torch
 
@@ -16,17 +18,23 @@ from featurecache.extract.images.transform import scaled_to
 SIDE = 64
 
 
-def filled(name: str) -> tuple[Network, TransformSpec]:
-    """A network with random weights, its batch norms far from the identity."""
+@lru_cache(maxsize=1)  # the tests of one network follow each other
+def random_tensors(name: str) -> dict[str, torch.Tensor]:
+    """Random weights of a network, its batch norms far from the identity."""
     drawn = torch.Generator().manual_seed(0)
-    network = build_network(name)
     tensors = {}
-    for key, tensor in network.module.state_dict().items():
+    for key, tensor in build_network(name).module.state_dict().items():
         value = torch.randn(tensor.shape, generator=drawn)
         if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
             value = 1 + 0.2 * value.tanh()
         tensors[key] = value / max(1, value[0].numel() if value.ndim > 1 else 1) ** 0.5
-    fill_network(network, tensors, backbone=name, file_name="random")
+    return tensors
+
+
+def filled(name: str) -> tuple[Network, TransformSpec]:
+    """A network with these weights, and its transform, to a side of 64 where it takes that."""
+    network = build_network(name)
+    fill_network(network, random_tensors(name), backbone=name, file_name="random")
     transform = find_weights(name).transform
     return network, transform if name.startswith("vit") else scaled_to(transform, SIDE)
 

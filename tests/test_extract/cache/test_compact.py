@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -195,9 +196,10 @@ STEPS = [
 def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows, monkeypatch, owner, step, is_pruning):
     """The step is counted through: killed at its first call, at its second, ... until the work runs to its end."""
     original = getattr(owner, step)
+    _, rows = fill(tmp_path / "before", spec, make_rows)
     n_kills = 0
     for at in range(1, 100):
-        cache, rows = fill(tmp_path / str(at), spec, make_rows)
+        cache = FeatureCache(shutil.copytree(tmp_path / "before", tmp_path / str(at)), spec)
         wanted = Rows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
         calls = 0
 

@@ -117,7 +117,8 @@ def test_more_images_than_there_are_cannot_be_drawn(digits_folder, tmp_path):
 @pytest.fixture(scope="module")
 def asked(digits_folder, tmp_path_factory) -> bench_classify.Asked:
     cache = tmp_path_factory.mktemp("bench") / "cache"
-    assert run(["extract", str(digits_folder), "--cache", str(cache), "--size", "64", "--quiet"]) == 0
+    command = ["extract", str(digits_folder), "--cache", str(cache), "--size", "64", "--engine", "torch"]
+    assert run([*command, "--quiet"]) == 0
     return bench_classify.Asked(digits_folder, cache, FeatureRequest(size=64), ("ridge", "knn"))
 
 

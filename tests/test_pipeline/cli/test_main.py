@@ -343,7 +343,7 @@ def test_a_seed_that_no_generator_takes_is_a_usage_error(capsys, command, seed):
 def test_the_largest_seed_is_one(digits_folder, filled_cache, tmp_path):
     heads = "mlp,sklearn.ensemble.ExtraTreesClassifier"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", heads, "--seed", "4294967295"]
-    assert run([*command, "--out", str(tmp_path / "run"), "--quiet"]) == DONE
+    assert run([*command, "--param", "mlp.hidden=64", "--out", str(tmp_path / "run"), "--quiet"]) == DONE
 
 
 def test_shots_that_name_no_number_are_a_usage_error(capsys):
@@ -378,7 +378,7 @@ def test_ctrl_c_says_how_to_go_on_and_keeps_what_was_extracted(images, tmp_path)
 
     cache = tmp_path / "cache"
     program = [sys.executable, "-m", "featurecache", "extract", str(images), "--cache", str(cache), "--batch-size", "2"]
-    program += ["--engine", "torch"]
+    program += ["--engine", "torch", "--size", "64"]
     stop_early = """
 import os, signal, sys
 from featurecache.cli import console

@@ -17,6 +17,7 @@ from featurecache.cli.stopping import Stops, Terminated, stoppable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
+SMALL = ["--size", "64", "--batch-size", "2", "--engine", "torch"]
 MAIN = """
 from featurecache.__main__ import main
 sys.exit(main())
@@ -46,7 +47,7 @@ def ended(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_sigterm_keeps_what_was_extracted(images, tmp_path):
-    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2", "--engine", "torch"]
+    argv = ["extract", images, "--cache", tmp_path / "cache", *SMALL]
     stopped = ended(STOP_WHEN_20_ARE_DONE + MAIN, *argv)
     assert stopped.returncode == TERMINATED
     assert stopped.stderr.endswith(f"\n{FEATURES_KEPT}\n")
@@ -92,7 +93,7 @@ def again(self):
     time.sleep(60)
 Writer._hand_over = again
 """
-    argv = ["extract", images, "--cache", tmp_path / "cache", "--batch-size", "2", "--engine", "torch"]
+    argv = ["extract", images, "--cache", tmp_path / "cache", *SMALL]
     stopped = ended(STOP_WHEN_20_ARE_DONE + program + MAIN, *argv)
     assert stopped.returncode == INTERRUPTED
     assert FEATURES_KEPT not in stopped.stderr

@@ -15,13 +15,14 @@ import pytest
 from featurecache.cli.main import DONE, FAILED, USAGE, run
 
 HEADS = "logistic,ridge,knn,mlp"
+NARROW = ["--param", "mlp.hidden=64"]  # a tenth of the time of the default
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, digits_folder, filled_cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", HEADS, "--out", str(folder)]
-    assert run([*command, "--quiet"]) == DONE
+    assert run([*command, *NARROW, "--quiet"]) == DONE
     return folder
 
 
@@ -103,7 +104,7 @@ def test_the_splits_are_written_down_and_never_overlap(finished, results):
 def test_the_same_command_gives_the_same_numbers(finished, results, digits_folder, filled_cache, tmp_path):
     again = tmp_path / "again"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", HEADS, "--out", str(again)]
-    assert run([*command, "--quiet"]) == DONE
+    assert run([*command, *NARROW, "--quiet"]) == DONE
     repeated = json.loads((again / "results.json").read_text())
     assert [head["test"] for head in repeated["heads"]] == [head["test"] for head in results["heads"]]
 
@@ -153,7 +154,7 @@ def test_probabilities_are_tempered_when_asked_labels_stay_and_the_effect_is_tol
 ):
     out = tmp_path / "calibrated"
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", HEADS, "--out", str(out)]
-    assert run([*command, "--calibrate", "--quiet"]) == DONE
+    assert run([*command, *NARROW, "--calibrate", "--quiet"]) == DONE
     assert "probabilities tempered on val" in capsys.readouterr().out
     before = {head["name"]: head for head in results["heads"]}
     tempered = {head["name"]: head for head in json.loads((out / "results.json").read_text())["heads"]}
@@ -202,7 +203,7 @@ sys.exit(code)
 """
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "logistic,mlp,linear_svm"]
     ended = subprocess.run(
-        [sys.executable, "-c", program, *command, "--out", str(tmp_path / "run"), "--quiet"],
+        [sys.executable, "-c", program, *command, *NARROW, "--out", str(tmp_path / "run"), "--quiet"],
         capture_output=True,
         text=True,
     )

@@ -75,15 +75,25 @@ def data():
 TRANSFORM = scaled_to(find_weights(NAME).transform, SIDE)
 
 
+_kept: dict[tuple[str, bytes], np.ndarray] = {}
+
+
+def maps_below(network, layer: str, images: torch.Tensor) -> np.ndarray:
+    """The maps of a layer as rows; they are the same in every training, and cutting takes longer than training."""
+    key = layer, image_digest(images.numpy().tobytes())
+    if key not in _kept:
+        below = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(layer, "flatten")])
+        _kept[key] = below.module(images).numpy()
+    return _kept[key].copy()
+
+
 def training(network, data, recipe: Recipe = RECIPE, *, unfreeze: str = "2", weights=None, y_val=None) -> Training:
     """From maps kept in float32, with a random last layer; train and val are the same images."""
     images, y = data
     own = copy.deepcopy(network)
     split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze=unfreeze)
-    maps = images.flatten(1)
-    if split.layer is not None:
-        maps = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(split.layer, "flatten")]).module(images)
-    kept = CachedMaps([maps.numpy()])
+    rows = images.flatten(1).numpy() if split.layer is None else maps_below(network, split.layer, images)
+    kept = CachedMaps([rows])
     train, val = ImageSet(kept, y), ImageSet(kept, y if y_val is None else y_val)
     last_layers = as_module(random_layers(split.feature_dim, C, seed=0))
     trained = prepare(split, last_layers, batch_norm=recipe.batch_norm, device="cpu")
