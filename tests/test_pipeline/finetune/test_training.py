@@ -23,7 +23,7 @@ from featurecache.evaluate.feature_arrays import FeatureArrays
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.architectures import build_network
 from featurecache.extract.backbones.cutting import Wanted, cut_network
-from featurecache.extract.backbones.freezing import split_network
+from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.manifest import Manifest, Sample
@@ -76,6 +76,14 @@ TRANSFORM = scaled_to(find_weights(NAME).transform, SIDE)
 
 
 _kept: dict[tuple[str, bytes], np.ndarray] = {}
+_splits: dict[str, Split] = {}
+
+
+def split_of(network, unfreeze: str) -> Split:
+    """The network split there, its parameters a copy; to split it takes longer than to train it."""
+    if unfreeze not in _splits:
+        _splits[unfreeze] = split_network(NAME, copy.deepcopy(network), TRANSFORM, Wanted(), unfreeze=unfreeze)
+    return copy.deepcopy(_splits[unfreeze])
 
 
 def maps_below(network, layer: str, images: torch.Tensor) -> np.ndarray:
@@ -90,8 +98,7 @@ def maps_below(network, layer: str, images: torch.Tensor) -> np.ndarray:
 def training(network, data, recipe: Recipe = RECIPE, *, unfreeze: str = "2", weights=None, y_val=None) -> Training:
     """From maps kept in float32, with a random last layer; train and val are the same images."""
     images, y = data
-    own = copy.deepcopy(network)
-    split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze=unfreeze)
+    split = split_of(network, unfreeze)
     rows = images.flatten(1).numpy() if split.layer is None else maps_below(network, split.layer, images)
     kept = CachedMaps([rows])
     train, val = ImageSet(kept, y), ImageSet(kept, y if y_val is None else y_val)
