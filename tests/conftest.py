@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 # Before torch is loaded, here and in the processes that tests start: its threads wait for each other by spinning. On
 # two cores with other work, 90 images of 64 pixels took two threads 26.9 s of CPU time, and 1.5 s without spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# How long an input takes to make says something of the machine, and nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Files that take the longest come first, so that two processes end at about the same time.
 LONGEST = (

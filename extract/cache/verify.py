@@ -16,6 +16,7 @@ import numpy as np
 
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
 from featurecache.base.plain_files import UnfitFile, parse_json
+from featurecache.base.text import count_is
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.checksums import SEAL_BYTES, content_digest, seal_rows
 from featurecache.extract.cache.index import index_agrees, is_index_of
@@ -110,10 +111,10 @@ def _agrees(path: Path, spec: FeatureSpec) -> bool:
 
 
 def _older_than_seals(names: list[str]) -> str:
-    count = "1 shard is" if len(names) == 1 else f"{len(names)} shards are"
     listed = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    older = count_is(len(names), "shard")
     return (
-        f"{count} older than seals, so only checksums were compared ({listed}); 'featurecache cache compact' seals them"
+        f"{older} older than seals, so only checksums were compared ({listed}); 'featurecache cache compact' seals them"
     )
 
 

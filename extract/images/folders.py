@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError
-from featurecache.base.text import printable
+from featurecache.base.text import count, count_is, printable
 from featurecache.extract.images.manifest import IMAGE_SUFFIXES, Manifest, Sample
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -36,9 +36,12 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
     if here and (is_split or any(sample.label is not None for sample in samples)):
         stray = set(here)
         samples = [sample for sample in samples if sample.path not in stray]
-        tree.notes.append(f"{len(here)} images directly in '{printable(root)}' belong to no class and are left out.")
+        where = f"directly in '{printable(root)}'"
+        tree.notes.append(f"{count_is(len(here), 'image', where)} outside class folders and left out.")
     if tree.n_other:
-        tree.notes.append(f"{tree.n_other} files that are not images are left out.")
+        tree.notes.append(
+            f"{count(tree.n_other, 'file that is no image is', 'files that are not images are')} left out."
+        )
     if not samples:
         raise ManifestError(
             f"'{printable(root)}' holds no images{_and_not(tree)}. "

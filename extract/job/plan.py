@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import CacheUnwritable, WeightsMismatch
-from featurecache.base.text import readable_bytes
+from featurecache.base.text import count, readable_bytes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import DTYPES, REDUCED, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
@@ -219,7 +219,7 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
     n_caches = sum(bool(plan.missing) for plan in work.plans)
     into = f" into {n_caches} caches" if n_caches > 1 else ""
     return (
-        f"{n_to_do:,} images to extract{into}, {n_there:,} already there; "
+        f"{count(n_to_do, 'image')} to extract{into}, {n_there:,} already there; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
     )
 

@@ -68,6 +68,9 @@ class Console:
         if self._quiet:
             return
         if self._bar is None or self._kind != kind:
+            if done >= total > 0 and not postfix:  # at once: a bar would show no true rate
+                self._close()
+                return
             self._open(kind, unit, total, before)
         assert self._bar is not None
         if postfix:

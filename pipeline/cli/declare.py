@@ -98,7 +98,7 @@ def _described(name: str, default: Any, description: Description, group: str) ->
     if description.choices:
         how |= {"type": click.Choice(description.choices)}
     elif description.least is not None:
-        how |= {"type": click.IntRange(description.least)}
+        how |= {"type": Whole(description.least)}
     return Option([name, f"--{name.replace('_', '-')}"], group=group, **how)
 
 
@@ -216,6 +216,32 @@ class Counts(click.ParamType[tuple[int, ...]]):
         return found
 
 
+class Whole(click.IntRange):
+    """Whole numbers of a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an int."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            allowed = f"of {self.min:,} or more" if self.max is None else f"from {self.min:,} to {self.max:,}"
+            self.fail(f"{str(value)!r} is not a whole number {allowed}.", param, ctx)
+
+
+class Share(click.FloatRange):
+    """Parts of a whole, below 1."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, max_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a float."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{str(value)!r} is not a share: give a number from 0 to below 1; 0.05 is 5 %.", param, ctx)
+
+
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
-POSITIVE, SEED, SHARE = click.IntRange(1), click.IntRange(0, LARGEST_SEED), click.FloatRange(0, 1, max_open=True)
+POSITIVE, SEED, SHARE = Whole(1), Whole(0, LARGEST_SEED), Share()
 RATE = click.FloatRange(0, min_open=True)

@@ -13,7 +13,7 @@ from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_
 from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, argument, every_field_of, option
+from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, Whole, argument, every_field_of, option
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.job.request import FeatureRequest
@@ -111,7 +111,7 @@ class HeadOptions:
         help="the run folder; an earlier run in it is replaced (default: data/runs/<data set>-<time>)",
     )  # fmt: skip
     folds: int | None = option(
-        "--folds", metavar="K", type=click.IntRange(2), group=HEADS,
+        "--folds", metavar="K", type=Whole(2), group=HEADS,
         help="choose by K-fold cross-validation instead of val",
     )  # fmt: skip
     metric: str = option(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from featurecache.base.text import count_is, printable, short, table
+from featurecache.base.text import count, count_is, printable, short, table
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
 from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
@@ -128,7 +128,7 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
     layer = f", {filled.request.layer}" if filled.request.layer else ""
     rate = f" ({filled.n_extracted / report.seconds.total:.1f} images/s)" if filled.n_extracted else ""
     return (
-        f"{spec.backbone} ({filled.resolved.weights}{layer}): {filled.n_present + filled.n_extracted:,} images, "
+        f"{spec.backbone} ({filled.resolved.weights}{layer}): {count(filled.n_present + filled.n_extracted, 'image')}, "
         f"{filled.n_present:,} already there, {filled.n_extracted:,} extracted in {report.seconds.total:.1f} s{rate}, "
         f"{spec.feature_dim} numbers each\n  {filled.cache.folder / 'features.h5'}"
     )

@@ -24,10 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         if _is_completed(path):
             return read_json(path)
-        raise UsageError(
-            f"'{printable(path.parent)}' is not a run: it has no {path.name}. "
-            f"A run is a folder that 'featurecache classify' wrote, such as {RUNS_ROOT / LATEST}."
-        ) from None
+        raise UsageError(_no_run(path.parent, path.name)) from None
     except (OSError, UnfitFile) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PipelineError(
@@ -36,6 +33,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes: classify again.")
     return values
+
+
+def _no_run(folder: Path, name: str) -> str:
+    """Return the sentence on a folder without the file that every run has."""
+    shown, usual = printable(folder), RUNS_ROOT / LATEST
+    if not folder.exists():
+        where = "there is none yet" if folder == usual else f"the last one is '{usual}'"
+        return f"There is no folder '{shown}'. 'featurecache classify' writes runs; {where}."
+    return f"'{shown}' is not a run: it has no {name}. Give a folder that 'featurecache classify' wrote."
 
 
 def _is_completed(path: Path) -> bool:

@@ -78,7 +78,10 @@ def test_weights_of_the_users_are_named_by_a_way_that_works_from_anywhere(home, 
 def test_a_report_of_no_run_says_so_before_anything_else(tmp_path, capsys):
     for folder in ("nowhere", "nowhere/run"):
         assert run(["report", str(tmp_path / folder)]) == USAGE
-        assert f"'{tmp_path / folder}' is not a run: it has no results.json" in capsys.readouterr().err
+        assert (
+            f"There is no folder '{tmp_path / folder}'. 'featurecache classify' writes runs; the last one is"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_data_set_is_called_like_its_manifest(home):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from featurecache.extract.images.manifest import Manifest
     from featurecache.extract.job.summary import ExtractReport
 
-FEATURES_KEPT = "Stopped. Features that were extracted are kept: the same command continues from there."
+FEATURES_KEPT = "Stopped. Features extracted so far are kept: the same command continues from there."
 
 
 @click.command(

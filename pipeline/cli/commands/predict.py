@@ -12,7 +12,6 @@ import click
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import REFUSED
 from featurecache.base.text import printable
-from featurecache.cli.commands.extract import FEATURES_KEPT
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import PATH, EngineOptions, RunCacheOption
@@ -39,7 +38,7 @@ class PredictOptions:
 
 @click.command(
     cls=Command,
-    stopped=FEATURES_KEPT,
+    stopped="Stopped: nothing was labelled. Features extracted so far are kept: the same command continues from there.",
     examples=[
         "featurecache predict data/runs/latest new_photos/",
         "featurecache predict data/runs/latest one.jpg --json",

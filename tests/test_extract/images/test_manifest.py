@@ -126,7 +126,7 @@ def test_images_beside_the_class_folders_are_left_out_with_a_note(tmp_path):
     make(tmp_path, "cat/0.png", "stray.png", "stray2.png")
     manifest = scan_folder(tmp_path)
     assert names(manifest) == ["cat/0.png"]
-    assert manifest.notes == (f"2 images directly in '{tmp_path}' belong to no class and are left out.",)
+    assert manifest.notes == (f"2 images directly in '{tmp_path}' are outside class folders and left out.",)
 
 
 def test_images_beside_split_folders_without_classes_are_left_out_with_a_note(tmp_path):

@@ -208,4 +208,4 @@ def test_each_tells_its_own_options(capsys, what):
 @pytest.mark.parametrize("option", ["--rounds", "--count"])
 def test_no_round_and_no_image_are_nothing_to_measure(capsys, option):
     assert run(["bench", "extract", option, "0"]) == 2
-    assert "0 is not in the range x>=1" in capsys.readouterr().err
+    assert "'0' is not a whole number of 1 or more." in capsys.readouterr().err

@@ -220,7 +220,7 @@ def test_the_command_prints_the_table_and_writes_the_numbers(tmp_path, monkeypat
     ("words", "told"),
     [
         (["--heads", "nothing"], "'nothing' has no line here"),
-        (["--sparse", "0"], "0 is not in the range x>=1"),
+        (["--sparse", "0"], "'0' is not a whole number of 1 or more."),
         (["--images", "nowhere"], "There is no folder 'nowhere'"),
     ],
 )

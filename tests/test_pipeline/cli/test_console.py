@@ -37,7 +37,7 @@ def test_a_bar_shows_what_is_done_of_how_much_and_what_was_refused():
 def test_another_task_gets_a_bar_of_its_own():
     stream = io.StringIO()
     with Console(stream=stream) as console:
-        console.digesting(5, 5)
+        console.digesting(4, 5)
         console.sweeping("ridge", 2, 2, "swept a setting")
     assert "reading" in stream.getvalue()
     assert "ridge" in stream.getvalue()

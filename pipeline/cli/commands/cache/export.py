@@ -12,7 +12,7 @@ import click
 
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import DONE, REFUSED
-from featurecache.base.text import printable
+from featurecache.base.text import count, printable
 from featurecache.cli.advice import naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, takes
@@ -90,7 +90,7 @@ def as_text(table: FeatureTable, out: Path) -> str:
     """Return what was written, in a line."""
     spec = table.resolved.spec
     return (
-        f"{printable(out)}: {len(table.paths):,} rows of {spec.feature_dim} numbers ({spec.backbone}), "
+        f"{printable(out)}: {count(len(table.paths), 'row')} of {spec.feature_dim} numbers ({spec.backbone}), "
         f"{len(table.classes)} classes"
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from featurecache.base.exits import DONE, REFUSED
-from featurecache.base.text import printable, readable_bytes
+from featurecache.base.text import count, printable, readable_bytes
 from featurecache.cli.commands.cache.text import (
     check_root,
     info_json,
@@ -41,7 +41,8 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
         print("\n".join(info_lines(each)), end="\n\n")
     if infos:
         n_rows = sum(each.n_rows for each in infos)
-        print(f"{len(infos)} caches, {n_rows:,} rows, {readable_bytes(n_bytes)} in '{printable(cache.cache)}'")
+        size = f"{count(len(infos), 'cache')}, {count(n_rows, 'row')}, {readable_bytes(n_bytes)}"
+        print(f"{size} in '{printable(cache.cache)}'")
     if leftovers:
         print(f"{len(leftovers)} temporary files are left over or being written; extract and compact remove old ones")
     return _found_damage(infos)

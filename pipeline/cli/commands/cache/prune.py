@@ -11,7 +11,7 @@ import click
 
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.exits import DONE
-from featurecache.base.text import printable, readable_bytes
+from featurecache.base.text import count, printable, readable_bytes
 from featurecache.cli.commands.cache.text import (
     check_root,
     pruning_json,
@@ -64,7 +64,7 @@ def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
     for plan, cache in zip(plans, caches, strict=True):
         n_bytes = pruning_json(plan, cache.spec.backbone)["bytes_unused"]
         print(
-            f"{printable(plan.folder)}: {plan.n_unused:,} rows {verb} (about {readable_bytes(n_bytes)}), "
+            f"{printable(plan.folder)}: {count(plan.n_unused, 'row')} {verb} (about {readable_bytes(n_bytes)}), "
             f"{plan.n_rows:,} stay"
         )
     if n_unused and not asked.yes:
@@ -106,7 +106,8 @@ def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Di
     if digested.refusals:
         first = digested.refusals[0]
         raise PipelineError(
-            f"{len(digested.refusals):,} images cannot be read, so which rows they use is not known; the first is "
-            f"'{printable(first.name)}' ({first.reason}). Make them readable or leave them out of the manifest."
+            f"{count(len(digested.refusals), 'image')} cannot be read, so which rows they use is not known; "
+            f"the first is '{printable(first.name)}' ({first.reason}). "
+            "Make them readable or leave them out of the manifest."
         )
     return digested

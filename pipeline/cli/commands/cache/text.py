@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import UsageError
-from featurecache.base.text import printable, readable_bytes
+from featurecache.base.text import count, printable, readable_bytes
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.compact import Rewriting
@@ -22,10 +22,12 @@ def info_lines(each: CacheInfo) -> list[str]:
         spec = each.spec
         lines.append(f"  backbone  {spec.backbone} ({each.weights or 'weights unknown'}), {spec.layer}, {spec.pooling}")
         lines[-1] += f", {spec.transform.crop} px"
-        lines.append(f"  features  {each.n_rows:,} rows of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}")
+        lines.append(
+            f"  features  {count(each.n_rows, 'row')} of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}"
+        )
         lines[-1] += "".join(f", {name} {value}" for name, value in spec.unusual().items())
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
-    lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {each.n_shards} shards")
+    lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {count(each.n_shards, 'shard')}")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
     lines += [f"  images    {printable(images)}" for images in each.images]
     lines += [f"  DAMAGED   {text}" for text in each.damaged]
@@ -68,13 +70,15 @@ def verdicts_text(
         state = f"{len(each.damaged)} DAMAGED" if each.damaged else "whole"
         copies = f", {each.n_duplicates:,} second copies" if each.n_duplicates else ""
         lines.append(
-            f"{printable(each.folder)}: {state}; {each.n_rows:,} rows in {each.n_shards} shards{copies}, "
-            f"{readable_bytes(each.n_bytes)} read"
+            f"{printable(each.folder)}: {state}; {count(each.n_rows, 'row')} in {count(each.n_shards, 'shard')}{copies}"
+            f", {readable_bytes(each.n_bytes)} read"
         )
         lines += [f"  {note}" for note in each.notes]
         lines += [f"  {printable(d.path)}: {printable(d.reason)}" for d in each.damaged]
         if each.folder in moved:
-            lines.append(f"  {len(moved[each.folder])} files set aside in '{printable(each.folder / 'damaged')}'")
+            lines.append(
+                f"  {count(len(moved[each.folder]), 'file')} set aside in '{printable(each.folder / 'damaged')}'"
+            )
             lines.append(f"  the next extract redoes {_n_redo(each.damaged)}")
     if any(each.damaged and each.folder not in moved for each in verdicts) and not repair:
         lines.append("'featurecache cache verify --repair' sets aside what is damaged; extract then redoes those rows.")
