@@ -201,15 +201,18 @@ def writing_file(path: Path) -> Iterator[Path]:
     target = path.resolve()
     if not target.parent.is_dir():
         raise UsageError(f"There is no folder '{printable(path.parent)}'. Make it, or choose another place with --out.")
-    if target.is_dir():
-        raise UsageError(f"'{printable(path)}' is a folder. Choose a file with --out.")
     with replacing_file(target) as temporary:
         try:
+            is_folder = target.is_dir()  # a name that no file can have shows now, and not when all is done
             temporary.touch()
+            with contextlib.suppress(FileNotFoundError):
+                target.lstat()  # a name that no file can have shows now, and not when all is done
         except OSError as error:
             raise PipelineError(
                 f"'{printable(path)}' cannot be written: {error.strerror}. Choose another place with --out."
             ) from error
+        if is_folder:
+            raise UsageError(f"'{printable(path)}' is a folder. Choose a file with --out.")
         yield temporary
 
 

@@ -116,7 +116,7 @@ def test_several_arguments_are_told_apart_by_name(finished, digits_folder, tmp_p
 
 @pytest.mark.parametrize(
     ("out", "code", "sentence"),
-    [("nodir/x.csv", USAGE, "There is no folder"), ("x" * 250 + ".csv", FAILED, "cannot be written")],
+    [("nodir/x.csv", USAGE, "There is no folder"), ("x" * 252 + ".csv", FAILED, "cannot be written")],
 )
 def test_the_place_is_checked_before_anything_is_extracted(finished, images, tmp_path, capsys, out, code, sentence):
     cache = tmp_path / "new"
