@@ -106,8 +106,8 @@ def check_name(name: str) -> None:
     if name in names:
         return
     near = difflib.get_close_matches(name.lower(), names, N_NEIGHBOURS, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {len(names)}, such as efficientnet_lite0."
-    raise UnknownBackbone(f"there is no backbone '{name}'; {hint} `featurecache backbones` lists them all")
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {len(names)}, such as efficientnet_lite0."
+    raise UnknownBackbone(f"There is no backbone '{name}'. {hint} `featurecache backbones` lists them all.")
 
 
 def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:
@@ -195,5 +195,5 @@ def output_on_meta(module: nn.Module, side: int) -> Tensor | Any:
             return torch.func.functional_call(module, shapes, (images,))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise BackboneError(
-            f"the network does not take images of {side} x {side} pixels; choose another --size, or leave it out"
+            f"The network does not take images of {side} x {side} pixels. Choose another --size, or leave it out."
         ) from error

@@ -187,7 +187,7 @@ class Traced:
         near = difflib.get_close_matches(layer, sorted(paths), N_NEIGHBOURS, cutoff=0.5)
         nearest = f"nearest: {', '.join(near)}; " if near else ""
         tops = list(dict.fromkeys(path[0] for path in parts[1:]))
-        return f"{self.name} has no layer '{layer}'; {nearest}among its stages: {', '.join(tops[-N_USEFUL:])}"
+        return f"{self.name} has no layer '{layer}'; {nearest}its last parts: {', '.join(tops[-N_USEFUL:])}."
 
 
 class _Pools:
@@ -252,13 +252,13 @@ def _without_dead_code(module: fx.GraphModule) -> fx.GraphModule:
 def _check_output(name: str, node: str, output: Any) -> None:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         raise BackboneError(
-            f"layer '{node}' of {name} does not put out one feature map; choose the layer before or after"
+            f"Layer '{node}' of {name} does not put out one feature map. Choose the layer before or after."
         )
     if output.ndim not in (2, 3, 4) or output.shape[0] != PROBE_ROWS:
         shape = " x ".join(str(size) for size in output.shape)
         raise BackboneError(
-            f"layer '{node}' of {name} puts out {shape} for {PROBE_ROWS} images, not a feature map, tokens or a vector "
-            f"for each; choose the layer before or after"
+            f"Layer '{node}' of {name} puts out {shape} for {PROBE_ROWS} images, not a feature map, tokens or a vector "
+            "for each. Choose the layer before or after."
         )
 
 

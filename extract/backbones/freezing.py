@@ -67,7 +67,7 @@ def split_network(
     """
     if wanted.layer == STAGES:
         raise BackboneError(
-            f"the layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer"
+            f"The layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer."
         )
     return _Splitting(name, network, transform, wanted).split(unfreeze)
 

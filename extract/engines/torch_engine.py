@@ -167,7 +167,7 @@ def build_torch_engine(source: Source, *, device: str, precision: str, batch_siz
     Raises EngineError for a precision that the device does not offer.
     """
     if device == "cpu" and precision == "fp16":
-        raise EngineError("fp16 is slower than fp32 on a CPU, and less exact; use fp32 or bf16, or --device cuda")
+        raise EngineError("On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.")
     if device == "cuda":
         # fp32 means fp32: TF32, cuDNN's default, keeps 10 bits of mantissa and moves vectors by 1e-3. Set for the
         # process and not around every batch: two threads would undo each other's settings.
@@ -194,7 +194,7 @@ def choose_device(device: str) -> str:
         return next(name for name, there in offered.items() if there)
     if not offered[device]:
         there = ", ".join(name for name, there in offered.items() if there)
-        raise EngineError(f"there is no device '{device}' on this machine as torch sees it; there is {there}")
+        raise EngineError(f"There is no device '{device}' on this machine as torch sees it; there is {there}.")
     return device
 
 

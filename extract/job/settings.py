@@ -29,4 +29,4 @@ class Settings:
         if self.on_error not in ON_ERROR:
             raise RequestError(f"There is no on_error {self.on_error!r}: choose from {', '.join(ON_ERROR)}.")
         if not self.max_pixels >= 1:
-            raise RequestError(f"max_pixels is {self.max_pixels!r} and has to be 1 or more.")
+            raise RequestError(f"The setting max_pixels is {self.max_pixels!r} and has to be 1 or more.")

@@ -122,9 +122,9 @@ def test_two_caches_that_only_the_weights_tell_apart_are_both_named(digits_folde
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--backbone", "resnet51"], "did you mean resnet50"),
+        (["--backbone", "resnet51"], "Did you mean resnet50"),
         (["--layer", "_block.4"], "nearest: _blocks.4"),
-        (["--weights", "typo.pth"], "there is no file 'typo.pth'"),
+        (["--weights", "typo.pth"], "There is no file 'typo.pth'"),
     ],
 )
 @pytest.mark.parametrize("command", ["classify", "audit"])

@@ -243,8 +243,8 @@ def test_a_sweep_takes_labels_and_weights_as_tensors():
     ("broken", "said"),
     [
         (lambda X: X[:, :4], "X has 4 features, but .* is expecting 6 features as input"),
-        (lambda X: X[0], r"X has shape \(6,\): give rows of features"),
-        (lambda X: X[:0], r"X has shape \(0, 6\): give rows of features"),
+        (lambda X: X[0], r"X has shape \(6,\): give features \(N, D\)"),
+        (lambda X: X[:0], r"X has shape \(0, 6\): give features \(N, D\)"),
         (lambda X: np.where(np.arange(60)[:, None] == 17, np.nan, X), "NaN or infinity, first in row 17"),
     ],
     ids=["narrow", "flat", "empty", "hole"],

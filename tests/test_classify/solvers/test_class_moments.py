@@ -142,4 +142,4 @@ def test_scores_that_say_nothing_of_val_are_told_of():
     X = rng.normal(size=(300, 4)) + 3.0 * np.eye(3, 4)[y]
     turned = np.where(np.arange(300) < 200, y, (y + 1) % 3)
     ((_, _, trial),) = NaiveBayesHead.try_grid([NaiveBayesHead()], X, turned, val_round(200, 300))
-    assert trial.hint.startswith("Its temperature, ")
+    assert trial.hint.startswith("The temperature ")

@@ -212,7 +212,7 @@ def test_stages_with_a_pooling_end_in_the_map_that_the_pooling_alone_would_take(
 
 
 def test_cls_is_refused_for_the_stages_of_a_network_without_tokens():
-    with pytest.raises(BackboneError, match=r"^pooling 'cls' takes the first token of a transformer"):
+    with pytest.raises(BackboneError, match=r"^Pooling 'cls' takes the first token of a transformer"):
         cut("resnet18", Wanted("stages", "cls"))
 
 

@@ -114,7 +114,7 @@ def test_a_split_that_does_not_exist_lists_those_that_do(unfreeze):
 
 def test_stages_end_in_several_places_and_cannot_be_split():
     network, transform = filled("resnet18")
-    with pytest.raises(BackboneError, match="the layer 'stages' is the ends of all stages at once"):
+    with pytest.raises(BackboneError, match="The layer 'stages' is the ends of all stages at once"):
         split_network("resnet18", network, transform, Wanted("stages"), unfreeze="1")
 
 

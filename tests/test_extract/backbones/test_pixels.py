@@ -58,7 +58,7 @@ def test_weights_for_the_pixels_are_refused():
     with pytest.raises(WeightsMissing) as refused:
         load_backbone("pixels", weights="IMAGENET1K_V1")
     assert str(refused.value) == (
-        "pixels is the image itself and has no weights: leave out --weights, or extract it alone"
+        "The backbone pixels is the image itself and has no weights: leave out --weights, or extract it alone."
     )
 
 

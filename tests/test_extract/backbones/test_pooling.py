@@ -65,16 +65,16 @@ def test_cls_without_tokens_is_refused(shape):
     with pytest.raises(BackboneError) as refused:
         Pooling("cls")(torch.zeros(shape))
     assert str(refused.value) == (
-        "pooling 'cls' takes the first token of a transformer, and this layer has none; use avg or gem"
+        "Pooling 'cls' takes the first token of a transformer, and this layer has none. Use avg or gem."
     )
 
 
 def test_five_dimensions_are_refused():
-    with pytest.raises(BackboneError, match=r"^cannot pool an output of 5 dimensions; "):
+    with pytest.raises(BackboneError, match=r"^An output of 5 dimensions cannot be pooled; "):
         Pooling("avg")(torch.zeros((1, 2, 3, 4, 5)))
 
 
 def test_an_unknown_pooling_lists_the_known_ones():
     with pytest.raises(BackboneError) as refused:
         Pooling("mean")
-    assert str(refused.value) == "there is no pooling 'mean'; choose from avg, max, gem, flatten, cls"
+    assert str(refused.value) == "There is no pooling 'mean'. Choose from avg, max, gem, flatten, cls."

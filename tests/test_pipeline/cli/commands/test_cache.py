@@ -123,9 +123,9 @@ def test_info_tells_of_every_cache_what_it_is(cache, digits_folder, capsys):
     for text in (
         f"{BACKBONE} (IMAGENET1K), _swish_1, avg, 224 px",
         "90 rows of 1280 numbers, float32",
-        "1 shards",
+        "1 shard",
         str(digits_folder),
-        "1 caches, 90 rows",
+        "1 cache, 90 rows",
     ):
         assert text in out
 
@@ -188,7 +188,7 @@ def test_files_that_go_while_they_are_counted_are_no_error(cache, monkeypatch, c
 def test_verify_of_a_whole_cache_ends_well(cache, capsys):
     code, out, err = command(capsys, "cache", "verify", "--cache", cache)
     assert code == DONE
-    assert "whole; 90 rows in 1 shards" in out
+    assert "whole; 90 rows in 1 shard" in out
     assert "checking" in err
     assert command(capsys, "cache", "verify", "--cache", cache, "--quiet")[2] == ""
 
@@ -255,7 +255,7 @@ def test_verify_goes_on_to_the_next_cache_where_one_cannot_be_read(cache, monkey
         code, out, err = command(capsys, "cache", "verify", *words, "--cache", cache)
         assert code == (FAILED if words else REFUSED)
         assert f"{closed}: The cache '{closed}' cannot be read: Permission denied." in out
-        assert "whole; 90 rows in 1 shards" in out
+        assert "whole; 90 rows in 1 shard" in out
         assert ("Correct the permissions first" in err) == bool(words)
 
 
@@ -542,7 +542,7 @@ def test_prune_does_nothing_while_an_image_cannot_be_read(images, cache, capsys)
     (images / "0" / "gone.png").symlink_to("nowhere.png")
     code, _, err = command(capsys, "cache", "prune", images / "0", "--yes", "--cache", cache, "--quiet")
     assert code == FAILED
-    assert "1 images cannot be read" in err
+    assert "1 image cannot be read" in err
     assert "gone.png" in err
     assert len(opened(cache)) == 90
 
