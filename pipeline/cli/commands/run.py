@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from featurecache.cli.commands.classify import check, classify_with
@@ -21,6 +23,9 @@ from featurecache.cli.refusals import list_refused
 from featurecache.cli.text import extract_text
 from featurecache.extract.images.read import read_images
 from featurecache.runs.folder import ERRORS_FILE
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.manifest import Manifest
 
 
 @click.command(
@@ -45,6 +50,7 @@ def command(
     check(heads)
     with Console(quiet=printing.quiet) as console:
         manifest = read_images(images.images)
+        check_labels(manifest, split, cache, console)
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))
         refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
@@ -52,3 +58,12 @@ def command(
             manifest, features=features, heads=heads, split=split, cache=cache, printing=printing, console=console
         )
         return code or refused
+
+
+def check_labels(manifest: Manifest, split: SplitOptions, cache: CacheOption, console: Console) -> None:
+    """Raise what `classify` would raise for labels that cannot be split: before an hour of extraction, not after it."""
+    from featurecache.evaluate.join import label_samples
+    from featurecache.extract.cache.memo import Memo
+
+    with Memo(cache.cache) as memo:
+        label_samples(manifest, memo, seed=split.seed, min_per_class=split.min_per_class, on_progress=console.digesting)

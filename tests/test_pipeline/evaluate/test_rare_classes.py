@@ -49,6 +49,13 @@ def rare(tmp_path_factory, digits_folder, filled_cache) -> tuple[Path, Path]:
     return images, filled_cache
 
 
+def test_run_refuses_them_before_anything_is_extracted(rare, tmp_path, capsys):
+    new = tmp_path / "new"
+    assert run(["run", str(rare[0]), "--cache", str(new), "--heads", "centroid", "--quiet"]) == FAILED
+    assert "--min-per-class 2" in capsys.readouterr().err
+    assert not [path for path in new.iterdir() if path.is_dir()]
+
+
 def test_all_classes_that_cannot_be_divided_are_refused_at_once_with_the_option_that_helps(rare, tmp_path, capsys):
     images, cache = rare
     command = ["classify", str(images), "--cache", str(cache), "--heads", "centroid", "--out", str(tmp_path / "run")]
