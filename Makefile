@@ -35,6 +35,7 @@ install: $(STAMP)  ## a virtual environment in .venv with everything in it
 	@echo '$(VENV): installed'
 
 $(STAMP): pyproject.toml
+	@echo 'installing into $(VENV): some minutes, 6.5 GB on Linux, most of it torch'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -2,7 +2,9 @@
 
 16 x 16 means over equal areas, without their mean and at length 1, so that the product of two is their correlation,
 which neither brightness nor contrast changes. On mnist5k and Fashion-MNIST the finest size at which no JPEG of quality
-80 falls below a correlation of 0.99 with its original.
+80 falls below a correlation of 0.99 with its original. Images with a shorter side are enlarged, bicubic: of 200 digits
+of 8 x 8, enlarged to 16, 32 and 64 pixels and saved as JPEG of quality 85, all are above 0.999 then where that was
+bicubic, and above 0.99 where it was bilinear or Lanczos.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _read(sample: Sample) -> NDArray[np.float32]:
     except (OSError, ImageRefused):
         return np.zeros(SIDE * SIDE, dtype=np.float32)
     grey = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
-    small = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32).reshape(-1)
+    how = Image.Resampling.BOX if min(grey.size) >= SIDE else Image.Resampling.BICUBIC
+    small = np.asarray(grey.resize((SIDE, SIDE), how), dtype=np.float32).reshape(-1)
     toned = small - small.mean()
     return toned / np.linalg.norm(toned) if toned.std() >= FLAT else np.zeros_like(toned)
 

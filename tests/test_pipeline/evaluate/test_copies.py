@@ -53,6 +53,18 @@ def test_a_picture_saved_anew_is_a_near_copy(pictures, change):
     assert pair - {"03.png"} <= {"new.png", "new.jpg"}
 
 
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_digits_of_8_pixels_that_were_enlarged_are_near_copies(tmp_path, digit_images, side):
+    folder = tmp_path / "digits" / "0"
+    folder.mkdir(parents=True)
+    for i, image in enumerate(digit_images[0][:12]):
+        small = Image.fromarray(image)
+        small.save(folder / f"{i}.png")
+        small.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=85)
+    near = found_in(tmp_path / "digits")[1]
+    assert {frozenset({f"0/{i}.png", f"0/{i}.jpg"}) for i in range(12)} <= near
+
+
 def test_the_same_pixels_in_another_file_are_an_exact_copy(pictures):
     Image.open(pictures / "03.png").save(pictures / "new.bmp")
     assert found_in(pictures) == ({frozenset({"03.png", "new.bmp"})}, set())
