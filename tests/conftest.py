@@ -89,20 +89,20 @@ def judged_once(shared_folder):
     from featurecache.extract.engines import choice
     from featurecache.extract.engines.graph_store import GraphFolder
 
-    judge, graphs = choice.judge, GraphFolder(shared_folder)
+    compare_engines, graphs = choice.compare_engines, GraphFolder(shared_folder)
 
-    def judge_once(source, batch_size):
+    def compare_once(source, batch_size):
         identity = choice.full_identity(source, batch_size)
         found = graphs.find(identity)
         if found is None:
-            found = judge(source, batch_size)
-            graphs.keep(identity, *found)
+            found = compare_engines(source, batch_size)
+            graphs.save(identity, *found)
         return found
 
     @contextlib.contextmanager
     def patched():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(choice, "judge", judge_once)
+            patch.setattr(choice, "compare_engines", compare_once)
             yield
 
     return patched

@@ -40,7 +40,7 @@ N_USEFUL = 6  # stages worth naming in an error: few enough for one line
 FULL_RANGE = 255.0
 
 
-class Wanted(NamedTuple):
+class CutRequest(NamedTuple):
     """A layer and a pooling as users name them; None is the network's own."""
 
     layer: str | None = None
@@ -49,7 +49,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """What a Wanted was resolved to: D = `feature_dim` columns from `start` on.
+    """What a CutRequest was resolved to: D = `feature_dim` columns from `start` on.
 
     layer: the node, or "stages:" and the nodes joined by "+".
     """
@@ -103,36 +103,37 @@ class FeatureExtractor(nn.Module):
 
 
 def cut_network(
-    name: str, network: Network, transform: TransformSpec, wanted: Sequence[Wanted] = (Wanted(),)
+    name: str, network: Network, transform: TransformSpec, requests: Sequence[CutRequest] = (CutRequest(),)
 ) -> CutNetwork:
     """Cut a network wherever `wanted` says and pool what comes out there; the network may be without values.
 
     Raises UnknownLayer, or BackboneError where a node puts out nothing that its pooling takes.
     """
-    traced = Traced(name, network)
-    places = [places_of(network, traced, one) for one in wanted]
+    traced = TracedNetwork(name, network)
+    places = [candidate_nodes(network, traced, each) for each in requests]
     graph = traced.graph_with({place: traced.node(place) for candidates in places for place in candidates})
     outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
-    pools = _Pools(graph, traced)
+    pools = _PooledGraph(graph, traced)
     cuts = []
-    for one, candidates in zip(wanted, places, strict=True):
-        chosen = ends_of_stages({place: outputs[place] for place in candidates})
+    for request, candidates in zip(requests, places, strict=True):
+        chosen = stage_ends({place: outputs[place] for place in candidates})
         start = pools.width
         kinds = [
-            pools.add(name, place, outputs[place], kind_of(outputs[place], network.family, one)) for place in chosen
+            pools.add(name, place, outputs[place], pooling_for(outputs[place], network.family, request))
+            for place in chosen
         ]
-        layer = f"{STAGES}:{'+'.join(chosen)}" if one.layer == STAGES else chosen[0]
+        layer = f"{STAGES}:{'+'.join(chosen)}" if request.layer == STAGES else chosen[0]
         cuts.append(Cut(layer, kinds[0], pools.width - start, start))
-    module = FeatureExtractor(pools.side_by_side(), transform).eval().requires_grad_(False)
+    module = FeatureExtractor(pools.concatenated(), transform).eval().requires_grad_(False)
     return CutNetwork(module, tuple(cuts))
 
 
-def places_of(network: Network, traced: Traced, wanted: Wanted) -> list[str]:
+def candidate_nodes(network: Network, traced: TracedNetwork, request: CutRequest) -> list[str]:
     """The node asked for; for `stages` whatever may end one, in the order in which they run, and at last the end."""
     family = network.family
-    end = family.feature_map if wanted.pooling else family.layer or family.feature_map
-    if wanted.layer != STAGES:
-        return [end if wanted.layer is None else wanted.layer]
+    end = family.feature_map if request.pooling else family.layer or family.feature_map
+    if request.layer != STAGES:
+        return [end if request.layer is None else request.layer]
     pattern = re.compile(family.stages)
     paths = [
         path
@@ -143,7 +144,7 @@ def places_of(network: Network, traced: Traced, wanted: Wanted) -> list[str]:
     return [*sorted(before_the_end, key=traced.position), end]
 
 
-def ends_of_stages(outputs: dict[str, Any]) -> list[str]:
+def stage_ends(outputs: dict[str, Any]) -> list[str]:
     """Those of these nodes, given in their order, that end a stage by the rules above; the last always does."""
     *blocks, end = outputs
     stages = [list(stage) for _, stage in groupby(blocks, key=lambda name: outputs[name].shape)]
@@ -152,7 +153,7 @@ def ends_of_stages(outputs: dict[str, Any]) -> list[str]:
     return [*(stage[-1] for stage in stages), end]
 
 
-class Traced:
+class TracedNetwork:
     """The operations that a network runs in eval mode, as a graph, and the paths by which they are named."""
 
     def __init__(self, name: str, network: Network) -> None:
@@ -190,13 +191,13 @@ class Traced:
         return f"{self.name} has no layer '{layer}'; {nearest}its last parts: {', '.join(tops[-N_USEFUL:])}."
 
 
-class _Pools:
+class _PooledGraph:
     """Pooling put into a graph, right behind each node: the map is let go early, and nothing can overwrite it.
 
     Networks compute many activations in place, in the very memory of the map that another cut asks for.
     """
 
-    def __init__(self, module: fx.GraphModule, traced: Traced) -> None:
+    def __init__(self, module: fx.GraphModule, traced: TracedNetwork) -> None:
         self.module, self.traced = module, traced
         self.width = 0
         self._done: dict[tuple[fx.Node, str], fx.Node] = {}
@@ -213,7 +214,7 @@ class _Pools:
         self._pieces.append(self._done[node, kind])
         return kind
 
-    def side_by_side(self) -> fx.GraphModule:
+    def concatenated(self) -> fx.GraphModule:
         """The graph with all columns as its one output."""
         graph = self.module.graph
         _end(graph, None)
@@ -262,12 +263,12 @@ def _check_output(name: str, node: str, output: Any) -> None:
         )
 
 
-def kind_of(output: Any, family: Family, wanted: Wanted) -> str:
+def pooling_for(output: Any, family: Family, request: CutRequest) -> str:
     """The pooling asked for, or the usual one; for a vector always `flatten`, for nothing is left to choose."""
     n_dimensions = getattr(output, "ndim", 0)
-    if n_dimensions == 2 and wanted.pooling != "cls":
+    if n_dimensions == 2 and request.pooling != "cls":
         return "flatten"
-    return wanted.pooling or (family.pooling if n_dimensions == 3 else "avg")
+    return request.pooling or (family.pooling if n_dimensions == 3 else "avg")
 
 
 def is_channels_last(output: Tensor) -> bool:

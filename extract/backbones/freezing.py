@@ -19,15 +19,15 @@ from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import Network, output_on_meta
 from featurecache.extract.backbones.cutting import (
     STAGES,
+    CutRequest,
     FeatureExtractor,
-    Traced,
-    Wanted,
-    ends_of_stages,
+    TracedNetwork,
+    candidate_nodes,
     is_channels_last,
-    kind_of,
-    places_of,
+    pooling_for,
+    stage_ends,
 )
-from featurecache.extract.backbones.graph import between, narrow, needed, parameters_of
+from featurecache.extract.backbones.graph import dominators, nodes_between, parameters_of, required_nodes
 from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -57,7 +57,7 @@ class Split:
 
 
 def split_network(
-    name: str, network: Network, transform: TransformSpec, wanted: Wanted, *, unfreeze: str | None = None
+    name: str, network: Network, transform: TransformSpec, request: CutRequest, *, unfreeze: str | None = None
 ) -> Split:
     """Split a filled network for training what `unfreeze` names and everything above it, up to what `wanted` names.
 
@@ -65,32 +65,34 @@ def split_network(
     Raises UnknownLayer, listing what there is, where no such part can be split off; BackboneError where `wanted` is
     several places at once or nothing above the split can be trained.
     """
-    if wanted.layer == STAGES:
+    if request.layer == STAGES:
         raise BackboneError(
             f"The layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer."
         )
-    return _Splitting(name, network, transform, wanted).split(unfreeze)
+    return _Splitting(name, network, transform, request).split(unfreeze)
 
 
 class _Splitting:
     """One network on its way to two."""
 
-    def __init__(self, name: str, network: Network, transform: TransformSpec, wanted: Wanted) -> None:
+    def __init__(self, name: str, network: Network, transform: TransformSpec, request: CutRequest) -> None:
         self.name, self.network, self.transform = name, network, transform
-        self.traced = Traced(name, network)
-        (end_name,) = places_of(network, self.traced, wanted)
+        self.traced = TracedNetwork(name, network)
+        (end_name,) = candidate_nodes(network, self.traced, request)
         self.end = self.traced.node(end_name)
-        self.nodes = between(self.traced.graph, self.end)
+        self.nodes = nodes_between(self.traced.graph, self.end)
         self.index = {node: i for i, node in enumerate(self.nodes)}
-        self.narrow = narrow(self.nodes)
-        stages = [path for path in places_of(network, self.traced, Wanted(STAGES))[:-1] if self._is_inside(path)]
+        self.dominators = dominators(self.nodes)
+        stages = [
+            path for path in candidate_nodes(network, self.traced, CutRequest(STAGES))[:-1] if self._is_inside(path)
+        ]
         named = {path: self.traced.node(path) for path in [*stages, end_name]}
-        passed = {self._name(node): node for node in self.narrow if node.op != "placeholder"}
+        passed = {self._name(node): node for node in self.dominators if node.op != "placeholder"}
         graph = self.traced.graph_with({**passed, **named})
         outputs: Any = output_on_meta(FeatureExtractor(graph, transform), transform.crop)
         self.outputs = {node: outputs[path] for path, node in {**passed, **named}.items()}
-        self.stages = ends_of_stages({path: outputs[path] for path in named})
-        self.kind = kind_of(outputs[end_name], network.family, wanted)
+        self.stages = stage_ends({path: outputs[path] for path in named})
+        self.kind = pooling_for(outputs[end_name], network.family, request)
 
     def split(self, unfreeze: str | None) -> Split:
         unfreeze = str(max(1, int(USUAL_SHARE * len(self.stages)))) if unfreeze is None else unfreeze
@@ -143,10 +145,10 @@ class _Splitting:
         if not own or own[0] == 0:
             return None
         before = self.nodes[own[0] - 1]
-        return before if before in self.narrow else None
+        return before if before in self.dominators else None
 
     def _is_part(self, path: str) -> bool:
-        return self._is_inside(path) and self._before(path) is not None and self.traced.node(path) in self.narrow
+        return self._is_inside(path) and self._before(path) is not None and self.traced.node(path) in self.dominators
 
     def _is_inside(self, path: str) -> bool:
         """Whether this part ends on the way to the end, and not next to or behind it."""
@@ -176,7 +178,7 @@ class _Splitting:
         ends = {self.traced.node(path) for path in self.stages[:-1]}
         stages: list[list[nn.Parameter]] = [[]]
         seen: set[int] = set()
-        for node in needed(self.traced.graph, self.end, first):
+        for node in required_nodes(self.traced.graph, self.end, first):
             copies[node] = graph.node_copy(node, lambda old: copies[old])
             for parameter in parameters_of(self.traced.root, node):
                 if id(parameter) not in seen:

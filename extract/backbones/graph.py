@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 
-def between(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
+def nodes_between(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
     """The nodes on some way from the image to `end`, in order, both included."""
     after: set[fx.Node] = set()
     for node in graph.nodes:
@@ -26,13 +26,13 @@ def _ancestors(end: fx.Node, until: fx.Node | None = None) -> set[fx.Node]:
     return found
 
 
-def needed(graph: fx.Graph, end: fx.Node, start: fx.Node) -> list[fx.Node]:
+def required_nodes(graph: fx.Graph, end: fx.Node, start: fx.Node) -> list[fx.Node]:
     """What `end` needs besides `start`, in order; parameters that are read as such are among it."""
     before = _ancestors(end, until=start)
     return [node for node in graph.nodes if node in before]
 
 
-def narrow(nodes: list[fx.Node]) -> set[fx.Node]:
+def dominators(nodes: list[fx.Node]) -> set[fx.Node]:
     """Those of the nodes, which are in order, that every way from the first to the last passes through."""
     index = {node: i for i, node in enumerate(nodes)}
     found, furthest = set(), 0

@@ -48,7 +48,7 @@ def last_layer(backbone: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         return None
     family = build_network(backbone, found.meta).family
     hidden = any(family is FAMILIES[name] for name in HIDDEN_CLASSIFIERS)
-    if hidden or found.path is None or not found.at_hand:
+    if hidden or found.path is None or not found.is_local:
         return None
     tensors = read_tensors(found.path)
     weight = tensors.get(f"{family.last}.weight")

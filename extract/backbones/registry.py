@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
-from featurecache.extract.backbones.cutting import Cut, FeatureExtractor, Wanted, cut_network
+from featurecache.extract.backbones.cutting import Cut, CutRequest, FeatureExtractor, cut_network
 from featurecache.extract.backbones.listing import source_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
@@ -86,11 +86,11 @@ def load_backbone(
     Raises UnknownBackbone, UnknownLayer, WeightsMissing, WeightsMismatch, or BackboneError for a pooling that the layer
     does not allow.
     """
-    return load_layers(name, [Wanted(layer, pooling)], weights=weights, size=size)[0]
+    return load_layers(name, [CutRequest(layer, pooling)], weights=weights, size=size)[0]
 
 
 def load_layers(
-    name: str, wanted: Sequence[Wanted], *, weights: str | None = None, size: int | None = None
+    name: str, requests: Sequence[CutRequest], *, weights: str | None = None, size: int | None = None
 ) -> tuple[Backbone, tuple[Cut, ...]]:
     """Load a network once and cut it in several places: one forward pass gives the vectors of all of them.
 
@@ -98,7 +98,7 @@ def load_layers(
     columns. Raises as `load_backbone` does.
     """
     network, found, state = load_network(name, weights=weights, size=size)
-    cut = cut_network(name, network, found.transform, wanted)
+    cut = cut_network(name, network, found.transform, requests)
     assert found.path is not None, "a network that is loaded was read from somewhere"
     backbone = Backbone(
         name=name,
@@ -139,4 +139,4 @@ def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = N
     check_name(name)
     found = find_weights(name)
     network = build_network(name, found.meta)
-    return cut_network(name, network, found.transform, [Wanted(layer, pooling)]).feature_dim
+    return cut_network(name, network, found.transform, [CutRequest(layer, pooling)]).feature_dim

@@ -69,7 +69,7 @@ class WeightsSource:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def at_hand(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the file is on this machine."""
         return self.path is not None and self.path.is_file()
 

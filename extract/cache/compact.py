@@ -26,7 +26,7 @@ import numpy as np
 
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
 from featurecache.extract.cache import shards
-from featurecache.extract.cache.index import Served
+from featurecache.extract.cache.index import ServedRows
 from featurecache.extract.cache.listing import mark_of_shard, merged_paths, shard_of_mark
 from featurecache.extract.cache.opening import damaged
 from featurecache.extract.cache.snapshot import N_LISTINGS, as_names
@@ -49,7 +49,7 @@ class Rewriting:
     n_duplicates: int
     n_shards: int
     n_bytes: int
-    groups: tuple[tuple[Served, ...], ...] = field(repr=False)
+    groups: tuple[tuple[ServedRows, ...], ...] = field(repr=False)
 
     @property
     def n_shards_after(self) -> int:
@@ -86,7 +86,7 @@ def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: i
     kept = []
     for part in found:
         keep = np.isin(as_names(part.digests), names)
-        kept.append(Served(part.path, part.n, part.rows[keep], part.digests[keep], part.is_alone))
+        kept.append(ServedRows(part.path, part.n, part.rows[keep], part.digests[keep], part.is_alone))
     n_unused = sum(len(part.rows) for part in found) - sum(len(part.rows) for part in kept)
     chosen = [new for old, new in zip(found, kept, strict=True) if len(new.rows) < len(old.rows) or not old.is_alone]
     return _plan(cache, kept, chosen if n_unused else [], shard_bytes, n_unused=n_unused)
@@ -94,14 +94,14 @@ def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: i
 
 def _plan(
     cache: FeatureCache,
-    found: Sequence[Served],
-    chosen: Sequence[Served],
+    found: Sequence[ServedRows],
+    chosen: Sequence[ServedRows],
     shard_bytes: int,
     *,
     n_unused: int = 0,
     unsealed: Collection[Path] = (),
 ) -> Rewriting:
-    groups: list[list[Served]] = []
+    groups: list[list[ServedRows]] = []
     filled = 0.0
     for part in chosen:
         size = part.path.stat().st_size * len(part.rows) / max(1, part.n)
@@ -116,7 +116,7 @@ def _plan(
     return Rewriting(cache.folder, len(cache) - n_unused, n_unused, n_stored - len(cache), len(found), n_bytes, worth)
 
 
-def _gains_nothing(part: Served, unsealed: Collection[Path]) -> bool:
+def _gains_nothing(part: ServedRows, unsealed: Collection[Path]) -> bool:
     """Whether a shard that is merged with no other would come out as it is."""
     return part.path not in unsealed and part.is_alone and len(part.rows) == part.n
 
@@ -183,7 +183,7 @@ def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting], *, 
     raise AssertionError("the loop above returns or raises")
 
 
-def _merge(cache: FeatureCache, group: Sequence[Served], *, after: str) -> Path:
+def _merge(cache: FeatureCache, group: Sequence[ServedRows], *, after: str) -> Path:
     parts = [part for part in group if len(part.rows)]
     vectors = np.empty((sum(len(part.rows) for part in parts), cache.spec.feature_dim), dtype=np.float32)
     names: list[str] = []
@@ -196,11 +196,11 @@ def _merge(cache: FeatureCache, group: Sequence[Served], *, after: str) -> Path:
         at += len(places)
     if not np.isfinite(vectors).all():  # a seal would vouch for them
         raise damaged(parts[0].path, "it, or one that is merged with it, holds rows that are not numbers")
-    rows = shards.Rows(vectors, np.concatenate([part.digests for part in parts]), names)
+    rows = shards.ShardRows(vectors, np.concatenate([part.digests for part in parts]), names)
     return shards.write_shard(parts[0].path.parent, rows, cache.spec, _record(parts), after=after)
 
 
-def _record(parts: Sequence[Served]) -> dict[str, Any]:
+def _record(parts: Sequence[ServedRows]) -> dict[str, Any]:
     """What was written down with the shards, as one: texts side by side where they differ, the rows' share of time."""
     records = [shards.read_record(part.path) for part in parts]
     merged: dict[str, Any] = {}

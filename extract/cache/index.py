@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # From 2 on digests and paths are copies; as virtual datasets they came out as zeros with more shards than file handles.
-FORMAT = 2
+INDEX_FORMAT = 2
 SHARDS_FOLDER = "shards"
 # Digests and paths that one HDF5 chunk holds.
 CHUNK_ROWS = 1 << 14
@@ -37,7 +37,7 @@ SUM_BYTES, BLOCK_BYTES = 32, 1 << 24
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRows:
     """The rows (m,) that are served from one shard of n rows, and their digests (m, 32).
 
     `is_alone`: none of its rows is in another shard too.
@@ -50,7 +50,7 @@ class Served:
     is_alone: bool
 
 
-def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[Served]) -> None:
+def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> None:
     """Write an index over the rows that are served of each shard, in shard order. Raises CacheError, OSError."""
     import h5py
 
@@ -69,7 +69,7 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[Served]) ->
         for part, at in _places(served):
             digests[at : at + len(part.rows)] = part.digests
             paths[at : at + len(part.rows)] = _paths_of(part)
-        shards.write_attributes(file, {"format": FORMAT, "spec": spec.to_json(), "key": spec.key})
+        shards.write_attributes(file, {"format": INDEX_FORMAT, "spec": spec.to_json(), "key": spec.key})
         shown = {part.path.name: len(part.rows) for part in served}
         shards.write_attributes(file, {"shards_sha256": shard_list_digest(shown), "shards": json.dumps(shown)})
     with path.open("r+b") as written:
@@ -79,7 +79,7 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[Served]) ->
 
 def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path]) -> bool:
     """Whether an index with these attributes shows these shards; one of an older version is none."""
-    is_whole = attributes.get("format") == FORMAT and "shards" in attributes
+    is_whole = attributes.get("format") == INDEX_FORMAT and "shards" in attributes
     return is_whole and bool(attributes.get("shards_sha256") == shard_list_digest(path.name for path in paths))
 
 
@@ -102,7 +102,7 @@ def index_is_intact(path: Path) -> bool:
         return left == 0 and file.read() == found.digest()
 
 
-def index_agrees(path: Path, spec: FeatureSpec, served: Sequence[Served]) -> bool:
+def index_agrees(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> bool:
     """Whether an index leads to the rows that are served, each once, and to nothing else; no row is read through it.
 
     Raises CacheError where it cannot be read.
@@ -155,7 +155,7 @@ def _mapped(features: Any) -> Iterator[tuple[str, int, int, int]]:
         yield (source.file_name if is_whole and source.dset_name == "features" else "", start, last + 1, at)
 
 
-def _runs(served: Sequence[Served]) -> Iterator[tuple[Served, int, int, int]]:
+def _runs(served: Sequence[ServedRows]) -> Iterator[tuple[ServedRows, int, int, int]]:
     """Stretches of rows that follow one another in a shard: (shard, first row, end row, place in the index)."""
     for part, at in _places(served):
         breaks = np.flatnonzero(np.diff(part.rows) != 1) + 1
@@ -164,7 +164,7 @@ def _runs(served: Sequence[Served]) -> Iterator[tuple[Served, int, int, int]]:
                 yield part, int(part.rows[first]), int(part.rows[last - 1]) + 1, at + int(first)
 
 
-def _places(served: Sequence[Served]) -> Iterator[tuple[Served, int]]:
+def _places(served: Sequence[ServedRows]) -> Iterator[tuple[ServedRows, int]]:
     """Every shard and where its rows begin in the index."""
     at = 0
     for part in served:
@@ -172,13 +172,13 @@ def _places(served: Sequence[Served]) -> Iterator[tuple[Served, int]]:
         at += len(part.rows)
 
 
-def _paths_of(part: Served) -> NDArray[np.bytes_]:
+def _paths_of(part: ServedRows) -> NDArray[np.bytes_]:
     with open_shard(part.path) as file:
         paths: NDArray[np.bytes_] = file["paths"][:][part.rows]
     return paths
 
 
-def _longest_path(served: Sequence[Served]) -> int:
+def _longest_path(served: Sequence[ServedRows]) -> int:
     """Bytes of the longest path, padding counted."""
     longest = 1
     for part in served:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # From this format on a shard has seals.
 SEALED_FORMAT = 2
-FORMATS = (1, SEALED_FORMAT)
+SHARD_FORMATS = (1, SEALED_FORMAT)
 FEATURES, DIGESTS, PATHS, SEALS = MEMBERS = ("features", "digests", "paths", "seals")
-ROOMS: dict[str, tuple[int, ...]] = {FEATURES: (-1,), DIGESTS: (32,), PATHS: (), SEALS: (SEAL_BYTES,)}
+ROW_SHAPES: dict[str, tuple[int, ...]] = {FEATURES: (-1,), DIGESTS: (32,), PATHS: (), SEALS: (SEAL_BYTES,)}
 
 
 class Unfit(Exception):
@@ -43,8 +43,8 @@ def check_shard_file(file: Any, n_bytes: int) -> None:
         raise Unfit(f"it has no '{missing}'")
     check_attributes(file, n_bytes)
     found = _number(file, "format")
-    if found not in FORMATS:
-        raise Unfit(f"it has format {found}, and this version reads {' and '.join(map(str, FORMATS))}")
+    if found not in SHARD_FORMATS:
+        raise Unfit(f"it has format {found}, and this version reads {' and '.join(map(str, SHARD_FORMATS))}")
     if SEALS not in present and found >= SEALED_FORMAT:
         raise Unfit("it has no seals")
     shapes = {name: _check_dataset(file, name, n_bytes) for name in present}
@@ -113,13 +113,13 @@ def _check_dataset(file: Any, name: str, n_bytes: int) -> tuple[int, ...]:
     _check_storage(plan, name)
     space = dataset.get_space()
     shape: tuple[int, ...] = space.get_simple_extent_dims()
-    room = ROOMS[name]
+    room = ROW_SHAPES[name]
     fits = len(shape) == 1 + len(room) and all(a in (b, -1) for a, b in zip(room, shape[1:], strict=True))
     if not fits or space.get_simple_extent_dims(True) != shape:
         raise Unfit(f"its '{name}' has the shape {shape}")
     if any(chunk > max(1, side) for chunk, side in zip(_chunk(plan), shape, strict=False)):
         raise Unfit(f"its '{name}' are cut into chunks larger than all of them")
-    if not KINDS[name](dataset):
+    if not DATASET_TYPES[name](dataset):
         raise Unfit(f"its '{name}' are of another type")
     if int(np.prod([float(side) for side in shape])) * dataset.get_type().get_size() > n_bytes:
         raise Unfit(f"its '{name}' would be larger than the file")
@@ -155,7 +155,7 @@ def _is_text(dataset: Any) -> bool:
     return isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
 
 
-KINDS = {
+DATASET_TYPES = {
     FEATURES: _is_one_of("<f4", "<f2"),
     DIGESTS: _is_one_of("u1"),
     PATHS: _is_text,

@@ -37,7 +37,6 @@ from featurecache.extract.cache.spec import FeatureSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = SEALED_FORMAT
 SUFFIX = ".h5"
 # Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
@@ -50,7 +49,7 @@ TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_siz
 
 
 @dataclass(frozen=True)
-class Rows:
+class ShardRows:
     """Some rows in memory: features (n, D), digests (n, 32) uint8, names of n images."""
 
     features: NDArray[np.floating[Any]]
@@ -70,7 +69,9 @@ def new_shard_name(*, after: str = "") -> str:
     return f"{uuid.UUID(int=value)}{SUFFIX}"
 
 
-def write_shard(folder: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = "") -> Path:
+def write_shard(
+    folder: Path, rows: ShardRows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = ""
+) -> Path:
     """Publish rows as one new shard in `folder`, named behind the shard `after`, and return its path.
 
     `record` is what is recorded next to the spec (engine, device, versions...). Raises CacheUnwritable when the
@@ -104,7 +105,7 @@ def new_file(path: Path) -> Iterator[Any]:
     path.write_bytes(image)
 
 
-def _write_file(path: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, Any]) -> None:
+def _write_file(path: Path, rows: ShardRows, spec: FeatureSpec, record: Mapping[str, Any]) -> None:
     import h5py
 
     features = np.asarray(rows.features, dtype=spec.dtype)
@@ -125,7 +126,7 @@ def _write_file(path: Path, rows: Rows, spec: FeatureSpec, record: Mapping[str, 
         seals = seal_rows(spec, rows.digests, features)
         sealed = file.create_dataset("seals", data=seals, chunks=seals.shape, fletcher32=True)
         write_attributes(sealed, {"sha256": content_digest(seals, names)})
-        write_attributes(file, {"format": FORMAT, "spec": spec.to_json(), **record})
+        write_attributes(file, {"format": SEALED_FORMAT, "spec": spec.to_json(), **record})
 
 
 def write_attributes(file: Any, values: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from featurecache.base.errors import CacheDamaged, ShardGone
 from featurecache.extract.cache import shards
-from featurecache.extract.cache.index import Served
+from featurecache.extract.cache.index import ServedRows
 from featurecache.extract.cache.listing import settled_shard_paths
 from featurecache.extract.cache.spec import FeatureSpec
 
@@ -47,7 +47,7 @@ class Snapshot:
         place = np.searchsorted(self.names, wanted).clip(max=len(self.names) - 1)
         return place, self.names[place] == wanted
 
-    def served(self) -> list[Served]:
+    def served(self) -> list[ServedRows]:
         """What each shard contributes, in shard order."""
         found = []
         for number, (path, n) in enumerate(zip(self.paths, self.lengths, strict=True)):
@@ -55,7 +55,7 @@ class Snapshot:
             places = places[np.argsort(self.row_of[places])]
             digests = self.names[places].view(np.uint8).reshape(-1, 32)
             is_alone = len(places) == n and bool((self.n_copies[places] == 1).all())
-            found.append(Served(path, n, self.row_of[places], digests, is_alone))
+            found.append(ServedRows(path, n, self.row_of[places], digests, is_alone))
         return found
 
     def is_outdated(self) -> bool:

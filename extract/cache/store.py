@@ -20,7 +20,7 @@ from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
-from featurecache.extract.cache.index import SHARDS_FOLDER, Served, is_index_of, write_index_file
+from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
 from featurecache.extract.cache.opening import open_index
 from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, take_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
@@ -103,7 +103,7 @@ class FeatureCache:
         order: NDArray[np.int64] = np.lexsort((self._snapshot.row_of[place], self._snapshot.shard_of[place]))
         return order
 
-    def add(self, rows: shards.Rows, record: dict[str, Any]) -> None:
+    def add(self, rows: shards.ShardRows, record: dict[str, Any]) -> None:
         """Publish rows as one more shard; they are seen after `refresh`. Raises CacheUnwritable."""
         self._write_spec()
         shards.write_shard(self.folder / SHARDS_FOLDER, rows, self.spec, record)
@@ -112,7 +112,7 @@ class FeatureCache:
         """What was written down with each shard, oldest first; `n` is its number of rows."""
         return self._read(lambda snapshot: [shards.read_record(path) for path in snapshot.paths])
 
-    def served(self) -> list[Served]:
+    def served(self) -> list[ServedRows]:
         """What each shard contributes, in shard order, as of the last `refresh`."""
         return self._snapshot.served()
 

@@ -78,11 +78,11 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
 
     Damage is returned, never raised. Raises CacheError when the folder cannot be read at all.
     """
-    spec, found = _true_spec(folder)
+    spec, found = _find_spec(folder)
     whole, broken, n_bytes = _check_shards(folder, spec, on_progress)
     names = _distinct(whole)
     present = shard_paths(folder)
-    index = _Index(folder, present)
+    index = _IndexState(folder, present)
     found += [
         Damage(path, _reason(error), _n_lost(path, spec, names, index), is_closed=not isinstance(error, CacheDamaged))
         for path, error in sorted(broken.items())
@@ -95,7 +95,7 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
-        notes.append(_older_than_seals(sorted(name for name, each in whole.items() if not each.is_sealed)))
+        notes.append(_unsealed_note(sorted(name for name, each in whole.items() if not each.is_sealed)))
     n_stored = sum(len(each.digests) for each in whole.values())
     return Verification(
         folder, spec, len(names), n_stored - len(names), len(present), n_bytes, tuple(found), tuple(notes)
@@ -110,7 +110,7 @@ def _agrees(path: Path, spec: FeatureSpec) -> bool:
         return False
 
 
-def _older_than_seals(names: list[str]) -> str:
+def _unsealed_note(names: list[str]) -> str:
     listed = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
     older = count_is(len(names), "shard")
     return (
@@ -179,7 +179,7 @@ def _set_aside(folder: Path, path: Path) -> Path:
     return aside
 
 
-def _true_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
+def _find_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
     """The spec whose key is in the folder's name, from spec.json or else from a shard, and what is wrong with it."""
     path = folder / SPEC_FILE
     try:
@@ -239,7 +239,7 @@ def _distinct(whole: dict[str, CheckedRows]) -> NDArray[np.bytes_]:
     return np.unique(as_names(np.concatenate([empty, *(part.digests for part in whole.values())])))
 
 
-def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: _Index) -> int | None:
+def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: _IndexState) -> int | None:
     """How many images have their vector in this damaged shard only; by the index where it does not say itself."""
     try:
         digests = shards.read_digests(path, spec) if spec is not None else None
@@ -268,7 +268,7 @@ def _counts(path: Path, text: object) -> dict[str, int]:
     return {name: n for name, n in counts.items() if Path(name).name == name}
 
 
-class _Index:
+class _IndexState:
     """What features.h5 shows, and whether that can be so.
 
     `shown`: how many rows it shows of each shard. `gone`: those that are not there. It is current when it was made from

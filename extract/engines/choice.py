@@ -52,16 +52,16 @@ def choose_cpu_engine(
     Raises EngineError where `onnxruntime` is asked for and the network does not export or does not agree.
     """
     identity = full_identity(source, batch_size)
-    kept = _kept(source, identity, batch_size, graphs, say)
+    kept = _saved_choice(source, identity, batch_size, graphs, say)
     if kept is None or (engine == "onnxruntime" and kept[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
-        verdict, graph = judge(source, batch_size)
+        verdict, graph = compare_engines(source, batch_size)
         kept = verdict, None if graph is None else bind_graph(graph, identity)
         if graphs is not None and kept[0].is_lasting:
-            graphs.keep(identity, *kept)
+            graphs.save(identity, *kept)
     verdict, graph = kept
     if engine == "onnxruntime":
-        return _asked_for(source, batch_size, verdict, graph)
+        return _build_requested(source, batch_size, verdict, graph)
     if verdict.engine == "torch" or graph is None:
         return _torch(source, batch_size, verdict.reason)
     try:
@@ -70,7 +70,7 @@ def choose_cpu_engine(
         return _torch(source, batch_size, str(error))
 
 
-def _kept(
+def _saved_choice(
     source: Source,
     identity: Mapping[str, Any],
     batch_size: int | None,
@@ -92,7 +92,7 @@ class _TooLarge(Exception):
     """A batch that the memory does not suffice for, by the name of its engine."""
 
 
-def judge(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None]:
+def compare_engines(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None]:
     """Export, compare in numbers, then in speed; returns the verdict, and the graph where it can be used at all.
 
     batch_size: as asked for; None for each engine's own. Where one engine runs out of memory, the other it is.
@@ -101,7 +101,7 @@ def judge(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None
     try:
         graph = export_graph(theirs.module, batch_size=batch_size or BATCH_SIZE, side=source.side)
         ours = _onnx(source, batch_size, graph, "")
-        images = _some_images(max(ours.batch_size, theirs.batch_size), source.side)
+        images = _random_images(max(ours.batch_size, theirs.batch_size), source.side)
         few = images[: ours.batch_size]
         error = largest_error(_vectors(ours, few), _vectors(theirs, few))
         rates = _rates(ours, theirs, images) if error <= TOLERANCE else {}
@@ -186,7 +186,7 @@ def _rate(engine: Engine, images: Tensor) -> tuple[float, float]:
     return total / seconds, seconds
 
 
-def _some_images(n: int, side: int) -> Tensor:
+def _random_images(n: int, side: int) -> Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -198,7 +198,7 @@ def _faster(rates: dict[str, float], first: str, second: str) -> str:
     return f"{ratio:.1f} times as fast as {second} here" if ratio > CLEARLY_FASTER else f"as fast as {second} here"
 
 
-def _asked_for(source: Source, batch_size: int | None, verdict: Verdict, graph: bytes | None) -> Engine:
+def _build_requested(source: Source, batch_size: int | None, verdict: Verdict, graph: bytes | None) -> Engine:
     if graph is None:
         raise EngineError(
             f"{source.identity['backbone']} cannot run on onnxruntime: {verdict.reason}; use --engine auto"

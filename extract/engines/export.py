@@ -30,7 +30,7 @@ def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
         raise EngineError(f"its weights of {n_bytes / 1e9:.1f} GB are more than an ONNX file holds")
     images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)
     try:
-        with _in_silence():
+        with _silenced():
             program = torch.onnx.export(
                 module, (images,), input_names=["images"], output_names=["features"], dynamo=True, verbose=False
             )
@@ -46,7 +46,7 @@ def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _in_silence():  # type: ignore[no-untyped-def]
+def _silenced():  # type: ignore[no-untyped-def]
     """The exporter warns of its own innards and prints its steps; what matters comes as an exception."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -22,7 +22,7 @@ from featurecache.base.plain_files import check_plain_file, read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.engines.protocol import ENGINES
 
-FORMAT = 1
+VERDICT_FORMAT = 1
 # A verdict is a kilobyte, and its reason one sentence.
 MOST_BYTES, MOST_CHARACTERS = 1 << 20, 500
 
@@ -56,7 +56,7 @@ class GraphFolder:
         described, graph = self._paths(identity)
         try:
             document = read_json_file(described, self.root, most_bytes=MOST_BYTES)
-            if document["format"] != FORMAT or document["identity"] != _plain(identity):
+            if document["format"] != VERDICT_FORMAT or document["identity"] != _plain(identity):
                 return None
             verdict = _verdict(document["verdict"])
             if document["sha256"] is None:
@@ -67,11 +67,11 @@ class GraphFolder:
             return None
         return (verdict, content) if hashlib.sha256(content).hexdigest() == document["sha256"] else None
 
-    def keep(self, identity: Mapping[str, Any], verdict: Verdict, graph: bytes | None) -> bool:
+    def save(self, identity: Mapping[str, Any], verdict: Verdict, graph: bytes | None) -> bool:
         """Keep both for the next run; says whether it could: without, the next run exports again."""
         described, path = self._paths(identity)
         document = {
-            "format": FORMAT,
+            "format": VERDICT_FORMAT,
             "identity": _plain(identity),
             "verdict": asdict(verdict),
             "sha256": None if graph is None else hashlib.sha256(graph).hexdigest(),

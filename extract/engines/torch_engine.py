@@ -42,7 +42,7 @@ BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 # On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU no copies.
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
 # What a CPU and MPS say, which have no exception for it.
-WANT_OF_MEMORY = ("can't allocate memory", "out of memory")
+MEMORY_ERRORS = ("can't allocate memory", "out of memory")
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -52,7 +52,7 @@ KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the pro
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether this is torch's word for memory that is not there."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in WANT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in MEMORY_ERRORS)
 
 
 class TorchEngine:
@@ -76,13 +76,13 @@ class TorchEngine:
         self.side = source.side
         self.n_lanes = LANES[device]
         folded = fold_batch_norms(source.load())
-        with self._in_words():
+        with self._as_engine_error():
             self.module = folded.to(device).to(memory_format=torch.channels_last)
-        self._own = threading.local()
+        self._per_thread = threading.local()
         # Called by more threads than it has lanes, next to engines that have more: one batch at a time all the same.
         self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
-            keep_freed_memory()
+            reuse_freed_memory()
 
     def run(self, batch: Tensor) -> NDArray[np.float32]:
         """uint8 (B, 3, S, S) -> float32 (B, D), any B; rows are computed `batch_size` at a time.
@@ -103,22 +103,22 @@ class TorchEngine:
         return self.run(batch)
 
     def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode(), self._numerics(), self._in_words(), self._own_stream():
+        with torch.inference_mode(), self._numerics(), self._as_engine_error(), self._own_stream():
             features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
             vectors: NDArray[np.float32] = features.float().cpu().numpy()
         return vectors
 
     @contextlib.contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _as_engine_error(self) -> Iterator[None]:
         """Raise what torch says as an error of ours."""
         try:
             yield
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise out_of_memory(self.batch_size) from error
-            raise not_run(f"torch on {self.device}", error, self._instead()) from error
+            raise not_run(f"torch on {self.device}", error, self._alternative()) from error
 
-    def _instead(self) -> str:
+    def _alternative(self) -> str:
         """What else there is to try where this engine fails."""
         if self.device != "cpu":
             return "--device cpu"
@@ -131,9 +131,9 @@ class TorchEngine:
         """
         if self.device != "cuda":
             return batch.to(self.device)
-        if not hasattr(self._own, "pinned") or len(self._own.pinned) != len(batch):
-            self._own.pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
-        return self._own.pinned.copy_(batch).to(self.device, non_blocking=True)  # type: ignore[no-any-return]
+        if not hasattr(self._per_thread, "pinned") or len(self._per_thread.pinned) != len(batch):
+            self._per_thread.pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+        return self._per_thread.pinned.copy_(batch).to(self.device, non_blocking=True)  # type: ignore[no-any-return]
 
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -141,11 +141,11 @@ class TorchEngine:
         if self.device != "cuda":
             yield
             return
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if not hasattr(self._per_thread, "stream"):
+            self._per_thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             # The weights came by the default stream, and other streams do not wait for it by themselves.
-            self._own.stream.wait_stream(torch.cuda.default_stream())
-        with torch.cuda.stream(self._own.stream):
+            self._per_thread.stream.wait_stream(torch.cuda.default_stream())
+        with torch.cuda.stream(self._per_thread.stream):
             yield
 
     @contextlib.contextmanager
@@ -244,7 +244,7 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
     return fuse_conv_bn_eval(convolution, norm)
 
 
-def keep_freed_memory() -> bool:
+def reuse_freed_memory() -> bool:
     """Tell glibc's allocator to reuse large blocks instead of returning them to the system; say whether it will.
 
     By default every activation above 32 MB, and at first above 128 kB, is mapped again and page-faulted in, layer by

@@ -44,7 +44,7 @@ STRENGTHS = {
     "light": Strength((0.85, 1.15), 1 / 12, 1.0, 0.2, mirrors=False, erases=None),
     "strong": Strength((0.65, 1.15), 1 / 8, 4 / 3, 0.4, mirrors=True, erases=(0.02, 0.2)),
 }
-KINDS = ("flip", *STRENGTHS)
+VIEW_KINDS = ("flip", *STRENGTHS)
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class View:
         """The inverse of `name`. Raises ExtractError for what is none, or of another version."""
         kind, _, rest = name.partition(f"-v{VERSION}:")
         seed, _, number = rest.partition(":")
-        if kind not in KINDS or not seed.isdecimal() or not number.isdecimal():
+        if kind not in VIEW_KINDS or not seed.isdecimal() or not number.isdecimal():
             raise ExtractError(
                 f"there is no view '{name}' in this version; one is called like {cls('light', 0, 1).name}, "
-                f"with {', '.join(KINDS)} in front"
+                f"with {', '.join(VIEW_KINDS)} in front"
             )
         return cls(kind, int(seed), int(number))
 

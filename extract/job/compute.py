@@ -100,7 +100,7 @@ def compute_vectors(
 
     if engines[0].device == "cpu":
         n_decoders = 1 if n_lanes > 1 else n_cores
-        return _in_lanes(_alike(items, groups), decode, size=size, n_lanes=n_lanes, n_decoders=n_decoders)
+        return _in_lanes(_by_missing_groups(items, groups), decode, size=size, n_lanes=n_lanes, n_decoders=n_decoders)
     return _behind_decoders(items, decode, size=size, n_lanes=n_lanes, n_decoders=min(MAX_DECODERS, n_cores))
 
 
@@ -207,7 +207,7 @@ def forward(decoded: list[Decoded]) -> Computed:
     return computed
 
 
-def _alike(items: Sequence[Item], groups: Sequence[Group]) -> Sequence[Item]:
+def _by_missing_groups(items: Sequence[Item], groups: Sequence[Group]) -> Sequence[Item]:
     """The items that the same groups miss one after the other, so that every batch is full for every group."""
     if len(groups) == 1:
         return items

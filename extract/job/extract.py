@@ -152,7 +152,7 @@ class _Run:
             each.group.forward_seconds += each.seconds
             self.seconds.forward += each.seconds
             for writer in writers[each.group]:
-                for (digest, name), reason in writer.keep(each.keys, each.vectors[:, writer.plan.columns]):
+                for (digest, name), reason in writer.add(each.keys, each.vectors[:, writer.plan.columns]):
                     self._refuse(digest, name, reason, [writer.plan])
 
     def _count(self, chunk: Computed) -> None:

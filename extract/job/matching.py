@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchingCache:
     """A cache that holds the images, and whether its weights are those asked for; None where that is not known."""
 
     resolved: Resolved
@@ -58,7 +58,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Weights:
+class RequestedWeights:
     """What is known of the weights that a request names, without reading them.
 
     name: as shards record it; None where it is the default's and cannot be found out.
@@ -80,33 +80,33 @@ class Weights:
 
 
 def find_matching(
-    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, but_refused: bool = True
-) -> list[Found]:
+    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool = True
+) -> list[MatchingCache]:
     """The caches with a row for every image (N, 32) and the spec of the request, as far as that is known.
 
-    but_refused: images that extract refused for a cache need no row in it. Those whose weights have another name come
+    allow_refused: images that extract refused for a cache need no row in it. Those whose weights have another name come
     last, with has_weights False. Raises UnknownBackbone or UnknownLayer where the request names what is not there.
     """
-    holding = _holding(request, digests, cache_root=cache_root, memo=memo, but_refused=but_refused)
+    holding = _holding(request, digests, cache_root=cache_root, memo=memo, allow_refused=allow_refused)
     if not holding:
         return []
     weights = weights_of(request, memo)
     found = []
     for each in holding:
         spec = each.spec
-        if not _is_expected(spec, request, weights) or not _is_cut_so(spec, request):
+        if not _has_requested_transform(spec, request, weights) or not _has_requested_cut(spec, request):
             continue
         names = list(dict.fromkeys(str(record["weights"]) for record in each.records() if "weights" in record))
         shown = weights.name if weights.name in names else ", ".join(names)
-        found.append(Found(Resolved(spec, shown or "unknown"), each, _has_weights(spec, names, weights)))
+        found.append(MatchingCache(Resolved(spec, shown or "unknown"), each, _has_weights(spec, names, weights)))
     return sorted(found, key=lambda each: each.has_weights is False)
 
 
-def find_only(
-    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, but_refused: bool = True
-) -> Found | None:
+def find_unique(
+    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool = True
+) -> MatchingCache | None:
     """The one cache that is what the request resolves to, remembered; None where there is no such, or more than one."""
-    found = find_matching(request, digests, cache_root=cache_root, memo=memo, but_refused=but_refused)
+    found = find_matching(request, digests, cache_root=cache_root, memo=memo, allow_refused=allow_refused)
     sure = [each for each in found if each.has_weights]
     if len(sure) != 1:
         return None
@@ -139,10 +139,10 @@ def check_named(request: FeatureRequest) -> None:
         raise
     except BackboneError:  # whoever reads the file reports what is wrong with it
         return
-    cut_as_asked(request, request.adapted(source.transform))
+    requested_cut(request, request.adapted(source.transform))
 
 
-def weights_of(request: FeatureRequest, memo: Memo) -> Weights:
+def weights_of(request: FeatureRequest, memo: Memo) -> RequestedWeights:
     """What is known of the weights that a request names, without reading them or fetching anything."""
     from featurecache.extract.backbones.weights import find_weights
 
@@ -150,15 +150,15 @@ def weights_of(request: FeatureRequest, memo: Memo) -> Weights:
         source = find_weights(request.backbone, request.weights)
     except WeightsMissing:  # a file that is gone, say; caches made with it may be here
         name = Path(request.weights or "").name.rpartition("Weights.")[2]
-        return Weights(None if name.lower() in ("", "default") else name)
+        return RequestedWeights(None if name.lower() in ("", "default") else name)
     is_own = _is_own_file(source, request)
     digest = _digest_in_this_state(source, memo) if is_own else None
-    return Weights(
+    return RequestedWeights(
         source.name,
         digest=digest,
         is_unread=is_own and digest is None,
         transform=request.adapted(source.transform),
-        path=source.path if source.at_hand else None,
+        path=source.path if source.is_local else None,
     )
 
 
@@ -184,7 +184,7 @@ def _digest_in_this_state(source: WeightsSource, memo: Memo) -> str | None:
 
 
 def _holding(
-    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, but_refused: bool
+    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool
 ) -> list[FeatureCache]:
     """The caches of the request's backbone, precision and so on with a row for every image; damaged ones are none."""
     found = []
@@ -195,35 +195,35 @@ def _holding(
     for folder in folders:
         try:
             spec = read_spec(folder)
-            if spec is None or folder.name != spec.folder_name or not _is_plainly(spec, request):
+            if spec is None or folder.name != spec.folder_name or not _has_requested_fields(spec, request):
                 continue
             each = FeatureCache(cache_root, spec)
             absent = digests[each.missing(digests)]
         except CacheError:
             continue
-        refused = memo.refusals(spec.key) if but_refused and len(absent) else {}
+        refused = memo.refusals(spec.key) if allow_refused and len(absent) else {}
         if len(each) and all(bytes(row) in refused for row in absent):
             found.append(each)
     return found
 
 
-def _is_plainly(spec: FeatureSpec, request: FeatureRequest) -> bool:
+def _has_requested_fields(spec: FeatureSpec, request: FeatureRequest) -> bool:
     """Whether what the request says outright is so."""
     return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == getattr(request, n) for n in VERBATIM)
 
 
-def _is_expected(spec: FeatureSpec, request: FeatureRequest, weights: Weights) -> bool:
+def _has_requested_transform(spec: FeatureSpec, request: FeatureRequest, weights: RequestedWeights) -> bool:
     """Whether images go through the transform that the weights asked for expect, as far as that is known."""
     if weights.transform is not None:
         return spec.transform == weights.transform
     return spec.transform == request.adapted(spec.transform)
 
 
-def _is_cut_so(spec: FeatureSpec, request: FeatureRequest) -> bool:
-    return cut_as_asked(request, spec.transform) == (spec.layer, spec.pooling, spec.feature_dim)
+def _has_requested_cut(spec: FeatureSpec, request: FeatureRequest) -> bool:
+    return requested_cut(request, spec.transform) == (spec.layer, spec.pooling, spec.feature_dim)
 
 
-def cut_as_asked(request: FeatureRequest, transform: TransformSpec) -> tuple[str, str, int] | None:
+def requested_cut(request: FeatureRequest, transform: TransformSpec) -> tuple[str, str, int] | None:
     """Layer, pooling and feature_dim of what a request asks for, from shapes alone; None where there is no such cut.
 
     Raises UnknownBackbone, UnknownLayer.
@@ -236,12 +236,12 @@ def _cut(
     backbone: str, layer: str | None, pooling: str | None, transform: TransformSpec
 ) -> tuple[str, str, int] | None:
     from featurecache.extract.backbones.architectures import build_network
-    from featurecache.extract.backbones.cutting import Wanted, cut_network
+    from featurecache.extract.backbones.cutting import CutRequest, cut_network
 
     try:
         # The size decides about the positions of a vision transformer.
         network = build_network(backbone, {"min_size": (transform.crop, transform.crop)})
-        (cut,) = cut_network(backbone, network, transform, [Wanted(layer, pooling)]).cuts
+        (cut,) = cut_network(backbone, network, transform, [CutRequest(layer, pooling)]).cuts
     except (UnknownBackbone, UnknownLayer):
         raise
     except BackboneError:
@@ -249,7 +249,7 @@ def _cut(
     return cut.layer, cut.pooling, cut.feature_dim
 
 
-def _has_weights(spec: FeatureSpec, names: Collection[str], weights: Weights) -> bool | None:
+def _has_weights(spec: FeatureSpec, names: Collection[str], weights: RequestedWeights) -> bool | None:
     if weights.is_unread:
         return None
     return weights.are_named(names) if weights.digest is None else spec.weights_digest == weights.digest

@@ -26,8 +26,8 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.digests import Digested
 from featurecache.extract.job import request as requests
-from featurecache.extract.job.matching import find_only
-from featurecache.extract.job.request import FeatureRequest, Loaded, Resolved
+from featurecache.extract.job.matching import find_unique
+from featurecache.extract.job.request import FeatureRequest, LoadedNetwork, Resolved
 from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Group:
     """
 
     plans: dict[FeatureRequest, Plan]
-    loaded: Loaded | None = None
+    loaded: LoadedNetwork | None = None
     engine: Engine | None = None
     forward_seconds: float = 0.0
 
@@ -233,11 +233,11 @@ def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
 
 def _resolve(
     together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested
-) -> tuple[dict[FeatureRequest, Resolved], Loaded | None]:
+) -> tuple[dict[FeatureRequest, Resolved], LoadedNetwork | None]:
     """What each resolves to; loads the network once, for those that are neither remembered nor all in a cache."""
     known = {request: requests.recall(request, memo) for request in together}
     for request in (request for request, resolved in known.items() if resolved is None):
-        whole = find_only(request, digested.digests, cache_root=cache_root, memo=memo, but_refused=False)
+        whole = find_unique(request, digested.digests, cache_root=cache_root, memo=memo, allow_refused=False)
         known[request] = None if whole is None else whole.resolved
     unknown = [request for request, resolved in known.items() if resolved is None]
     resolved = {request: found for request, found in known.items() if found is not None}

@@ -143,7 +143,7 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetwork:
     """A network that answers several requests at once, and where: `cuts` by layer and pooling as asked for."""
 
     backbone: Backbone
@@ -158,18 +158,18 @@ class Loaded:
         return set(self.cuts) == {(request.layer, request.pooling) for request in requests}
 
 
-def load_together(requests: Sequence[FeatureRequest]) -> Loaded:
+def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
     """Load the one network that these requests share, cut wherever they ask. Raises BackboneError."""
     from featurecache.extract.backbones import registry as backbones
-    from featurecache.extract.backbones.cutting import Cut, Wanted
+    from featurecache.extract.backbones.cutting import Cut, CutRequest
 
-    first, wanted = requests[0], list(dict.fromkeys(Wanted(each.layer, each.pooling) for each in requests))
-    if len(wanted) == 1:
+    first, cuts_asked = requests[0], list(dict.fromkeys(CutRequest(r.layer, r.pooling) for r in requests))
+    if len(cuts_asked) == 1:
         backbone = first.load()
-        return Loaded(backbone, {wanted[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
-    backbone, cuts = backbones.load_layers(first.backbone, wanted, weights=first.weights, size=first.size)
+        return LoadedNetwork(backbone, {cuts_asked[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
+    backbone, cuts = backbones.load_layers(first.backbone, cuts_asked, weights=first.weights, size=first.size)
     backbone = replace(backbone, transform=first.adapted(backbone.transform))
-    return Loaded(backbone, dict(zip(wanted, cuts, strict=True)))
+    return LoadedNetwork(backbone, dict(zip(cuts_asked, cuts, strict=True)))
 
 
 def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
@@ -191,7 +191,7 @@ def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, me
     """Keep what a request resolved to, tied to the state of its weights file."""
     if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
         return  # written to since it was read: what was read is no longer what the file holds
-    _keep(request, resolved, backbone.weights_path, backbone.weights_state, memo)
+    _save_answer(request, resolved, backbone.weights_path, backbone.weights_state, memo)
 
 
 def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
@@ -199,22 +199,22 @@ def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None
     with contextlib.suppress(OSError):
         state = None if path is None else FileState.of(path.stat())
         if path is not None and state is not None and state.is_settled(time.time_ns()):
-            _keep(request, resolved, path, state, memo)
+            _save_answer(request, resolved, path, state, memo)
 
 
-def _keep(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
+def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
     answer = {
         "spec": resolved.spec.to_dict(),
         "weights": resolved.weights,
         "weights_path": str(path.resolve()),
         "state": state,
     }
-    memo.remember_answer(_question(request), json.dumps(answer))
+    memo.remember_answer(_memo_key(request), json.dumps(answer))
 
 
 def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
     """What the request resolved to last time, or None when that may no longer hold."""
-    text = memo.answer(_question(request))
+    text = memo.answer(_memo_key(request))
     if text is None:
         return None
     try:
@@ -237,15 +237,15 @@ def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
     return found
 
 
-def with_whole_path(request: FeatureRequest) -> FeatureRequest:
+def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
     """The same request with its weights file, where it is one, by a path that is good from everywhere."""
     if request.weights is None or not Path(request.weights).exists():
         return request
     return replace(request, weights=str(Path(request.weights).resolve()))
 
 
-def _question(request: FeatureRequest) -> str:
-    asked = asdict(with_whole_path(request))
+def _memo_key(request: FeatureRequest) -> str:
+    asked = asdict(with_absolute_path(request))
     surroundings = {name: os.environ.get(name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HOME")}
     return json.dumps([asked, _versions(), surroundings, _code_digest()], sort_keys=True)
 

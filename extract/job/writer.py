@@ -1,11 +1,11 @@
 """The writer of one cache: collects the vectors of its images and publishes them as shards, in a thread of its own.
 
-    thread of the job      keep: cast to the stored dtype, refuse what is not finite, collect; when due, hand over
+    thread of the job      add: cast to the stored dtype, refuse what is not finite, collect; when due, hand over
     thread of the writer   build the HDF5 file, write it, fsync, rename
 
 While one shard is being written the next is collected; when that is due, too, the job waits. So a writer holds two
 shards at most, however many images there are. An error of the writer's thread is raised in the job's, by the next
-`keep` or at the end. Rows leave the writer only once their shard is published: after an error or an interrupt they are
+`add` or at the end. Rows leave the writer only once their shard is published: after an error or an interrupt they are
 written, or written again, on leaving the context, and a row that is written twice counts once.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.versions import installed_version
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.job.plan import Plan
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ Key = tuple[bytes, str]
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass: digest and name of each image, and the vectors (n, D) in the stored dtype."""
+    """ShardRows of one forward pass: digest and name of each image, and the vectors (n, D) in the stored dtype."""
 
     keys: list[Key]
     vectors: NDArray[np.floating[Any]]
@@ -74,7 +74,7 @@ class Writer:
         finally:
             self._thread.shutdown()
 
-    def keep(self, keys: list[Key], vectors: NDArray[np.float32]) -> list[tuple[Key, str]]:
+    def add(self, keys: list[Key], vectors: NDArray[np.float32]) -> list[tuple[Key, str]]:
         """Keep those of the rows (n, D) that the cache misses; return the images whose features overflow, with reasons.
 
         Raises CacheUnwritable when an earlier shard could not be written.
@@ -125,7 +125,7 @@ class Writer:
         keys = [key for batch in batches for key in batch.keys]
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), dtype=np.uint8).reshape(-1, 32)
         vectors = np.concatenate([batch.vectors for batch in batches])
-        self.plan.cache.add(Rows(vectors, digests, [name for _, name in keys]), record)
+        self.plan.cache.add(ShardRows(vectors, digests, [name for _, name in keys]), record)
         return len(keys), time.perf_counter() - started
 
     def _record(self, seconds: float) -> dict[str, Any]:

@@ -57,13 +57,13 @@ def measure(
     """Both ways on the same images, the cache first. Raises PipelineError or ExtractError."""
     from featurecache.evaluate.join import label_samples
     from featurecache.extract.cache.memo import Memo
-    from featurecache.extract.engines.torch_engine import keep_freed_memory
+    from featurecache.extract.engines.torch_engine import reuse_freed_memory
     from featurecache.extract.images.read import read_images
     from featurecache.extract.job.request import FeatureRequest
     from featurecache.finetune.plan import FinetunePlan
     from featurecache.finetune.recipe import Recipe
 
-    keep_freed_memory()
+    reuse_freed_memory()
     with Memo(cache_root) as memo:
         manifest = read_images(images)
         labelled = label_samples(manifest, memo, seed=0)
@@ -86,7 +86,7 @@ def _way(way: str, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, r
 def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
     from featurecache.cli.console import Console
     from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
-    from featurecache.extract.backbones.cutting import Wanted, cut_network
+    from featurecache.extract.backbones.cutting import CutRequest, cut_network
     from featurecache.extract.backbones.freezing import split_network
     from featurecache.extract.backbones.registry import load_network
     from featurecache.finetune.head_layers import as_module, random_layers
@@ -94,11 +94,11 @@ def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, reques
     from featurecache.finetune.train import build_training
 
     network, found, _ = load_network(request.backbone, size=request.size)
-    split = split_network(request.backbone, network, found.transform, Wanted(), unfreeze=plan.unfreeze)
+    split = split_network(request.backbone, network, found.transform, CutRequest(), unfreeze=plan.unfreeze)
     layers = as_module(random_layers(split.feature_dim, len(labelled.classes), seed=0))
     lower, source = None, split
     if is_whole and split.layer is not None:
-        lower = cut_network(request.backbone, network, found.transform, [Wanted(split.layer, "flatten")]).module
+        lower = cut_network(request.backbone, network, found.transform, [CutRequest(split.layer, "flatten")]).module
         source = replace(split, layer=None)
     arrays = FeatureArrays(default_budget(), plan.cache_root)
     with Console(quiet=True) as console:

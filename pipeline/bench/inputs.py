@@ -40,7 +40,7 @@ def weights_for(name: str, scratch: Path) -> Iterator[None]:
     from featurecache.extract.backbones.weights import find_weights
 
     source = find_weights(name)
-    if source.path is None or source.at_hand:
+    if source.path is None or source.is_local:
         yield
         return
     usual, hub = torch.hub.get_dir(), scratch / "hub"

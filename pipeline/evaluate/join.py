@@ -21,7 +21,7 @@ from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
-from featurecache.extract.job.matching import check_named, find_matching, find_only, load_if_here
+from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def find_cache(
     resolved = recall(request, memo)
     if resolved is not None:
         return resolved, FeatureCache(cache_root, resolved.spec)
-    only = find_only(request, digests, cache_root=cache_root, memo=memo)
+    only = find_unique(request, digests, cache_root=cache_root, memo=memo)
     if only is not None:
         return only.resolved, only.cache
     alike = find_matching(request, digests, cache_root=cache_root, memo=memo)

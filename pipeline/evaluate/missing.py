@@ -13,8 +13,8 @@ from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache, read_spec
-from featurecache.extract.job.matching import Found, cut_as_asked
-from featurecache.extract.job.request import FeatureRequest, remembered, with_whole_path
+from featurecache.extract.job.matching import MatchingCache, requested_cut
+from featurecache.extract.job.request import FeatureRequest, remembered, with_absolute_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def nearest_features(
     return f"There are features{of} with {' and '.join(listed)}, and the two are never mixed."
 
 
-def ambiguous_caches(request: FeatureRequest, found: Sequence[Found], cache_root: Path) -> str:
+def ambiguous_caches(request: FeatureRequest, found: Sequence[MatchingCache], cache_root: Path) -> str:
     """Return two sentences on several caches that fit a request: in what they differ, and how to choose one."""
     first, *others = [each.resolved for each in found]
     fields = list(dict.fromkeys(name for other in others for name in first.spec.differences(other.spec)))
@@ -108,7 +108,7 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
     """The fields in which a request differs from the most similar one of these features, or from their spec."""
     if spec.backbone != request.backbone:
         return [("backbone", spec.backbone, request.backbone)]
-    wanted = asdict(with_whole_path(request))
+    wanted = asdict(with_absolute_path(request))
     candidates = [asdict(other) for other in others if other.backbone == request.backbone]
     if candidates:
         differing = [[(name, each[name], wanted[name]) for name in wanted if each[name] != wanted[name]]
@@ -120,7 +120,7 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
         "layer": spec.layer.partition(":")[0],
         "size": spec.transform.crop,
     }
-    cut = cut_as_asked(request, spec.transform)
+    cut = requested_cut(request, spec.transform)
     stands_for = wanted if cut is None else wanted | {"layer": cut[0].partition(":")[0], "pooling": cut[1]}
     return [
         (name, there_is[name], wanted[name])

@@ -19,7 +19,7 @@ from featurecache.evaluate.join import Features, Labelled
 from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, compare_with_pixels
 from featurecache.extract.images.manifest import Manifest
-from featurecache.extract.job.request import with_whole_path
+from featurecache.extract.job.request import with_absolute_path
 from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Results, Trial
 from featurecache.runs.folder import (
     CONFIG_FILE,
@@ -139,7 +139,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
     return {
         "images": printable(manifest.source),
         "images_at": printable(os.path.abspath(manifest.source)),  # noqa: PTH100 (links stay as they were named)
-        "requests": [asdict(with_whole_path(request)) for request in plan.requests],
+        "requests": [asdict(with_absolute_path(request)) for request in plan.requests],
         "heads": list(plan.heads),
         "cache": str(plan.cache_root.resolve()),
         "seed": plan.seed,

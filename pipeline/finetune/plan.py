@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featurecache.extract.images.augmentation import KINDS, View
+from featurecache.extract.images.augmentation import VIEW_KINDS, View
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.job.settings import Settings
 from featurecache.finetune.recipe import Recipe
 
 NO_VIEWS = "none"
 # Here there is nothing to draw: no view, or one.
-ONE_WAY = (NO_VIEWS, KINDS[0])
+ONE_WAY = (NO_VIEWS, VIEW_KINDS[0])
 # Cached views cost time and disk once.
 CACHED_VIEWS = 4
 # Half the disk of float32.
@@ -68,12 +68,12 @@ class FinetunePlan:
         """The number of views besides the image itself."""
         if self.augment == NO_VIEWS:
             return 0
-        if self.augment == KINDS[0]:
+        if self.augment == VIEW_KINDS[0]:
             return 1
         return CACHED_VIEWS if self.views is None else self.views
 
     @property
     def view_list(self) -> list[View | None]:
         """The image itself and its views, by number."""
-        seed = 0 if self.augment == KINDS[0] else self.recipe.seed  # a mirror image is the same whatever the seed
+        seed = 0 if self.augment == VIEW_KINDS[0] else self.recipe.seed  # a mirror image is the same whatever the seed
         return [None, *(View(self.augment, seed, number + 1) for number in range(self.n_views))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 CLASS_WEIGHTS = ("none", "balanced")
 BATCH_NORMS = ("frozen", "trained")
-PRECISIONS = ("fp32", "bf16")
+TRAINING_PRECISIONS = ("fp32", "bf16")
 # The share of all steps that warms the learning rate up: AdamW's averages are noise before.
 WARM_UP = 0.05
 # The rate at the last step, as a part of the first.
@@ -38,7 +38,7 @@ class Recipe:
     patience: int = 5
     class_weight: str = CLASS_WEIGHTS[0]
     batch_norm: str = BATCH_NORMS[0]
-    precision: str = PRECISIONS[0]
+    precision: str = TRAINING_PRECISIONS[0]
     seed: int = 0
 
     def rate(self, step: int, n_steps: int) -> float:

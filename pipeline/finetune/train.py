@@ -15,11 +15,11 @@ from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
 from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.evaluate.join import Features, Labelled
-from featurecache.extract.backbones.cutting import Wanted
+from featurecache.extract.backbones.cutting import CutRequest
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.registry import load_network
 from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.engines.torch_engine import choose_device, keep_freed_memory
+from featurecache.extract.engines.torch_engine import choose_device, reuse_freed_memory
 from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_module, layers_of, random_layers, refit
@@ -67,7 +67,7 @@ def load_untrained(labelled: Labelled, features: Features, plan: FinetunePlan, s
     """
     request = source.request
     network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
-    wanted = Wanted(request.layer, request.pooling)
+    wanted = CutRequest(request.layer, request.pooling)
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
     _check_options(plan, split, request.backbone)
     device = choose_device(plan.device)
@@ -101,7 +101,7 @@ def tune(
 ) -> Tuned:
     """Train; `began`: by `time.perf_counter`. Raises ExtractError, PipelineError for a loss that is no number."""
     split, checkpoint = ready.split, ready.checkpoint
-    keep_freed_memory()
+    reuse_freed_memory()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     is_kept = _is_kept(checkpoint, plan, progress)

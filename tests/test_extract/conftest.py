@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -39,11 +39,11 @@ def spec() -> FeatureSpec:
 def make_rows():
     """n random rows of a spec, other ones for another seed."""
 
-    def make(n: int, *, seed: int = 0, spec: FeatureSpec = TOY_SPEC) -> Rows:
+    def make(n: int, *, seed: int = 0, spec: FeatureSpec = TOY_SPEC) -> ShardRows:
         random = np.random.default_rng(seed)
         features = random.normal(size=(n, spec.feature_dim)).astype(spec.dtype)
         digests = random.integers(0, 256, (n, 32), dtype=np.uint8)
-        return Rows(features, digests, [f"class {seed}/{i}.png" for i in range(n)])
+        return ShardRows(features, digests, [f"class {seed}/{i}.png" for i in range(n)])
 
     return make
 

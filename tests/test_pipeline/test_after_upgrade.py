@@ -15,7 +15,7 @@ import pytest
 from featurecache.base.errors import WeightsMissing
 from featurecache.base.exits import DONE, FAILED, REFUSED, USAGE
 from featurecache.cli.main import run
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.job import request as requests
 
@@ -93,7 +93,7 @@ def test_features_at_another_layer_are_not_those_of_the_default(digits_folder, c
     digests = FeatureCache(cache, spec).served()[0].digests
     shutil.rmtree(folder)
     other = replace(spec, layer="_blocks.4", feature_dim=40)
-    rows = Rows(np.ones((len(digests), 40), np.float32), digests, ["x"] * len(digests))
+    rows = ShardRows(np.ones((len(digests), 40), np.float32), digests, ["x"] * len(digests))
     FeatureCache(cache, other).add(rows, {"weights": "IMAGENET1K"})
     command = ["classify", str(digits_folder), "--cache", str(cache), "--heads", "ridge", "--quiet"]
     assert run([*command, "--out", str(tmp_path / "run")]) == FAILED
@@ -105,7 +105,7 @@ def test_two_caches_that_only_the_weights_tell_apart_are_both_named(digits_folde
     whole = FeatureCache(cache, read_spec(folder))
     digests = whole.served()[0].digests
     other = replace(whole.spec, weights_digest="ab" * 32)
-    rows = Rows(whole.lookup(digests), digests, ["x"] * len(digests))
+    rows = ShardRows(whole.lookup(digests), digests, ["x"] * len(digests))
     FeatureCache(cache, other).add(rows, {"weights": "mine.pth", "seconds": 1.0})
     command = ["classify", str(digits_folder), "--cache", str(cache), "--heads", "ridge", "--quiet"]
     assert run([*command, "--out", str(tmp_path / "run")]) == FAILED

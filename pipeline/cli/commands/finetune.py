@@ -21,12 +21,12 @@ from featurecache.cli.printing import Printing
 from featurecache.cli.text import refused_line
 from featurecache.extract.cache.spec import DTYPES
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
-from featurecache.extract.images.augmentation import KINDS
+from featurecache.extract.images.augmentation import VIEW_KINDS
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.read import read_images
 from featurecache.finetune.finetune import finetune_images
 from featurecache.finetune.plan import CACHED_VIEWS, MAP_DTYPE, NO_VIEWS, ONE_WAY, FinetunePlan
-from featurecache.finetune.recipe import BATCH_NORMS, CLASS_WEIGHTS, PRECISIONS, Recipe
+from featurecache.finetune.recipe import BATCH_NORMS, CLASS_WEIGHTS, TRAINING_PRECISIONS, Recipe
 from featurecache.runs.documents import Results
 from featurecache.runs.folder import (
     ERRORS_FILE,
@@ -70,7 +70,7 @@ class MapOptions:
     """Which feature maps are kept, and where."""
 
     augment: str = option(
-        "--augment", type=click.Choice((NO_VIEWS, *KINDS)), default="light", show_default=True, group=MAPS,
+        "--augment", type=click.Choice((NO_VIEWS, *VIEW_KINDS)), default="light", show_default=True, group=MAPS,
         help="views of each image. flip: horizontal flip; light: shift, scale, brightness, contrast; strong: larger, "
         "with flip and random erasing",
     )  # fmt: skip
@@ -129,7 +129,7 @@ class TrainingOptions:
         help="whether batch normalisation keeps its statistics or learns them from each step",
     )  # fmt: skip
     precision: str = option(
-        "--precision", type=click.Choice(("auto", *PRECISIONS)), default="auto", group=TRAINING,
+        "--precision", type=click.Choice(("auto", *TRAINING_PRECISIONS)), default="auto", group=TRAINING,
         help="floating-point precision of training (default: bf16 on cuda, else fp32)",
     )  # fmt: skip
     seed: int = option(

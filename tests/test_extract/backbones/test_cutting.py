@@ -9,7 +9,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import LITE_SIZES, build_network
-from featurecache.extract.backbones.cutting import CutNetwork, Wanted, cut_network
+from featurecache.extract.backbones.cutting import CutNetwork, CutRequest, cut_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.torch_engine import fold_batch_norms
 
@@ -106,11 +106,11 @@ def network(name: str) -> torch.nn.Module:
     return _kept[name]
 
 
-def cut(name: str, *wanted: Wanted | str | None) -> CutNetwork:
+def cut(name: str, *wanted: CutRequest | str | None) -> CutNetwork:
     """The same network, cut."""
     filled = build_network(name)
     fill_network(filled, network(name).state_dict(), backbone=name, file_name="random")
-    places = [one if isinstance(one, Wanted) else Wanted(one) for one in wanted]
+    places = [one if isinstance(one, CutRequest) else CutRequest(one) for one in wanted]
     return cut_network(name, filled, find_weights(name).transform, places)
 
 
@@ -157,7 +157,7 @@ def test_every_network_loses_its_last_layer_and_has_the_stages_of_its_paper():
         built = build_network(name, source.meta)
         assert isinstance(built.module.get_submodule(built.family.last), torch.nn.Identity), name
         assert not [n for n, tensor in built.module.state_dict().items() if tensor.shape[:1] == (1000,)], name
-        usual, stages = cut_network(name, built, source.transform, [Wanted(), Wanted("stages")]).cuts
+        usual, stages = cut_network(name, built, source.transform, [CutRequest(), CutRequest("stages")]).cuts
         assert stages.feature_dim == sum(widths), name
         assert stages.layer.startswith("stages:"), name
         nodes = stages.layer.removeprefix("stages:").split("+")
@@ -166,7 +166,9 @@ def test_every_network_loses_its_last_layer_and_has_the_stages_of_its_paper():
 
 
 def test_the_stages_of_resnet50_are_3840_numbers():
-    found = cut_network("resnet50", build_network("resnet50"), find_weights("resnet50").transform, [Wanted("stages")])
+    found = cut_network(
+        "resnet50", build_network("resnet50"), find_weights("resnet50").transform, [CutRequest("stages")]
+    )
     assert found.feature_dim == 256 + 512 + 1024 + 2048 == 3840
 
 
@@ -188,7 +190,7 @@ def test_the_vector_of_all_stages_is_torchvisions_pooled_maps_side_by_side(name,
 @pytest.mark.parametrize("name", QUARTERS)
 def test_a_network_of_one_shape_throughout_is_cut_at_every_quarter(name):
     source = find_weights(name)
-    (stages,) = cut_network(name, build_network(name, source.meta), source.transform, [Wanted("stages")]).cuts
+    (stages,) = cut_network(name, build_network(name, source.meta), source.transform, [CutRequest("stages")]).cuts
     blocks = [f"encoder.layers.encoder_layer_{i}" for i in QUARTERS[name]]
     assert stages.layer == f"stages:{'+'.join([*blocks, 'encoder.ln'])}"
     assert stages.pooling == "cls"
@@ -196,7 +198,7 @@ def test_a_network_of_one_shape_throughout_is_cut_at_every_quarter(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t"])
 def test_another_pooling_is_applied_to_every_stage(name, images):
-    found = cut(name, Wanted("stages", "max"))
+    found = cut(name, CutRequest("stages", "max"))
     assert found.cuts[0].pooling == "max"
     nodes = found.cuts[0].layer.removeprefix("stages:").split("+")
     theirs = torch.cat(pooled(name, nodes, images, largest=True), 1)
@@ -204,7 +206,7 @@ def test_another_pooling_is_applied_to_every_stage(name, images):
 
 
 def test_stages_with_a_pooling_end_in_the_map_that_the_pooling_alone_would_take(images):
-    found = cut("convnext_tiny", Wanted("stages", "max"), Wanted(None, "max"))
+    found = cut("convnext_tiny", CutRequest("stages", "max"), CutRequest(None, "max"))
     stages, alone = found.cuts
     assert stages.layer.endswith("+features")
     vectors = found.module(images)
@@ -213,7 +215,7 @@ def test_stages_with_a_pooling_end_in_the_map_that_the_pooling_alone_would_take(
 
 def test_cls_is_refused_for_the_stages_of_a_network_without_tokens():
     with pytest.raises(BackboneError, match=r"^Pooling 'cls' takes the first token of a transformer"):
-        cut("resnet18", Wanted("stages", "cls"))
+        cut("resnet18", CutRequest("stages", "cls"))
 
 
 # Several layers at once
@@ -261,7 +263,7 @@ def test_they_are_also_the_same_to_rounding_once_batch_norms_are_folded(name, im
 @pytest.mark.parametrize("pooling", ["flatten", "max"])
 def test_what_is_computed_in_place_behind_a_layer_does_not_reach_into_it(pooling):
     """In AlexNet a ReLU overwrites the very memory of the convolution before it."""
-    both = cut("alexnet", Wanted("features.8", pooling), Wanted("features.9", pooling))
+    both = cut("alexnet", CutRequest("features.8", pooling), CutRequest("features.9", pooling))
     vectors = both.module(random_images(224))
     before, after = (vectors[:, found.columns] for found in both.cuts)
     assert (before < 0).any()
@@ -286,7 +288,7 @@ def test_one_node_under_two_names_is_two_equal_sets_of_columns(images):
 
 
 def test_two_poolings_of_one_layer_share_its_map(images):
-    found = cut("resnet18", Wanted("layer4", "avg"), Wanted("layer4", "max"))
+    found = cut("resnet18", CutRequest("layer4", "avg"), CutRequest("layer4", "max"))
     mean, largest = (found.module(images)[:, each.columns] for each in found.cuts)
     assert (largest >= mean).all()
     assert relative_error(largest, pooled("resnet18", ["layer4"], images, largest=True)[0]) < 1e-5

@@ -9,7 +9,7 @@ import torch
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import Network, build_network
-from featurecache.extract.backbones.cutting import Wanted, cut_network
+from featurecache.extract.backbones.cutting import CutRequest, cut_network
 from featurecache.extract.backbones.freezing import split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.transform_spec import TransformSpec
@@ -59,9 +59,9 @@ def test_upper_of_lower_is_the_whole_network(name, unfreeze, layer):
     network, transform = filled(name)
     images = torch.randint(0, 256, (2, 3, transform.crop, transform.crop), dtype=torch.uint8)
     whole = cut_network(name, network, transform).module(images)
-    split = split_network(name, network, transform, Wanted(), unfreeze=unfreeze)
+    split = split_network(name, network, transform, CutRequest(), unfreeze=unfreeze)
     assert split.layer == layer
-    lower = cut_network(name, network, transform, [Wanted(layer, "flatten")])
+    lower = cut_network(name, network, transform, [CutRequest(layer, "flatten")])
     maps = lower.module(images).reshape(2, *split.shape)
     with torch.no_grad():
         again = split.upper(maps)
@@ -73,7 +73,7 @@ def test_upper_of_lower_is_the_whole_network(name, unfreeze, layer):
 def test_all_of_a_network_takes_the_images():
     network, transform = filled("resnet18")
     images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    split = split_network("resnet18", network, transform, Wanted(), unfreeze="all")
+    split = split_network("resnet18", network, transform, CutRequest(), unfreeze="all")
     assert (split.layer, split.shape) == (None, (3, SIDE, SIDE))
     with torch.no_grad():
         assert split.upper(images).equal(cut_network("resnet18", network, transform).module(images))
@@ -83,7 +83,7 @@ def test_all_of_a_network_takes_the_images():
 
 def test_the_parameters_stand_by_stage_and_are_the_networks_own():
     network, transform = filled("resnet18")
-    split = split_network("resnet18", network, transform, Wanted(), unfreeze="2")
+    split = split_network("resnet18", network, transform, CutRequest(), unfreeze="2")
     for stage, name in zip(split.stages, ("layer3", "layer4"), strict=True):
         expected = network.module.get_submodule(name).parameters()
         assert {id(parameter) for parameter in stage} == {id(parameter) for parameter in expected}
@@ -92,10 +92,10 @@ def test_the_parameters_stand_by_stage_and_are_the_networks_own():
 def test_what_another_layer_and_pooling_give_is_where_the_upper_part_ends():
     network, transform = filled("resnet18")
     images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    wanted = Wanted("layer3", "max")
+    wanted = CutRequest("layer3", "max")
     whole = cut_network("resnet18", network, transform, [wanted]).module(images)
     split = split_network("resnet18", network, transform, wanted, unfreeze="layer3")
-    maps = cut_network("resnet18", network, transform, [Wanted("layer2", "flatten")]).module(images)
+    maps = cut_network("resnet18", network, transform, [CutRequest("layer2", "flatten")]).module(images)
     with torch.no_grad():
         assert torch.allclose(split.upper(maps.reshape(2, *split.shape)), whole, rtol=1e-5)
 
@@ -104,7 +104,7 @@ def test_what_another_layer_and_pooling_give_is_where_the_upper_part_ends():
 def test_a_split_that_does_not_exist_lists_those_that_do(unfreeze):
     network, transform = filled("resnet18")
     with pytest.raises(UnknownLayer) as refused:
-        split_network("resnet18", network, transform, Wanted(), unfreeze=unfreeze)
+        split_network("resnet18", network, transform, CutRequest(), unfreeze=unfreeze)
     assert str(refused.value) == (
         f"resnet18 cannot be split below '{unfreeze}'; --unfreeze takes a number of stages up to 4, 'all', or one of "
         "conv1, bn1, layer1, layer1.0, layer1.1, layer2, layer2.0, layer2.1, layer3, layer3.0, layer3.1, layer4, "
@@ -115,10 +115,10 @@ def test_a_split_that_does_not_exist_lists_those_that_do(unfreeze):
 def test_stages_end_in_several_places_and_cannot_be_split():
     network, transform = filled("resnet18")
     with pytest.raises(BackboneError, match="The layer 'stages' is the ends of all stages at once"):
-        split_network("resnet18", network, transform, Wanted("stages"), unfreeze="1")
+        split_network("resnet18", network, transform, CutRequest("stages"), unfreeze="1")
 
 
 def test_pixels_have_nothing_to_train():
     network = build_network("pixels")
     with pytest.raises(BackboneError, match="pixels has nothing that could be trained above 'all'"):
-        split_network("pixels", network, find_weights("pixels").transform, Wanted(), unfreeze="all")
+        split_network("pixels", network, find_weights("pixels").transform, CutRequest(), unfreeze="all")

@@ -24,7 +24,7 @@ def test_the_list_holds_every_name_and_starts_with_the_one_from_pip():
 def test_it_is_what_loading_knows_of_each():
     for info in list_backbones():
         sources = named_weights(info.name)
-        expected = [source.name for source in sources], sources[0].name, sources[0].at_hand
+        expected = [source.name for source in sources], sources[0].name, sources[0].is_local
         assert (info.weights, info.default_weights, info.at_hand) == expected
 
 

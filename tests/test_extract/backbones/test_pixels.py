@@ -62,6 +62,6 @@ def test_weights_for_the_pixels_are_refused():
     )
 
 
-def test_it_is_listed_and_at_hand():
+def test_it_is_listed_and_needs_no_download():
     (info,) = (info for info in list_backbones() if info.name == "pixels")
     assert (info.weights, info.at_hand) == (["none"], True)

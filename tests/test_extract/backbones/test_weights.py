@@ -273,7 +273,7 @@ def test_weights_go_by_their_name_in_the_enumeration(spelling, hub):
 @pytest.mark.parametrize("spelling", [None, "DEFAULT"])
 def test_the_default_is_resolved_to_its_name(spelling):
     source = find_weights("resnet50", spelling)
-    assert (source.name, source.transform.resize, source.at_hand) == ("IMAGENET1K_V2", 232, False)
+    assert (source.name, source.transform.resize, source.is_local) == ("IMAGENET1K_V2", 232, False)
 
 
 def test_a_file_in_torchvisions_folder_is_used(hub, resnet_state):

@@ -29,7 +29,7 @@ from featurecache.extract.cache.compact import (
 )
 from featurecache.extract.cache.leftovers import find_leftovers, sweep_leftovers
 from featurecache.extract.cache.listing import merged_paths, shard_of_mark, shard_paths
-from featurecache.extract.cache.shards import Rows, read_names, read_record
+from featurecache.extract.cache.shards import ShardRows, read_names, read_record
 from featurecache.extract.cache.store import INDEX_FILE, FeatureCache
 from featurecache.extract.cache.verify import verify_cache
 
@@ -54,7 +54,7 @@ def fill(root, spec, make_rows):
 
 def joined(parts):
     names = [name for part in parts for name in part.names]
-    return Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
+    return ShardRows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
 
 
 def opened(cache):
@@ -84,7 +84,9 @@ def test_small_shards_become_one_with_the_same_rows(tmp_path, spec, make_rows, d
 
 def test_what_was_written_down_is_kept_and_the_seconds_are_added(filled):
     cache, _ = filled
-    cache.add(Rows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), {**RECORD, "engine": "other", "seconds": 2.0})
+    cache.add(
+        ShardRows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), {**RECORD, "engine": "other", "seconds": 2.0}
+    )
     compact_cache(cache.folder)
     record = read_record(shard_paths(cache.folder)[0])
     assert record["seconds"] == 37.0
@@ -118,7 +120,7 @@ def test_compacting_again_changes_nothing(filled):
 
 def test_second_copies_go_and_the_served_one_stays(filled):
     cache, rows = filled
-    again = Rows(rows.features[:20] + 1, rows.digests[:20], rows.names[:20])
+    again = ShardRows(rows.features[:20] + 1, rows.digests[:20], rows.names[:20])
     cache.add(again, RECORD)
     done = compact_cache(cache.folder)
     assert done.n_duplicates == 20
@@ -129,7 +131,7 @@ def test_second_copies_go_and_the_served_one_stays(filled):
 def test_a_shard_that_holds_a_row_twice_or_one_of_anothers_is_rewritten_however_large(filled):
     """Never dropped because another shard has the row: somebody else may just be removing that one."""
     cache, rows = filled
-    cache.add(Rows(rows.features[4:13], rows.digests[4:13], rows.names[4:13]), RECORD)
+    cache.add(ShardRows(rows.features[4:13], rows.digests[4:13], rows.names[4:13]), RECORD)
     before = shard_paths(cache.folder)
     compact_cache(cache.folder, shard_bytes=1)
     after = shard_paths(cache.folder)
@@ -200,7 +202,7 @@ def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows,
     n_kills = 0
     for at in range(1, 100):
         cache = FeatureCache(shutil.copytree(tmp_path / "before", tmp_path / str(at)), spec)
-        wanted = Rows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
+        wanted = ShardRows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
         calls = 0
 
         def deadly(*args, at=at, **kwargs):
@@ -328,7 +330,7 @@ def test_rows_that_are_not_numbers_are_never_sealed(tmp_path, spec, make_rows):
 def test_an_index_made_from_an_old_list_is_corrected_by_who_wrote_it(filled, monkeypatch):
     """An extractor lists the shards, compact replaces them all, and then the extractor writes its index."""
     cache, rows = filled
-    cache.add(Rows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), RECORD)
+    cache.add(ShardRows(np.ones((1, 5), "f4"), np.ones((1, 32), "u1"), ["x"]), RECORD)
     extractor = opened(cache)
     original = FeatureCache._write_virtual
 
@@ -378,13 +380,13 @@ def test_extractors_and_compactors_at_once_lose_nothing(tmp_path, spec):
         "import numpy as np; from conftest import TOY_SPEC\n"
         "from featurecache.extract.cache.store import FeatureCache\n"
         "from featurecache.extract.cache.compact import compact_cache\n"
-        "from featurecache.extract.cache.shards import Rows\n"
+        "from featurecache.extract.cache.shards import ShardRows\n"
         "cache = FeatureCache(sys.argv[1], TOY_SPEC); who = int(sys.argv[2])\n"
         "for i in range(12):\n"
         "    if who < 2:\n"
         "        r = np.random.default_rng([who, i])\n"
         "        features, digests = r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1')\n"
-        "        cache.add(Rows(features, digests, ['a', 'b', 'c']), {'seconds': 1.0, 'created': ''})\n"
+        "        cache.add(ShardRows(features, digests, ['a', 'b', 'c']), {'seconds': 1.0, 'created': ''})\n"
         "        cache.refresh(); cache.write_index(); assert not cache.missing(digests).any()\n"
         "        assert (cache.lookup(digests) == features).all()\n"
         "    elif (cache.folder / 'spec.json').exists():\n"
@@ -404,7 +406,7 @@ def test_extractors_and_compactors_at_once_lose_nothing(tmp_path, spec):
         for i in range(12):
             chance = np.random.default_rng([who, i])
             features, digests = chance.normal(size=(3, 5)).astype("f4"), chance.integers(0, 256, (3, 32), dtype="u1")
-            drawn.append(Rows(features, digests, ["a", "b", "c"]))
+            drawn.append(ShardRows(features, digests, ["a", "b", "c"]))
     assert_all_served(cache, joined(drawn))
     assert len(shard_paths(cache.folder)) == 1
     assert verify_cache(cache.folder).damaged == ()
@@ -421,7 +423,7 @@ def test_pruning_keeps_the_rows_of_the_images_and_drops_the_others(filled, make_
     assert (done.n_rows, done.n_unused) == (12, 23)
     again = opened(cache)
     assert again.missing(rows.digests).tolist() == (~wanted).tolist()
-    assert_all_served(cache, Rows(rows.features[wanted], rows.digests[wanted], []))
+    assert_all_served(cache, ShardRows(rows.features[wanted], rows.digests[wanted], []))
     assert verify_cache(cache.folder).damaged == ()
 
 

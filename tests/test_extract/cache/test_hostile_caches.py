@@ -24,7 +24,7 @@ from featurecache.extract.cache.shards import read_digests, read_names, read_rec
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 from featurecache.extract.cache.verify import repair_cache, verify_cache
-from featurecache.extract.job.request import FeatureRequest, _question, recall, remembered
+from featurecache.extract.job.request import FeatureRequest, _memo_key, recall, remembered
 
 N = 9
 SECRET = b"the bytes of a file that is none of its business"
@@ -482,12 +482,12 @@ def test_an_answer_never_leads_to_a_folder_outside(tmp_path, spec):
     request = FeatureRequest("toy")
     answer = {"weights": "w", "weights_path": __file__, "state": list(FileState.of(Path(__file__).stat()))}
     with Memo(tmp_path) as memo:
-        memo.remember_answer(_question(request), json.dumps({**answer, "spec": spec.to_dict()}))
+        memo.remember_answer(_memo_key(request), json.dumps({**answer, "spec": spec.to_dict()}))
         assert recall(request, memo) is not None
         for backbone in ("../toy", "other"):
             stranger = {**spec.to_dict(), "backbone": backbone}
-            memo.remember_answer(_question(request), json.dumps({**answer, "spec": stranger}))
+            memo.remember_answer(_memo_key(request), json.dumps({**answer, "spec": stranger}))
             assert recall(request, memo) is None
-        memo.remember_answer(_question(request), "[" * 100_000)
+        memo.remember_answer(_memo_key(request), "[" * 100_000)
         assert recall(request, memo) is None
         assert remembered(memo) == []

@@ -18,7 +18,7 @@ from featurecache.base import files
 from featurecache.base.errors import CacheDamaged, CacheUnwritable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.shards import (
-    Rows,
+    ShardRows,
     new_shard_name,
     read_digests,
     read_features,
@@ -123,7 +123,7 @@ def test_what_was_written_down_is_read_as_it_was(written, spec):
 def test_any_name_can_be_kept(tmp_path, spec, make_rows):
     rows = make_rows(4)
     names = ["", "ünï/日本.png", "new\nline", os.fsdecode(b"\xff.png")]
-    path = write_shard(tmp_path, Rows(rows.features, rows.digests, names), spec, {})
+    path = write_shard(tmp_path, ShardRows(rows.features, rows.digests, names), spec, {})
     with h5py.File(path) as file:
         assert [name.decode() for name in file["paths"][:]] == ["", "ünï/日本.png", "new\nline", "\\udcff.png"]
 
@@ -232,9 +232,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, limit):
     code = (
         "import resource, sys; sys.path[:0] = sys.argv[2:4]\n"
         "import numpy as np; from pathlib import Path; import h5py\n"
-        "from conftest import TOY_SPEC; from featurecache.extract.cache.shards import Rows, write_shard\n"
+        "from conftest import TOY_SPEC; from featurecache.extract.cache.shards import ShardRows, write_shard\n"
         "from featurecache.base.errors import CacheUnwritable\n"
-        "rows = Rows(np.ones((20000, 5), 'f4'), np.ones((20000, 32), 'u1'), ['x'] * 20000)\n"
+        "rows = ShardRows(np.ones((20000, 5), 'f4'), np.ones((20000, 32), 'u1'), ['x'] * 20000)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
         "try: write_shard(Path(sys.argv[1]), rows, TOY_SPEC, {})\n"
         "except CacheUnwritable as error: print(error)\n"

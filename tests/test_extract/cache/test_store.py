@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import shards
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 
 
@@ -36,7 +36,7 @@ def filled(tmp_path, spec, make_rows):
 
 def joined(parts):
     names = [name for part in parts for name in part.names]
-    return Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
+    return ShardRows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
 
 
 def as_dictionary(digests, features):
@@ -120,7 +120,7 @@ def test_no_digests_are_an_empty_table(filled):
 
 def test_a_digest_written_twice_counts_once_and_is_always_the_same_row(tmp_path, spec, make_rows):
     cache, first = FeatureCache(tmp_path, spec), make_rows(5, seed=1)
-    again = Rows(first.features + 1, first.digests[::-1].copy(), first.names)
+    again = ShardRows(first.features + 1, first.digests[::-1].copy(), first.names)
     cache.add(first, {})
     cache.add(again, {})
     cache.refresh()
@@ -241,7 +241,7 @@ def test_a_shard_that_goes_while_we_look_is_damage_and_never_nan(filled):
 
 def test_the_index_is_complete_for_interleaved_duplicates(tmp_path, spec, make_rows):
     cache, rows = FeatureCache(tmp_path, spec), make_rows(20)
-    cache.add(Rows(rows.features[::2], rows.digests[::2], rows.names[::2]), {})
+    cache.add(ShardRows(rows.features[::2], rows.digests[::2], rows.names[::2]), {})
     cache.add(rows, {})
     cache.refresh()
     with h5py.File(cache.write_index()) as file:
@@ -368,11 +368,12 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path, spec):
         "import sys; sys.path[:0] = sys.argv[3:5]\n"
         "import numpy as np; from conftest import TOY_SPEC\n"
         "from featurecache.extract.cache.store import FeatureCache\n"
-        "from featurecache.extract.cache.shards import Rows\n"
+        "from featurecache.extract.cache.shards import ShardRows\n"
         "cache = FeatureCache(sys.argv[1], TOY_SPEC)\n"
         "for i in range(10):\n"
         "    r = np.random.default_rng([int(sys.argv[2]), i])\n"
-        "    rows = Rows(r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1'), list('abc'))\n"
+        "    vectors, digests = r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1')\n"
+        "    rows = ShardRows(vectors, digests, list('abc'))\n"
         "    cache.add(rows, {}); cache.refresh(); cache.write_index()\n"
     )
     here = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 
 from featurecache.base.errors import CacheDamaged, CacheError
 from featurecache.extract.cache.listing import shard_paths
-from featurecache.extract.cache.shards import Rows, read_attributes, write_shard
+from featurecache.extract.cache.shards import ShardRows, read_attributes, write_shard
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache
 from featurecache.extract.cache.verify import repair_cache, verify_cache
 
@@ -30,7 +30,9 @@ def filled(tmp_path, spec, make_rows):
     cache.refresh()
     cache.write_index()
     names = [name for part in parts for name in part.names]
-    return cache, Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names)
+    return cache, ShardRows(
+        np.concatenate([p.features for p in parts]), np.concatenate([p.digests for p in parts]), names
+    )
 
 
 def opened(cache):
@@ -207,7 +209,7 @@ def test_rows_that_are_not_numbers_are_named(filled, make_rows):
 
 def test_second_copies_are_counted_and_are_no_damage(filled):
     cache, rows = filled
-    cache.add(Rows(rows.features[:5], rows.digests[:5], rows.names[:5]), {})
+    cache.add(ShardRows(rows.features[:5], rows.digests[:5], rows.names[:5]), {})
     cache.refresh()
     cache.write_index()
     verdict = verify_cache(cache.folder)
@@ -359,7 +361,7 @@ def test_repair_sets_aside_and_the_next_extract_redoes_exactly_those_rows(filled
     again = opened(cache)
     missing = again.missing(rows.digests)
     assert missing.tolist() == [False] * 4 + [True] * 9 + [False] * 6
-    again.add(Rows(rows.features[missing], rows.digests[missing], ["x"] * 9), {})
+    again.add(ShardRows(rows.features[missing], rows.digests[missing], ["x"] * 9), {})
     again.refresh()
     again.write_index()
     np.testing.assert_array_equal(again.lookup(rows.digests), rows.features)

@@ -18,7 +18,7 @@ from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.listing import PIXELS
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.build import build_engine
-from featurecache.extract.engines.choice import TOLERANCE, judge
+from featurecache.extract.engines.choice import TOLERANCE, compare_engines
 from featurecache.extract.engines.protocol import Source
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def _image_size(name: str, side: int) -> dict[str, int]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_runs_and_a_fallback_says_why(name, table):
     source = random_source(name)
-    verdict, graph = judge(source, BATCH)
+    verdict, graph = compare_engines(source, BATCH)
     images = torch.randint(0, 256, (BATCH, 3, source.side, source.side), dtype=torch.uint8)
     table(name, verdict.engine, verdict.rates.get(verdict.engine, ""), verdict.error, verdict.reason)
     assert verdict.engine == "torch" or (graph is not None and verdict.error <= TOLERANCE)

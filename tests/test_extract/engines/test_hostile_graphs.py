@@ -145,7 +145,7 @@ def test_a_graph_in_a_cache_folder_never_makes_onnxruntime_read_another_file(tmp
         "identity = choice.full_identity(source, BATCH)\n"
         "model = toy_graph(); reading_a_file(model, sys.argv[2])\n"
         "folder = GraphFolder(Path(sys.argv[1]))\n"
-        "folder.keep(identity, Verdict('onnxruntime', 1, 'x', {}, 0.0), bytes_of(model, identity))\n"
+        "folder.save(identity, Verdict('onnxruntime', 1, 'x', {}, 0.0), bytes_of(model, identity))\n"
         "assert folder.find(identity) is not None\n"
         "asked = {'device': 'cpu', 'engine': 'onnxruntime', 'batch_size': BATCH}\n"
         "engine = build_engine(source, graphs=folder, say=print, **asked)\n"
@@ -164,7 +164,7 @@ def test_a_graph_in_a_cache_folder_never_makes_onnxruntime_read_another_file(tmp
 )
 def test_a_verdict_with_impossible_values_is_none(tmp_path, values):
     folder = GraphFolder(tmp_path)
-    folder.keep(NETWORK, Verdict("torch", 1, "slow\x1b[2J", {}, None), None)
+    folder.save(NETWORK, Verdict("torch", 1, "slow\x1b[2J", {}, None), None)
     (path,) = tmp_path.iterdir()
     found = folder.find(NETWORK)
     assert found is not None

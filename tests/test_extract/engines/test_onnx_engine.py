@@ -162,7 +162,7 @@ def test_the_faster_engine_runs_and_says_by_how_much(tmp_path, monkeypatch, rate
 
 
 def test_rates_are_measured_for_both(images):
-    verdict, graph = choice.judge(source(), 4)
+    verdict, graph = choice.compare_engines(source(), 4)
     assert set(verdict.rates) == {"onnxruntime", "torch"}
     assert min(verdict.rates.values()) > 0
     assert verdict.error is not None and verdict.error < 1e-5
@@ -223,7 +223,7 @@ def test_an_engine_that_runs_out_of_memory_only_while_it_is_timed_is_not_taken_e
         return run(engine, batch) if len(n_runs) == 1 else running_out_of_memory(engine, batch)
 
     monkeypatch.setattr(OnnxEngine, "run", once)
-    verdict, _ = choice.judge(source(), None)
+    verdict, _ = choice.compare_engines(source(), None)
     assert (verdict.engine, verdict.reason) == ("torch", "onnxruntime needs more memory than there is")
 
 
@@ -235,7 +235,7 @@ def test_both_engines_are_tried_with_the_batch_size_that_was_asked_for(monkeypat
         monkeypatch.setattr(
             engine, "_run_whole", lambda self, batch, run=run_whole: (seen.add(len(batch)), run(self, batch))[1]
         )
-    choice.judge(source(), asked)
+    choice.compare_engines(source(), asked)
     assert seen == rows
 
 
@@ -281,7 +281,7 @@ def test_want_of_memory_is_one_sentence(images, monkeypatch, graphs):
 def kept(tmp_path) -> tuple[GraphFolder, dict[str, object], Verdict, bytes]:
     folder, identity = GraphFolder(tmp_path), {"backbone": "small", "versions": {"torch": "2"}, "cuts": [("a", "b")]}
     verdict, graph = Verdict("onnxruntime", 2, "because", {"torch": 1.0}, 1e-6), b"a graph" * 100
-    assert folder.keep(identity, verdict, graph)
+    assert folder.save(identity, verdict, graph)
     return folder, identity, verdict, graph
 
 
@@ -293,7 +293,7 @@ def test_what_is_kept_is_found_by_its_whole_identity(kept):
 
 def test_a_verdict_without_a_graph_is_kept_too(tmp_path):
     folder, verdict = GraphFolder(tmp_path / "new"), Verdict("torch", 1, "does not export", {}, None)
-    assert folder.keep({"a": 1}, verdict, None)
+    assert folder.save({"a": 1}, verdict, None)
     assert folder.find({"a": 1}) == (verdict, None)
 
 

@@ -18,7 +18,7 @@ from featurecache.extract.engines.torch_engine import (
     M_MMAP_THRESHOLD,
     M_TRIM_THRESHOLD,
     fold_batch_norms,
-    keep_freed_memory,
+    reuse_freed_memory,
 )
 
 N_IMAGES = 11
@@ -174,12 +174,12 @@ def test_without_glibc_the_allocator_is_left_alone(monkeypatch):
         raise OSError("no libc")
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
-    assert keep_freed_memory() is False
+    assert reuse_freed_memory() is False
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 def test_with_glibc_the_allocator_takes_the_setting():
-    assert keep_freed_memory() is True
+    assert reuse_freed_memory() is True
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_an_older_glibc_takes_the_largest_threshold_that_it_knows(monkeypatch):
             return int(setting != M_MMAP_THRESHOLD or value <= LARGEST_OLD_THRESHOLD)
 
     monkeypatch.setattr(ctypes, "CDLL", Glibc)
-    assert keep_freed_memory() is True
+    assert reuse_freed_memory() is True
     assert asked == [
         (M_MMAP_THRESHOLD, KEPT_BYTES),
         (M_TRIM_THRESHOLD, KEPT_BYTES),

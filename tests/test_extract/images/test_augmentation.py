@@ -11,7 +11,7 @@ from PIL import Image
 
 from featurecache import FeatureRequest, extract_features, read_images
 from featurecache.base.errors import ExtractError
-from featurecache.extract.images.augmentation import KINDS, View, apply_view
+from featurecache.extract.images.augmentation import VIEW_KINDS, View, apply_view
 
 DIGEST = bytes(range(32))
 
@@ -21,7 +21,7 @@ def image() -> torch.Tensor:
     return torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VIEW_KINDS)
 def test_a_view_is_the_same_every_time_and_keeps_shape_and_type(image, kind):
     once, again = (apply_view(image, View(kind, 3, 1), DIGEST) for _ in range(2))
     assert once.equal(again)
@@ -55,13 +55,13 @@ def test_light_views_are_never_mirrored_and_strong_ones_half_of_the_time():
 
 def test_a_view_leaves_the_image_that_it_is_drawn_from_alone(image):
     before = image.clone()
-    for kind in KINDS:
+    for kind in VIEW_KINDS:
         for number in range(1, 6):
             apply_view(image, View(kind, 0, number), DIGEST)
     assert image.equal(before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VIEW_KINDS)
 def test_the_name_of_a_view_says_all_of_it(kind):
     assert View.of(View(kind, 12, 3).name) == View(kind, 12, 3)
 

@@ -99,7 +99,7 @@ def counts(open_folder, monkeypatch) -> Counts:
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_backbone", load)
     monkeypatch.setattr(compute, "decode_image", decode)
     # Toys are no networks that could be built from shapes, to find their caches without their weights.
-    monkeypatch.setattr("featurecache.extract.job.plan.find_only", lambda *_, **__: None)
+    monkeypatch.setattr("featurecache.extract.job.plan.find_unique", lambda *_, **__: None)
     return counts
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from featurecache.base.errors import UnknownBackbone, UnknownLayer, UnknownWeights, WeightsMissing
 from featurecache.extract.cache.memo import FileState, Memo
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import digest_samples
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job import request as requests
-from featurecache.extract.job.matching import check_named, find_matching, find_only, load_if_here
+from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
 
 LITE = FeatureRequest()
@@ -52,14 +52,16 @@ def digests_of(images: Path, cache: Path) -> np.ndarray:
 
 
 def fill(cache: Path, spec: FeatureSpec, digests: np.ndarray, weights: str | None = None) -> None:
-    """Rows of nothing for these images."""
-    rows = Rows(np.ones((len(digests), spec.feature_dim), spec.dtype), digests, [str(i) for i in range(len(digests))])
+    """ShardRows of nothing for these images."""
+    rows = ShardRows(
+        np.ones((len(digests), spec.feature_dim), spec.dtype), digests, [str(i) for i in range(len(digests))]
+    )
     FeatureCache(cache, spec).add(rows, {} if weights is None else {"weights": weights})
 
 
 def only(cache: Path, digests: np.ndarray, request: FeatureRequest = LITE, **options: bool) -> FeatureSpec | None:
     with Memo(cache) as memo:
-        found = find_only(request, digests, cache_root=cache, memo=memo, **options)
+        found = find_unique(request, digests, cache_root=cache, memo=memo, **options)
     return None if found is None else found.resolved.spec
 
 
@@ -116,7 +118,7 @@ def test_what_was_asked_for_is_found_among_others(digits_folder, cache, asked, w
     assert only(root, digests) is None, "of which size is the default's, only the weights would say"
 
 
-def test_with_weights_at_hand_the_size_of_the_default_is_known(digits_folder, cache, asked):
+def test_with_weights_on_this_machine_the_size_of_the_default_is_known(digits_folder, cache, asked):
     digests, root = digests_of(digits_folder, cache), cache / "root"
     small = replace(asked, transform=replace(asked.transform, crop=64, resize=73))
     for spec in (asked, small):
@@ -138,7 +140,7 @@ def test_weights_are_told_apart_by_the_name_that_shards_record(digits_folder, ca
         assert [each.has_weights for each in find_matching(LITE, digests, cache_root=root, memo=memo)] == [True, True]
 
 
-def test_with_weights_at_hand_the_name_of_the_default_is_known(digits_folder, cache, asked):
+def test_with_weights_on_this_machine_the_name_of_the_default_is_known(digits_folder, cache, asked):
     digests, root = digests_of(digits_folder, cache), cache / "root"
     fill(root, replace(asked, weights_digest="ab" * 32), digests, "mine.pth")
     assert only(root, digests) is None
@@ -172,7 +174,7 @@ def test_an_image_that_was_refused_needs_no_row_but_for_extract(digits_folder, c
     with Memo(cache) as memo:
         memo.remember_refusals({(bytes(more[-1]), asked.key): "damaged"})
     assert only(cache, more) == asked
-    assert only(cache, more, but_refused=False) is None
+    assert only(cache, more, allow_refused=False) is None
 
 
 def test_no_image_at_all_is_in_no_cache(cache, upgraded):

@@ -72,8 +72,8 @@ def failing(monkeypatch, fails) -> list[int]:
 
 def test_rows_are_published_and_counted(plan):
     with writer_of(plan) as writer:
-        assert writer.keep(*batch(1, 2, 3)) == []
-        assert writer.keep(*batch(200, 4)) == []  # of the 200 there is a row already
+        assert writer.add(*batch(1, 2, 3)) == []
+        assert writer.add(*batch(200, 4)) == []  # of the 200 there is a row already
     assert published(plan) == [1, 2, 3, 4]
     assert writer.n_extracted == 4
     assert writer.seconds > 0
@@ -84,7 +84,7 @@ def test_shards_are_written_in_a_thread_of_the_writer(plan, monkeypatch):
     names = []
     monkeypatch.setattr(FeatureCache, "add", lambda *_: names.append(threading.current_thread().name))
     with writer_of(plan) as writer:
-        writer.keep(*batch(1))
+        writer.add(*batch(1))
     assert len(names) == 1
     assert names[0].startswith("write")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("write")]
@@ -99,12 +99,12 @@ def test_the_job_goes_on_while_a_shard_is_written_and_waits_when_a_second_is_due
 
     monkeypatch.setattr(FeatureCache, "add", slow)
     with writer_of(plan) as writer:
-        writer.keep(*batch(1))
+        writer.add(*batch(1))
         monkeypatch.setattr(writers, "SHARD_SECONDS", 1e9)
-        writer.keep(*batch(2))
-        writer.keep(*batch(3))
+        writer.add(*batch(2))
+        writer.add(*batch(3))
         monkeypatch.setattr(writers, "SHARD_SECONDS", -1.0)
-        waiting = threading.Thread(target=writer.keep, args=batch(4))
+        waiting = threading.Thread(target=writer.add, args=batch(4))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
@@ -120,7 +120,7 @@ def test_an_error_of_the_thread_reaches_the_job_and_the_rows_are_tried_once_more
     calls = failing(monkeypatch, lambda number: number == 2)
     with pytest.raises(CacheUnwritable, match="no space left"), writer_of(plan) as writer:
         for i in range(10):
-            writer.keep(*batch(i))
+            writer.add(*batch(i))
     assert len(calls) == 3
     assert published(plan) == list(range(writer.n_extracted))
     assert calls[2] == writer.n_extracted - 1 >= 2
@@ -130,7 +130,7 @@ def test_a_disk_that_stays_full_ends_with_the_error_and_leaves_what_was_publishe
     failing(monkeypatch, lambda number: number > 1)
     with pytest.raises(CacheUnwritable, match="no space left"), writer_of(plan) as writer:
         for i in range(10):
-            writer.keep(*batch(i))
+            writer.add(*batch(i))
     assert published(plan) == [0]
     assert writer.n_extracted == 1
 
@@ -138,7 +138,7 @@ def test_a_disk_that_stays_full_ends_with_the_error_and_leaves_what_was_publishe
 def test_an_error_that_shows_at_the_end_only_is_raised_where_the_second_try_fails_too(plan, monkeypatch):
     calls = failing(monkeypatch, lambda _: True)
     with pytest.raises(CacheUnwritable, match="no space left"), writer_of(plan) as writer:
-        writer.keep(*batch(1, 2))
+        writer.add(*batch(1, 2))
     assert calls == [2, 2]
 
 
@@ -146,7 +146,7 @@ def test_an_error_that_shows_at_the_end_only_is_raised_where_the_second_try_fail
 def test_whatever_ends_the_job_what_was_kept_is_published(plan, monkeypatch, error):
     monkeypatch.setattr(writers, "SHARD_SECONDS", 1e9)
     with pytest.raises(error), writer_of(plan) as writer:
-        writer.keep(*batch(1, 2))
+        writer.add(*batch(1, 2))
         raise error
     assert published(plan) == [1, 2]
 
@@ -158,9 +158,9 @@ def test_an_interrupt_while_the_job_waits_for_the_thread_loses_nothing(plan, mon
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), writer_of(plan) as writer:
-        writer.keep(*batch(1))
+        writer.add(*batch(1))
         monkeypatch.setattr(writers, "wait", interrupted)
-        writer.keep(*batch(2))
+        writer.add(*batch(2))
     assert published(plan) == [1, 2]
 
 
@@ -168,5 +168,5 @@ def test_vectors_that_are_not_finite_are_refused_by_reason(plan, spec):
     keys, vectors = batch(1, 2, 3)
     vectors[1, 3] = np.inf
     with writer_of(plan) as writer:
-        assert writer.keep(keys, vectors) == [(keys[1], "its features are not finite numbers")]
+        assert writer.add(keys, vectors) == [(keys[1], "its features are not finite numbers")]
     assert published(plan) == [1, 3]

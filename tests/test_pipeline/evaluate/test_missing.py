@@ -14,7 +14,7 @@ from featurecache.cli.declare import picked
 from featurecache.cli.main import DONE, FAILED, run
 from featurecache.cli.options import FeatureOptions
 from featurecache.extract.cache.memo import FILE_NAME, Memo
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
@@ -62,7 +62,7 @@ def fill(cache: Path, spec: FeatureSpec, images: Path) -> None:
     with Memo(cache) as memo:
         digests = digest_samples(read_images(images).samples, memo).digests
     features = np.random.default_rng(0).normal(size=(len(digests), spec.feature_dim)).astype(spec.dtype)
-    FeatureCache(cache, spec).add(Rows(features, digests, [str(i) for i in range(len(digests))]), {"seconds": 1.0})
+    FeatureCache(cache, spec).add(ShardRows(features, digests, [str(i) for i in range(len(digests))]), {"seconds": 1.0})
 
 
 def classify(images: Path, cache: Path, out: Path, *options: str) -> int:
@@ -108,7 +108,7 @@ def test_features_of_other_images_and_damaged_caches_are_no_alternative(digits_f
     asked = spec_of(cache)
     shutil.rmtree(cache / asked.folder_name)
     stranger = replace(asked, pooling="max")
-    rows = Rows(np.ones((1, 1280), dtype=np.float32), np.zeros((1, 32), dtype=np.uint8), ["x"])
+    rows = ShardRows(np.ones((1, 1280), dtype=np.float32), np.zeros((1, 32), dtype=np.uint8), ["x"])
     FeatureCache(cache, stranger).add(rows, {})
     fill(cache, replace(asked, pooling="gem"), digits_folder)
     (cache / replace(asked, pooling="gem").folder_name / "spec.json").write_text("nothing")

@@ -22,7 +22,7 @@ from featurecache.cli.console import Console
 from featurecache.evaluate.feature_arrays import FeatureArrays
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.architectures import build_network
-from featurecache.extract.backbones.cutting import Wanted, cut_network
+from featurecache.extract.backbones.cutting import CutRequest, cut_network
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.spec import image_digest
@@ -82,7 +82,7 @@ _splits: dict[str, Split] = {}
 def split_of(network, unfreeze: str) -> Split:
     """The network split there, its parameters a copy; to split it takes longer than to train it."""
     if unfreeze not in _splits:
-        _splits[unfreeze] = split_network(NAME, copy.deepcopy(network), TRANSFORM, Wanted(), unfreeze=unfreeze)
+        _splits[unfreeze] = split_network(NAME, copy.deepcopy(network), TRANSFORM, CutRequest(), unfreeze=unfreeze)
     return copy.deepcopy(_splits[unfreeze])
 
 
@@ -90,7 +90,7 @@ def maps_below(network, layer: str, images: torch.Tensor) -> np.ndarray:
     """The maps of a layer as rows; they are the same in every training, and cutting takes longer than training."""
     key = layer, image_digest(images.numpy().tobytes())
     if key not in _kept:
-        below = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [Wanted(layer, "flatten")])
+        below = cut_network(NAME, copy.deepcopy(network), TRANSFORM, [CutRequest(layer, "flatten")])
         _kept[key] = below.module(images).numpy()
     return _kept[key].copy()
 
@@ -190,7 +190,7 @@ def test_an_epoch_through_the_cache_on_disk_is_an_epoch_of_the_whole_network(net
     labelled, own, layers = files_of(data, tmp_path), copy.deepcopy(network), as_module(random_layers(1024, C, seed=0))
     recipe = replace(RECIPE, learning_rate=Recipe.learning_rate)
     plan = FinetunePlan(tmp_path, tmp_path, tmp_path, recipe, dtype="float32", engine="torch")
-    split = split_network(NAME, own, TRANSFORM, Wanted(), unfreeze="2")
+    split = split_network(NAME, own, TRANSFORM, CutRequest(), unfreeze="2")
     maps = open_maps(
         Manifest(tmp_path, ()),
         labelled,
@@ -302,7 +302,7 @@ def test_batch_norms_keep_their_statistics_unless_they_are_trained(network, data
 
 def test_a_network_without_batch_norms_says_so_where_they_were_to_be_trained():
     name = "squeezenet1_1"
-    split = split_network(name, build_network(name), find_weights(name).transform, Wanted(), unfreeze="1")
+    split = split_network(name, build_network(name), find_weights(name).transform, CutRequest(), unfreeze="1")
     plan = FinetunePlan(Path(), Path(), Path(), replace(RECIPE, batch_norm="trained"))
     with pytest.raises(UsageError, match="nothing to train: squeezenet1_1 has no batch norm above the split"):
         _check_options(plan, split, name)

@@ -23,7 +23,7 @@ from featurecache.extract.cache import verify
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.shards import Rows
+from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, read_spec
 from featurecache.extract.images.read import read_images
@@ -57,7 +57,9 @@ def split_in_two(cache: Path) -> None:
     vectors = whole.lookup(part.digests)
     for rows in (slice(0, 40), slice(40, None)):
         names = ["x"] * len(part.digests[rows])
-        whole.add(Rows(vectors[rows], part.digests[rows], names), {"seconds": 1.0, "created": "2026-01-01T00:00:00Z"})
+        whole.add(
+            ShardRows(vectors[rows], part.digests[rows], names), {"seconds": 1.0, "created": "2026-01-01T00:00:00Z"}
+        )
     path.unlink()
     whole.refresh()
     whole.write_index()
