@@ -50,27 +50,25 @@ class Forecast:
 def fit_power_law(n: FloatArray, accuracy: FloatArray, weight: FloatArray) -> PowerLaw:
     """Fit accuracy (B, K) at n (K,) labels by weighted least squares, B fits at once, weight (K,).
 
-    For a given c the law is linear in a and b, which have a closed form; c is the best of `EXPONENTS`.
+    For a given c the law is linear in a and b, which have a closed form with 0 <= a <= 1 and b >= 0; c is the best of
+    `EXPONENTS`. All are fitted from the moments of x = n^-c and the accuracies, (B, 291) at once.
     """
     w = weight / weight.sum()
-    fits = [_fit_line(n**-c, accuracy, w) for c in EXPONENTS]
-    errors = np.stack([error for _, _, error in fits])
-    best = errors.argmin(axis=0)
-    a, b = (np.stack([fit[i] for fit in fits])[best, np.arange(len(accuracy))] for i in (0, 1))
-    return PowerLaw(a, b, EXPONENTS[best])
-
-
-def _fit_line(x: FloatArray, accuracy: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return a, b and the weighted squared error of accuracy (B, K) = a - b x, 0 <= a <= 1 and b >= 0, (B,) each."""
+    x = n ** -EXPONENTS[:, None]
     mean_x, mean = x @ w, accuracy @ w
-    slope = ((accuracy - mean[:, None]) * (x - mean_x)) @ w / (((x - mean_x) ** 2) @ w)
-    b = np.maximum(-slope, 0.0)
-    a = mean + b * mean_x
+    x, y = x - mean_x[:, None], accuracy - mean[:, None]
+    spread_x, spread, both = (x**2) @ w, (y**2) @ w, y @ (w * x).T
+    b = np.maximum(-both / spread_x, 0.0)
+    a = mean[:, None] + b * mean_x
     above = a > 1.0
-    b = np.where(above, np.maximum((1.0 - accuracy) @ (w * x) / ((x * x) @ w), 0.0), b)
-    a = np.where(above, 1.0, a)
-    residual = accuracy - (a[:, None] - b[:, None] * x)
-    return a, b, (residual**2) @ w
+    if above.any():
+        steepest = ((1.0 - mean[:, None]) * mean_x - both) / (spread_x + mean_x**2)
+        b, a = np.where(above, np.maximum(steepest, 0.0), b), np.where(above, 1.0, a)
+    off = mean[:, None] + b * mean_x - a
+    errors = spread[:, None] + b * (2.0 * both + b * spread_x) + off**2
+    best = errors.argmin(axis=1)
+    rows = np.arange(len(accuracy))
+    return PowerLaw(a[rows, best], b[rows, best], EXPONENTS[best])
 
 
 def forecast(n: FloatArray, accuracy: FloatArray, *, n_more: int, seed: int = 0) -> Forecast | None:
