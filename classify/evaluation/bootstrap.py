@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 
 from featurecache.classify.arrays.array_types import AnyArray, FloatArray, IntArray
 from featurecache.classify.evaluation.clustered import are_own
-from featurecache.classify.evaluation.metrics import ECE_BINS, TOP, briers, confidence_bins, in_top, log_losses
+from featurecache.classify.evaluation.metrics import (
+    ECE_BINS,
+    TOP,
+    briers,
+    confidence_bins,
+    in_top,
+    log_losses,
+    twice_below,
+)
 
 # Enough for the 2.5 % points to be known to a tenth of the width; Efron and Tibshirani 1993, section 13.3, ask for
 # 1,000.
@@ -158,5 +166,4 @@ class _Ranking:
 
 def _share_below(scores: FloatArray, others: FloatArray) -> FloatArray:
     """Return for each of scores (n,) the share of others (m,) that are smaller; equals count half."""
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / (2 * len(others))
+    return twice_below(scores, others) / (2 * len(others))

@@ -188,16 +188,23 @@ def in_top(y_true: IntArray, proba: FloatArray) -> FloatArray:
 def one_vs_rest_auc(y_true: IntArray, proba: FloatArray) -> float:
     """Mean over the classes that occur of the chance that p_c ranks a sample of c above another (Hanley, McNeil 1982).
 
-    AUC_c = (R_c - n_c (n_c + 1) / 2) / (n_c (N - n_c)) with R_c the sum of the mid-ranks of class c by p_c (Mann and
-    Whitney 1947). Raises ValueError for fewer than two classes in y_true.
+    AUC_c = U_c / (n_c (N - n_c)) with U_c the pairs of a sample of c and another that p_c puts in order, a tie as half
+    (Mann and Whitney 1947). Raises ValueError for fewer than two classes in y_true.
     """
-    from scipy.stats import rankdata
-
     classes, n = np.unique(y_true, return_counts=True)
     if len(classes) < 2:
         raise ValueError("The samples have one class: nothing can be ranked above another.")
-    ranks = [rankdata(proba[:, c])[y_true == c].sum() for c in classes]
-    return float(np.mean((np.array(ranks) - n * (n + 1) / 2) / (n * (len(y_true) - n))))
+    pairs = []
+    for c in classes:
+        inside, scores = y_true == c, proba[:, c]
+        pairs.append(twice_below(scores[inside], scores[~inside]).sum() / 2)
+    return float(np.mean(np.array(pairs) / (n * (len(y_true) - n))))
+
+
+def twice_below(scores: FloatArray, others: FloatArray) -> IntArray:
+    """Return for each of scores (n,) twice the number of others (m,) that are smaller; an equal one counts half."""
+    ordered = np.sort(others)
+    return np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
 
 
 def accuracy_interval(n_correct: int, n: int) -> tuple[float, float]:
