@@ -1,12 +1,12 @@
-"""Stage one: a frozen pretrained backbone turns every image into a vector, once, kept in HDF5.
+"""Feature extraction: a frozen pretrained backbone turns each image into a feature vector, stored in HDF5.
 
 cache < images < backbones < engines < job      each imports only what is before it
 
-images      folders and tables become samples; digests, decoding, transform
-backbones   a name becomes a frozen network with its transform, cut at one layer or several
-engines     what runs the network on this machine: PyTorch, ONNX Runtime
-cache       the kept vectors: immutable shards, addressed by image digest
-job         a request, what the cache lacks of it, and the vectors that fill it
+cache       the stored vectors: immutable shards, addressed by image digest
+images      samples of folders and tables; digests, decoding, transform
+backbones   frozen networks by name, with their transform, cut at one layer or several
+engines     inference on this machine: PyTorch, ONNX Runtime
+job         an extraction: requests, missing vectors, computing and writing them
 """
 
 if __name__ != "featurecache.extract":

@@ -1,10 +1,10 @@
-"""Which networks there are, where each family ends, and how to build one without its last layer.
+"""Architectures: the names of all networks, the layers that each family is cut at, and their construction.
 
-The table FAMILIES is all that is known about an architecture. Everything else is one mechanism: torchvision's graph
+The table FAMILIES holds everything that is specific to an architecture. The rest is one mechanism: torchvision's graph
 extraction of one node, then pooling. A new family is a new line.
 
-Networks are built without memory for their parameters (on torch's meta device), for they are about to be filled from a
-file, or only asked for their shapes. So building vgg16 takes 20 ms and not the 5 s of a random initialisation.
+Networks are built on torch's meta device, without memory for parameters: either tensors from a file replace them, or
+only shapes are needed. So building vgg16 takes 20 ms and not the 5 s of a random initialisation.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 
 @dataclass(frozen=True)
 class Family:
-    """Where the networks of one family end.
+    """The layers that the networks of one family are cut at.
 
-    last: the layer that is removed; what it leaves behind hands its input on.
+    last: the classification layer, which is replaced by the identity.
     feature_map: the node of the last feature map, or of the last tokens.
     stages: a regular expression of the modules that may end a stage before the last one, by `path` or by `path:Type`;
-        `cutting.py` says which of them do.
+        `cutting.stage_ends` chooses among them.
     layer: the node whose output is taken by default; `feature_map` where empty.
-    pooling: how tokens or maps become a vector by default.
-    ignored: beginnings of the names of tensors that play no part in inference.
+    pooling: the default pooling of tokens; maps are averaged.
+    ignored: prefixes of the names of tensors that inference does not use.
     """
 
     last: str
@@ -47,9 +47,9 @@ class Family:
     ignored: tuple[str, ...] = ()
 
 
-# Where one linear layer follows the pooled map, map + pooling is exactly the input of that layer. Networks with a
-# hidden classifier (AlexNet, VGG, SqueezeNet, MobileNetV3, MaxVit) end at the pooled map, too: their hidden layers are
-# made for the 1000 classes. ConvNeXt normalises after pooling, so its default is a vector.
+# Where one linear layer follows the pooled map, the pooled map is exactly the input of that layer. Networks with hidden
+# layers in their classifier (AlexNet, VGG, SqueezeNet, MobileNetV3, MaxVit) are cut at the pooled map too: the hidden
+# layers are specific to the 1000 classes. ConvNeXt normalises after pooling, so its default output is a vector.
 FAMILIES = {
     "AlexNet": Family("classifier.6", "features", r"features\.(2|5|7|9)"),
     "ConvNeXt": Family("classifier.2", "features", r"features\.[135]", layer="classifier.1"),
@@ -81,13 +81,13 @@ BUILD_ARGUMENTS: dict[str, dict[str, Any]] = {
 LITE_MARGIN = 32
 LITE_HALF = (0.5, 0.5, 0.5)
 
-N_NEIGHBOURS = 3  # as many suggestions as one reads
-PROBE_ROWS = 2  # two images, so that a layer which splits or merges images is noticed
+N_NEIGHBOURS = 3  # suggestions in an error message
+PROBE_ROWS = 2  # two images, so that a layer that splits or merges images is detected
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network whose last layer has been removed, and the family that it is of."""
+    """A network without its last layer, and its family. leaf_modules: types that tracing keeps as one operation."""
 
     module: nn.Module
     family: Family
@@ -95,13 +95,13 @@ class Network:
 
 
 def network_names() -> list[str]:
-    """Every name that `load_backbone` takes: the three that come with pip first, the pixels, then torchvision's."""
+    """Return every name that `load_backbone` accepts: first those with weights from pip, pixels, then torchvision's."""
     names: list[str] = models.list_models(module=models)
     return [*LITE_SIZES, PIXELS, *names]
 
 
 def check_name(name: str) -> None:
-    """Raise UnknownBackbone, with the nearest names, where there is no network of that name."""
+    """Raise UnknownBackbone, with the most similar names, if no network has that name."""
     names = network_names()
     if name in names:
         return
@@ -111,14 +111,14 @@ def check_name(name: str) -> None:
 
 
 def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:
-    """Build a network without its last layer, in eval mode; its parameters have shapes but no values.
+    """Build a network without its last layer, in eval mode; its parameters are on the meta device.
 
-    meta: what torchvision says about the weights that will be loaded; transformers need its image size.
-    Raises UnknownBackbone where there is no network of that name.
+    meta: torchvision's metadata of the weights that will be loaded; vision transformers need its image size.
+    Raises UnknownBackbone if no network has that name.
     """
     check_name(name)
     with _ShapesOnly(), warnings.catch_warnings():
-        # GoogLeNet and Inception announce another random initialisation; none is used here.
+        # GoogLeNet and Inception warn that their random initialisation will change; it is not used here.
         warnings.simplefilter("ignore", FutureWarning)
         network = _build(name, meta or {})
     network.module.set_submodule(network.family.last, nn.Identity())
@@ -127,7 +127,7 @@ def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:
 
 
 def lite_transform(name: str) -> TransformSpec:
-    """The transform of an EfficientNet-Lite: a resize to size + 32, the centre, and values in -1..1."""
+    """Return the transform of an EfficientNet-Lite: resize to size + 32, centre crop, values in -1..1."""
     size = LITE_SIZES[name]
     return TransformSpec(size + LITE_MARGIN, size, "bicubic", True, LITE_HALF, LITE_HALF)
 
@@ -158,7 +158,7 @@ def _build_lite(name: str) -> Network:
 
 
 def _pad_inside(convolution: Any) -> None:
-    """Let a convolution do its own zero padding where both sides are equal: one copy of the map less, the same sums."""
+    """Move symmetric zero padding into the convolution: one copy of the feature map less, the same result."""
     padding = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
     left, right, top, bottom = padding
     if left == right and top == bottom:
@@ -167,9 +167,9 @@ def _pad_inside(convolution: Any) -> None:
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Send new parameters to the meta device, and leave what is computed from numbers (indices, widths) where it is.
+    """Create new parameters on the meta device, and leave tensors computed from numbers (indices, widths) on the CPU.
 
-    `with torch.device("meta")` would send everything, and RegNet reads its widths back from a tensor.
+    `with torch.device("meta")` would move those too, and RegNet reads its widths back from a tensor.
     """
 
     CONSTRUCTORS = frozenset({torch.empty, torch.zeros, torch.ones})
@@ -182,10 +182,10 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def output_on_meta(module: nn.Module, side: int) -> Tensor | Any:
-    """What `module` answers to two uint8 images of side S, on the meta device: shapes without arithmetic.
+    """Return the output of `module` for two uint8 images (2, 3, S, S) on the meta device: shapes without arithmetic.
 
-    The module itself is left as it is. Returns a meta tensor, or whatever else the module returns. Raises BackboneError
-    where it takes no images of this side: too small for its strides, or another than a transformer was made for.
+    The module is not changed. Returns a meta tensor, or whatever else the module returns. Raises BackboneError if it
+    does not accept images of this side: too small for its strides, or not the side that a transformer was trained for.
     """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}

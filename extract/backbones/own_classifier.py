@@ -2,7 +2,7 @@
 
     theta(x) = softmax(W f(x) + b)        f(x) (D,), W (Z, D): the Z classes of the weights' training, 1,000 of ImageNet
 
-That holds where the default vector is the input of a linear last layer. Networks with a hidden classifier end earlier.
+This holds if the default vector is the input of a linear last layer, which networks with a hidden classifier lack.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from featurecache.extract.backbones.weights import find_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Between the default vector of these and their last layer are layers that do not run here.
+# Families with hidden layers between the default vector and the last layer.
 HIDDEN_CLASSIFIERS = frozenset({"AlexNet", "MaxVit", "MobileNetV3", "SqueezeNet", "VGG"})
 
 
 def source_proba(backbone: str, X: NDArray[np.floating]) -> NDArray[np.float64] | None:
-    """Probabilities (N, Z) of the backbone's own classes from its default features X (N, D), default weights.
+    """Return the probabilities (N, Z) of the pretraining classes, from default features X (N, D) and default weights.
 
-    None where the backbone has no such classes, or its last layer does not take this vector.
+    None if the backbone has no such classes, or the default vector is not the input of its last layer.
     """
     layer = last_layer(backbone)
     if layer is None or layer[0].shape[1] != X.shape[1]:
@@ -38,9 +38,9 @@ def source_proba(backbone: str, X: NDArray[np.floating]) -> NDArray[np.float64] 
 
 
 def last_layer(backbone: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Weight (Z, D) and bias (Z,) of a backbone's last layer where that is linear in the default vector, else None.
+    """Return weight (Z, D) and bias (Z,) of a backbone's last layer, or None if it is not linear in the default vector.
 
-    None, too, where the weights are not on this machine. Raises WeightsMismatch where they cannot be read.
+    None also if the weights are not on this machine. Raises WeightsMismatch if they cannot be read.
     """
     try:
         found = find_weights(backbone)

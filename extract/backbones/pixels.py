@@ -1,9 +1,9 @@
-"""The image itself as a backbone: no network, no weights, the baseline that every network has to beat.
+"""Raw pixels as a backbone: the baseline without a network or weights.
 
     uint8 (B, 3, 32, 32) -> x / 255 -> 3,072 numbers, channel by channel
 
-It goes through the same cut, pooling, key and cache as every other backbone; the digest of its weights is that of
-nothing. `--layer pixels` is the small image as a map, so `--pooling avg` on it is the mean colour.
+Cutting, pooling, key and cache are those of every other backbone; the digest of its weights is that of no tensors.
+`--layer pixels` is the resized image as a feature map, so `--pooling avg` of it is the mean colour.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from featurecache.extract.cache.transform_spec import TransformSpec
 
-# Fine enough for small pictures such as digits and icons, and the size of CIFAR, where pixels are the usual baseline.
+# Enough for digits and icons, and the size of CIFAR, where raw pixels are the usual baseline.
 SIDE = 32
-# In place of a weights file: a remembered answer is tied to the state of a file, and this one decides the vectors.
+# Used as the weights file: a remembered spec is valid for one state of a file, and this module determines the vectors.
 OWN_FILE = Path(__file__)
 
 
 class Pixels(nn.Module):
-    """(B, 3, S, S) -> (B, 3 S S), with a last layer like every network, which is removed like every network's."""
+    """(B, 3, S, S) -> (B, 3 S S). It has a last layer, which is removed as that of every network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,5 +36,5 @@ class Pixels(nn.Module):
 
 
 def pixels_transform() -> TransformSpec:
-    """Shortest side to 32 pixels with antialiasing, the centre square, values in 0..1."""
+    """Return the transform: shortest side to 32 pixels with antialiasing, centre crop, values in 0..1."""
     return TransformSpec(SIDE, SIDE, "bilinear", True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -1,17 +1,17 @@
-"""From a feature map to a feature vector.
+"""Pooling: feature map to feature vector.
 
-A network answers with one of three shapes, and each kind of pooling reads them all as D channels over L places:
+The output of a network has one of three shapes, each read as D channels over L positions:
 
     feature map   (B, D, h, w), or (B, h, w, D) with `channels_last`      L = h * w
     tokens        (B, T, D), of a transformer                             L = T
-    vector        (B, D)                                                  nothing left to pool
+    vector        (B, D)                                                  returned as it is
 
     avg      f_d = 1/L * sum_l x_dl
     max      f_d = max_l x_dl
     gem      f_d = (1/L * sum_l max(x_dl, 1e-6)^p)^(1/p), p = 3: generalised mean, from avg (p = 1) to max (p -> oo).
              Radenovic, Tolias and Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, eq. 3
-    flatten  every value, L * D of them, channel by channel for maps and token by token for tokens
-    cls      the first token, which transformers classify by
+    flatten  all L * D values, channel by channel for maps and token by token for tokens
+    cls      the first token, the class token of transformers
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch.nn import functional as F  # noqa: N812
 from featurecache.base.errors import BackboneError
 from featurecache.extract.cache.spec import POOLINGS
 
-GEM_POWER = 3.0  # the value that the paper starts from, and most retrieval code keeps
-GEM_FLOOR = 1e-6  # keeps the root differentiable and the power defined below zero
+GEM_POWER = 3.0  # the paper's initial value, which most retrieval code uses
+GEM_FLOOR = 1e-6  # negative values have no such power, and the root has no derivative at 0
 
 
 class Pooling(nn.Module):
@@ -31,7 +31,7 @@ class Pooling(nn.Module):
 
     kind: one of POOLINGS.
     channels_last: whether four-dimensional input is (B, h, w, D) and not (B, D, h, w).
-    Raises BackboneError where no pooling has that name.
+    Raises BackboneError if no pooling has that name.
     """
 
     def __init__(self, kind: str, *, channels_last: bool = False) -> None:
@@ -44,7 +44,7 @@ class Pooling(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Pool (B, D, h, w), (B, h, w, D), (B, T, D) or (B, D) to float32 (B, D'), D' = D unless the kind is flatten.
 
-        Raises BackboneError for `cls` where there are no tokens, and for any other number of dimensions.
+        Raises BackboneError for `cls` without tokens, and for any other number of dimensions.
         """
         if maps.ndim not in (2, 3, 4):
             raise BackboneError(
@@ -69,12 +69,12 @@ class Pooling(nn.Module):
         return F.adaptive_avg_pool2d(maps, 1).flatten(1)
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments, for printing."""
         return f"{self.kind!r}, channels_last={self.channels_last}"
 
 
 def _as_map(maps: Tensor) -> Tensor:
-    """Tokens (B, T, D) as a map (B, D, T, 1); a map as it is."""
+    """Return tokens (B, T, D) as a map (B, D, T, 1); a map unchanged."""
     return maps.transpose(1, 2).unsqueeze(-1) if maps.ndim == 3 else maps
 
 

@@ -1,7 +1,7 @@
-"""A backbone: a frozen pretrained network without its last layer, loaded together with its transform.
+"""Loading of backbones: frozen pretrained networks without their last layer, with their transform.
 
-One mechanism serves every network: its graph is cut at one node or more (`cutting.py`); normalisation goes before it,
-pooling behind every cut, and the whole is one module:
+Every network is handled alike: its graph is cut at one or more nodes (`cutting.py`), preceded by normalisation and
+followed by pooling, all in one module:
 
     uint8 (B, 3, S, S) -> (x / 255 - mean) / std -> network up to the node -> pooling -> float32 (B, D)
 """
@@ -44,14 +44,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network that turns images into feature vectors, and everything that its vectors depend on.
+    """A frozen network that computes feature vectors, and everything that they depend on.
 
     source: "torchvision", "efficientnet_lite" or "pixels".
     weights: the name of the weights in their enumeration, or the name of the user's file.
     weights_path: the file that the tensors were read from.
     weights_digest: hex SHA-256 of the tensors, without the last layer.
     weights_state: size and times of that file just before it was read.
-    layer, pooling: the node and the pooling, defaults filled in; `stages` with the nodes that they are.
+    layer, pooling: the node and the pooling, defaults filled in; `stages:` with the names of its nodes.
     feature_dim: D.
     module: uint8 (B, 3, S, S) -> float32 (B, D), S = transform.crop, in eval mode.
     """
@@ -92,14 +92,14 @@ def load_backbone(
 def load_layers(
     name: str, requests: Sequence[CutRequest], *, weights: str | None = None, size: int | None = None
 ) -> tuple[Backbone, tuple[Cut, ...]]:
-    """Load a network once and cut it in several places: one forward pass gives the vectors of all of them.
+    """Load a network once and cut it at several layers: one forward pass computes the vectors of all cuts.
 
-    Returns a backbone whose vectors are those of each place side by side, and what each was resolved to, with its
-    columns. Raises as `load_backbone` does.
+    Returns a backbone whose vectors are those of all cuts, concatenated, and the resolved cuts with their columns.
+    Raises the errors of `load_backbone`.
     """
     network, found, state = load_network(name, weights=weights, size=size)
     cut = cut_network(name, network, found.transform, requests)
-    assert found.path is not None, "a network that is loaded was read from somewhere"
+    assert found.path is not None, "a loaded network was read from a file"
     backbone = Backbone(
         name=name,
         source=source_of(name),
@@ -119,9 +119,9 @@ def load_layers(
 def load_network(
     name: str, *, weights: str | None = None, size: int | None = None
 ) -> tuple[Network, WeightsSource, FileState]:
-    """Load a network as it is, not yet cut: with its weights, what they are, and the state of their file.
+    """Load a network that is not yet cut; returns it with the source of its weights and the state of their file.
 
-    Raises as `load_backbone` does.
+    Raises the errors of `load_backbone`.
     """
     check_name(name)
     found = find_weights(name, weights)
@@ -135,7 +135,7 @@ def load_network(
 
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:
-    """D, the length of the vectors, from shapes alone: no weights are needed and nothing is computed."""
+    """Return D, the length of the vectors, from shapes alone: without weights or arithmetic."""
     check_name(name)
     found = find_weights(name)
     network = build_network(name, found.meta)

@@ -1,4 +1,4 @@
-"""Tensors from a file that somebody else may have written: .safetensors, or .pth without unpickling."""
+"""Reading of untrusted tensor files: .safetensors, or .pth without running code from it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from featurecache.base.errors import WeightsMismatch, WeightsMissing
 from featurecache.base.plain_files import check_is_stored
 from featurecache.extract.backbones.pixels import OWN_FILE
 
-WRAPPERS = ("state_dict", "model")  # what training scripts, torchvision's among them, put around a state dict
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts, torchvision's too, save a state dict
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a state dict saved by torch, by name, wrapping and prefixes removed.
+    """Return the tensors of a .safetensors file or of a state dict saved by torch, by name, prefixes removed.
 
-    There are none for the file that takes the place of weights of `pixels`.
+    Returns none for the file that `pixels` has as its weights.
 
-    Raises WeightsMismatch where the file holds anything but tensors, or would have to run code to be read.
+    Raises WeightsMismatch if the file holds anything but tensors, or if reading it would run code.
     """
     if path == OWN_FILE:
         return {}
@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:
-        # A file that is none can make its reader stumble over anything.
+        # A file of another format can raise any exception in its reader.
         raise WeightsMismatch(
             f"{path.name} is not a weights file, or is damaged; a .safetensors file or a state dict saved by torch is"
         ) from error
@@ -48,13 +48,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def unreadable(path: Path, error: OSError) -> str:
-    """Return the message for a weights file that the system does not allow to be read."""
+    """Return the error message for a weights file that the system does not allow to be read."""
     return f"{path} cannot be read: {error.strerror or error}; correct its permissions, or name another with --weights"
 
 
 def _load_pickled_tensors(path: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on pickle protocols; what cannot be read is an error anyway
+        warnings.simplefilter("ignore", UserWarning)  # about pickle protocols; an unreadable file raises an error
         check_is_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -76,11 +76,11 @@ def _is_entry(name: object, value: object) -> bool:
     return is_plain and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
-PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+PREFIXES = ("module.", "_orig_mod.")  # added to every name by DataParallel and torch.compile
 
 
 def plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors by their names without the prefixes of wrappers."""
+    """Return the tensors under their names without the prefixes of wrappers."""
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

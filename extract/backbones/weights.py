@@ -1,11 +1,10 @@
-"""Where pretrained tensors come from: torchvision's named weights, a pip package, or a file that the user names.
+"""Pretrained weights: torchvision's named weights, a pip package, or a file of the user.
 
-find_weights -> WeightsSource      which file, which transform; nothing is read or fetched
-fetch        -> Path               the file on this machine, downloaded where it is not
-read_tensors -> {name: Tensor}     without ever unpickling an object
-fill_network                       tensors into a network, or one sentence on what does not fit
-save_weights                       a network's tensors as a file of its own, with the transform they expect
-weights_digest                     the identity of the tensors, whatever file they were in
+find_weights -> WeightsSource      file and transform; no tensor is read, nothing is downloaded
+fetch        -> Path               the file on this machine, downloaded if necessary
+fill_network                       loads tensors into a network, or raises an error that names the first difference
+save_weights                       writes a network's tensors and transform to a file
+weights_digest                     the identity of the tensors, independent of the file format
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from featurecache.extract.backbones.tensor_files import unreadable
 from featurecache.extract.cache.memo import RACY_NS, FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's files end in the beginning of their own SHA-256
-PATIENCE_S = 20.0  # a network that drops packets must not seem to hang
-TRANSFORM = "transform"  # what it is called in the metadata of a .safetensors file
-COUNTERS = "num_batches_tracked"  # written while training, read by nothing afterwards, absent from old files
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # names of torchvision's files end in the first digits of their SHA-256
+TIMEOUT_S = 20.0  # of a connection: one that drops packets would hang otherwise
+TRANSFORM = "transform"  # its key in the metadata of a .safetensors file
+COUNTERS = "num_batches_tracked"  # written during training, not used in inference, absent from old files
 
-# Names that torchvision itself translates when it reads its own older files.
+# Renamed parameters, which torchvision translates when it loads its own older files.
 RENAMES = (
     (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"), r"\1\2"),
     (re.compile(r"^(.*\.mlp)\.linear_1\.(\w+)$"), r"\1.0.\2"),
@@ -57,8 +56,8 @@ class WeightsSource:
     """One set of weights of one backbone.
 
     name: its name in torchvision's enumeration, or the name of the user's file.
-    path: where the file is, or where it will be once it is downloaded; None where its pip package is not installed.
-    url: where torchvision publishes it; empty for files and pip packages.
+    path: of the file, or of the file after its download; None if its pip package is not installed.
+    url: of torchvision's file; empty for files of the user and pip packages.
     """
 
     backbone: str
@@ -75,7 +74,7 @@ class WeightsSource:
 
 
 def named_weights(backbone: str) -> list[WeightsSource]:
-    """Every published set of weights of a backbone, the default first."""
+    """Return all published weights of a backbone, the default first."""
     if backbone == PIXELS:
         return [WeightsSource(backbone, NO_WEIGHTS, OWN_FILE, pixels_transform())]
     if backbone in LITE_SIZES:
@@ -86,11 +85,11 @@ def named_weights(backbone: str) -> list[WeightsSource]:
 
 
 def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
-    """Resolve what `--weights` says: nothing, a name from the enumeration, or a file.
+    """Return the weights for a value of `--weights`: None for the default, a name from the enumeration, or a file.
 
-    A file that says which transform it expects gets that one; one that is called like a published file that one's; any
-    other the default's.
-    Raises UnknownWeights where it is neither a name nor a file.
+    The transform of a file is the one in its metadata, or else that of the published file of the same name, or else
+    that of the default weights.
+    Raises UnknownWeights if the value is neither a name nor a file.
     """
     named = named_weights(backbone)
     if weights is None or weights.lower() == "default":
@@ -112,15 +111,15 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
     recorded = _recorded_transform(path)
     if recorded is None:
         return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
-    # The size decides about the positions of a vision transformer.
+    # The number of position embeddings of a vision transformer depends on the size.
     meta = {**like.meta, "min_size": (recorded.crop, recorded.crop)}
     return WeightsSource(backbone, path.name, path, recorded, meta=meta)
 
 
 def fetch(source: WeightsSource) -> Path:
-    """The file of `source` on this machine, downloaded and checked where torchvision's own folder does not have it.
+    """Return the file of `source`, after downloading and checking it if torchvision's folder does not have it.
 
-    Raises WeightsMissing with what works instead.
+    Raises WeightsMissing, with the alternatives.
     """
     if source.path is None:
         raise WeightsMissing(
@@ -133,9 +132,10 @@ def fetch(source: WeightsSource) -> Path:
 
 
 def settled_state(path: Path) -> FileState:
-    """The state of a file about to be read, such that any later edit must show as another state.
+    """Return the state of a file, from which every later edit of the file will differ.
 
-    A file written within the clock's resolution is waited for; one dated in the future is not. Raises WeightsMissing.
+    Waits up to the clock's resolution for a file that was just written; not for one dated in the future. Raises
+    WeightsMissing.
     """
     deadline = time.monotonic() + 1.1e-9 * RACY_NS
     try:
@@ -147,14 +147,14 @@ def settled_state(path: Path) -> FileState:
 
 
 def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str) -> None:
-    """Put tensors into a network, in place; a last layer and tensors that inference never reads are passed over.
+    """Load tensors into a network, in place; the last layer and tensors that inference does not use are ignored.
 
-    Raises WeightsMismatch with the first tensor that differs.
+    Raises WeightsMismatch, with the first tensor that differs.
     """
     last = f"{network.family.last}."
-    passed_over = (last, *network.family.ignored)
-    expected = _comparable(network.module.state_dict(), passed_over)
-    found = _comparable(_renamed(tensors, expected), passed_over)
+    ignored = (last, *network.family.ignored)
+    expected = _comparable(network.module.state_dict(), ignored)
+    found = _comparable(_renamed(tensors, expected), ignored)
     difference = _first_difference(expected, found)
     if difference:
         raise WeightsMismatch(
@@ -167,13 +167,13 @@ def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: s
 
 
 def save_weights(path: Path, network: Network, transform: TransformSpec) -> None:
-    """Write the tensors of a filled network as .safetensors, and in its metadata the transform that they expect."""
+    """Write the tensors of a network as .safetensors, with their transform in its metadata."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.module.state_dict().items()}
     path.write_bytes(as_bytes(tensors, metadata={TRANSFORM: json.dumps(transform.to_dict())}))
 
 
 def _recorded_transform(path: Path) -> TransformSpec | None:
-    """What `save_weights` wrote down; None for files of others, and for those that `read_tensors` will refuse."""
+    """Return the transform that `save_weights` wrote; None for other files, and for those `read_tensors` refuses."""
     if path.suffix != ".safetensors":
         return None
     try:
@@ -189,9 +189,9 @@ def _recorded_transform(path: Path) -> TransformSpec | None:
 
 
 def weights_digest(network: Network) -> str:
-    """SHA-256, in hex, of a filled network without its last layer: name, dtype, shape and bytes, in order of name.
+    """Return the SHA-256, in hex, of a network without its last layer: name, dtype, shape and bytes, in order of name.
 
-    So the same tensors give the same digest from any kind of file, with any last layer, for any layer asked for.
+    So the same tensors have the same digest in every file format, with every last layer and for every cut.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(_comparable(network.module.state_dict(), ()).items()):
@@ -221,7 +221,7 @@ def _download(source: WeightsSource, path: Path) -> None:
     expected = HASH_IN_NAME.search(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _patience():  # download_url_to_file writes next to `path`, and moves there what has the right hash
+        with _connection_timeout():  # download_url_to_file writes a temporary file and renames it if its hash is right
             torch.hub.download_url_to_file(
                 source.url, str(path), expected.group(1) if expected else None, progress=sys.stderr.isatty()
             )
@@ -234,9 +234,9 @@ def _download(source: WeightsSource, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def _connection_timeout() -> Iterator[None]:
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE_S)
+    socket.setdefaulttimeout(TIMEOUT_S)
     try:
         yield
     finally:
@@ -253,16 +253,14 @@ def _modern_name(name: str) -> str:
     return name
 
 
-def _comparable(tensors: Mapping[str, Tensor], passed_over: tuple[str, ...]) -> dict[str, Tensor]:
+def _comparable(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
     return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(passed_over) and not name.endswith(COUNTERS)
+        name: tensor for name, tensor in tensors.items() if not name.startswith(ignored) and not name.endswith(COUNTERS)
     }
 
 
 def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """One clause on the first tensor that differs, in the order of the network; empty where none does."""
+    """Return a clause on the first tensor that differs, in the order of the network; empty if none does."""
     for name, tensor in expected.items():
         if name not in found:
             return f"'{name}' is missing from the file"

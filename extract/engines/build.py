@@ -1,4 +1,4 @@
-"""The best engine for a network on a device, unless one is named."""
+"""Construction of the engine of a network."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def build_engine(
     graphs: GraphFolder | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
-    """Make a network ready to run, by the best engine for the device unless one is named.
+    """Build the engine of a network: the requested one, or the fastest for the device.
 
-    batch_size: rows that run at once; None for the measured best of the engine and device.
-    graphs: where exported graphs are kept; None to export again. say: called with what takes more than a moment.
-    Raises EngineError for an engine, device or precision that this machine does not offer.
+    batch_size: images per batch; None for the default of the engine and device.
+    graphs: storage of exported graphs; None to export again. say: called with a message before slow steps.
+    Raises EngineError for an engine, device or precision that this machine does not have.
     """
     _check("engine", engine, ENGINES)
     _check("device", device, DEVICES)

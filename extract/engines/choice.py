@@ -1,7 +1,7 @@
-"""The choice of an engine on a CPU: ONNX Runtime, unless it does not export, does not agree, or is slower.
+"""The choice of an engine on a CPU: ONNX Runtime, unless the export fails, its vectors differ, or it is slower.
 
-The question is asked once per network and machine, on pixels made here, and the answer is kept with the graph. It takes
-seconds: the export, one comparison of numbers, and a few batches of each engine in turn.
+Both engines are compared once per network and machine, on random pixels, and the choice is saved with the graph. It
+takes seconds: the export, one comparison of vectors, and a few batches of each engine in turn.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ if TYPE_CHECKING:
     from featurecache.extract.engines.protocol import Engine, Source
     from featurecache.extract.engines.torch_engine import TorchEngine
 
-# What the contract of engines allows between two of them, as the largest relative distance of a vector.
+# The largest relative difference of a vector that is permitted between engines.
 TOLERANCE = 1e-4
-# torch must be ahead by more than two measurements of the same thing differ.
+# The ratio by which torch must be faster: more than repeated measurements differ.
 CLEARLY_FASTER = 1.1
-# Each engine runs this long at least once, in turn, up to this many times; so two seconds in all, and one batch of each
-# for networks that need longer.
+# Both engines run in turn, this many rounds of this length: two seconds in all; slow networks run one batch each.
 ROUNDS, SECONDS_PER_ROUND = 3, 0.3
 LIBRARIES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnxruntime", "onnx", "onnxscript")
 
-# Beside the engines' own, what makes a network into the one that is exported.
+# The modules of backbones/ that determine the exported network, in addition to those of engines/.
 NETWORK_MODULES = ("architectures", "cutting", "pooling")
 
 
 def choose_cpu_engine(
     source: Source, *, engine: str, batch_size: int | None, graphs: GraphFolder | None, say: Callable[[str], None]
 ) -> Engine:
-    """The engine that was found best before, or is found best now. engine: "auto" or "onnxruntime".
+    """Return the engine by the saved choice, or by a new comparison. engine: "auto" or "onnxruntime".
 
-    Raises EngineError where `onnxruntime` is asked for and the network does not export or does not agree.
+    Raises EngineError if `onnxruntime` is requested and the export fails or its vectors differ.
     """
     identity = full_identity(source, batch_size)
     kept = _saved_choice(source, identity, batch_size, graphs, say)
@@ -77,7 +76,7 @@ def _saved_choice(
     graphs: GraphFolder | None,
     say: Callable[[str], None],
 ) -> tuple[Verdict, bytes | None] | None:
-    """What was found out before; None where nothing was, or the graph is not what it should be; a line says so."""
+    """Return the saved choice and graph; None if there is none, or, after a message, if the graph fails its checks."""
     found = None if graphs is None else graphs.find(identity)
     if found is None or found[1] is None:
         return found
@@ -89,13 +88,13 @@ def _saved_choice(
 
 
 class _TooLarge(Exception):
-    """A batch that the memory does not suffice for, by the name of its engine."""
+    """A batch needs more memory than there is; the message is the name of the engine."""
 
 
 def compare_engines(source: Source, batch_size: int | None) -> tuple[Verdict, bytes | None]:
-    """Export, compare in numbers, then in speed; returns the verdict, and the graph where it can be used at all.
+    """Export a network, compare the engines in accuracy, then in speed; return the verdict and a usable graph or None.
 
-    batch_size: as asked for; None for each engine's own. Where one engine runs out of memory, the other it is.
+    batch_size: as requested; None for each engine's default. If one engine runs out of memory, the other is chosen.
     """
     theirs = _torch(source, batch_size, "")
     try:
@@ -129,14 +128,14 @@ def _vectors(engine: Engine, images: Tensor) -> np.ndarray:
 
 
 def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
-    """max_i |v_i - r_i| / |r_i| over the rows; not a number counts as infinitely far."""
+    """Return max_i |v_i - r_i| / |r_i| over the rows of (N, D); infinite if any is NaN."""
     with np.errstate(all="ignore"):
         errors = np.linalg.norm(vectors - reference, axis=1) / np.linalg.norm(reference, axis=1)
     return float(np.nan_to_num(errors, nan=np.inf).max())
 
 
 def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
-    """What a graph and the verdict on it depend on."""
+    """Return everything that a graph and the verdict on it depend on."""
     import torch
 
     return {
@@ -156,7 +155,7 @@ def _code_digest() -> str:
 
 
 def _rates(ours: Engine, theirs: Engine, images: Tensor) -> dict[str, float]:
-    """Images/s of both, the best round of each; in turn, so that whatever else the machine does meets both."""
+    """Return images/s of both, the best round of each; in turn, so that other load on the machine affects both."""
     best = {ours.name: 0.0, theirs.name: 0.0}
     for _ in range(ROUNDS):
         spent = 0.0

@@ -1,4 +1,4 @@
-"""A network as an ONNX graph: normalisation, backbone and pooling in one, for batches of one size."""
+"""Export of a network as an ONNX graph: normalisation, backbone and pooling, for batches of one size."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from featurecache.extract.engines.fixed_batches import out_of_memory
 if TYPE_CHECKING:
     from torch import nn
 
-# A protobuf message ends at 2 GiB; networks with more weights stay with torch.
+# The limit of a protobuf message is 2 GiB; larger networks run on torch.
 MAX_BYTES = (2 << 30) - (16 << 20)
 
 
 def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
     """Export an eval-mode module, uint8 (batch_size, 3, side, side) -> float32 (batch_size, D), as ONNX.
 
-    Raises EngineError with the reason where it cannot be exported, OutOfMemory where that is the reason.
+    Raises EngineError with the reason if it cannot be exported, OutOfMemory if that is the reason.
     """
     import torch
 
@@ -47,7 +47,7 @@ def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
 
 @contextlib.contextmanager
 def _silenced():  # type: ignore[no-untyped-def]
-    """The exporter warns of its own innards and prints its steps; what matters comes as an exception."""
+    """Suppress the warnings and messages of the exporter, which concern its internals; failures raise exceptions."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -59,7 +59,7 @@ def _silenced():  # type: ignore[no-untyped-def]
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What the exporter wraps in several layers of advice."""
+    """Return the original error, which the exporter wraps in several others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,7 +1,7 @@
-"""Batches of one fixed size, whatever number of images there is.
+"""Batches of a fixed size for any number of images.
 
-Kernels choose their order of summation by the shape of the whole batch, so a vector would otherwise depend on how many
-images were left. A shorter batch is padded, and what the padding gave is cut off.
+Kernels choose their order of summation by the shape of the batch, so a vector would otherwise depend on the number of
+images in the last batch. That batch is padded, and the rows of the padding are dropped.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def run_in_batches(
     batch: Tensor, size: int, side: int, run: Callable[[Tensor], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Give `run` the images, uint8 (n, 3, side, side), exactly `size` at a time; returns float32 (n, D).
+    """Call `run` with the images, uint8 (n, 3, side, side), in batches of exactly `size`; return float32 (n, D).
 
-    Raises EngineError where the images are of another type or shape.
+    Raises EngineError if the images have another type or shape.
     """
     import torch
 
@@ -40,7 +40,7 @@ def run_in_batches(
 
 
 def out_of_memory(batch_size: int) -> OutOfMemory:
-    """The sentence for a batch that does not fit."""
+    """Return the error for a batch that does not fit into memory."""
     return OutOfMemory(
         f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
         "What was extracted is kept."
@@ -48,10 +48,10 @@ def out_of_memory(batch_size: int) -> OutOfMemory:
 
 
 def not_run(engine: str, error: Exception, instead: str) -> EngineFailed:
-    """The sentence for a batch that fails for another reason."""
+    """Return the error for a batch that fails for another reason."""
     return EngineFailed(f"{engine} failed: {first_line(error)}; try {instead}")
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first; some go on with their stack."""
+    """Return the first line of an error's message; some libraries append their stack."""
     return str(error).strip().partition("\n")[0]

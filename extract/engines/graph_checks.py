@@ -1,12 +1,12 @@
-"""Checks of an ONNX graph from a cache folder, before ONNX Runtime builds anything from it.
+"""Checks of an ONNX graph from a cache folder, before ONNX Runtime loads it.
 
-A graph is a program of a kind: it cannot start other programs, but it could take its weights from any file of the
-machine (external data), bring operators and functions of its own, loop for ever, or be another network's. Ours are a
-straight line of standard operators on numbers in the file, and say in themselves for what they were made:
+A graph cannot start other programs, but it could read its weights from any file of the machine (external data), define
+operators and functions, loop for ever, or be the graph of another network. An exported graph has standard operators
+only, no control flow, its weights in the file, and in its metadata the identity that it was exported for:
 
     images    uint8 (B, 3, S, S)   -> features   float32 (B, D)        metadata   featurecache.identity
 
-Whether its numbers are those of the network nobody can see from outside.
+Whether its weights are those of the network is not checked.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Of the standard itself; those of ONNX Runtime and of its vendors are not needed.
+# Operators of the standard; those of ONNX Runtime and of vendors are not used.
 DOMAINS = ("", "ai.onnx")
 IDENTITY = "featurecache.identity"
 INPUT, OUTPUT = "images", "features"
 
 
 def bind_graph(graph: bytes, identity: Mapping[str, Any]) -> bytes:
-    """The same graph with the identity in its metadata. Serialised messages that follow one another are one message."""
+    """Return the graph with the identity in its metadata; concatenated protobuf messages are one merged message."""
     import onnx
 
     entry = onnx.StringStringEntryProto(key=IDENTITY, value=identity_digest(identity))
@@ -32,16 +32,16 @@ def bind_graph(graph: bytes, identity: Mapping[str, Any]) -> bytes:
 
 
 def identity_digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 in hex of an identity as JSON."""
+    """Return the SHA-256 in hex of an identity as JSON."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def graph_fault(
     graph: bytes, identity: Mapping[str, Any], *, batch_size: int, side: int, feature_dim: int | None
 ) -> str:
-    """Why a graph is not one of ours for this identity, as a clause; empty where it is.
+    """Return why a graph is not a valid export for this identity, as a clause; empty if it is one.
 
-    feature_dim: D, None where it is not known.
+    feature_dim: D, None if it is unknown.
     """
     import onnx
 
@@ -53,7 +53,7 @@ def graph_fault(
     if bound.get(IDENTITY) != identity_digest(identity):
         return "it was not made for this network"
     if model.functions or model.graph.sparse_initializer or model.training_info:
-        return "it brings functions of its own"
+        return "it defines functions"
     strange = [each.domain for each in (*model.opset_import, *model.graph.node) if each.domain not in DOMAINS]
     if strange:
         return f"it has operators of '{strange[0][:40]}'"
@@ -67,11 +67,11 @@ def graph_fault(
     found = [_described(value) for value in (*model.graph.input, *model.graph.output)]
     n_columns: Any = found[1][2][1:2] if feature_dim is None and len(found) == 2 else [feature_dim]
     wanted = [(INPUT, tensor.UINT8, [batch_size, 3, side, side]), (OUTPUT, tensor.FLOAT, [batch_size, *n_columns])]
-    return "" if found == wanted else "it takes or gives other arrays"
+    return "" if found == wanted else "its inputs or outputs have another name, type or shape"
 
 
 def _described(value: Any) -> tuple[str, int, list[Any]]:
-    """Name, type and shape; a side that is not fixed is 0."""
+    """Return name, type and shape; a dimension that is not fixed is 0."""
     kind = value.type.tensor_type
     return value.name, kind.elem_type, [side.dim_value for side in kind.shape.dim]
 

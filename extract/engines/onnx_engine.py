@@ -1,8 +1,8 @@
-"""ONNX Runtime as an engine, on the CPU in fp32.
+"""The engine onnxruntime: ONNX Runtime on the CPU in fp32.
 
-Every core is a lane: one thread that runs whole batches by itself, so that no core ever waits for another at the end of
-a layer, and decoding can share a lane with the network without a scheduler between them. Images/s, model only, 224 px,
-fp32, two AVX-512 cores (torch 2.15, onnxruntime 1.32, openvino 2026.4; medians of three, alternating in pairs):
+Every core is a lane: one thread that runs whole batches, so that no core waits for another at the end of a layer, and a
+lane can decode images and run the network without a scheduler. Images/s, model only, 224 px, fp32, two AVX-512 cores
+(torch 2.15, onnxruntime 1.32, openvino 2026.4; medians of three, alternating in pairs):
 
     backbone              torch, batch 16   ONNX Runtime, 1 x 2 threads   the same, 2 lanes of 4 images   OpenVINO
     efficientnet_lite0          104                   174                             190                    152
@@ -12,10 +12,10 @@ fp32, two AVX-512 cores (torch 2.15, onnxruntime 1.32, openvino 2026.4; medians 
     vgg16                       6.9                   6.4                             6.9                    7.1
     vit_b_16                    4.4                   4.7                             5.1                    4.8
 
-OpenVINO is never ahead by more than a tenth, so it is not worth a second exported format.
+OpenVINO is never faster by more than a tenth, which does not justify a second exported format.
 
-torch's own compiler with freezing, batch 16: efficientnet_lite0 110 images/s and mobilenet_v3_large 207, against 69 and
-158 of the engine torch and 215 and 353 of two lanes here in the same run (torch 2.14). It also wants a C++ compiler.
+torch's compiler with freezing, batch 16: efficientnet_lite0 110 images/s and mobilenet_v3_large 207, against 69 and 158
+of the engine torch and 215 and 353 of two lanes of ONNX Runtime in the same run (torch 2.14). It needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-# As fast as 16 on all networks tried, with a quarter of the memory and of the padding at the end.
+# As fast as 16 on all networks measured, with a quarter of the memory and less padding in the last batch.
 BATCH_SIZE = 4
-# Every lane holds the activations of one batch; cores beyond this many help whichever lane has work for them.
+# Every lane holds the activations of one batch; further cores run parts of the lanes' batches.
 MAX_LANES = 16
 ERRORS_ONLY = 3
 
 
 def count_lanes() -> int:
-    """How many batches run at once on this machine."""
+    """Return the number of batches that run at once on this machine."""
     return min(MAX_LANES, count_cores())
 
 
@@ -48,7 +48,7 @@ class OnnxEngine:
     """An exported graph on the CPU; see `extract.engines.Engine`.
 
     graph: ONNX, uint8 (batch_size, 3, side, side) -> float32 (batch_size, D).
-    Raises EngineError where ONNX Runtime does not take it.
+    Raises EngineError if ONNX Runtime cannot load it.
     """
 
     name = "onnxruntime"
@@ -63,7 +63,7 @@ class OnnxEngine:
         self.reason = reason
         self.n_lanes = count_lanes()
         options = ort.SessionOptions()
-        # All lanes share the pool of the session, which has one thread less than it says: the one that calls.
+        # All lanes share the session's thread pool. Its number of threads counts the calling thread.
         options.intra_op_num_threads = count_cores() - self.n_lanes + 1
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
@@ -74,9 +74,9 @@ class OnnxEngine:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: Tensor) -> NDArray[np.float32]:
-        """uint8 (B, 3, S, S) -> float32 (B, D), any B; rows are computed `batch_size` at a time.
+        """Compute features: uint8 (B, 3, S, S) -> float32 (B, D), any B, in batches of `batch_size`.
 
-        Raises EngineError where the images are not of the backbone's size and type, OutOfMemory.
+        Raises EngineError if the images do not have the backbone's size and type, OutOfMemory.
         """
         return run_in_batches(batch, self.batch_size, self.side, self._run_whole)
 

@@ -1,4 +1,4 @@
-"""What an engine is, and what it is made of."""
+"""The protocol of engines, and the source that an engine is built from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ENGINES = ("auto", "onnxruntime", "torch")
 
 
 class Engine(Protocol):
-    """A backbone made ready to run on one device.
+    """A backbone that is loaded on one device.
 
     name: as in `--engine`. device: as in `--device`, resolved. precision: "fp32", "fp16" or "bf16".
-    batch_size: rows of every batch that really runs; `run` takes any number of rows.
+    batch_size: images per batch inside `run`, which accepts any number of images.
     n_lanes: how many threads may call `run` at once; together they use every core, and more would only wait.
-    reason: one line on which engine and device were taken, and why.
+    reason: one line on the chosen engine and device, and why.
     """
 
     @property
@@ -39,16 +39,16 @@ class Engine(Protocol):
     def reason(self) -> str: ...  # noqa: D102
 
     def run(self, batch: Tensor) -> np.ndarray:
-        """uint8 (B, 3, S, S) -> float32 (B, D)."""
+        """Compute features: uint8 (B, 3, S, S) -> float32 (B, D)."""
         ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network on its way to an engine: an engine that finds its graph never loads it.
+    """A network that an engine is built from. It is loaded only if there is no stored graph.
 
-    identity: JSON-able, everything that the vectors of the network depend on. side: S. load: uint8 images to vectors.
-    feature_dim: D, None where only the network itself knows.
+    identity: plain JSON values, everything that the vectors depend on. side: S.
+    load: returns the module, uint8 (B, 3, S, S) -> float32 (B, D). feature_dim: D, None if unknown before loading.
     """
 
     identity: Mapping[str, Any]
@@ -58,7 +58,7 @@ class Source:
 
 
 def source_of(backbone: Backbone) -> Source:
-    """A backbone that is loaded already."""
+    """Return the source of a loaded backbone."""
     identity = {
         "backbone": backbone.name,
         "weights": backbone.weights_digest,

@@ -1,15 +1,15 @@
-"""PyTorch as an engine, on CUDA, MPS and the CPU.
+"""The engine torch: PyTorch on CUDA, MPS and the CPU.
 
-On a CPU four things make it several times faster than the module as it was loaded, and none changes a vector by more
-than rounding: channels_last memory, batch norms folded into their convolutions, inference mode, and an allocator that
-keeps the pages of large activations instead of handing them back after every layer. Batches run one at a time, each on
+On a CPU four optimisations make it several times faster than the loaded module and change vectors only by rounding:
+channels_last memory, batch norms folded into their convolutions, inference mode, and an allocator that reuses the
+memory of large activations instead of returning it to the system after every layer. Batches run one at a time, each on
 all cores.
 
-On CUDA two threads may call `run` at once, each with a stream and page-locked memory of its own: while the network
-works on the images of one, those of the other are copied. Images are decoded on the CPU: the GPU's own JPEG decoder
-gives other pixels, and so other vectors than the key says. The network is neither compiled nor captured as a graph:
-with 256 images in a batch, launching kernels should be a small part of the time that they run. No GPU could be had to
-measure what either would bring.
+On CUDA two threads may call `run` at once, each with its own stream and page-locked memory: the images of one are
+copied while the network computes those of the other. Images are decoded on the CPU: the GPU's JPEG decoder returns
+other pixels, and so other vectors than those of the key. The network is neither compiled nor captured as a CUDA graph:
+with 256 images in a batch, launching kernels should take a small part of the time. The effect was not measured on a
+GPU.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
 # With the allocator tuned, a CPU is as fast at 4 as at 64 images (EfficientNet-Lite0: 65-69 images/s on one AVX-512
 # core; untuned 55 falling to 28), so 16 keeps memory and padding small. A GPU needs many rows to be busy.
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
-# On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU no copies.
+# On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU copies nothing.
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
-# What a CPU and MPS say, which have no exception for it.
+# Messages of the CPU and MPS, which have no exception type for it.
 MEMORY_ERRORS = ("can't allocate memory", "out of memory")
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 LARGEST_OLD_THRESHOLD = 32 << 20
-KEPT_BYTES = 1 << 30  # more than the activations of one batch, and what the process then keeps of them
+KEPT_BYTES = 1 << 30  # the freed memory that the process may hold: more than the activations of one batch
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is torch's word for memory that is not there."""
+    """Whether an error of torch is due to a lack of memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in MEMORY_ERRORS)
 
 
 class TorchEngine:
-    """A backbone on one device, at one precision; see `extract.engines.Engine`.
+    """A backbone on one device, at one precision; see `engines.protocol.Engine`.
 
-    module: on a CPU what an exporter starts from: batch norms folded, memory as on `device`.
-    halving: whether a batch that does not fit is tried again in halves, from then on for good.
-    Raises EngineError or OutOfMemory where the device does not take the network.
+    module: the network on the device, its batch norms folded; on a CPU it is what is exported.
+    halving: whether the batch size is halved, permanently, when a batch does not fit into memory.
+    Raises EngineError or OutOfMemory if the network cannot be moved to the device.
     """
 
     name = "torch"
@@ -79,15 +79,15 @@ class TorchEngine:
         with self._as_engine_error():
             self.module = folded.to(device).to(memory_format=torch.channels_last)
         self._per_thread = threading.local()
-        # Called by more threads than it has lanes, next to engines that have more: one batch at a time all the same.
+        # More threads than lanes may call it, next to engines with more lanes; still one batch runs at a time.
         self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
             reuse_freed_memory()
 
     def run(self, batch: Tensor) -> NDArray[np.float32]:
-        """uint8 (B, 3, S, S) -> float32 (B, D), any B; rows are computed `batch_size` at a time.
+        """Compute features: uint8 (B, 3, S, S) -> float32 (B, D), any B, in batches of `batch_size`.
 
-        Raises EngineError where the images are not of the backbone's size and type or torch fails, OutOfMemory.
+        Raises EngineError if the images do not have the backbone's size and type or torch fails, OutOfMemory.
         """
         with self._lanes:
             size = self.batch_size
@@ -96,7 +96,7 @@ class TorchEngine:
             except OutOfMemory:
                 if size == 1 or not self.halving:
                     raise
-            # Another lane may have halved it meanwhile.
+            # Another lane may have halved it since.
             self.batch_size = min(self.batch_size, size // 2)
         if self.device == "cuda":
             torch.cuda.empty_cache()
@@ -110,7 +110,7 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _as_engine_error(self) -> Iterator[None]:
-        """Raise what torch says as an error of ours."""
+        """Raise errors of torch as OutOfMemory or EngineFailed."""
         try:
             yield
         except RuntimeError as error:
@@ -119,15 +119,15 @@ class TorchEngine:
             raise not_run(f"torch on {self.device}", error, self._alternative()) from error
 
     def _alternative(self) -> str:
-        """What else there is to try where this engine fails."""
+        """Return the options to try instead when this engine fails."""
         if self.device != "cpu":
             return "--device cpu"
         return "--engine onnxruntime" if self.precision == "fp32" else "--precision fp32"
 
     def _on_device(self, batch: Tensor) -> Tensor:
-        """The images on the device; on CUDA through this thread's page-locked buffer, which lets the copy run aside.
+        """Return the images on the device; on CUDA by an asynchronous copy from this thread's page-locked buffer.
 
-        The buffer is free again when the vectors of its last batch are on the CPU, and `run` returns no sooner.
+        The buffer can be reused once the vectors of its last batch are on the CPU, and `run` does not return earlier.
         """
         if self.device != "cuda":
             return batch.to(self.device)
@@ -137,23 +137,23 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
-        """On CUDA this thread's stream, so that the work of two threads does not wait for one another."""
+        """Use this thread's stream on CUDA, so that two threads do not wait for one another."""
         if self.device != "cuda":
             yield
             return
         if not hasattr(self._per_thread, "stream"):
             self._per_thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            # The weights came by the default stream, and other streams do not wait for it by themselves.
+            # The weights were copied on the default stream, and other streams do not wait for it by default.
             self._per_thread.stream.wait_stream(torch.cuda.default_stream())
         with torch.cuda.stream(self._per_thread.stream):
             yield
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """The precision asked for: fp32 as it is (`build_torch_engine` turns TF32 off), others by autocast.
+        """Set the precision: fp32 without changes (`build_torch_engine` turns TF32 off), others by autocast.
 
-        On CUDA the sums are not promised to be the same bits in every run: cuDNN is asked for its deterministic
-        kernels, but cuBLAS promises that for one stream at a time only, and here are two.
+        On CUDA results may differ in their last bits between runs: cuDNN is set to deterministic kernels, but cuBLAS is
+        deterministic only with a single stream, and there are two.
         """
         with contextlib.ExitStack() as stack:
             if self.precision != "fp32":
@@ -162,15 +162,15 @@ class TorchEngine:
 
 
 def build_torch_engine(source: Source, *, device: str, precision: str, batch_size: int | None, why: str) -> TorchEngine:
-    """Put a network on a device; `device` as `choose_device` gives it.
+    """Build the engine of a network on a device that `choose_device` has returned.
 
-    Raises EngineError for a precision that the device does not offer.
+    Raises EngineError for a precision that is not supported on the device.
     """
     if device == "cpu" and precision == "fp16":
         raise EngineError("On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.")
     if device == "cuda":
-        # fp32 means fp32: TF32, cuDNN's default, keeps 10 bits of mantissa and moves vectors by 1e-3. Set for the
-        # process and not around every batch: two threads would undo each other's settings.
+        # Exact fp32: TF32, cuDNN's default, has 10 bits of mantissa and changes vectors by 1e-3. Set for the process
+        # and not for each batch, because two threads would undo each other's settings.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -185,9 +185,9 @@ def build_torch_engine(source: Source, *, device: str, precision: str, batch_siz
 
 
 def choose_device(device: str) -> str:
-    """The device meant by `--device`; `auto` takes CUDA, then MPS, then the CPU.
+    """Return the device for a value of `--device`; `auto` is CUDA if available, then MPS, then the CPU.
 
-    Raises EngineError where this machine has no such device.
+    Raises EngineError if this machine has no such device.
     """
     offered = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
@@ -199,7 +199,7 @@ def choose_device(device: str) -> str:
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """A copy of an eval-mode module in which each batch norm that follows a convolution is part of that convolution.
+    """Return a copy of an eval-mode module with each batch norm that follows a convolution folded into it.
 
         w' = w * g / sqrt(v + eps)        b' = (b - m) * g / sqrt(v + eps) + beta
 
@@ -238,23 +238,23 @@ def _fold_in_sequence(sequence: nn.Sequential) -> None:
 
 
 def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
-    """The two as one convolution, or None where they are not a convolution and its batch norm."""
+    """Return the two as one convolution, or None if they are not a convolution and its batch norm."""
     if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
         return None
     return fuse_conv_bn_eval(convolution, norm)
 
 
 def reuse_freed_memory() -> bool:
-    """Tell glibc's allocator to reuse large blocks instead of returning them to the system; say whether it will.
+    """Set glibc's allocator to reuse large blocks instead of returning them to the system; return whether it did.
 
-    By default every activation above 32 MB, and at first above 128 kB, is mapped again and page-faulted in, layer by
-    layer. Other C libraries have no such setting; then nothing happens.
+    By default every activation above 32 MB, and at first above 128 kB, is mapped and page-faulted again in every layer.
+    Other C libraries have no such setting; then nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
     taken = [mallopt(setting, KEPT_BYTES) == 1 for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
-    # Some versions refuse so large a threshold; the largest that they take is half of a thread's heap.
+    # Some versions refuse so large a threshold; their maximum is half of a thread's heap.
     taken[0] = taken[0] or mallopt(M_MMAP_THRESHOLD, LARGEST_OLD_THRESHOLD) == 1
     return all(taken)

@@ -1,13 +1,13 @@
-"""Augmented views of an image, drawn from a seed, so that a view can be cached like the image.
+"""Augmented views of images. They are deterministic functions of a seed, so that views can be cached like images.
 
     view = function(uint8 pixels (3, S, S), kind, seed, number, image digest)
 
-    flip     odd views are mirrored, even ones are not: there are only two
+    flip     odd views are mirrored, even ones are not: there are two different views
     light    a window of 0.85 to 1.15 S, up to S / 12 off the centre; brightness and contrast up to 20 % off
     strong   a window of 0.65 to 1.15 S of any shape between 3:4 and 4:3; mirrored or not; brightness and contrast up to
              40 % off; half of the time a rectangle is erased (Zhong et al., Random Erasing, AAAI 2020)
 
-Light does not mirror: letters, digits and road signs would become others. View 0 is the image itself and has no name.
+Light does not mirror, which would change letters, digits and road signs. View 0 is the image itself and has no name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from featurecache.base.errors import ExtractError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# In the name of every view and so in its key: another number where any kind draws other pixels.
+# Part of the name of every view and so of its key: increased when a view of any kind has other pixels.
 VERSION = 1
-MARGIN = 4  # the border is repeated outwards by S / 4, so that no window leaves the picture
+MARGIN = 4  # the border is replicated by S / 4, so that every window is inside the padded image
 ERASED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How far a kind goes: window sides in parts of S, its shift, width to height, tones, mirroring and erasing."""
+    """The ranges of a kind: window sides and shift as parts of S, aspect ratio, tone, mirroring, erased area."""
 
     window: tuple[float, float]
     shift: float
@@ -57,12 +57,12 @@ class View:
 
     @property
     def name(self) -> str:
-        """The name of the view in requests and specs."""
+        """Return the name of the view in requests and specs."""
         return f"{self.kind}-v{VERSION}:{self.seed}:{self.number}"
 
     @classmethod
     def of(cls, name: str) -> View:
-        """The inverse of `name`. Raises ExtractError for what is none, or of another version."""
+        """Return the view of a name. Raises ExtractError for other names, and for views of another version."""
         kind, _, rest = name.partition(f"-v{VERSION}:")
         seed, _, number = rest.partition(":")
         if kind not in VIEW_KINDS or not seed.isdecimal() or not number.isdecimal():
@@ -74,7 +74,7 @@ class View:
 
 
 def apply_view(image: Tensor, view: View, digest: bytes) -> Tensor:
-    """Draw one view of an image, uint8 (3, S, S) -> uint8 (3, S, S); digest: that of the image's bytes."""
+    """Return one view of an image, uint8 (3, S, S) -> uint8 (3, S, S). digest: SHA-256 of the image file."""
     if view.kind == "flip":
         return image.flip(-1) if view.number % 2 else image
     drawn = random.Random(int.from_bytes(hashlib.sha256(view.name.encode() + digest).digest()[:8], "big"))
@@ -88,7 +88,7 @@ def apply_view(image: Tensor, view: View, digest: bytes) -> Tensor:
 
 
 def _window(image: Tensor, strength: Strength, drawn: random.Random) -> Tensor:
-    """Another window of the image, borders repeated outwards, resized to what the image was."""
+    """Return a random window of the image, with replicated borders, resized to (3, S, S)."""
     from torchvision.transforms.v2 import functional as F  # noqa: N812
 
     size = image.shape[-1]
@@ -107,7 +107,7 @@ def _window(image: Tensor, strength: Strength, drawn: random.Random) -> Tensor:
 
 
 def _toned(image: Tensor, tone: float, drawn: random.Random) -> Tensor:
-    """(x - mean) * contrast + mean * brightness, rounded."""
+    """Return (x - mean) * contrast + mean * brightness, rounded."""
     contrast, brightness = 1 + drawn.uniform(-tone, tone), 1 + drawn.uniform(-tone, tone)
     pixels = image.float()
     mean = pixels.mean()
@@ -115,7 +115,7 @@ def _toned(image: Tensor, tone: float, drawn: random.Random) -> Tensor:
 
 
 def _erased(image: Tensor, area: tuple[float, float], drawn: random.Random) -> Tensor:
-    """The image with a rectangle of such a part of its area in its mean colour."""
+    """Return the image with a rectangle, of an area in this range, filled with the mean colour."""
     size = image.shape[-1]
     share, stretch = drawn.uniform(*area), 3.0 ** drawn.uniform(-0.5, 0.5)
     height, width = (min(size, max(1, round(size * (share * s) ** 0.5))) for s in (stretch, 1 / stretch))

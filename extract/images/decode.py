@@ -1,23 +1,23 @@
-"""Bytes to pixels: uint8 RGB (3, H, W), upright. The only file that knows image formats.
+"""Decoding: image file to uint8 RGB pixels (3, H, W), upright. All rules for image formats are here.
 
-One policy, whose version is part of every feature key (raise `decode_rules.DECODE_VERSION` when a rule below changes a
-pixel):
+The version of these rules is part of every feature key (increase `decode_rules.DECODE_VERSION` when one of them changes
+a pixel):
 
-    upright           turned as the EXIF orientation says
-    grey, bilevel     the value three times
+    orientation       rotated upright by EXIF
+    grey, bilevel     the value in all three channels
     palette           its colours
-    transparent       over white
+    transparent       on white
     CMYK, YCbCr, LAB  converted to RGB, embedded profiles not applied
     16 bits a channel the high byte
-    32-bit, float     refused: nothing says which value is white
+    32-bit, float     refused: the value of white is unknown
     animated, paged   the first frame
-    truncated         refused, also where a part could be shown
+    truncated         refused, even if a part could be decoded
 
-A JPEG may be decoded at a fraction of its size where that is asked for, which changes the pixels and so is in the key.
-JPEG goes through torchvision's decoder, twice as fast as Pillow's; everything else, and whatever that refuses, goes
-through Pillow, whose reading of the same file is the reference in the tests. Both release the interpreter lock.
-torchvision's PNG decoder is a quarter faster too, but one flipped bit in a PNG makes it end the process (torchvision
-0.29: segmentation fault where libpng reports an error); of 12,000 damaged JPEGs none did.
+On request a large JPEG is decoded at a fraction of its size, which changes the pixels and so is part of the key. JPEG
+is decoded by torchvision, twice as fast as by Pillow; other formats, and files that torchvision refuses, are decoded by
+Pillow, which is the reference in the tests. Both release the interpreter lock. torchvision's PNG decoder is a quarter
+faster too, but one flipped bit in a PNG can crash the process (torchvision 0.29: segmentation fault when libpng reports
+an error); of 12,000 damaged JPEGs none did.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from featurecache.extract.images.decode_rules import MAX_PIXELS
 if TYPE_CHECKING:
     import torch
 
-# What Pillow would ask an outside program to draw: no file may start one.
+# Formats that Pillow renders by an external program, which no file may start.
 DRAWN_OUTSIDE = {"EPS", "WMF"}
 FAST_MODES = {"L", "RGB", "CMYK"}
 GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}
 EXIF_ORIENTATION = 0x0112
 
-# Pillow's warning would come before our refusal, which names the file; its error at twice the size stays in force.
+# Pillow's warning at this size is replaced by ImageRefused, which names the file; its error at twice the size remains.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> torch.Tensor:
-    """Decode one encoded image, whatever its format: bytes -> uint8 (3, H, W), RGB, upright.
+    """Decode an image file of any format: bytes -> uint8 (3, H, W), RGB, upright.
 
-    at_least: lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, from fewer coefficients of every block, as long as
-    its shortest side keeps this many pixels; None for all of it.
-    Raises ImageRefused with the reason when the bytes are no image, are damaged, or hold more than `max_pixels`.
+    at_least: decode a JPEG at 1/2, 1/4 or 1/8 of its size, from fewer DCT coefficients, if its shortest side still has
+    this many pixels; None for full size.
+    Raises ImageRefused with the reason if the bytes are not an image, are damaged, or have more than `max_pixels`.
     """
     if not data:
         raise ImageRefused("the file is empty")
@@ -81,7 +81,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | N
 
 
 def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
-    """Have Pillow decode a JPEG at the smallest scale that leaves its shortest side `at_least`; say if one does."""
+    """Let Pillow decode a JPEG at the smallest scale with a shortest side of `at_least`; return whether one has it."""
     whole = image.size
     if image.format == "JPEG":
         image.draft(None, (at_least * whole[0] // min(whole), at_least * whole[1] // min(whole)))
@@ -96,12 +96,12 @@ def _is_plain(image: Image.Image) -> bool:
 
 
 def _decode_fast(data: bytes) -> torch.Tensor | None:
-    """The reading of torchvision, or None where it has none: Pillow then decides, and words the refusal."""
+    """Return the pixels as decoded by torchvision, or None if it refuses: then Pillow decodes or gives the reason."""
     import torch
 
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:  # torchvision has announced that a later release comes without them
+    except ImportError:  # a later release of torchvision will not have decoders
         return None
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
@@ -115,7 +115,7 @@ def _from_pillow(image: ImageFile.ImageFile) -> torch.Tensor:
     import torch
 
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
-        # Pillow spreads 2 and 4 bits over 0 to 255, but not the grey that is declared transparent.
+        # Pillow scales 2 and 4 bits to 0..255, but not the grey value that is declared transparent.
         image.info["transparency"] *= GREY_STEPS.get(image.tile[0].args, 1)
     image.load()
     upright = ImageOps.exif_transpose(image) if _is_turned(image) else image

@@ -1,6 +1,6 @@
-"""The rules of decoding that are values: which policy it is, and how large an image may be."""
+"""Constants of decoding: the version of its rules, and the largest image."""
 
-# Raise it when a rule of `decode.py` changes a pixel: it is part of every feature key.
+# Increased when a rule of `decode.py` changes a pixel: it is part of every feature key.
 DECODE_VERSION = 1
-# Pillow's own threshold, from which it warns of a decompression bomb: a 24-bit image of a quarter of a GiB.
+# Pillow's threshold of its warning of a decompression bomb: a 24-bit image of a quarter of a GiB.
 MAX_PIXELS = 89_478_485

@@ -1,4 +1,4 @@
-"""Fingerprints: small grey pictures by which copies are found that were saved, resized or toned again.
+"""Fingerprints: grey thumbnails, by which resized, recompressed or tonally changed copies are found.
 
 16 x 16 means over equal areas, without their mean and at length 1, so that the product of two is their correlation,
 which neither brightness nor contrast changes. On mnist5k and Fashion-MNIST the finest size at which no JPEG of quality
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 16
-N_AHEAD = 64  # decoded images that wait at most: bounds memory, and keeps the threads busy
-FLAT = 1.0  # of 255: a picture whose values spread less is a plain surface, and resembles nothing
+N_AHEAD = 64  # images decoded in advance at most: bounds memory, and keeps the threads busy
+FLAT = 1.0  # of 255: images with a smaller spread of values are plain surfaces, whose correlation is meaningless
 
 
 def read_thumbnails(
     samples: Sequence[Sample], *, on_progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.float32]:
-    """The thumbnails of N images: float32 (N, 256), each without its mean and of length 1.
+    """Return the thumbnails of N images: float32 (N, 256), each without its mean and of length 1.
 
     A plain surface, and an image that cannot be read, is a row of zeros.
     """
@@ -48,7 +48,7 @@ def read_thumbnails(
 
 
 def same_pixels(one: Sample, other: Sample) -> bool:
-    """Whether two files decode to the very same image."""
+    """Whether two files decode to identical pixels."""
     try:
         return bool(_pixels(one).equal(_pixels(other)))
     except (OSError, ImageRefused):

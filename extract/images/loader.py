@@ -1,4 +1,4 @@
-"""Loading ahead in threads: results in order, memory bounded by the queue."""
+"""Prefetching in threads: results in order, memory bounded by the queue."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def load_ahead(
     n_ahead: int,
     begin: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield `work(item)` for every item, in order, while up to `n_ahead` later ones are being worked on.
+    """Yield `work(item)` for every item, in order, while threads compute up to `n_ahead` later results.
 
     begin: called once in every thread, before its first item.
 
-    An exception raised by `work` is raised where its result would have come. Closing the generator cancels the rest.
+    An exception of `work` is raised in place of its result. Closing the generator cancels the remaining items.
     """
     todo = iter(items)
     pool = ThreadPoolExecutor(n_threads, "ahead", begin)

@@ -1,8 +1,8 @@
 """Samples and manifests: the images of a data set.
 
-Three shapes are read. A folder of class folders, with or without train/ val/ test/ above them; a flat folder, whose
+Three layouts are read: a folder of class folders, with or without train/ val/ test/ above them; a flat folder, whose
 samples have no label; a manifest (.csv, .tsv, .parquet) with a column `path` and optionally `label`, `split`, `group`.
-Samples come sorted by their path, so that the same images give the same order on every machine.
+Samples of folders are sorted by path, so that their order is the same on every machine.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What Pillow reads as a still picture by itself, without an outside program or a plug-in. Asking Pillow costs 0.2 s at
-# every start, so the list is here and a test compares it with Pillow's own registry.
+# Suffixes of the formats that Pillow reads without an external program or a plug-in. Importing Pillow would cost 0.2 s
+# at every start, so they are listed here, and a test compares the list with Pillow's registry.
 _SUFFIX_LIST = """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
     .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr
@@ -24,9 +24,9 @@ MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and what is known of it.
+    """One image with its label, split and group, if known.
 
-    `path` opens the file; `name` is the path as users know it, relative to the folder they named.
+    path: of the file. name: the path relative to the folder of the data set, which is shown to users.
     """
 
     path: str
@@ -38,11 +38,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of one data set, in a fixed order, with what was left out and why.
+    """The samples of one data set, in a fixed order, with notes on files that were left out.
 
-    `unreadable`: the folders whose images, if there are any, could not be seen; each has its note too. `name`: what the
-    data set is called, that of a manifest file without its suffix; empty where it is that of the folder. `source`: the
-    folder or file as it was named to `read_images`, for commands that name it again.
+    unreadable: folders that could not be listed; each has a note too. name: of the data set, the name of a manifest
+    file without its suffix; empty if it is that of the folder. source: the argument of `read_images`, for commands that
+    are shown to the user.
     """
 
     root: Path
@@ -62,7 +62,7 @@ class Manifest:
 
 
 def merge(manifests: Iterable[Manifest]) -> Manifest:
-    """Several data sets as one, in the order given; names are kept as each had them."""
+    """Return several data sets as one, in the given order; names of samples are unchanged."""
     parts = list(manifests)
     samples = tuple(sample for part in parts for sample in part.samples)
     notes = tuple(note for part in parts for note in part.notes)

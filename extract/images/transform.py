@@ -1,8 +1,8 @@
 """The transform of the weights, applied to uint8 pixels.
 
-The pixels stay uint8 up to the backbone, which subtracts the mean and divides by the standard deviation inside its own
-graph. So an image takes a quarter of the memory, and resizing uses the integer kernels, which agree with Pillow's to
-1 of 255. The geometry is that of torchvision's `weights.transforms()`: shortest side to `resize`, then the centre.
+The pixels stay uint8 up to the backbone, whose module subtracts the mean and divides by the standard deviation. So an
+image needs a quarter of the memory, and resizing uses the integer kernels, which agree with Pillow's to 1 of 255. The
+geometry is that of torchvision's `weights.transforms()`: resize the shortest side to `resize`, then centre crop.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_RESIZED_PIXELS = 178_956_970  # where Pillow, too, stops believing in an image: twice its MAX_IMAGE_PIXELS
+MAX_RESIZED_PIXELS = 178_956_970  # Pillow's limit too: twice its MAX_IMAGE_PIXELS
 
 
 def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:
-    """The same for inputs of another side: the image is resized in proportion, and the same part of it cut out."""
+    """Return the transform for another input side, with `resize` in proportion: the same part of the image is used."""
     return replace(spec, resize=round(spec.resize * size / spec.crop), crop=size)
 
 

@@ -1,11 +1,11 @@
-"""The extraction job: a request, what it lacks in the cache, and the vectors that fill it.
+"""The extraction job: requests, the vectors that their caches lack, and computing and writing them.
 
-request   FeatureRequest, and the spec that it resolves to
-matching  caches found by what they say of themselves
-settings  how to run, without a say in the result
-plan      what is to do, and who shares a forward pass
-compute   images to vectors, every core busy
-writer    the shards of one cache, in a thread of its own
-extract   extract_features: reader, engine, writers
-summary   what was done: counts, refusals, seconds
+request   FeatureRequest, and the FeatureSpec that it resolves to
+matching  existing caches that match a request
+settings  settings that do not change the features
+plan      missing vectors, and shared forward passes
+compute   images to vectors, on all cores
+writer    writing the shards of one cache, in a thread
+extract   extract_features: reader, engine and writers
+summary   the summary of a run: counts, refusals, seconds
 """

@@ -1,18 +1,18 @@
-"""Vectors of many images, in order: chunks of files are decoded in threads and passed through the engine.
+"""Computation of vectors: chunks of image files are decoded in threads and passed through the engines, in order.
 
-    on a CPU    lane 1:  read, decode, fit, network | read, decode, fit, network | ...       chunk 1, 3, ...
-                lane 2:  read, decode, fit, network | read, decode, fit, network | ...       chunk 2, 4, ...
-    on a GPU    decoders, one a core, ahead of everything  ->  lanes: copy, network
+    on a CPU    lane 1:  read, decode, transform, network | read, decode, transform, network | ...     chunk 1, 3, ...
+                lane 2:  read, decode, transform, network | read, decode, transform, network | ...     chunk 2, 4, ...
+    on a GPU    decoders, one a core, prefetching  ->  lanes: copy, network
 
-On a CPU nothing is gained by decoding ahead: it takes the same cores. A lane does both for a chunk of its own, so there
-is nothing to budget between decoding and network, no thread more than cores, and no core waits for another. An engine
-with fewer lanes than cores has all of them decode a chunk first, and then all of them run it.
+On a CPU prefetching gains nothing, because decoding needs the same cores. A lane decodes a chunk and runs the network
+on it, so that there are no more threads than cores, and no core waits for another. With an engine of fewer lanes than
+cores, all cores decode a chunk first, and then all run it.
 
-A core that runs a lane runs one thread: torch, whose operators may start a team of threads in every lane, is held to
-the lane's share of the cores. On two idle cores that costs and brings nothing (mobilenet_v3_large: 271 images/s with
-it, 272 without); it is for machines where threads beyond the cores are not to be had.
+Every lane runs as many threads as its share of the cores: torch, whose operators may start several threads in every
+lane, is limited to it. On two idle cores that makes no difference (mobilenet_v3_large: 271 images/s with it, 272
+without); it is meant for machines that limit the number of threads.
 
-Memory is bounded by the chunks under way, not by the number of images.
+Memory is bounded by the chunks in progress, not by the number of images.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ if TYPE_CHECKING:
 Each = TypeVar("Each")
 Item = tuple[bytes, Sample]
 
-# Decoding for a GPU: beyond this many threads the interpreter's lock, not the cores, is what they wait for.
+# Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image: pixels for each group that needs them, or the reason why there are none.
+    """One decoded image: uint8 pixels (3, S, S) for each group that needs them, or the reason of its refusal.
 
-    is_lasting: whether it is refused for its bytes, and not for the state of the disk.
+    is_lasting: whether it is refused for its content, and not for a failure to read it.
     """
 
     digest: bytes
@@ -67,7 +67,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class GroupVectors:
-    """One forward pass: digest and name of n images, their vectors (n, D) side by side, and the seconds it took."""
+    """The result of one forward pass: digest and name of n images, all columns (n, D), and the seconds it took."""
 
     group: Group
     keys: list[tuple[bytes, str]]
@@ -77,7 +77,7 @@ class GroupVectors:
 
 @dataclass(frozen=True)
 class Computed:
-    """One chunk: its images without their pixels, and the vectors of each group that misses any of them."""
+    """One computed chunk: its images, without pixels, and the vectors for each group that misses any of them."""
 
     decoded: list[Decoded]
     vectors: list[GroupVectors] = field(default_factory=list)
@@ -86,9 +86,9 @@ class Computed:
 def compute_vectors(
     items: Sequence[Item], groups: Sequence[Group], *, max_pixels: int
 ) -> Generator[Computed, None, None]:
-    """Every image through every group that misses it, in order; groups are started.
+    """Yield the vectors of all images for all groups that miss them, in chunks; the groups have to be started.
 
-    Raises EngineError or OutOfMemory; a refused image is in the result. Closing the generator stops the work.
+    Refused images are part of the result. Raises EngineError or OutOfMemory. Closing the generator stops the threads.
     """
     engines = [group.started for group in groups]
     size = max(engine.batch_size for engine in engines)
@@ -128,7 +128,7 @@ def _behind_decoders(
 
 @contextmanager
 def torch_threads(n_threads: int) -> Iterator[None]:
-    """Let operators of torch have so many threads in this thread and in new ones, and as many as before after."""
+    """Limit the threads of torch's operators, in this thread and in new ones, while the context is active."""
     import torch
 
     before = torch.get_num_threads()
@@ -140,15 +140,15 @@ def torch_threads(n_threads: int) -> Iterator[None]:
 
 
 def use_threads(n_threads: int) -> None:
-    """Let operators of torch have so many threads inside when they are called from this thread."""
+    """Limit the threads of torch's operators that are called from this thread."""
     import torch
 
-    torch.get_num_threads()  # asked for the first time in a thread, it takes over what any thread set last
+    torch.get_num_threads()  # its first call in a thread adopts the number that any thread has set last
     torch.set_num_threads(n_threads)
 
 
 def decode_item(item: Item, groups: Sequence[Group], max_pixels: int) -> Decoded:
-    """Read, decode and fit one image; what is wrong with it is in the result."""
+    """Read, decode and transform one image; the reason of a refusal is in the result."""
     digest, sample = item
     started = time.perf_counter()
     read, images, refusal, is_lasting = started, [], None, False
@@ -169,7 +169,7 @@ def decode_item(item: Item, groups: Sequence[Group], max_pixels: int) -> Decoded
 
 
 def _fit(digest: bytes, data: bytes, groups: Sequence[Group], max_pixels: int) -> list[tuple[Group, torch.Tensor]]:
-    """The pixels for each group that misses this image; decoded once, and fitted once, for all that want the same."""
+    """Return the pixels for each group that misses this image; groups share decoding and transform where they can."""
     from featurecache.extract.images.transform import apply_transform
 
     pixels: dict[int | None, torch.Tensor] = {}
@@ -189,7 +189,7 @@ def _fit(digest: bytes, data: bytes, groups: Sequence[Group], max_pixels: int) -
 
 
 def forward(decoded: list[Decoded]) -> Computed:
-    """Run the pixels of a chunk through their networks, and let go of them."""
+    """Run the networks on the pixels of a chunk, which are freed."""
     import torch
 
     images: dict[Group, list[torch.Tensor]] = {}
@@ -208,7 +208,7 @@ def forward(decoded: list[Decoded]) -> Computed:
 
 
 def _by_missing_groups(items: Sequence[Item], groups: Sequence[Group]) -> Sequence[Item]:
-    """The items that the same groups miss one after the other, so that every batch is full for every group."""
+    """Return the items sorted by the groups that miss them, so that the batches of every group are full."""
     if len(groups) == 1:
         return items
     return sorted(items, key=lambda item: [group.misses(item[0]) for group in groups])

@@ -3,8 +3,8 @@
     samples -> digests -> what is missing -> bytes -> pixels -> engine -> columns -> shards
 
 Several requests share one pass over the images: each image is read and decoded once, resized once for all backbones
-that want the same pixels, and goes once through every network that any missing vector comes from. What is finished when
-something stops the run (Ctrl-C, a full disk, an image with `on_error="fail"`) is published before the error goes on.
+with the same transform, and passes once through every network that is needed. If the run is stopped (Ctrl-C, a full
+disk, an image with `on_error="fail"`), the vectors computed so far are published before the error is raised.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def extract_features(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ExtractReport:
-    """Give every image of the manifest its vector in the cache of every request; what is there is left alone.
+    """Compute the vectors of all images of a manifest that the caches of the requests lack, and write them.
 
-    Raises BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. A refused image never ends
-    the run otherwise: it is in the report.
+    Raises BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. Otherwise a refused image
+    does not end the run: it is in the report.
     """
     settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
     with _timing(seconds, "total"), Memo(cache_root) as memo:
@@ -82,7 +82,7 @@ def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings,
 
 @contextmanager
 def _timing(seconds: Seconds, name: str) -> Iterator[None]:
-    """Add the time that the block takes to one of the parts."""
+    """Add the time of the block to a field of `seconds`."""
     started = time.perf_counter()
     try:
         yield
@@ -91,18 +91,18 @@ def _timing(seconds: Seconds, name: str) -> Iterator[None]:
 
 
 class _Run:
-    """One pass over the missing images: vectors are taken as they come, and each cache has a writer of its own."""
+    """One pass over the missing images, which passes the computed vectors to a writer for each cache."""
 
     def __init__(self, work: Work, settings: Settings, progress: Progress, seconds: Seconds) -> None:
         self.groups, self.settings, self.progress, self.seconds = work.groups, settings, progress, seconds
         self.refused: dict[bytes, Refusal] = {}
-        # Of these, by digest and key, what the bytes are refused for, and not the state of the disk.
+        # (digest, key) -> reason of those that are refused for their content, and not for a failure to read them.
         self.lasting: dict[tuple[bytes, str], str] = {}
         self.n_decoded = 0
         self.n_extracted: dict[Plan, int] = {}
 
     def fill(self, items: Sequence[Item]) -> None:
-        """Extract the items and publish their vectors, those that are complete also when an error ends the pass."""
+        """Extract the items and publish their vectors; those computed before an error too."""
         if not self.groups:
             return
         pace, done = Pace(len(items), self.progress), 0
@@ -119,7 +119,7 @@ class _Run:
 
     @contextmanager
     def _writers(self) -> Iterator[dict[Group, list[Writer]]]:
-        """The writers of every group; at the end all publish what they have left, whatever happens to one of them."""
+        """Yield the writers of every group; at the end each publishes its remaining rows, even if another fails."""
         writers = {
             group: [Writer(plan, group.started, partial(self._share, group)) for plan in group.plans.values()]
             for group in self.groups
@@ -135,7 +135,7 @@ class _Run:
             self.seconds.write += sum(writer.seconds for writer in everyone)
 
     def _share(self, group: Group) -> float:
-        """Which part of the time is a group's: networks that share a pass share it by what each of them needed."""
+        """Return a group's share of the elapsed time, in proportion to the seconds of its forward passes."""
         return group.forward_seconds / (sum(each.forward_seconds for each in self.groups) or 1.0)
 
     def _awaited(self, computed: Iterator[Computed]) -> Iterator[Computed]:
@@ -147,7 +147,7 @@ class _Run:
             yield chunk
 
     def _write(self, chunk: Computed, writers: Mapping[Group, Sequence[Writer]]) -> None:
-        """Give the vectors of a chunk to the writers; images whose features overflow are refused."""
+        """Pass the vectors of a chunk to the writers; images whose features overflow are refused."""
         for each in chunk.vectors:
             each.group.forward_seconds += each.seconds
             self.seconds.forward += each.seconds
@@ -167,7 +167,7 @@ class _Run:
                 self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
 
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
-        """Leave an image out; `plans` are those that will have no row of these bytes."""
+        """Record the refusal of an image; `plans` are those that will have no row for it."""
         refusal = Refusal(name, digest.hex(), reason)
         self.refused[digest] = refusal
         self.lasting.update({(digest, plan.spec.key): reason for plan in plans})
@@ -176,7 +176,7 @@ class _Run:
 
 
 def _distinct(digested: Digested, missing: set[bytes]) -> list[Item]:
-    """One item per missing image, in the order of the samples; copies of an image are read once."""
+    """Return one item per missing image, in the order of the samples; identical files are read once."""
     items: dict[bytes, Sample] = {}
     for row, sample in zip(digested.digests, digested.samples, strict=True):
         digest = bytes(row)

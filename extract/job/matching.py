@@ -1,18 +1,18 @@
-"""Caches matched to a request by their spec, where nothing is remembered of it; its weights need not be here.
+"""Matching of caches to a request by their spec, without its weights and if the memo has no entry for it.
 
-A request names a network, cut and pooled somewhere, behind a transform. All of that follows from the code, without
-weights: networks are built from shapes. Each cache records what the tensors were: the name under which the weights
-were asked for, and their digest. So after an upgrade, or on a machine without the weights, features are still found:
+The layer, pooling, size and transform of a request follow from the code, without weights: networks are built from
+shapes. Each cache records the name and the digest of its weights. So after an upgrade, or on a machine without the
+weights, features are still found:
 
     spec.json of a cache                  compared with
-    backbone, precision and so on         the request, which has them by the same names
-    layer, pooling, feature_dim           the network cut as asked, on the meta device
-    transform                             that of the weights asked for, changed as the request says; where
-                                          they are unknown, what the request changes of its own
-    weights_digest                        what was read from the user's file when it was in the state that it is in now;
-                                          otherwise the name that the shards record, with that of the weights asked for
+    backbone, precision and so on         the fields of the request with the same names
+    layer, pooling, feature_dim           the network cut as requested, on the meta device
+    transform                             that of the requested weights, changed by the request; if they are
+                                          unknown, the changes of the request only
+    weights_digest                        the digest of the user's file, if it was read before in its present state;
+                                          otherwise the names of the weights are compared
 
-A file of the user's that is here and was never read in this state has to be read: its name proves nothing.
+A file of the user that was not read in its present state has to be read: its name does not identify its content.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MatchingCache:
-    """A cache that holds the images, and whether its weights are those asked for; None where that is not known."""
+    """A cache with a row for every image. has_weights: whether its weights are the requested ones, None if unknown."""
 
     resolved: Resolved
     cache: FeatureCache
@@ -59,13 +59,13 @@ class MatchingCache:
 
 @dataclass(frozen=True)
 class RequestedWeights:
-    """What is known of the weights that a request names, without reading them.
+    """What is known about the requested weights without reading them.
 
-    name: as shards record it; None where it is the default's and cannot be found out.
-    digest: of the tensors, where the file was read in the state that it is in now.
-    is_unread: whether they are a file of the user's that is here and was not.
-    transform: what they expect, None where that is not known.
-    path: of the file, where it is here, so that they can be loaded without fetching anything.
+    name: as shards record it; None for the default weights if it is unknown.
+    digest: of the tensors, if the file was read before in its present state.
+    is_unread: whether they are a file of the user that was not.
+    transform: the one that they expect, None if it is unknown.
+    path: of the file, if it is on this machine and can be loaded without a download.
     """
 
     name: str | None
@@ -75,17 +75,17 @@ class RequestedWeights:
     path: Path | None = None
 
     def are_named(self, names: Collection[str]) -> bool:
-        """Whether they are the ones that shards record under these names; shards of old record none."""
+        """Whether these are the names that shards record for them; old shards record none."""
         return self.name is None or not names or self.name.lower() in {name.lower() for name in names}
 
 
 def find_matching(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool = True
 ) -> list[MatchingCache]:
-    """The caches with a row for every image (N, 32) and the spec of the request, as far as that is known.
+    """Return the caches with the spec of the request, as far as it is known, and a row for every digest (N, 32).
 
-    allow_refused: images that extract refused for a cache need no row in it. Those whose weights have another name come
-    last, with has_weights False. Raises UnknownBackbone or UnknownLayer where the request names what is not there.
+    allow_refused: images that extract refused for a cache need no row in it. Caches with weights of another name are
+    last, with has_weights False. Raises UnknownBackbone or UnknownLayer for a request with unknown names.
     """
     holding = _holding(request, digests, cache_root=cache_root, memo=memo, allow_refused=allow_refused)
     if not holding:
@@ -105,7 +105,7 @@ def find_matching(
 def find_unique(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool = True
 ) -> MatchingCache | None:
-    """The one cache that is what the request resolves to, remembered; None where there is no such, or more than one."""
+    """Return the only cache with the requested weights, and remember its spec; None if there is none or several."""
     found = find_matching(request, digests, cache_root=cache_root, memo=memo, allow_refused=allow_refused)
     sure = [each for each in found if each.has_weights]
     if len(sure) != 1:
@@ -115,9 +115,9 @@ def find_unique(
 
 
 def load_if_here(request: FeatureRequest, memo: Memo) -> Resolved | None:
-    """What the request resolves to by loading its backbone, remembered; None where the weights are not on this machine.
+    """Resolve a request by loading its backbone, and remember it; None if the weights are not on this machine.
 
-    Raises BackboneError where they cannot be loaded.
+    Raises BackboneError if they cannot be loaded.
     """
     if weights_of(request, memo).path is None:
         return None
@@ -128,7 +128,7 @@ def load_if_here(request: FeatureRequest, memo: Memo) -> Resolved | None:
 
 
 def check_named(request: FeatureRequest) -> None:
-    """Raise UnknownBackbone, UnknownWeights or UnknownLayer where the request names what is not there."""
+    """Raise UnknownBackbone, UnknownWeights or UnknownLayer for a request with unknown names."""
     from featurecache.extract.backbones.architectures import check_name
     from featurecache.extract.backbones.weights import find_weights
 
@@ -137,18 +137,18 @@ def check_named(request: FeatureRequest) -> None:
         source = find_weights(request.backbone, request.weights)
     except UnknownWeights:
         raise
-    except BackboneError:  # whoever reads the file reports what is wrong with it
+    except BackboneError:  # loading the file raises an error with the reason
         return
     requested_cut(request, request.adapted(source.transform))
 
 
 def weights_of(request: FeatureRequest, memo: Memo) -> RequestedWeights:
-    """What is known of the weights that a request names, without reading them or fetching anything."""
+    """Return what is known about the requested weights, without reading or downloading them."""
     from featurecache.extract.backbones.weights import find_weights
 
     try:
         source = find_weights(request.backbone, request.weights)
-    except WeightsMissing:  # a file that is gone, say; caches made with it may be here
+    except WeightsMissing:  # for example a deleted file: there may be caches of it
         name = Path(request.weights or "").name.rpartition("Weights.")[2]
         return RequestedWeights(None if name.lower() in ("", "default") else name)
     is_own = _is_own_file(source, request)
@@ -163,12 +163,12 @@ def weights_of(request: FeatureRequest, memo: Memo) -> RequestedWeights:
 
 
 def _is_own_file(source: WeightsSource, request: FeatureRequest) -> bool:
-    """Whether it is a file that the user named, whose content its name does not say."""
+    """Whether it is a file of the user, whose name does not identify its content."""
     return request.weights is not None and source.path is not None and source.name == source.path.name
 
 
 def _digest_in_this_state(source: WeightsSource, memo: Memo) -> str | None:
-    """The digest of a file's tensors, where any version of this package read it in the state that it is in now."""
+    """Return the digest of a file's tensors, if any version of this package read it in its present state."""
     assert source.path is not None
     path = str(source.path.resolve())
     state = list(FileState.of(source.path.stat()))
@@ -186,7 +186,7 @@ def _digest_in_this_state(source: WeightsSource, memo: Memo) -> str | None:
 def _holding(
     request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo, allow_refused: bool
 ) -> list[FeatureCache]:
-    """The caches of the request's backbone, precision and so on with a row for every image; damaged ones are none."""
+    """Return the undamaged caches with the fields of the request and a row for every image."""
     found = []
     try:
         folders = find_caches(cache_root) if len(digests) else []
@@ -208,12 +208,12 @@ def _holding(
 
 
 def _has_requested_fields(spec: FeatureSpec, request: FeatureRequest) -> bool:
-    """Whether what the request says outright is so."""
+    """Whether the spec has the values of the request in the fields of the same names."""
     return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == getattr(request, n) for n in VERBATIM)
 
 
 def _has_requested_transform(spec: FeatureSpec, request: FeatureRequest, weights: RequestedWeights) -> bool:
-    """Whether images go through the transform that the weights asked for expect, as far as that is known."""
+    """Whether the spec has the transform of the requested weights, as far as it is known."""
     if weights.transform is not None:
         return spec.transform == weights.transform
     return spec.transform == request.adapted(spec.transform)
@@ -224,7 +224,7 @@ def _has_requested_cut(spec: FeatureSpec, request: FeatureRequest) -> bool:
 
 
 def requested_cut(request: FeatureRequest, transform: TransformSpec) -> tuple[str, str, int] | None:
-    """Layer, pooling and feature_dim of what a request asks for, from shapes alone; None where there is no such cut.
+    """Return layer, pooling and feature_dim of a request, from shapes alone; None if such a cut is not possible.
 
     Raises UnknownBackbone, UnknownLayer.
     """
@@ -239,7 +239,7 @@ def _cut(
     from featurecache.extract.backbones.cutting import CutRequest, cut_network
 
     try:
-        # The size decides about the positions of a vision transformer.
+        # The number of position embeddings of a vision transformer depends on the size.
         network = build_network(backbone, {"min_size": (transform.crop, transform.crop)})
         (cut,) = cut_network(backbone, network, transform, [CutRequest(layer, pooling)]).cuts
     except (UnknownBackbone, UnknownLayer):

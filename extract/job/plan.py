@@ -43,7 +43,7 @@ SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 
 @dataclass(eq=False)
 class Plan:
-    """One set of features to extract: its cache, the digests that it misses, its columns of the network's output."""
+    """One set of features to extract: its cache, the missing digests, and its columns of the network's output."""
 
     resolved: Resolved
     cache: FeatureCache
@@ -53,15 +53,15 @@ class Plan:
 
     @property
     def spec(self) -> FeatureSpec:
-        """What its vectors are a function of."""
+        """The spec of the features."""
         return self.resolved.spec
 
 
 @dataclass(eq=False)
 class Group:
-    """Requests that miss rows and share a network: one forward pass gives the vectors of all, side by side.
+    """Requests with missing rows that share a network: one forward pass computes the vectors of all, concatenated.
 
-    What holds for all of its plans is found once; it is needed for every image.
+    Properties that all of its plans share are cached, because they are needed for every image.
     """
 
     plans: dict[FeatureRequest, Plan]
@@ -71,17 +71,17 @@ class Group:
 
     @cached_property
     def transform(self) -> TransformSpec:
-        """What its images go through."""
+        """The transform of its images."""
         return self._spec.transform
 
     @cached_property
     def geometry(self) -> TransformSpec:
-        """What of it decides the pixels; mean and std are applied by the engine."""
+        """The part of the transform that determines the pixels; the engine applies mean and std."""
         return replace(self.transform, mean=(), std=())
 
     @cached_property
     def view(self) -> View | None:
-        """Which view of its images it wants; None for the images themselves."""
+        """The augmented view that is extracted; None for the images themselves."""
         return View.of(self._spec.view) if self._spec.view else None
 
     @cached_property
@@ -94,17 +94,17 @@ class Group:
         return next(iter(self.plans.values())).spec
 
     def misses(self, digest: bytes) -> bool:
-        """Whether any of its caches lacks this image."""
+        """Whether any of its caches has no row for this image."""
         return any(digest in plan.missing for plan in self.plans.values())
 
     @property
     def started(self) -> Engine:
-        """Its engine, once it is started."""
+        """Its engine, after `start`."""
         assert self.engine is not None, "a group is started before it runs"
         return self.engine
 
     def start(self, settings: Settings, say: Callable[[str], None]) -> Engine:
-        """Make the network ready to run, and load it where there is no graph. say: called with what takes long.
+        """Build the engine; the network is loaded only if there is no stored graph. say: called before slow steps.
 
         Raises BackboneError or EngineError.
         """
@@ -129,18 +129,18 @@ class Group:
             graphs=GraphFolder(self._graph_folder()),
             say=say,
         )
-        self.loaded = None  # the engine has what it needs of it
+        self.loaded = None  # the engine does not need it any more
         return self.engine
 
     def _graph_folder(self) -> Path:
-        """Beside the vectors; those of all views share one, for their graph is the same."""
+        """Return the folder of the exported graph, next to the vectors. All views have the same graph."""
         plan = next(iter(self.plans.values()))
         return plan.cache.folder.with_name(replace(plan.spec, view="").folder_name)
 
     def _place_columns(self) -> list[list[str]]:
-        """Say which columns of the output are whose, and return the cuts that give them: layer and pooling of each.
+        """Assign columns of the output to the plans, and return layer and pooling of the cuts, in order of columns.
 
-        The cuts are side by side in the order in which they are asked for, those asked for twice once.
+        The cuts are in the order of the requests, each once.
         """
         columns: dict[tuple[str | None, str | None], slice] = {}
         cuts, width = [], 0
@@ -154,7 +154,7 @@ class Group:
         return cuts
 
     def _load(self) -> nn.Module:
-        """The network, unless resolving has loaded just this. Raises BackboneError."""
+        """Return the module, from resolving the requests or loaded now. Raises BackboneError."""
         loaded = self.loaded
         if loaded is None or not loaded.is_for(self.plans):
             loaded = requests.load_together(list(self.plans))
@@ -168,14 +168,14 @@ class Group:
 
 @dataclass
 class Work:
-    """Everything asked for, and of that what is left to do."""
+    """The requests with their plans, and the groups of those with missing rows."""
 
     asked: list[tuple[FeatureRequest, Plan]]
     groups: list[Group]
 
     @property
     def plans(self) -> list[Plan]:
-        """Every plan once."""
+        """All distinct plans."""
         return list(dict.fromkeys(plan for _, plan in self.asked))
 
     @property
@@ -185,7 +185,7 @@ class Work:
 
 
 def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested) -> Work:
-    """Resolve the requests, from memory where possible, and see what their caches lack. Raises ExtractError."""
+    """Resolve the requests, from the memo if possible, and find the missing rows. Raises ExtractError."""
     plans: dict[str, Plan] = {}
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
@@ -205,7 +205,7 @@ def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, dig
 
 
 def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
-    """One line on what is ahead. Raises CacheUnwritable when the disk cannot hold the result."""
+    """Return one line on the work to do. Raises CacheUnwritable if the disk has too little space."""
     n_vectors = sum(len(plan.missing) for plan in work.plans)
     needed = sum(len(plan.missing) * _bytes_per_row(plan.spec) for plan in work.plans)
     free = shutil.disk_usage(cache_root).free
@@ -234,7 +234,7 @@ def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
 def _resolve(
     together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested
 ) -> tuple[dict[FeatureRequest, Resolved], LoadedNetwork | None]:
-    """What each resolves to; loads the network once, for those that are neither remembered nor all in a cache."""
+    """Return what each request resolves to; loads the network once, if any is neither remembered nor in a cache."""
     known = {request: requests.recall(request, memo) for request in together}
     for request in (request for request, resolved in known.items() if resolved is None):
         whole = find_unique(request, digested.digests, cache_root=cache_root, memo=memo, allow_refused=False)

@@ -14,9 +14,9 @@ ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run; nothing here changes a vector beyond 1e-4 relative, so nothing here is in the key.
+    """Settings of a run. They change no vector by more than 1e-4 relative, so they are not part of the key.
 
-    Raises RequestError for a value that there is not; engine and device are looked at where they are chosen.
+    Raises RequestError for an invalid value; engine and device are checked when the engine is built.
     """
 
     engine: str = "auto"

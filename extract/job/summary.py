@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Seconds:
-    """Where the time went.
+    """Seconds by step.
 
-    read, decode, forward and write run in other threads and are sums over them; digest, load and wait (for the next
-    vectors) follow one another and make up nearly all of the total.
+    read, decode, forward and write are sums over threads; digest, load and wait (for the next vectors) are consecutive
+    and make up nearly all of the total.
     """
 
     read: float = 0.0
@@ -38,7 +38,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Filled:
-    """One cache after the run."""
+    """One cache after the run: distinct images that it had before, and that were added."""
 
     request: FeatureRequest
     resolved: Resolved
@@ -49,7 +49,10 @@ class Filled:
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What `extract_features` did: counts are distinct images, `refusals` name samples."""
+    """The result of `extract_features`: samples with features, and their digests (N, 32).
+
+    Counts are of distinct images; `refusals` has an entry for every refused sample.
+    """
 
     samples: tuple[Sample, ...]
     digests: NDArray[np.uint8]
@@ -69,7 +72,7 @@ def write_report(
     n_decoded: int,
     n_extracted: Mapping[Plan, int],
 ) -> ExtractReport:
-    """Put together what is known after a run; every copy of a refused image is a refusal of its own."""
+    """Return the report of a run; every copy of a refused image is a refusal."""
     keep = [i for i, row in enumerate(digested.digests) if bytes(row) not in refused]
     refusals = list(digested.refusals)
     for row, sample in zip(digested.digests, digested.samples, strict=True):

@@ -100,7 +100,7 @@ def test_a_graph_of_ours_has_no_fault_and_runs():
         (reading_a_file, "its weights lie in another file"),
         (reading_a_file_in_a_constant, "its weights lie in another file"),
         (an_operator_of_its_own, "it has operators of 'com.microsoft'"),
-        (a_function_of_its_own, "it brings functions of its own"),
+        (a_function_of_its_own, "it defines functions"),
         (a_loop, "it has parts that are graphs themselves"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -116,7 +116,7 @@ def test_a_graph_that_is_more_than_a_line_of_operators_is_refused(secret, change
                {"type": TensorProto.FLOAT}, {"name": "other"}]
 )  # fmt: skip
 def test_a_graph_of_other_arrays_is_refused(change):
-    assert fault(bytes_of(toy_graph(**change))) == "it takes or gives other arrays"
+    assert fault(bytes_of(toy_graph(**change))) == "its inputs or outputs have another name, type or shape"
 
 
 def test_a_graph_of_another_network_is_refused():
