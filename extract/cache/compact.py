@@ -1,18 +1,18 @@
-"""Rewriting shards: merging small ones, sealing old ones, dropping second copies and rows that nobody uses.
+"""Compaction and pruning: merging small shards, sealing old ones, dropping duplicate and unused rows.
 
-    read the rows that are served -> publish them in new shards -> an index without the old ones -> mark the old ones
+    read the served rows -> publish them in new shards -> write an index without the old shards -> mark the old shards
 
-At every instant each row that is kept is in a complete shard, so a kill costs nothing: rows are then in two
-shards and count once, and the next `compact` ends it.
+At every moment each remaining row is in a complete shard, so nothing is lost if the process is killed: rows are then in
+two shards, which count once, and the next `compact` removes the duplicates.
 
-Old shards stay where they are for a generation, under a mark that takes them out of every list: who opened features.h5
-before, with any HDF5 tool, goes on reading them by their names. The next `compact` removes them, or any extract a day
-later. What `prune` drops is removed at once, for room is why one prunes.
+Merged shards are not removed at once but marked, which excludes them from every list: a program that has opened
+features.h5 before, with any HDF5 tool, can still read them. The next `compact` removes them, or any extract a day
+later. `prune` removes shards at once, because its purpose is to free space.
 
-Several may do this at once, and extract at once, without a lock. A row is only ever removed by who has published it
-again: a shard of which one row is in another too is rewritten, never dropped because the other copy is there, since
-somebody else may just be removing that one. New names sort behind all that were seen, so the copy that is served stays
-the one that was.
+Several processes may compact and extract at the same time, without a lock. A process removes only rows that it has
+published in a new shard: a shard with a duplicate row is rewritten, never dropped because of the other copy, since
+another process may be removing that one. Names of new shards sort after all existing ones, so the served copy of a row
+does not change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,13 +35,13 @@ from featurecache.extract.cache.store import FeatureCache, read_spec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A larger shard reads no faster, is held in memory while it is written, and is what one damaged byte costs.
+# Larger shards are not faster to read, need more memory while they are written, and lose more rows by a damaged byte.
 SHARD_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What would be done to one cache: rows to keep of which shards, group by group; each group becomes one shard."""
+    """The plan of a rewrite of one cache: groups of shards with the rows to keep; each group becomes one shard."""
 
     folder: Path
     n_rows: int
@@ -53,13 +53,13 @@ class Rewriting:
 
     @property
     def n_shards_after(self) -> int:
-        """How many shards there will be."""
+        """The number of shards after the rewrite."""
         gone = sum(len(group) for group in self.groups)
         return self.n_shards - gone + sum(any(len(part.rows) for part in group) for group in self.groups)
 
 
 def open_cache(folder: Path) -> FeatureCache:
-    """The cache in a folder, by its spec.json. Raises CacheError where there is none, or the folder was renamed."""
+    """Open the cache in a folder by its spec.json. Raises CacheError if there is none, or the folder was renamed."""
     spec = read_spec(folder)
     if spec is None or spec.folder_name != folder.name:
         found = "has no spec.json" if spec is None else f"holds the features of {spec.folder_name}"
@@ -68,7 +68,7 @@ def open_cache(folder: Path) -> FeatureCache:
 
 
 def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
-    """Merge what is less than half of `shard_bytes` up to that size, drop second copies, seal what has no seals."""
+    """Plan to merge shards of less than half of `shard_bytes` up to that size, drop duplicate rows, and add seals."""
     found = cache.served()
     unsealed = {part.path for part in found if not shards.has_seals(part.path)}
     chosen = [
@@ -80,7 +80,7 @@ def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> R
 
 
 def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
-    """Drop the rows of all images but those with the digests `used` (N, 32); shards of used rows are left alone."""
+    """Plan to drop all rows but those of the digests `used` (N, 32); shards with used rows only are not rewritten."""
     found = cache.served()
     names = np.unique(as_names(used))
     kept = []
@@ -117,15 +117,15 @@ def _plan(
 
 
 def _gains_nothing(part: ServedRows, unsealed: Collection[Path]) -> bool:
-    """Whether a shard that is merged with no other would come out as it is."""
+    """Whether rewriting this shard alone would not change it."""
     return part.path not in unsealed and part.is_alone and len(part.rows) == part.n
 
 
 def rewrite(cache: FeatureCache, plan: Rewriting, *, at_once: bool = False) -> list[Path]:
-    """Carry out a plan and return the new shards. Raises CacheDamaged (a shard fails its seals), CacheUnwritable.
+    """Carry out a plan and return the new shards. Raises CacheDamaged (a seal does not match), CacheUnwritable.
 
-    at_once: remove the old shards, instead of marking them for the next time.
-    After an error every row is still served, and the same command may be given again.
+    at_once: remove the old shards, instead of marking them.
+    After an error every row is still served, and the same command can be run again.
     """
     if not plan.groups:
         cache.write_index()
@@ -149,27 +149,27 @@ def rewrite(cache: FeatureCache, plan: Rewriting, *, at_once: bool = False) -> l
 
 
 def compact_cache(folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
-    """Compact the cache in a folder and return what was done. Raises CacheError."""
+    """Compact the cache in a folder and return the plan that was carried out. Raises CacheError."""
     remove_merged(folder)
     return _carry_out(folder, lambda cache: plan_compaction(cache, shard_bytes=shard_bytes))
 
 
 def prune_cache(folder: Path, used: NDArray[np.uint8]) -> Rewriting:
-    """Drop the rows of all images but those with the digests `used` (N, 32), and return what was done."""
+    """Drop all rows but those of the digests `used` (N, 32), and return the plan that was carried out."""
     remove_merged(folder)
     return _carry_out(folder, lambda cache: plan_pruning(cache, used), at_once=True)
 
 
 def remove_merged(folder: Path) -> list[Path]:
-    """Remove the shards of the generation before, and return them. Raises CacheError, CacheUnwritable."""
+    """Remove the shards that were marked as merged, and return them. Raises CacheError, CacheUnwritable."""
     marks = merged_paths(folder)
-    _remove([shard_of_mark(mark) for mark in marks])  # before their marks, or a kill would bring them back
+    _remove([shard_of_mark(mark) for mark in marks])  # before their marks: without its mark a shard would count again
     _remove(marks)
     return [shard_of_mark(mark) for mark in marks]
 
 
 def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting], *, at_once: bool = False) -> Rewriting:
-    """Plan and rewrite; start again when somebody else rewrites the same shards."""
+    """Plan and rewrite; again if another process has rewritten the same shards."""
     for attempt in range(1, N_LISTINGS + 1):
         cache = open_cache(folder)
         before = [part.path for part in cache.served()]
@@ -194,22 +194,23 @@ def _merge(cache: FeatureCache, group: Sequence[ServedRows], *, after: str) -> P
         own = shards.read_names(part.path)
         names += [own[row] for row in part.rows]
         at += len(places)
-    if not np.isfinite(vectors).all():  # a seal would vouch for them
-        raise damaged(parts[0].path, "it, or one that is merged with it, holds rows that are not numbers")
+    if not np.isfinite(vectors).all():  # with a seal they would count as valid
+        raise damaged(parts[0].path, "it, or one that is merged with it, holds NaN or infinite values")
     rows = shards.ShardRows(vectors, np.concatenate([part.digests for part in parts]), names)
     return shards.write_shard(parts[0].path.parent, rows, cache.spec, _record(parts), after=after)
 
 
-def _record(parts: Sequence[ServedRows]) -> dict[str, Any]:
-    """What was written down with the shards, as one: texts side by side where they differ, the rows' share of time."""
-    records = [shards.read_record(part.path) for part in parts]
+def _record(parts: Sequence[ServedRows]) -> shards.ShardRecord:
+    """Return the merged record of shards: different texts joined by commas, seconds in proportion to the rows kept."""
+    records: list[dict[str, Any]] = [{**shards.read_record(part.path)} for part in parts]
     merged: dict[str, Any] = {}
     for name in dict.fromkeys(name for record in records for name in record):
         values = list(dict.fromkeys(record[name] for record in records if name in record))
         merged[name] = ", ".join(values) if name in {"engine", "device", "weights"} else max(values, key=str)
     seconds = [float(r.get("seconds", 0.0)) * len(p.rows) / max(1, p.n) for r, p in zip(records, parts, strict=True)]
     merged["seconds"] = round(sum(seconds), 3)
-    return {name: value for name, value in merged.items() if name not in {"format", "spec", "n"}}
+    kept = {name: value for name, value in merged.items() if name not in {"format", "spec", "n"}}
+    return cast("shards.ShardRecord", kept)
 
 
 def _mark(paths: Sequence[Path]) -> None:

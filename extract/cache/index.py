@@ -1,12 +1,13 @@
-"""features.h5: all shards of a cache as one array, for whoever has an HDF5 tool and not this package.
+"""The index features.h5: all shards of a cache as one array, for other HDF5 tools.
 
-    /features   (N, D)   a virtual dataset over the shards, in their order; NaN where a shard is gone
-    /digests    (N, 32)  and
-    /paths      (N,)     copied out of them
-    attributes  format, spec (JSON), key, shards (JSON: rows shown of each), shards_sha256 (over their names)
+    /features   (N, D)   a virtual dataset over the shards, in their order; NaN for the rows of a missing shard
+    /digests    (N, 32)  copied from the shards
+    /paths      (N,)     copied from the shards
+    attributes  format, spec (JSON), key, shards (JSON: number of rows of each), shards_sha256 (of their names)
 
-It is derived and never read here but to prove it: HDF5 turns a source that cannot be opened, also for want of file
-handles, into fill values without an error, and the map could lead to any file. So the map itself is compared.
+It is derived from the shards, and this package reads it only to verify it: HDF5 returns fill values, without an error,
+for a source file that cannot be opened, even for lack of file handles, and the virtual dataset could refer to any file.
+So its mapping is compared with the expected one.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from featurecache.extract.cache.spec import FeatureSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# From 2 on digests and paths are copies; as virtual datasets they came out as zeros with more shards than file handles.
+# Since format 2 digests and paths are copies; virtual datasets read as zeros with more shards than file handles.
 INDEX_FORMAT = 2
 SHARDS_FOLDER = "shards"
-# Digests and paths that one HDF5 chunk holds.
+# Rows of digests and paths in one HDF5 chunk.
 CHUNK_ROWS = 1 << 14
-# Appended to the file: the SHA-256 of all before.
+# The SHA-256 of the file is appended to it; it is computed block by block.
 SUM_BYTES, BLOCK_BYTES = 32, 1 << 24
 
 
 @dataclass(frozen=True)
 class ServedRows:
-    """The rows (m,) that are served from one shard of n rows, and their digests (m, 32).
+    """The rows (m,) that are read from one shard of n rows, and their digests (m, 32).
 
-    `is_alone`: none of its rows is in another shard too.
+    is_alone: whether no other shard has a row of the same digest.
     """
 
     path: Path
@@ -51,7 +52,7 @@ class ServedRows:
 
 
 def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> None:
-    """Write an index over the rows that are served of each shard, in shard order. Raises CacheError, OSError."""
+    """Write an index of the served rows of each shard, in shard order. Raises CacheError, OSError."""
     import h5py
 
     n = sum(len(part.rows) for part in served)
@@ -64,7 +65,7 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]
         rows = min(n, CHUNK_ROWS)
         digests = file.create_dataset("digests", (n, 32), np.uint8, chunks=(rows, 32), fletcher32=True)
         text = h5py.string_dtype("utf-8", _longest_path(served))
-        # Names are padded to the longest, and packed take no more than the digests.
+        # Paths are padded to the longest; compressed, they need no more space than the digests.
         paths = file.create_dataset("paths", (n,), text, chunks=(rows,), compression=1, fletcher32=True)
         for part, at in _places(served):
             digests[at : at + len(part.rows)] = part.digests
@@ -78,21 +79,21 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]
 
 
 def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path]) -> bool:
-    """Whether an index with these attributes shows these shards; one of an older version is none."""
+    """Whether an index with these attributes is complete, of this version, and made from these shards."""
     is_whole = attributes.get("format") == INDEX_FORMAT and "shards" in attributes
     return is_whole and bool(attributes.get("shards_sha256") == shard_list_digest(path.name for path in paths))
 
 
 def shard_list_digest(names: Iterable[str]) -> str:
-    """By what an index tells whether these are the shards that it shows."""
+    """Return the SHA-256 in hex of the names of shards, by which an index recognises the shards it was made from."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def index_is_intact(path: Path) -> bool:
-    """Whether every byte of an index is the one that was written.
+    """Whether an index matches the SHA-256 that is appended to it.
 
-    HDF5 keeps the map of a virtual dataset without a checksum and ends the process over some of its flipped bits. So
-    the SHA-256 of the file is appended, where HDF5 does not read, and is compared before the map is read.
+    HDF5 stores the mapping of a virtual dataset without a checksum and crashes on some flipped bits in it. So the
+    SHA-256 is compared before the mapping is read; HDF5 ignores what is appended to a file.
     """
     left, found = path.stat().st_size - SUM_BYTES, hashlib.sha256()
     with path.open("rb") as file:
@@ -103,9 +104,9 @@ def index_is_intact(path: Path) -> bool:
 
 
 def index_agrees(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> bool:
-    """Whether an index leads to the rows that are served, each once, and to nothing else; no row is read through it.
+    """Whether an index refers to the served rows, each once, and to nothing else; no row is read through it.
 
-    Raises CacheError where it cannot be read.
+    Raises CacheError if it cannot be read.
     """
     if not index_is_intact(path):
         return False
@@ -145,7 +146,7 @@ def _is_made_like_an_index(file: Any, shape: tuple[int, int], dtype: Any, text: 
 
 
 def _mapped(features: Any) -> Iterator[tuple[str, int, int, int]]:
-    """What a virtual dataset of whole rows is put together from: (file, first row, end row, place)."""
+    """Yield the sources of a virtual dataset of whole rows: (file, first row, end row, first row in the index)."""
     for source in features.virtual_sources():
         (at, left), (end, right) = source.vspace.get_select_bounds()
         (start, first), (last, final) = source.src_space.get_select_bounds()
@@ -156,7 +157,7 @@ def _mapped(features: Any) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _runs(served: Sequence[ServedRows]) -> Iterator[tuple[ServedRows, int, int, int]]:
-    """Stretches of rows that follow one another in a shard: (shard, first row, end row, place in the index)."""
+    """Yield the runs of consecutive rows of each shard: (shard, first row, end row, first row in the index)."""
     for part, at in _places(served):
         breaks = np.flatnonzero(np.diff(part.rows) != 1) + 1
         for first, last in zip([0, *breaks], [*breaks, len(part.rows)], strict=True):
@@ -165,7 +166,7 @@ def _runs(served: Sequence[ServedRows]) -> Iterator[tuple[ServedRows, int, int, 
 
 
 def _places(served: Sequence[ServedRows]) -> Iterator[tuple[ServedRows, int]]:
-    """Every shard and where its rows begin in the index."""
+    """Yield every shard and its first row in the index."""
     at = 0
     for part in served:
         yield part, at
@@ -179,7 +180,7 @@ def _paths_of(part: ServedRows) -> NDArray[np.bytes_]:
 
 
 def _longest_path(served: Sequence[ServedRows]) -> int:
-    """Bytes of the longest path, padding counted."""
+    """Return the length of the longest path in bytes, padding included."""
     longest = 1
     for part in served:
         with open_shard(part.path) as file:

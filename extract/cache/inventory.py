@@ -1,4 +1,4 @@
-"""Which caches lie below a cache root, and what they are: for people, from the folders as they are."""
+"""The inventory of a cache root: every cache folder, its rows and its use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from featurecache.extract.cache.store import SPEC_FILE, read_spec
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """One cache folder. Times are UTC in ISO 8601, empty where unknown; `n_rows` counts an image once.
+    """One cache folder. Times are UTC in ISO 8601, empty if unknown; `n_rows` counts an image once.
 
-    `damaged` names what could not be opened; whether the rest is whole only `verify_cache` can tell.
+    damaged: errors of the files that could not be opened; only `verify_cache` checks the content of the others.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class CacheInfo:
 
 
 def find_caches(cache_root: Path) -> list[Path]:
-    """The cache folders below a root, by name. Raises CacheError when the root cannot be read."""
+    """Return the cache folders below a root, by name. Raises CacheError if the root cannot be read."""
     try:
         folders = sorted(path for path in cache_root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
@@ -55,35 +55,35 @@ def find_caches(cache_root: Path) -> list[Path]:
 def _may_be_cache(folder: Path) -> bool:
     try:
         return (folder / SPEC_FILE).exists() or (folder / SHARDS_FOLDER).exists()
-    except OSError:  # closed to us; whoever reads it says so
+    except OSError:  # no permission: reading it raises an error with the reason
         return True
 
 
 def describe_caches(cache_root: Path) -> list[CacheInfo]:
-    """Every cache below a root. Damage is reported in its place, never raised."""
+    """Return a description of every cache below a root. Damage is in the description, never raised."""
     with Memo(cache_root, read_only=True) as memo:
         uses = memo.uses()
     return [_describe(folder, uses) for folder in find_caches(cache_root)]
 
 
 def remember_use(cache_root: Path, folders: list[str], images: str) -> None:
-    """Keep that these IMAGES used these caches just now; where the memo cannot be written it is simply not kept."""
+    """Record in the memo that these images used these caches now; nothing is recorded if it cannot be written."""
     with Memo(cache_root, read_only=True) as memo:
         memo.remember_use(folders, os.fsencode(os.path.abspath(images)), int(datetime.now(UTC).timestamp()))  # noqa: PTH100
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size of all files below a folder."""
+    """Return the size of all files below a folder."""
     return files_bytes(folder.rglob("*"))
 
 
 def files_bytes(paths: Iterable[Path]) -> int:
-    """The size of those of the paths that are files and still there."""
+    """Return the total size of the paths that are files; paths that do not exist count as 0."""
     sizes = []
     for path in paths:
         try:
             sizes.append(path.lstat().st_size if path.is_file() else 0)
-        except OSError:  # swept or compacted meanwhile
+        except OSError:  # removed by another process in the meantime
             continue
     return sum(sizes)
 

@@ -1,4 +1,4 @@
-"""Left-over files of a cache: temporary files of killed processes, and shards that were merged long ago."""
+"""Left-over files of a cache: temporary files of killed processes, and merged shards."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache.index import SHARDS_FOLDER
 from featurecache.extract.cache.listing import MERGED_SUFFIX, shard_of_mark
 
-# Every file is built in memory and written in one go, which takes seconds.
+# A live writer needs seconds: every file is built in memory and written at once.
 OLD_SECONDS = 3600.0
-# Whoever opened an index before its shards were merged has had this long to read on.
+# Programs that opened an index before its shards were merged can read them for this long.
 MERGED_SECONDS = 24 * 3600.0
 
 
 def find_leftovers(cache_root: Path) -> list[Path]:
-    """Every temporary file in the caches below a root, those of live writers too."""
+    """Return all temporary files in the caches below a root, including those of live writers."""
     patterns = (f"{TEMPORARY_PREFIX}*", f"*/{TEMPORARY_PREFIX}*", f"*/shards/{TEMPORARY_PREFIX}*")
     return sorted(path for pattern in patterns for path in cache_root.glob(pattern))
 
 
 def sweep_leftovers(cache_root: Path) -> list[Path]:
-    """Remove the temporary files that nobody has written to for an hour, and shards merged a day ago; returns them.
+    """Remove temporary files that were not written to for an hour and shards merged a day ago; return their paths.
 
-    What cannot be removed stays: a left-over is never read.
+    Files that cannot be removed are ignored: a left-over file is never read.
     """
     removed = [path for path in find_leftovers(cache_root) if _remove_old(path, path, OLD_SECONDS)]
     for mark in sorted(cache_root.glob(f"*/{SHARDS_FOLDER}/*{MERGED_SUFFIX}")):
@@ -36,7 +36,7 @@ def sweep_leftovers(cache_root: Path) -> list[Path]:
 
 
 def _remove_old(path: Path, dated: Path, seconds: float) -> bool:
-    """Remove `path` if `dated` was not written to for so long; says whether it is gone."""
+    """Remove `path` if `dated` was last modified so many seconds ago or earlier; return whether it was removed."""
     try:
         if time.time() - dated.stat().st_mtime <= seconds:
             return False

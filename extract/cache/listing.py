@@ -1,6 +1,6 @@
-"""The shards of a cache folder by name, and the marks of those that were merged into others.
+"""The list of the shards in a cache folder, and the marks of merged shards.
 
-A mark is an empty file with the shard's name that ends in `.h5.merged`: the rows are in other shards now (compact.py).
+A mark is an empty file `<shard>.h5.merged`: the rows of that shard were copied to other shards (compact.py).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ MERGED_SUFFIX = f"{shards.SUFFIX}.merged"
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards of a cache folder, by name, without those that were merged into others.
+    """Return the shards of a cache folder, by name, without those marked as merged.
 
-    Raises CacheError when the folder cannot be read.
+    Raises CacheError if the folder cannot be read.
     """
     found, merged = _listed(folder)
     return [path for path in found if path.name not in merged]
 
 
 def settled_shard_paths(folder: Path) -> list[Path]:
-    """The same, listed until two lists agree: one can miss a shard that replaces another that is already gone."""
+    """Return the same, listed until two lists agree: one list can miss a shard that replaces a removed one."""
     listed = shard_paths(folder)
     while (again := shard_paths(folder)) != listed:
         listed = again
@@ -32,20 +32,20 @@ def settled_shard_paths(folder: Path) -> list[Path]:
 
 
 def merged_paths(folder: Path) -> list[Path]:
-    """The marks of the shards that were merged into others and wait for their removal, by name; see `shard_of_mark`.
+    """Return the marks of merged shards that are not removed yet, by name; see `shard_of_mark`.
 
-    Raises CacheError when the folder cannot be read.
+    Raises CacheError if the folder cannot be read.
     """
     return [mark_of_shard(folder / SHARDS_FOLDER / name) for name in sorted(_listed(folder)[1])]
 
 
 def mark_of_shard(path: Path) -> Path:
-    """The mark that says of a shard that it was merged into others."""
+    """Return the path of the mark of a merged shard."""
     return path.with_name(path.name.removesuffix(shards.SUFFIX) + MERGED_SUFFIX)
 
 
 def shard_of_mark(mark: Path) -> Path:
-    """The shard that a mark is about."""
+    """Return the path of the shard of a mark."""
     return mark.with_name(mark.name.removesuffix(MERGED_SUFFIX) + shards.SUFFIX)
 
 

@@ -1,13 +1,13 @@
-"""Digests of files and resolved requests, remembered in one SQLite file next to the caches: `digests.sqlite`.
+"""The memo: digests of files and resolved requests, in one SQLite file next to the caches, `digests.sqlite`.
 
-    digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a warm run opens no image
-    requests    a FeatureRequest -> its FeatureSpec, so that a warm run loads no backbone
-    uses        (cache folder, IMAGES) -> when these images last went through that cache, for `cache info`
-    refused     (SHA-256, key) -> why an image has no row in a cache, so that `classify` can tell refused from missing
+    digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a later run opens no image
+    requests    FeatureRequest -> FeatureSpec, so that a later run loads no backbone
+    uses        (cache folder, IMAGES) -> time of the last use, for `cache info`
+    refused     (SHA-256, key) -> why an image has no row in a cache: `classify` leaves it out without an error
 
-Everything in it is derived: deleting the file costs time, nothing else. A file that changed as recently as the clock's
-resolution could hide is not remembered (git's "racily clean" rule), so an edit is never missed. The change time is in
-the row because a copy that keeps the old file's size and modification time still changes that one.
+All of it is derived: deleting the file costs time, nothing else. A file that changed within the resolution of the clock
+is not remembered (git's "racily clean" rule), so no edit is missed. The change time is stored because it differs even
+for a file that was replaced by one of the same size and modification time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from featurecache.base.errors import CacheUnwritable
 from featurecache.base.plain_files import UnfitFile, check_plain_file
 
 FILE_NAME = "digests.sqlite"
-# Coarser than any clock tick in use (FAT: 2 s), so that a later edit always shows as another time.
+# Not less than the resolution of any file system's clock (FAT: 2 s), so that a later edit always has another time.
 RACY_NS = 2_000_000_000
 # Long enough for another process to finish a batch of inserts.
 LOCK_TIMEOUT_S = 60.0
-# Of the year 9999, where the calendar ends.
+# Of the year 9999, the last one of Python's calendar.
 LAST_SECOND = 253_402_300_799
 
 _SCHEMA = """
@@ -36,12 +36,12 @@ CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITH
 CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
 """
 _TABLES = ("digests", "requests", "refused", "uses")
-# Made when first needed: a memo from before, on a disk that may only be read, is still good for everything else.
+# Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
 
 
 class FileState(NamedTuple):
-    """What tells one content of a file from the next without reading it: bytes and nanoseconds."""
+    """The state by which a change of a file is detected without reading it: size in bytes, times in nanoseconds."""
 
     size: int
     mtime_ns: int
@@ -49,19 +49,19 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
-        """The state in an `os.stat` result."""
+        """Return the state in an `os.stat` result."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def is_settled(self, now_ns: int) -> bool:
-        """Whether any later change must show in this state."""
+        """Whether every later change of the file will change its state."""
         return max(self.mtime_ns, self.ctime_ns) < now_ns - RACY_NS
 
 
 class Memo:
     """The memo of one cache folder; a context manager.
 
-    A damaged file is replaced by an empty one. Raises CacheUnwritable when the folder cannot be written; with
-    `read_only` a missing or unwritable folder simply remembers nothing.
+    A damaged file is replaced by an empty one. Raises CacheUnwritable if the folder cannot be written; with `read_only`
+    a missing or unwritable folder is an empty memo.
     """
 
     def __init__(self, cache_root: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -69,7 +69,7 @@ class Memo:
         try:
             check_plain_file(self.path, self.path.parent)
             is_ours = True
-        except (OSError, UnfitFile):  # not there, or a link to somebody's database, which would be written to
+        except (OSError, UnfitFile):  # missing, or a link to another database, which must not be written to
             is_ours = False
         if read_only and not is_ours:
             self._database = _open(":memory:")
@@ -96,7 +96,7 @@ class Memo:
         self._database.close()
 
     def known_digests(self) -> dict[bytes, tuple[FileState, bytes]]:
-        """Everything remembered about files: path bytes -> (state, SHA-256)."""
+        """Return all remembered files: path bytes -> (state, SHA-256)."""
         rows = self._read(
             "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE typeof(path) = 'blob' AND "
             "typeof(sha256) = 'blob' AND length(sha256) = 32"
@@ -104,43 +104,43 @@ class Memo:
         return {path: (FileState(*state), digest) for path, *state, digest in rows}
 
     def remember_digests(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
-        """Keep the digests of files that had settled by `read_ns`, before any was read; the others are read again."""
+        """Store (path, state, SHA-256) of the files whose state had settled by `read_ns`, before any was read."""
         settled = [(path, *state, digest) for path, state, digest in rows if state.is_settled(read_ns)]
         self._write("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", settled)
 
     def answer(self, request: str) -> str | None:
-        """What `request` resolved to last time, or None."""
+        """Return what `request` resolved to last time, as JSON, or None."""
         rows = self._read("SELECT answer FROM requests WHERE request = ?", (request,))
         return str(rows[0][0]) if rows else None
 
     def answers(self) -> list[tuple[str, str]]:
-        """Everything remembered about requests: (request, answer)."""
+        """Return all remembered requests: (request, answer), both as JSON."""
         wanted = "typeof(request) = 'text' AND typeof(answer) = 'text'"
         return self._read(f"SELECT request, answer FROM requests WHERE {wanted} ORDER BY request")
 
     def remember_answer(self, request: str, answer: str) -> None:
-        """Keep what `request` resolved to."""
+        """Store what `request` resolved to; both as JSON."""
         self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", [(request, answer)])
 
     def refusals(self, key: str) -> dict[bytes, str]:
-        """SHA-256 -> reason of the images that the last attempt refused for the cache of this key.
+        """Return SHA-256 -> reason of the images that the last attempt refused for the cache of this key.
 
-        Limits and libraries change, so a row in the cache counts more than a refusal here.
+        Limits and libraries change, so an image that has a row in the cache is not refused, whatever is stored here.
         """
         wanted = "typeof(sha256) = 'blob' AND typeof(reason) = 'text'"
         return dict(self._read(f"SELECT sha256, reason FROM refused WHERE key = ? AND {wanted}", (key,)))
 
     def remember_refusals(self, reasons: Mapping[tuple[bytes, str], str]) -> None:
-        """Keep why these bytes have no row in these caches: (SHA-256, key) -> reason."""
+        """Store why images have no row in a cache: (SHA-256, key) -> reason."""
         self._write("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", [(*names, r) for names, r in reasons.items()])
 
     def remember_use(self, folders: Iterable[str], images: bytes, used: int) -> None:
-        """Keep that these images used these cache folders, at `used` seconds since 1970."""
+        """Store that these images used these cache folders, at `used` seconds since 1970."""
         rows = [(folder, images, used) for folder in folders]
         self._write("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", rows, prepare=_USES)
 
     def uses(self) -> list[tuple[str, bytes, int]]:
-        """Every (cache folder, images, seconds since 1970) that is remembered, the latest first."""
+        """Return every remembered (cache folder, images, seconds since 1970), the latest first."""
         wanted = f"typeof(images) = 'blob' AND typeof(used) = 'integer' AND used BETWEEN 0 AND {LAST_SECOND}"
         return self._read(f"SELECT cache, images, used FROM uses WHERE {wanted} ORDER BY used DESC, images")
 
@@ -148,7 +148,7 @@ class Memo:
         try:
             return self._database.execute(statement, values).fetchall()
         except (sqlite3.DatabaseError, UnicodeDecodeError):
-            # Damaged in a way that opening did not show, or made by another version: nothing is remembered.
+            # Damage that opening did not detect, or a file of another version: nothing is remembered.
             return []
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, prepare: str | None = None) -> None:
@@ -160,7 +160,7 @@ class Memo:
                     self._database.execute(prepare)
                 self._database.executemany(statement, rows)
         except sqlite3.DatabaseError:
-            # A memo that cannot be kept (read-only cache, full disk, lock held for a minute) costs time, not results.
+            # A memo that cannot be written (read-only cache, full disk, lock held for a minute) costs time, no results.
             return
 
 
@@ -180,7 +180,7 @@ def _open(path: str | Path) -> sqlite3.Connection:
 
 
 def _check_schema(database: sqlite3.Connection) -> None:
-    """Raise DatabaseError for a file with more than our tables: a view or a trigger would answer in their place."""
+    """Raise DatabaseError for a file with more than the memo's tables: a view or a trigger could falsify them."""
     found = database.execute(
         "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     ).fetchall()

@@ -1,8 +1,8 @@
-"""Opening the HDF5 files of a cache, with an error of its own for each thing that can go wrong.
+"""Opening of the HDF5 files of a cache, with one exception for each kind of failure.
 
-damaged     the bytes are not those of a shard: a checksum, the signature, what it is made of; `verify` sets it aside
-gone        it was removed meanwhile, as `compact` does with what it merged: list the shards again
-unreadable  closed to us, too many open files, a disk that fails: the shard may be whole, and nobody touches it
+CacheDamaged  the content is not that of a shard: checksum, signature or structure; `verify --repair` moves it away
+ShardGone     another process has removed the file, as `compact` does after merging: list the shards again
+CacheError    no permission, too many open files, a failing disk: the shard may be intact, so it is not changed
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from featurecache.base.text import printable
 from featurecache.extract.cache.shard_structure import Unfit, check_attributes, check_shard_file
 
 GONE = {errno.ENOENT, errno.ESTALE}
-# What the system says about an address that cannot be: HDF5 found it in the file.
+# Errors of the system for an impossible address, which HDF5 has read from the file.
 IMPOSSIBLE = {0, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW}
-# Ours, and what a plain h5py.File of the same process may have chosen; HDF5 opens a file only as it is open already.
+# Without a lock first, then as a plain h5py.File of this process may have it: HDF5 refuses to open a file differently.
 LOCKINGS = (False, None, True, "best-effort")
 
 Check = Callable[[Any, int], None]
@@ -31,9 +31,9 @@ Check = Callable[[Any, int], None]
 
 @contextlib.contextmanager
 def open_shard(path: Path) -> Iterator[Any]:
-    """An open shard that is made as shards are; whatever HDF5 says about it becomes one sentence that names the file.
+    """Open a shard and check its structure; an error of HDF5 becomes one sentence that names the file.
 
-    Raises CacheDamaged, ShardGone, and CacheError for what may be whole but cannot be read.
+    Raises CacheDamaged, ShardGone, and CacheError for a file that may be intact but cannot be read.
     """
     with _open(path, path.parent, check_shard_file) as file:
         yield file
@@ -41,7 +41,7 @@ def open_shard(path: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_index(path: Path) -> Iterator[Any]:
-    """An open index, of which the attributes may be read; raises as `open_shard` does."""
+    """Open an index and check its attributes; raises the errors of `open_shard`."""
     with _open(path, path.parent, check_attributes) as file:
         yield file
 
@@ -60,7 +60,7 @@ def _open(path: Path, root: Path, check: Check) -> Iterator[Any]:
 
 
 def _open_as_it_is_open(path: Path) -> Any:
-    """The file for reading, without a lock unless this process has it open with one: a notebook may."""
+    """Open the file for reading, without a lock unless this process has it open with one, as a notebook may."""
     import h5py
 
     for locking in LOCKINGS:
@@ -69,7 +69,7 @@ def _open_as_it_is_open(path: Path) -> Any:
         except OSError as error:
             if "lock" not in str(error) or "flag values don't match" not in str(error):
                 raise
-    raise CacheError(f"'{printable(path)}' is open in this process in a way that nobody else may read. Close it there.")
+    raise CacheError(f"'{printable(path)}' is open in this process in a mode without other readers. Close it there.")
 
 
 def _check(path: Path, file: Any, check: Check) -> None:
@@ -94,7 +94,7 @@ def _as_cache_error(path: Path, error: OSError | RuntimeError) -> CacheError:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error of HDF5 or of the system says, as a clause."""
+    """Return the reason of an error of HDF5 or of the system, as a clause."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if "filter returned failure" in str(error):
@@ -103,7 +103,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def damaged(path: Path, reason: str) -> CacheDamaged:
-    """The error that names a damaged shard and says what to do."""
+    """Return the error for a damaged shard, with the command that repairs the cache."""
     command = as_command(["featurecache", "cache", "verify", "--repair", "--cache", str(path.parent.parent.parent)])
     error = CacheDamaged(
         f"The shard '{printable(path)}' is damaged ({printable(reason)}). Run '{printable(command)}' and then extract "

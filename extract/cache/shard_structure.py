@@ -1,12 +1,12 @@
-"""The structure of an HDF5 file of a cache, checked before a row of it is read.
+"""The permitted structure of a shard, checked before any row of it is read.
 
-HDF5 lets a file lead to others: datasets may lie in any file of the machine (external storage), be put together from
-other files (virtual datasets), or be links. It lets a few bytes unfold to terabytes (fill values, compression), and
-loads filters as code from the machine. A shard has none of that:
+An HDF5 file can refer to other files: its datasets may be stored in any file of the machine (external storage), be
+composed of other files (virtual datasets), or be links. A few bytes can expand to terabytes (fill values, compression),
+and filters are loaded as code from the machine. A shard has none of these:
 
     members     features (n, D), digests (n, 32), paths (n,), and from format 2 on seals (n, 16); nothing else
-    each        a dataset in this very file, of its own type, of a fixed size that the file has room for
-    filters     Fletcher-32 and no other
+    each        a dataset stored in this file, of the expected type, not larger than the file
+    filters     Fletcher-32 only
     attributes  one number or one text of fixed length each
 
 Rows and columns are compared with the spec by `shards.py`, and every row with its seal.
@@ -24,7 +24,7 @@ from featurecache.extract.cache.checksums import SEAL_BYTES
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-# From this format on a shard has seals.
+# The first format with seals, and the one that is written.
 SEALED_FORMAT = 2
 SHARD_FORMATS = (1, SEALED_FORMAT)
 FEATURES, DIGESTS, PATHS, SEALS = MEMBERS = ("features", "digests", "paths", "seals")
@@ -32,11 +32,11 @@ ROW_SHAPES: dict[str, tuple[int, ...]] = {FEATURES: (-1,), DIGESTS: (32,), PATHS
 
 
 class Unfit(Exception):
-    """What the file is made of is not what a shard is made of; the message is the reason."""
+    """The structure of a file is not that of a shard; the message is the reason."""
 
 
 def check_shard_file(file: Any, n_bytes: int) -> None:
-    """Raise Unfit unless the open HDF5 file of `n_bytes` is made like a shard; reads attributes, but no dataset."""
+    """Raise Unfit unless the open HDF5 file of `n_bytes` has the structure of a shard; reads attributes, no dataset."""
     present = _members(file)
     missing = next((name for name in MEMBERS[:3] if name not in present), None)
     if missing:
@@ -82,13 +82,13 @@ def _decode(name: str, attribute: Any, kind: Any) -> None:
 
 
 def _members(file: Any) -> list[str]:
-    """The names in the file; each is checked to be there itself and no link to elsewhere."""
+    """Return the names of the datasets in the file. Raises Unfit for an unknown name or a link."""
     import h5py
 
     present = [name.decode("utf-8", "replace") for name in file.id]
     strange = next((name for name in present if name not in MEMBERS), None)
     if strange is not None:
-        raise Unfit(f"it holds '{strange[:40]}', which no shard does")
+        raise Unfit(f"it holds '{strange[:40]}', which is not a part of a shard")
     for name in present:
         if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise Unfit(f"its '{name}' is a link")
@@ -103,7 +103,7 @@ def _number(file: Any, name: str) -> int:
 
 
 def _check_dataset(file: Any, name: str, n_bytes: int) -> tuple[int, ...]:
-    """The shape of a dataset that lies in the file as a whole. Raises Unfit."""
+    """Return the shape of a dataset, which has to be stored in this file. Raises Unfit."""
     import h5py
 
     dataset = h5py.h5o.open(file.id, name.encode())
@@ -133,7 +133,7 @@ def _check_storage(plan: Any, name: str) -> None:
         raise Unfit(f"its '{name}' lie in another file")
     filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
     if filters - {h5py.h5z.FILTER_FLETCHER32}:
-        raise Unfit(f"its '{name}' are packed by a filter that no shard has")
+        raise Unfit(f"its '{name}' have a filter other than Fletcher-32")
 
 
 def _chunk(plan: Any) -> tuple[int, ...]:

@@ -1,15 +1,15 @@
-"""One shard: an immutable HDF5 file with some rows of a feature cache.
+"""Shards: immutable HDF5 files with rows of a feature cache.
 
     /features   (n, D) float32 or float16, chunks of about 1 MiB of whole rows, Fletcher-32 checksums, fill value NaN
     /digests    (n, 32) uint8, SHA-256 of each image
-    /paths      (n,) UTF-8, the name under which the image was first seen
-    /seals      (n, 16) uint8, a check of each row (checksums.py), with an attribute sha256 over all rows and paths
-    attributes  format, spec (JSON), engine, device, batch_size, weights, versions (JSON), created, seconds
+    /paths      (n,) UTF-8, the name under which the image was first read
+    /seals      (n, 16) uint8, a checksum of each row (checksums.py), with an attribute sha256 over all rows and paths
+    attributes  those of ShardRecord
 
 A shard is written under a temporary name, flushed to the disk and renamed: under its final name it is complete. The
-file format is HDF5 1.10's, whose own structures carry checksums too. From format 2 on a shard has seals; those of
-format 1 may be older than seals and are then read without, until `compact` rewrites them. What else a file may not be
-made of is in `shard_structure.py`, and how it is opened in `opening.py`.
+file format is HDF5 1.10's, whose own structures have checksums too. Shards of format 2 have seals; those of format 1
+may have none and are then read without, until `compact` rewrites them. `shard_structure.py` checks the structure of a
+file, `opening.py` opens it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
@@ -38,19 +38,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIX = ".h5"
-# Large enough to read fast, small enough to read one row cheaply (h5py issue 1568: one row a chunk is 15 times slower).
+# Large enough to read fast, small enough to read one row quickly (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
-# What is read at once: enough for the disk to be busy, little next to the result.
+# Bytes read at a time: enough to keep the disk busy, little compared with the result.
 READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
-# What is added up, compared and shown of the attributes.
+# The attributes whose type is checked on reading: those that are shown, compared and added up.
 TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds")
+
+
+class ShardRecord(TypedDict, total=False):
+    """The attributes of a shard, which describe how its rows were computed.
+
+    spec: a FeatureSpec as JSON. versions: of libraries, by name; JSON when it is read. created: UTC in ISO 8601.
+    seconds: time spent on these rows. n: number of rows, which is counted on reading and not stored.
+    """
+
+    format: int
+    spec: str
+    engine: str
+    device: str
+    batch_size: int
+    weights: str
+    versions: Mapping[str, str | None] | str
+    created: str
+    seconds: float
+    n: int
 
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Some rows in memory: features (n, D), digests (n, 32) uint8, names of n images."""
+    """Rows in memory: features (n, D), digests (n, 32) uint8, and the names of the n images."""
 
     features: NDArray[np.floating[Any]]
     digests: NDArray[np.uint8]
@@ -58,9 +77,9 @@ class ShardRows:
 
 
 def new_shard_name(*, after: str = "") -> str:
-    """A UUID of version 7, so that names sort by the time they were made (RFC 9562, section 5.7).
+    """Return a UUID of version 7, so that names sort by creation time (RFC 9562, section 5.7).
 
-    It sorts behind the shard name `after`, also where that was made by a clock ahead of ours.
+    It sorts after the shard name `after`, even if that was made by a clock ahead of this machine's.
     """
     milliseconds = time.time_ns() // 1_000_000
     with contextlib.suppress(ValueError):
@@ -69,13 +88,11 @@ def new_shard_name(*, after: str = "") -> str:
     return f"{uuid.UUID(int=value)}{SUFFIX}"
 
 
-def write_shard(
-    folder: Path, rows: ShardRows, spec: FeatureSpec, record: Mapping[str, Any], *, after: str = ""
-) -> Path:
-    """Publish rows as one new shard in `folder`, named behind the shard `after`, and return its path.
+def write_shard(folder: Path, rows: ShardRows, spec: FeatureSpec, record: ShardRecord, *, after: str = "") -> Path:
+    """Publish rows as one new shard in `folder`, whose name sorts after the shard `after`, and return its path.
 
-    `record` is what is recorded next to the spec (engine, device, versions...). Raises CacheUnwritable when the
-    folder cannot be written or the disk is full; nothing is left behind then.
+    record: attributes in addition to format and spec. Raises CacheUnwritable if the folder cannot be written or the
+    disk is full; no file remains then.
     """
     path = folder / new_shard_name(after=after)
     try:
@@ -92,9 +109,9 @@ def write_shard(
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Any]:
-    """An HDF5 file to fill, built in memory and written as a whole at the end.
+    """Yield an HDF5 file that is built in memory and written as a whole at the end.
 
-    A disk that is full while HDF5 itself writes ends the process: its clean-up crashes (HDF5 2.0).
+    If HDF5 itself writes to a disk that is full, its clean-up crashes the process (HDF5 2.0).
     """
     import h5py
 
@@ -105,7 +122,7 @@ def new_file(path: Path) -> Iterator[Any]:
     path.write_bytes(image)
 
 
-def _write_file(path: Path, rows: ShardRows, spec: FeatureSpec, record: Mapping[str, Any]) -> None:
+def _write_file(path: Path, rows: ShardRows, spec: FeatureSpec, record: ShardRecord) -> None:
     import h5py
 
     features = np.asarray(rows.features, dtype=spec.dtype)
@@ -130,10 +147,10 @@ def _write_file(path: Path, rows: ShardRows, spec: FeatureSpec, record: Mapping[
 
 
 def write_attributes(file: Any, values: Mapping[str, Any]) -> None:
-    """Attributes of a file: numbers and text as they are, anything else as JSON.
+    """Write attributes of a file: numbers and text as they are, anything else as JSON.
 
-    Text has a fixed length, which HDF5 keeps in its checksummed structures. Text of any length would go to a heap that
-    has no checksum, and a flipped bit there makes HDF5 search for ever.
+    Text has a fixed length, which HDF5 stores in its checksummed structures. Text of variable length is stored in a
+    heap without a checksum, where a flipped bit makes HDF5 search for ever.
     """
     import h5py
 
@@ -146,7 +163,7 @@ def write_attributes(file: Any, values: Mapping[str, Any]) -> None:
 
 
 def read_attributes(file: Any) -> dict[str, Any]:
-    """The attributes of a file as Python values; what was written as JSON comes as its text."""
+    """Return the attributes of a file as Python values; JSON as text."""
     return {name: _plain(value) for name, value in file.attrs.items()}
 
 
@@ -156,7 +173,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
-    """The digests (n, 32) of a shard of `spec`. Raises CacheDamaged when it is another's, or no complete shard."""
+    """Return the digests (n, 32) of a shard. Raises CacheDamaged if it is not a complete shard of `spec`."""
     with open_shard(path) as file:
         check_spec(path, file, spec)
         digests: NDArray[np.uint8] = file["digests"][:]
@@ -164,7 +181,7 @@ def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
 
 
 def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:
-    """Raises CacheDamaged when the open shard holds the features of another spec, or of another width or type."""
+    """Raise CacheDamaged if the open shard holds features of another spec, width or type."""
     if _text_of(path, file, "spec") != spec.to_json():
         raise damaged(path, "its features are those of another spec")
     features = file["features"]
@@ -173,12 +190,12 @@ def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:
 
 
 def spec_of(path: Path) -> FeatureSpec:
-    """The spec that a shard itself names. Raises CacheDamaged where that is none."""
+    """Return the spec in the attributes of a shard. Raises CacheDamaged if it is not a spec."""
     with open_shard(path) as file:
         try:
             return FeatureSpec.from_dict(parse_json(_text_of(path, file, "spec")))
         except (UnfitFile, ValueError, KeyError, TypeError) as error:
-            raise damaged(path, "it names no spec") from error
+            raise damaged(path, "its attribute 'spec' is not a feature spec") from error
 
 
 def _text_of(path: Path, file: Any, name: str) -> str:
@@ -189,13 +206,13 @@ def _text_of(path: Path, file: Any, name: str) -> str:
 
 
 def seals_of(file: Any, n: int) -> NDArray[np.uint8]:
-    """The seals (n, 16) of an open shard; (n, 0) where it is from before there were any."""
+    """Return the seals (n, 16) of an open shard; (n, 0) if it has none."""
     seals: NDArray[np.uint8] = file["seals"][:] if is_sealed(file) else np.empty((n, 0), dtype=np.uint8)
     return seals
 
 
 def is_sealed(file: Any) -> bool:
-    """Whether an open shard has seals; only one of format 1 may have none."""
+    """Whether an open shard has seals; all but those of format 1 have."""
     return "seals" in file
 
 
@@ -214,10 +231,10 @@ def read_features(
     spec: FeatureSpec | None = None,
     digests: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Copy the given rows (m,) of a shard to out[places], each checked against its seal.
+    """Copy the given rows (m,) of a shard to out[places], out (N, D), and check each against its seal.
 
-    Raises CacheDamaged when the bytes fail a checksum, or when they are not the vectors of `digests` (m, 32) and `spec`
-    (where not given: of what the shard says itself).
+    Raises CacheDamaged if a checksum does not match, or if the rows are not the vectors of `digests` (m, 32) and
+    `spec`, by default those of the shard itself.
     """
     spec = spec or spec_of(path)
     with open_shard(path) as file:
@@ -238,12 +255,12 @@ def read_features(
                 low, high = int(rows[first]), int(rows[last - 1]) + 1
                 vectors = dataset[low:high][rows[first:last] - low]
                 if seals.shape[1] and (seal_rows(spec, digests[first:last], vectors) != seals[rows[first:last]]).any():
-                    raise damaged(path, "its vectors are not those that were sealed")
+                    raise damaged(path, "its vectors do not match their seals")
                 out[places[first:last]] = vectors
 
 
 def read_names(path: Path) -> list[str]:
-    """The path under which each of the n images was first seen. Raises CacheDamaged."""
+    """Return the names under which the n images were first read. Raises CacheDamaged."""
     with open_shard(path) as file:
         names = file["paths"][:].tolist()
     try:
@@ -252,12 +269,12 @@ def read_names(path: Path) -> list[str]:
         raise damaged(path, "its paths are not UTF-8") from error
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The attributes of a shard and `n`, its rows. Raises CacheDamaged when it cannot be opened."""
+def read_record(path: Path) -> ShardRecord:
+    """Return the attributes of a shard and `n`, its number of rows. Raises CacheDamaged, or as `open_shard` does."""
     with open_shard(path) as file:
         record = read_attributes(file)
         for name, value in record.items():
             is_number = isinstance(value, int | float) and 0 <= value < float("inf")
             if (name in TEXTS and not isinstance(value, str)) or (name in NUMBERS and not is_number):
                 raise damaged(path, f"its '{name}' is {str(value)[:40]}")
-        return {**record, "n": len(file["digests"])}
+        return cast("ShardRecord", {**record, "n": len(file["digests"])})

@@ -1,4 +1,4 @@
-"""A snapshot of a cache: which shards it had at one time, and which row of which shard each image has."""
+"""Snapshots of a cache: its shards at one time, and the shard and row of each image."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from featurecache.extract.cache.spec import FeatureSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# How often shards are listed again because one was removed meanwhile; only compacting in a loop could use them up.
+# Attempts to list the shards while another process removes some; only compacting in a loop could exhaust them.
 N_LISTINGS = 10
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The rows of a cache at one time; it never changes, the cache replaces it as a whole.
+    """The rows of a cache at one time. It is immutable: the cache replaces it as a whole.
 
-    paths: the shards, in order. lengths: how many rows each has. names: the M distinct digests, sorted.
-    shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and how many rows it has.
-    without: shards that were left out on purpose.
+    paths: the shards, in order. lengths: the number of rows of each. names: the M distinct digests, sorted.
+    shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and its number of rows.
+    without: shards that were excluded.
     """
 
     paths: tuple[Path, ...]
@@ -40,7 +40,7 @@ class Snapshot:
     without: frozenset[Path]
 
     def find(self, digests: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The place of each digest (N, 32) among the M names, and whether it is there: (N,) and bool (N,)."""
+        """Return the position of each digest (N, 32) among the M names, and whether it is one: (N,) and bool (N,)."""
         wanted = as_names(digests)
         if not len(self.names):
             return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
@@ -48,7 +48,7 @@ class Snapshot:
         return place, self.names[place] == wanted
 
     def served(self) -> list[ServedRows]:
-        """What each shard contributes, in shard order."""
+        """Return the served rows of each shard, in shard order."""
         found = []
         for number, (path, n) in enumerate(zip(self.paths, self.lengths, strict=True)):
             places = np.flatnonzero(self.shard_of == number)
@@ -59,19 +59,19 @@ class Snapshot:
         return found
 
     def is_outdated(self) -> bool:
-        """Whether a shard was removed meanwhile, as `compact` does."""
+        """Whether a shard was removed since, as `compact` does."""
         return not all(os.path.lexists(path) for path in self.paths)
 
     def differs_from_disk(self, folder: Path) -> bool:
-        """Whether the folder has other shards now. Raises CacheError where it cannot be read."""
+        """Whether the folder has other shards now. Raises CacheError if it cannot be read."""
         return list(self.paths) != _paths(folder, self.without)
 
 
-def take_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] = frozenset()) -> Snapshot:
-    """Read the digests of all shards in a cache folder of `spec` but those left out.
+def read_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] = frozenset()) -> Snapshot:
+    """Read the digests of all shards in a cache folder of `spec`, except the shards in `without`.
 
-    Shards are listed again where one was removed meanwhile. Raises CacheDamaged, ShardGone, and CacheError for what
-    cannot be read.
+    Lists the shards again if another process has removed one. Raises CacheDamaged, ShardGone, and CacheError for files
+    that cannot be read.
     """
     for _ in range(N_LISTINGS):
         paths = _paths(folder, without)
@@ -92,12 +92,12 @@ def _joined(paths: list[Path], parts: list[NDArray[np.uint8]], without: frozense
     digests = np.concatenate(parts) if parts else np.empty((0, 32), dtype=np.uint8)
     shard_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     row_of = np.concatenate([np.arange(len(part)) for part in parts]) if parts else np.empty(0, dtype=np.int64)
-    # A digest that two processes wrote counts once: the first in shard order, for every reader the same.
+    # Of several rows of a digest, written by several processes, every reader takes the first in shard order.
     names, first, n_copies = np.unique(as_names(digests), return_index=True, return_counts=True)
     lengths = tuple(len(part) for part in parts)
     return Snapshot(tuple(paths), lengths, names, shard_of[first], row_of[first].astype(np.int64), n_copies, without)
 
 
 def as_names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """Digests (N, 32) as (N,) byte strings, which numpy can sort and search."""
+    """Return digests (N, 32) as (N,) byte strings, which numpy can sort and search."""
     return np.ascontiguousarray(digests).reshape(-1, 32).view("S32").reshape(-1)

@@ -1,10 +1,10 @@
-"""What features are a function of, and the key that follows from it.
+"""The identity of a set of features (FeatureSpec), and its key.
 
     vector = function(image bytes, FeatureSpec)
 
-Two specs with the same key give the same vectors (engines agree to 1e-4 relative); a spec that differs in any field has
-another key and lives in another folder. What does not change a vector (device, batch size, library versions, the name
-under which weights were asked for) is recorded in the shards and is not here.
+Specs with the same key give the same vectors (engines agree to 1e-4 relative); a spec that differs in any field has
+another key and another cache folder. Settings that do not change a vector (device, batch size, library versions, the
+name of the weights) are not part of the spec; they are recorded in the shards.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, cast
 
-from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.cache.transform_spec import TransformDocument, TransformSpec
 
 DTYPES = ("float32", "float16")
-# How a map becomes a vector (pooling.py).
+# Described in pooling.py.
 POOLINGS = ("avg", "max", "gem", "flatten", "cls")
 PRECISIONS = ("fp32", "fp16", "bf16")
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
-# Left out of the text, and so of the key, where they have this value: keys from before there were such fields stay.
+# Fields that are omitted from the text, and so from the key, at these values: keys without such fields stay valid.
 USUAL = {"decode": FULL, "view": ""}
 
 
 # Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=:/-]{0,199}")
-# What every file system takes in a name; the longest name, to which a key or a head is added, of 255 bytes; and names
-# of devices, which Windows takes for no file whatever their ending.
+# Characters that not every file system permits in a name; the longest name, to which a key or a head is added, of 255
+# bytes; and names of devices, which Windows does not permit for files, with any ending.
 UNFIT_IN_A_NAME, MOST_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.+@=,-]"), 200
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 KEY_DIGITS = 12
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
-# All layers of a network side by side are thousands of characters; maps kept whole are millions of numbers.
+# The names of all layers of a network have thousands of characters; flattened maps have millions of numbers.
 MOST_CHARACTERS, MOST_NUMBERS = 1 << 16, 1 << 30
 
 
@@ -64,6 +64,26 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+class _SpecDocument(TypedDict):
+    backbone: str
+    source: str
+    weights_digest: str
+    layer: str
+    pooling: str
+    transform: TransformDocument
+    feature_dim: int
+    decode_version: int
+    precision: str
+    dtype: str
+
+
+class SpecDocument(_SpecDocument, total=False):
+    """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields with their value in USUAL lack."""
+
+    decode: str
+    view: str
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """The complete identity of a set of features; every field is in the key."""
@@ -82,19 +102,20 @@ class FeatureSpec:
     view: str = ""
 
     def to_json(self) -> str:
-        """The canonical text: keys sorted, no spaces, plain values only."""
+        """Return the canonical text: keys sorted, no spaces, plain values only."""
         return self._text
 
     @cached_property
     def _text(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; what is USUAL is left out."""
-        return {name: value for name, value in self._values().items() if name not in USUAL or USUAL[name] != value}
+    def to_dict(self) -> SpecDocument:
+        """Return the content of spec.json; fields with their value in USUAL are omitted."""
+        written = {name: value for name, value in self._values().items() if name not in USUAL or USUAL[name] != value}
+        return cast("SpecDocument", written)
 
     def unusual(self) -> dict[str, Any]:
-        """Return the fields with a value of their own among those that are mostly left at their default."""
+        """Return the fields of USUAL, and of the transform, that differ from their default."""
         mine = {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
         return mine | self.transform.unusual()
 
@@ -102,10 +123,10 @@ class FeatureSpec:
         return {**asdict(self), "transform": self.transform.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FeatureSpec:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on values that are no spec.
+    def from_dict(cls, values: Any) -> FeatureSpec:
+        """Return the spec with these values, the inverse of `to_dict`. Raises KeyError, TypeError or ValueError.
 
-        They may be anybody's: no name in them leads out of a folder, and no number is beyond what can be computed.
+        The values may be untrusted: names that lead out of a folder and numbers too large to compute with are refused.
         """
         if not isinstance(values, dict):
             raise TypeError("a spec is an object")
@@ -118,7 +139,7 @@ class FeatureSpec:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the canonical text, in hex."""
+        """The SHA-256 of the canonical text, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
@@ -127,16 +148,16 @@ class FeatureSpec:
         return folder_name(self.backbone, self.key)
 
     def differences(self, other: FeatureSpec) -> list[str]:
-        """The names of the fields in which the two differ, transform values as `transform.crop`."""
+        """Return the names of the fields that differ, those of the transform as `transform.crop`."""
         mine, theirs = _flat(self._values()), _flat(other._values())
         return [name for name in mine if mine[name] != theirs.get(name)]
 
 
 def slug(name: str, *, most: int = MOST_IN_A_NAME) -> str:
-    """A name as a part of a file's name: what not every file system takes becomes `_`.
+    """Return a name as a part of a file's name: characters that not every file system permits become `_`.
 
-    Plain names of up to `most` characters are left as they are; of longer ones the end is replaced by 12 hex digits of
-    their SHA-256. Two names may have one slug: what has to differ adds a key to it.
+    The end of a name of more than `most` characters is replaced by 12 hex digits of its SHA-256. Two names may have the
+    same slug: where they have to differ, a key is added.
     """
     fit = UNFIT_IN_A_NAME.sub("_", name)
     if DEVICE.match(fit):
@@ -147,12 +168,12 @@ def slug(name: str, *, most: int = MOST_IN_A_NAME) -> str:
 
 
 def folder_name(backbone: str, key: str) -> str:
-    """The name of the folder with the features of a backbone: its slug and the first 12 hex digits of the key."""
+    """Return the name of a cache folder: the slug of the backbone and the first 12 hex digits of the key."""
     return f"{slug(backbone)}-{key[:KEY_DIGITS]}"
 
 
 def backbone_slug(folder: str) -> str:
-    """The slug of the backbone in the name of a cache folder."""
+    """Return the slug of the backbone in the name of a cache folder."""
     return folder[: -KEY_DIGITS - 1]
 
 
@@ -164,5 +185,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def image_digest(data: bytes) -> bytes:
-    """SHA-256 of the encoded image: 32 bytes, the name of its row in every cache."""
+    """Return the SHA-256 (32 bytes) of an encoded image, the name of its row in every cache."""
     return hashlib.sha256(data).digest()

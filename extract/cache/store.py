@@ -2,8 +2,8 @@
 
     <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  features.h5
 
-The shards are the truth and the only thing read here. `features.h5` shows them as one array to everybody else
-(`index.py`); it is derived, replaced atomically and rebuilt when the list of shards is not the one it was made from.
+Only the shards are read here. `features.h5` (`index.py`) presents them as one array to other HDF5 tools; it is derived,
+replaced atomically and rebuilt when the list of shards has changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from featurecache.base.text import printable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
 from featurecache.extract.cache.opening import open_index
-from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, take_snapshot
+from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "spec.json"
 INDEX_FILE = "features.h5"
-# A spec is half a kilobyte; that of a hundred layers side by side a few.
+# A spec has half a kilobyte; that of a hundred layers a few.
 MOST_SPEC_BYTES = 1 << 20
 
 T = TypeVar("T")
@@ -39,8 +39,8 @@ T = TypeVar("T")
 class FeatureCache:
     """The rows of one FeatureSpec below a cache root.
 
-    Opening reads the digests of every shard (32 bytes a row) and nothing else. Raises CacheDamaged when a shard cannot
-    be read, CacheError when the folder belongs to another spec.
+    Opening reads only the digests of every shard (32 bytes a row). Raises CacheDamaged if a shard is damaged,
+    CacheError if it cannot be read or the folder belongs to another spec.
     """
 
     def __init__(self, cache_root: str | os.PathLike[str], spec: FeatureSpec) -> None:
@@ -50,20 +50,20 @@ class FeatureCache:
         self.refresh()
 
     def refresh(self, *, without: Collection[Path] = ()) -> None:
-        """See the shards that there are now, for instance those of another process; `without` leaves some out."""
-        self._snapshot = take_snapshot(self.folder, self.spec, without=frozenset(without))
+        """Read the list of shards again, which other processes may have changed; `without` excludes some."""
+        self._snapshot = read_snapshot(self.folder, self.spec, without=frozenset(without))
 
     def __len__(self) -> int:
         return len(self._snapshot.names)
 
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which of the digests (N, 32) have no row: bool (N,)."""
+        """Return which of the digests (N, 32) have no row: bool (N,)."""
         return ~self._snapshot.find(digests)[1]
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.
+        """Return the vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.
 
-        Raises CacheError when a digest has no row (ask `missing` first), CacheDamaged when a shard fails its checksums.
+        Raises CacheError if a digest has no row (see `missing`), CacheDamaged if a checksum does not match.
         """
         absent = self.missing(digests)
         if absent.any():
@@ -76,7 +76,8 @@ class FeatureCache:
         place, found = snapshot.find(digests)
         if not found.all():
             raise CacheDamaged(
-                f"The features of {int((~found).sum())} images were removed from '{self.folder}' meanwhile."
+                f"The features of {int((~found).sum())} images were removed from '{self.folder}' "
+                "by another process while they were read. Extract them again."
             )
         out = np.full((len(digests), self.spec.feature_dim), np.nan, dtype=np.float32)
         shard, row = snapshot.shard_of[place], snapshot.row_of[place]
@@ -90,34 +91,34 @@ class FeatureCache:
             name = shards.read_names(snapshot.paths[shard[first]])[row[first]]
             more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
             raise CacheDamaged(
-                f"The features of '{printable(name)}'{more} in '{self.folder}' are not numbers: "
+                f"The features of '{printable(name)}'{more} in '{self.folder}' are NaN or infinite: "
                 "run 'featurecache cache verify --repair', then 'featurecache extract' again."
             )
         return out
 
     def stored_order(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The positions 0..N-1 of these digests (N, 32) in the order in which their rows are on the disk."""
+        """Return the positions 0..N-1 of these digests (N, 32), sorted by the order of their rows on the disk."""
         place = self._snapshot.find(digests)[0]
         if not len(self):
             return place
         order: NDArray[np.int64] = np.lexsort((self._snapshot.row_of[place], self._snapshot.shard_of[place]))
         return order
 
-    def add(self, rows: shards.ShardRows, record: dict[str, Any]) -> None:
-        """Publish rows as one more shard; they are seen after `refresh`. Raises CacheUnwritable."""
+    def add(self, rows: shards.ShardRows, record: shards.ShardRecord) -> None:
+        """Publish rows as a new shard; they are visible after `refresh`. Raises CacheUnwritable."""
         self._write_spec()
         shards.write_shard(self.folder / SHARDS_FOLDER, rows, self.spec, record)
 
-    def records(self) -> list[dict[str, Any]]:
-        """What was written down with each shard, oldest first; `n` is its number of rows."""
+    def records(self) -> list[shards.ShardRecord]:
+        """Return the attributes of each shard, oldest first; `n` is its number of rows."""
         return self._read(lambda snapshot: [shards.read_record(path) for path in snapshot.paths])
 
     def served(self) -> list[ServedRows]:
-        """What each shard contributes, in shard order, as of the last `refresh`."""
+        """Return the served rows of each shard, in shard order, as of the last `refresh`."""
         return self._snapshot.served()
 
     def write_index(self) -> Path:
-        """Bring `features.h5` and spec.json up to date with the shards; returns its path. Raises CacheUnwritable."""
+        """Bring `features.h5` and spec.json up to date and return the path of the former. Raises CacheUnwritable."""
         path = self.folder / INDEX_FILE
         if len(self):
             self._write_spec()
@@ -125,7 +126,7 @@ class FeatureCache:
             self._read(lambda snapshot: self._bring_up_to_date(path, snapshot))
             if not self._snapshot.differs_from_disk(self.folder):
                 break
-            # Shards came or went while the index was made; whoever publishes an index last has seen them all.
+            # The shards changed while the index was made; the process that publishes the last index has read them all.
             self._refresh_alike()
         return path
 
@@ -144,7 +145,7 @@ class FeatureCache:
             raise CacheUnwritable(f"The index '{path}' cannot be written: {str(error).rstrip('.')}.") from error
 
     def _read(self, read: Callable[[Snapshot], T]) -> T:
-        """What `read` returns; of the shards as they are then, where `compact` has replaced one meanwhile."""
+        """Return the result of `read`; after a refresh if `compact` has replaced a shard since the last one."""
         for _ in range(N_LISTINGS):
             try:
                 return read(self._snapshot)
@@ -155,7 +156,7 @@ class FeatureCache:
         return read(self._snapshot)
 
     def _refresh_alike(self) -> None:
-        """Refresh, with the same shards left out as before."""
+        """Refresh, with the same shards excluded."""
         self.refresh(without=self._snapshot.without)
 
     def _check_spec(self) -> None:
@@ -190,7 +191,7 @@ class FeatureCache:
 
 
 def read_spec(folder: Path) -> FeatureSpec | None:
-    """The spec of a cache folder, or None where there is none. Raises CacheDamaged when it is no spec."""
+    """Return the spec of a cache folder, or None if it has none. Raises CacheDamaged if the file is not a spec."""
     path = folder / SPEC_FILE
     try:
         return FeatureSpec.from_dict(read_json_file(path, folder, most_bytes=MOST_SPEC_BYTES))

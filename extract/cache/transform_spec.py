@@ -1,18 +1,29 @@
-"""What the weights expect of an image, as plain values."""
+"""TransformSpec: the transform that the weights expect, as plain values."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields
 from math import isfinite
-from typing import Any
+from typing import Any, TypedDict, cast
 
-MAX_SIDE = 8192  # of the input of a network; those that are in use take 32 to 1,024
+MAX_SIDE = 8192  # of the input of a network; common networks have 32 to 1,024
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
+
+
+class TransformDocument(TypedDict):
+    """A TransformSpec as JSON."""
+
+    resize: int
+    crop: int
+    interpolation: str
+    antialias: bool
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """How an image becomes the (3, S, S) input of a backbone; S is `crop`.
+    """The transform of an image to the (3, S, S) input of a backbone; S is `crop`.
 
     resize: length of the shortest side after resizing, in pixels.
     crop: side of the centred square that is cut out, in pixels.
@@ -28,23 +39,24 @@ class TransformSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a field at its default is left out, so that a new one changes no key."""
+    def to_dict(self) -> TransformDocument:
+        """Return plain JSON values; fields at their default are omitted, so that a new field changes no key."""
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        return {name: value for name, value in values.items() if name not in USUAL or value != USUAL[name]}
+        written = {name: value for name, value in values.items() if name not in USUAL or value != USUAL[name]}
+        return cast("TransformDocument", written)
 
     def unusual(self) -> dict[str, Any]:
         """Return the fields that have another value than their default."""
         return {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TransformSpec:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError on values that are no transform."""
+    def from_dict(cls, values: Any) -> TransformSpec:
+        """Return the transform with these values, the inverse of `to_dict`. Raises KeyError, TypeError, ValueError."""
         found = cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
         if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in (found.resize, found.crop)):
             raise ValueError(f"its sides are not 1 to {MAX_SIDE:,} pixels")
         if found.interpolation not in INTERPOLATIONS or type(found.antialias) is not bool:
-            raise ValueError("its interpolation is none")
+            raise ValueError("its interpolation is unknown")
         values_of = [value for channels in (found.mean, found.std) for value in channels]
         are_numbers = all(type(value) in (int, float) and isfinite(value) for value in values_of)
         if len(found.mean) != 3 or len(found.std) != 3 or not are_numbers or min(found.std) <= 0:

@@ -1,7 +1,7 @@
-"""Whether a cache is whole: every byte of every shard is read and compared with what its seals say.
+"""Verification and repair of a cache: every shard is read completely and compared with its seals.
 
-What is damaged is named; `repair_cache` sets it aside, so that the next `extract` redoes exactly those rows. An index
-that is not there or older than the shards is no damage, for a run may have been killed before it wrote one.
+`repair_cache` moves damaged files away, so that the next `extract` computes exactly their rows again. A missing or
+outdated index is not damage: a run may have been killed before it wrote one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ASIDE_FOLDER = "damaged"
-# Read, checked and forgotten, block by block.
+# Vectors are read and checked block by block.
 BLOCK_BYTES = 16 << 20
-# Of the shards that are older than seals, so many are named.
+# Unsealed shards that a note names.
 MOST_NAMED = 3
 
 OnProgress = Callable[[int, int], None]
@@ -40,9 +40,9 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not what it should be, or is gone. `n_rows`: what extract must redo, None where unknown.
+    """One damaged, missing or unreadable file. n_rows: rows to extract again, None if unknown.
 
-    `is_closed`: it may not be read, and might be whole.
+    is_closed: whether it could not be read, so that it may be intact.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in one cache folder; it is whole when `damaged` is empty. `spec` is None where none is known."""
+    """The result for one cache folder, which is intact if `damaged` is empty. `spec` is None if it is unknown."""
 
     folder: Path
     spec: FeatureSpec | None
@@ -67,16 +67,16 @@ class Verification:
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """Rows that were checked: digests (n, 32), and whether the file held a seal for each."""
+    """The rows of an intact shard: digests (n, 32), and whether the shard has seals."""
 
     digests: NDArray[np.uint8]
     is_sealed: bool
 
 
 def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Verification:
-    """Read everything in a cache folder. `on_progress(done, total)` counts bytes.
+    """Verify all files in a cache folder. `on_progress(done, total)` counts bytes.
 
-    Damage is returned, never raised. Raises CacheError when the folder cannot be read at all.
+    Damage is returned, never raised. Raises CacheError if the folder cannot be read.
     """
     spec, found = _find_spec(folder)
     whole, broken, n_bytes = _check_shards(folder, spec, on_progress)
@@ -91,7 +91,7 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     if index.closed:
         found.append(Damage(index.path, index.closed, is_closed=True))
     elif index.is_broken or (index.is_current and not found and spec is not None and not _agrees(index.path, spec)):
-        found.append(Damage(index.path, "it does not show what the shards hold"))
+        found.append(Damage(index.path, "it does not match the shards"))
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
@@ -103,10 +103,10 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
 
 
 def _agrees(path: Path, spec: FeatureSpec) -> bool:
-    """Whether plain h5py finds in an index the rows of the shards, each once and each with its own vector."""
+    """Whether an index refers to every served row of the shards once and to nothing else."""
     try:
         return index_agrees(path, spec, FeatureCache(path.parent.parent, spec).served())
-    except (CacheError, OSError, RuntimeError, ValueError, KeyError, TypeError):  # h5py has many for a map that is none
+    except (CacheError, OSError, RuntimeError, ValueError, KeyError, TypeError):  # h5py, on an invalid mapping
         return False
 
 
@@ -119,7 +119,7 @@ def _unsealed_note(names: list[str]) -> str:
 
 
 def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
-    """Compare every byte that means something in a shard of `spec`. Raises CacheDamaged."""
+    """Compare all rows, paths and attributes of a shard of `spec` with its checksums. Raises CacheDamaged."""
     digests = shards.read_digests(path, spec)
     shards.read_names(path)
     shards.read_record(path)
@@ -132,29 +132,29 @@ def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
             part = slice(start, start + block)
             vectors = features[part]
             if not np.isfinite(vectors).all():
-                raise damaged(path, "it holds rows that are not numbers")
+                raise damaged(path, "it holds NaN or infinite values")
             seals[part] = seal_rows(spec, digests[part], vectors)
         if is_sealed and (seals != sealed).any():
-            raise damaged(path, "its vectors are not those that were sealed")
+            raise damaged(path, "its vectors do not match their seals")
         if is_sealed and shards.read_attributes(file["seals"]).get("sha256") != content_digest(seals, names):
-            raise damaged(path, "its paths are not those that were sealed")
+            raise damaged(path, "its paths do not match their seals")
     return CheckedRows(digests, is_sealed)
 
 
 def repair_cache(verdict: Verification) -> list[Path]:
-    """Set what is damaged aside, in the folder `damaged` of the cache, and renew the index; returns where it went.
+    """Move damaged files to the folder `damaged` of the cache and rebuild the index; return their new paths.
 
-    Nothing is deleted. Raises CacheError where it is not known whose features the folder should hold, or where a file
-    may not be read: it might be whole, and is somebody's.
+    Nothing is deleted. Raises CacheError if the spec of the folder is unknown, or if a file could not be read, since it
+    may be intact.
     """
     closed = [each for each in verdict.damaged if each.is_closed]
     if closed:
         raise CacheError(
-            f"{closed[0].reason} Correct the permissions first, or what else it is; nothing of its cache was set aside."
+            f"{closed[0].reason} Correct the permissions first, or the fault of the disk; nothing was moved."
         )
     if verdict.spec is None:
         raise CacheError(
-            f"It is unknown whose features '{verdict.folder}' holds: no spec in it has the key in its name. "
+            f"It is unknown which features '{verdict.folder}' holds: no spec in it has the key in its name. "
             "Give the folder its old name back, or move it away and run extract again."
         )
     moved = [_set_aside(verdict.folder, each.path) for each in verdict.damaged if os.path.lexists(each.path)]
@@ -180,7 +180,7 @@ def _set_aside(folder: Path, path: Path) -> Path:
 
 
 def _find_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
-    """The spec whose key is in the folder's name, from spec.json or else from a shard, and what is wrong with it."""
+    """Return the spec whose key is in the folder's name, from spec.json or else from a shard, and the damage found."""
     path = folder / SPEC_FILE
     try:
         found, reason = read_spec(folder), "it is gone"
@@ -192,7 +192,7 @@ def _find_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
         reason = f"it is that of '{found.folder_name}'"
     present = shard_paths(folder)
     if found is None and reason == "it is gone" and not present:
-        return None, []  # killed before there was anything
+        return None, []  # the run was killed before it wrote anything
     for shard in present:
         try:
             spec = shards.spec_of(shard)
@@ -206,9 +206,9 @@ def _find_spec(folder: Path) -> tuple[FeatureSpec | None, list[Damage]]:
 def _check_shards(
     folder: Path, spec: FeatureSpec | None, on_progress: OnProgress | None
 ) -> tuple[dict[str, CheckedRows], dict[Path, CacheError], int]:
-    """The whole shards by name, the broken ones with what was raised, and the bytes read.
+    """Return the intact shards by name, the damaged ones with their errors, and the number of bytes read.
 
-    Shards that come meanwhile are read too; those that went were merged into others and do not count.
+    Shards that are added during the check are read too; those that are removed were merged and do not count.
     """
     whole: dict[str, CheckedRows] = {}
     broken: dict[Path, CacheError] = {}
@@ -234,13 +234,13 @@ def _reason(error: CacheError) -> str:
 
 
 def _distinct(whole: dict[str, CheckedRows]) -> NDArray[np.bytes_]:
-    """The names of all images that have a row, each once, sorted."""
+    """Return the distinct digests of all rows, sorted, as byte strings."""
     empty = np.empty((0, 32), dtype=np.uint8)
     return np.unique(as_names(np.concatenate([empty, *(part.digests for part in whole.values())])))
 
 
 def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: _IndexState) -> int | None:
-    """How many images have their vector in this damaged shard only; by the index where it does not say itself."""
+    """Return how many images have a row in this damaged shard only; by the index if its digests cannot be read."""
     try:
         digests = shards.read_digests(path, spec) if spec is not None else None
     except CacheError:
@@ -258,7 +258,7 @@ def _size(path: Path) -> int:
 
 
 def _counts(path: Path, text: object) -> dict[str, int]:
-    """How many rows an index says that it shows of each shard. Raises CacheDamaged for what no index says."""
+    """Return the number of rows of each shard according to an index. Raises CacheDamaged if it has no such numbers."""
     try:
         counts = parse_json(str(text))
     except UnfitFile as error:
@@ -269,10 +269,10 @@ def _counts(path: Path, text: object) -> dict[str, int]:
 
 
 class _IndexState:
-    """What features.h5 shows, and whether that can be so.
+    """The shards that features.h5 refers to, compared with those that are present.
 
-    `shown`: how many rows it shows of each shard. `gone`: those that are not there. It is current when it was made from
-    the shards that are present, broken when it is no index, and closed, with the message, when it cannot be read.
+    shown: the number of rows of each shard. gone: those of missing shards. is_current: it was made from the present
+    shards. is_broken: it is not an index. closed: the error if it cannot be read, else empty.
     """
 
     def __init__(self, folder: Path, present: list[Path]) -> None:

@@ -1,11 +1,11 @@
-"""Exported graphs and the verdicts on them, kept next to the cache: exporting and comparing takes seconds.
+"""Storage of exported graphs and of the choice of engine, next to the cache: exporting and comparing takes seconds.
 
-    engine-<identity12>.json   the identity in full, the verdict (engine, lanes, why), the graph's SHA-256
-    graph-<identity12>.onnx    the graph, where there is one
+    engine-<identity12>.json   VerdictDocument: the identity in full, the verdict, the graph's SHA-256
+    graph-<identity12>.onnx    the graph, if the network could be exported
 
-Both are derived and may be deleted at any time. A graph is used only when the identity is the same in every field
-(network, cut, numbers, library versions, machine, the code that exports), the file has the recorded SHA-256, and it is
-what such a graph is (`graph_checks.py`); anything else is exported again.
+Both are derived and may be deleted at any time. A graph is used only if the identity is the same in every field
+(network, cut, precision, library versions, machine, the code that exports), the file has the recorded SHA-256, and it
+passes `graph_checks.py`; otherwise the network is exported again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import check_plain_file, read_json_file
@@ -23,18 +23,18 @@ from featurecache.base.text import printable
 from featurecache.extract.engines.protocol import ENGINES
 
 VERDICT_FORMAT = 1
-# A verdict is a kilobyte, and its reason one sentence.
+# A document has about a kilobyte, and its reason is one sentence.
 MOST_BYTES, MOST_CHARACTERS = 1 << 20, 500
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which engine runs a network best on this machine.
+    """The engine chosen for a network on this machine.
 
-    engine: "onnxruntime" or "torch". n_lanes: how many batches run at once, each on its share of the cores.
-    reason: why, for people to read. rates: images/s of every way that was tried, by its name.
-    error: largest relative difference of a vector between the engines; None where there was no graph to compare.
-    is_lasting: whether it would be the same tomorrow; where memory was short it might not, and it is not kept.
+    engine: "onnxruntime" or "torch". n_lanes: number of batches that run at once, each on its share of the cores.
+    reason: of the choice, as a clause. rates: images/s of each engine that was timed, by its name.
+    error: largest relative difference of a vector between the engines; None if there was no graph to compare.
+    is_lasting: whether it is saved; a choice that was due to a lack of memory is not.
     """
 
     engine: str
@@ -45,17 +45,26 @@ class Verdict:
     is_lasting: bool = True
 
 
+class VerdictDocument(TypedDict):
+    """The content of engine-<identity12>.json. identity: as JSON. verdict: the fields of Verdict."""
+
+    format: int
+    identity: Any
+    verdict: dict[str, Any]
+    sha256: str | None
+
+
 class GraphFolder:
-    """The graphs in one folder, found by identity."""
+    """The exported graphs in one folder, by identity."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, identity: Mapping[str, Any]) -> tuple[Verdict, bytes | None] | None:
-        """The verdict on exactly this network and its graph; None where there is none to trust."""
+        """Return the verdict for this identity and the graph, if there is one; None if there is no valid verdict."""
         described, graph = self._paths(identity)
         try:
-            document = read_json_file(described, self.root, most_bytes=MOST_BYTES)
+            document: VerdictDocument = read_json_file(described, self.root, most_bytes=MOST_BYTES)
             if document["format"] != VERDICT_FORMAT or document["identity"] != _plain(identity):
                 return None
             verdict = _verdict(document["verdict"])
@@ -68,9 +77,9 @@ class GraphFolder:
         return (verdict, content) if hashlib.sha256(content).hexdigest() == document["sha256"] else None
 
     def save(self, identity: Mapping[str, Any], verdict: Verdict, graph: bytes | None) -> bool:
-        """Keep both for the next run; says whether it could: without, the next run exports again."""
+        """Save both for later runs and return whether that was possible; otherwise the next run exports again."""
         described, path = self._paths(identity)
-        document = {
+        document: VerdictDocument = {
             "format": VERDICT_FORMAT,
             "identity": _plain(identity),
             "verdict": asdict(verdict),
@@ -93,7 +102,7 @@ class GraphFolder:
 
 
 def _verdict(values: Mapping[str, Any]) -> Verdict:
-    """The verdict with these values. Raises TypeError or ValueError where they are none."""
+    """Return the verdict with these values. Raises TypeError or ValueError if they are not valid."""
     found = Verdict(**values)
     is_number = isinstance(found.error, float | int | None) and type(found.n_lanes) is int
     if found.engine not in ENGINES[1:] or not is_number or not isinstance(found.reason, str):

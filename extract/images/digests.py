@@ -1,4 +1,4 @@
-"""The identity of every image of a data set, at the cost of one `stat` each when nothing changed."""
+"""SHA-256 digests of the images of a data set; files that have not changed cost one `stat` each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -20,22 +20,30 @@ from featurecache.extract.images.manifest import Sample
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Hashing is SHA-256 at 1-2 GB/s a core and waiting for the disk; more threads than cores help on a network disk.
+# SHA-256 runs at 1-2 GB/s a core; more threads than cores help when reading from a network disk.
 N_THREADS = 8
-# How many files are hashed between two looks at the memo: a kill forgets at most these.
+# Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
+
+
+class RefusalDocument(TypedDict):
+    """A Refusal as JSON, its texts made printable."""
+
+    path: str
+    digest: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """One image that is not in the result, and why. `digest` is hex, or empty where the file could not be read."""
+    """A refused image, with the reason. `digest` is hex, or empty if the file could not be read."""
 
     name: str
     digest: str
     reason: str
 
-    def to_dict(self) -> dict[str, str]:
-        """What JSON says of it."""
+    def to_dict(self) -> RefusalDocument:
+        """Return the entry of this image in JSON documents."""
         return {"path": printable(self.name), "digest": self.digest, "reason": printable(self.reason)}
 
 
@@ -52,10 +60,10 @@ class Digested:
 def digest_samples(
     samples: Sequence[Sample], memo: Memo, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Digested:
-    """SHA-256 of every sample's file, from the memo where size and times are those remembered.
+    """Return the SHA-256 of every sample's file, from the memo if its size and times have not changed.
 
-    `on_progress(done, total)` is called while files are being hashed. Files that cannot be read are returned as
-    refusals, never raised.
+    `on_progress(done, total)` is called while files are hashed. Files that cannot be read are returned as refusals,
+    never raised.
     """
     known = memo.known_digests()
     results: list[bytes | Refusal | None] = [None] * len(samples)

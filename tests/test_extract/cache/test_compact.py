@@ -322,7 +322,7 @@ def test_rows_that_are_not_numbers_are_never_sealed(tmp_path, spec, make_rows):
     rows.features[2, 1] = np.nan
     cache.add(rows, RECORD)
     cache.add(make_rows(4, seed=1), RECORD)
-    with pytest.raises(CacheDamaged, match="holds rows that are not numbers"):
+    with pytest.raises(CacheDamaged, match="holds NaN or infinite values"):
         compact_cache(cache.folder)
     assert len(shard_paths(cache.folder)) == 2
 

@@ -114,7 +114,7 @@ def test_numbers_that_pass_hdf5s_own_checks_are_known_by_their_seals(filled):
         path.write_bytes(original)
         with h5py.File(path, "r+") as file:
             change(file)
-        with pytest.raises(CacheDamaged, match="not those that were sealed"):
+        with pytest.raises(CacheDamaged, match="do not match their seals"):
             opened(cache).lookup(rows.digests)
         assert path.name in names_of(verify_cache(cache.folder))
 
@@ -137,7 +137,7 @@ def test_a_changed_path_is_seen_by_verify(filled):
         file["paths"][0] = b"another.png"
     (damage,) = verify_cache(cache.folder).damaged
     assert damage.path == path
-    assert damage.reason == "its paths are not those that were sealed"
+    assert damage.reason == "its paths do not match their seals"
     assert damage.n_rows == 4
 
 
@@ -204,7 +204,7 @@ def test_rows_that_are_not_numbers_are_named(filled, make_rows):
     rows.features[1, 1] = np.inf
     path = write_shard(cache.folder / "shards", rows, cache.spec, {})
     (damage,) = verify_cache(cache.folder).damaged
-    assert (damage.path, damage.reason, damage.n_rows) == (path, "it holds rows that are not numbers", 3)
+    assert (damage.path, damage.reason, damage.n_rows) == (path, "it holds NaN or infinite values", 3)
 
 
 def test_second_copies_are_counted_and_are_no_damage(filled):
