@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Larger shards are not faster to read, need more memory while they are written, and lose more rows by a damaged byte.
-SHARD_BYTES = 128 << 20
+COMPACTED_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def open_cache(folder: Path) -> FeatureCache:
     return FeatureCache(folder.parent, spec)
 
 
-def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
+def plan_compaction(cache: FeatureCache, *, shard_bytes: int = COMPACTED_BYTES) -> Rewriting:
     """Plan to merge shards of less than half of `shard_bytes` up to that size, drop duplicate rows, and add seals."""
     found = cache.served()
     unsealed = {part.path for part in found if not shards.has_seals(part.path)}
@@ -79,7 +79,7 @@ def plan_compaction(cache: FeatureCache, *, shard_bytes: int = SHARD_BYTES) -> R
     return _plan(cache, found, chosen, shard_bytes, unsealed=unsealed)
 
 
-def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
+def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: int = COMPACTED_BYTES) -> Rewriting:
     """Plan to drop all rows but those of the digests `used` (N, 32); shards with used rows only are not rewritten."""
     found = cache.served()
     names = np.unique(as_names(used))
@@ -148,7 +148,7 @@ def rewrite(cache: FeatureCache, plan: Rewriting, *, at_once: bool = False) -> l
     return new
 
 
-def compact_cache(folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Rewriting:
+def compact_cache(folder: Path, *, shard_bytes: int = COMPACTED_BYTES) -> Rewriting:
     """Compact the cache in a folder and return the plan that was carried out. Raises CacheError."""
     remove_merged(folder)
     return _carry_out(folder, lambda cache: plan_compaction(cache, shard_bytes=shard_bytes))

@@ -34,7 +34,7 @@ SHARDS_FOLDER = "shards"
 # Rows of digests and paths in one HDF5 chunk.
 CHUNK_ROWS = 1 << 14
 # The SHA-256 of the file is appended to it; it is computed block by block.
-SUM_BYTES, BLOCK_BYTES = 32, 1 << 24
+SUM_BYTES, HASHED_BYTES = 32, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def index_is_intact(path: Path) -> bool:
     """
     left, found = path.stat().st_size - SUM_BYTES, hashlib.sha256()
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+        while left > 0 and (block := file.read(min(left, HASHED_BYTES))):
             found.update(block)
             left -= len(block)
         return left == 0 and file.read() == found.digest()

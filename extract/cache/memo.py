@@ -186,7 +186,7 @@ def _check_schema(database: sqlite3.Connection) -> None:
     ).fetchall()
     strange = next((name for kind, name in found if kind != "table" or name not in _TABLES), None)
     if strange is not None:
-        raise sqlite3.DatabaseError(f"not ours: {strange}")
+        raise sqlite3.DatabaseError(f"unexpected table, view or trigger: {strange}")
 
 
 def _open_or_replace(path: Path) -> sqlite3.Connection:

@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
 # Fields that are omitted from the text, and so from the key, at these values: keys without such fields stay valid.
-USUAL = {"decode": FULL, "view": ""}
+FIELD_DEFAULTS = {"decode": FULL, "view": ""}
 
 
 # Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
@@ -78,7 +78,7 @@ class _SpecDocument(TypedDict):
 
 
 class SpecDocument(_SpecDocument, total=False):
-    """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields with their value in USUAL lack."""
+    """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields at their default are omitted."""
 
     decode: str
     view: str
@@ -110,14 +110,15 @@ class FeatureSpec:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> SpecDocument:
-        """Return the content of spec.json; fields with their value in USUAL are omitted."""
-        written = {name: value for name, value in self._values().items() if name not in USUAL or USUAL[name] != value}
+        """Return the content of spec.json; fields at their default are omitted."""
+        defaults = FIELD_DEFAULTS
+        written = {name: v for name, v in self._values().items() if name not in defaults or defaults[name] != v}
         return cast("SpecDocument", written)
 
-    def unusual(self) -> dict[str, Any]:
-        """Return the fields of USUAL, and of the transform, that differ from their default."""
-        mine = {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
-        return mine | self.transform.unusual()
+    def non_default(self) -> dict[str, Any]:
+        """Return the fields, those of the transform too, that differ from their default."""
+        mine = {name: getattr(self, name) for name, default in FIELD_DEFAULTS.items() if getattr(self, name) != default}
+        return mine | self.transform.non_default()
 
     def _values(self) -> dict[str, Any]:
         return {**asdict(self), "transform": self.transform.to_dict()}
@@ -130,7 +131,7 @@ class FeatureSpec:
         """
         if not isinstance(values, dict):
             raise TypeError("a spec is an object")
-        whole = {**USUAL, **values}
+        whole = {**FIELD_DEFAULTS, **values}
         known = {field.name: whole[field.name] for field in fields(cls)}
         for name, check in CHECKS.items():
             if not check(known[name]):

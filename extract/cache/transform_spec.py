@@ -42,12 +42,14 @@ class TransformSpec:
     def to_dict(self) -> TransformDocument:
         """Return plain JSON values; fields at their default are omitted, so that a new field changes no key."""
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        written = {name: value for name, value in values.items() if name not in USUAL or value != USUAL[name]}
+        defaults = TRANSFORM_DEFAULTS
+        written = {name: v for name, v in values.items() if name not in defaults or defaults[name] != v}
         return cast("TransformDocument", written)
 
-    def unusual(self) -> dict[str, Any]:
+    def non_default(self) -> dict[str, Any]:
         """Return the fields that have another value than their default."""
-        return {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
+        values = {name: getattr(self, name) for name in TRANSFORM_DEFAULTS}
+        return {name: value for name, value in values.items() if value != TRANSFORM_DEFAULTS[name]}
 
     @classmethod
     def from_dict(cls, values: Any) -> TransformSpec:
@@ -64,4 +66,4 @@ class TransformSpec:
         return found
 
 
-USUAL = {each.name: each.default for each in fields(TransformSpec) if each.default is not MISSING}
+TRANSFORM_DEFAULTS = {each.name: each.default for each in fields(TransformSpec) if each.default is not MISSING}

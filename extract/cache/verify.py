@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ASIDE_FOLDER = "damaged"
 # Vectors are read and checked block by block.
-BLOCK_BYTES = 16 << 20
+CHECKED_BYTES = 16 << 20
 # Unsealed shards that a note names.
 MOST_NAMED = 3
 
@@ -127,7 +127,7 @@ def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
         features, names, sealed = file["features"], file["paths"][:], shards.seals_of(file, len(digests))
         is_sealed = shards.is_sealed(file)
         seals = np.empty((len(digests), SEAL_BYTES), dtype=np.uint8)
-        block = max(1, BLOCK_BYTES // (spec.feature_dim * features.dtype.itemsize))
+        block = max(1, CHECKED_BYTES // (spec.feature_dim * features.dtype.itemsize))
         for start in range(0, len(digests), block):
             part = slice(start, start + block)
             vectors = features[part]

@@ -24,6 +24,7 @@ from featurecache.extract.engines.export import export_graph
 from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
 from featurecache.extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
+from featurecache.extract.engines.protocol import NetworkIdentity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,14 +52,14 @@ def choose_cpu_engine(
     Raises EngineError if `onnxruntime` is requested and the export fails or its vectors differ.
     """
     identity = full_identity(source, batch_size)
-    kept = _saved_choice(source, identity, batch_size, graphs, say)
-    if kept is None or (engine == "onnxruntime" and kept[1] is None):
+    saved = _saved_choice(source, identity, batch_size, graphs, say)
+    if saved is None or (engine == "onnxruntime" and saved[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
         verdict, graph = compare_engines(source, batch_size)
-        kept = verdict, None if graph is None else bind_graph(graph, identity)
-        if graphs is not None and kept[0].is_lasting:
-            graphs.save(identity, *kept)
-    verdict, graph = kept
+        saved = verdict, None if graph is None else bind_graph(graph, identity)
+        if graphs is not None and saved[0].is_lasting:
+            graphs.save(identity, *saved)
+    verdict, graph = saved
     if engine == "onnxruntime":
         return _build_requested(source, batch_size, verdict, graph)
     if verdict.engine == "torch" or graph is None:
@@ -83,7 +84,7 @@ def _saved_choice(
     size, dim = batch_size or BATCH_SIZE, source.feature_dim
     fault = graph_fault(found[1], identity, batch_size=size, side=source.side, feature_dim=dim)
     if fault:
-        say(f"The graph that is kept for {source.identity['backbone']} is not used: {fault}")
+        say(f"The stored graph of {source.identity['backbone']} is not used: {fault}")
     return None if fault else found
 
 
@@ -96,20 +97,20 @@ def compare_engines(source: Source, batch_size: int | None) -> tuple[Verdict, by
 
     batch_size: as requested; None for each engine's default. If one engine runs out of memory, the other is chosen.
     """
-    theirs = _torch(source, batch_size, "")
+    reference = _torch(source, batch_size, "")
     try:
-        graph = export_graph(theirs.module, batch_size=batch_size or BATCH_SIZE, side=source.side)
-        ours = _onnx(source, batch_size, graph, "")
-        images = _random_images(max(ours.batch_size, theirs.batch_size), source.side)
-        few = images[: ours.batch_size]
-        error = largest_error(_vectors(ours, few), _vectors(theirs, few))
-        rates = _rates(ours, theirs, images) if error <= TOLERANCE else {}
+        graph = export_graph(reference.module, batch_size=batch_size or BATCH_SIZE, side=source.side)
+        candidate = _onnx(source, batch_size, graph, "")
+        images = _random_images(max(candidate.batch_size, reference.batch_size), source.side)
+        few = images[: candidate.batch_size]
+        error = largest_error(_vectors(candidate, few), _vectors(reference, few))
+        rates = _rates(candidate, reference, images) if error <= TOLERANCE else {}
     except EngineError as failure:
         return Verdict("torch", 1, f"it does not export ({failure})", {}, None), None
     except OutOfMemory:
         return Verdict("torch", 1, "its export needs more memory than there is", {}, None, is_lasting=False), None
     except _TooLarge as too_large:
-        other = ours if str(too_large) == theirs.name else theirs
+        other = candidate if str(too_large) == reference.name else reference
         reason = f"{too_large} needs more memory than there is"
         return Verdict(other.name, other.n_lanes, reason, {}, None, is_lasting=False), graph
     if not rates:
@@ -117,7 +118,7 @@ def compare_engines(source: Source, batch_size: int | None) -> tuple[Verdict, by
         return Verdict("torch", 1, reason, {}, error), None
     if rates["torch"] > CLEARLY_FASTER * rates["onnxruntime"]:
         return Verdict("torch", 1, _faster(rates, "torch", "onnxruntime"), rates, error), graph
-    return Verdict("onnxruntime", ours.n_lanes, _faster(rates, "onnxruntime", "torch"), rates, error), graph
+    return Verdict("onnxruntime", candidate.n_lanes, _faster(rates, "onnxruntime", "torch"), rates, error), graph
 
 
 def _vectors(engine: Engine, images: Tensor) -> np.ndarray:
@@ -134,8 +135,17 @@ def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
     return float(np.nan_to_num(errors, nan=np.inf).max())
 
 
-def full_identity(source: Source, batch_size: int | None) -> dict[str, Any]:
-    """Return everything that a graph and the verdict on it depend on."""
+class GraphIdentity(NetworkIdentity):
+    """Everything that a graph and the verdict on it depend on, as plain JSON values. code: a digest of the modules."""
+
+    batch_size: int | None
+    versions: dict[str, str | None]
+    machine: list[str | int]
+    code: str
+
+
+def full_identity(source: Source, batch_size: int | None) -> GraphIdentity:
+    """Return the identity of the graph of a network on this machine."""
     import torch
 
     return {
@@ -154,12 +164,12 @@ def _code_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
 
 
-def _rates(ours: Engine, theirs: Engine, images: Tensor) -> dict[str, float]:
+def _rates(candidate: Engine, reference: Engine, images: Tensor) -> dict[str, float]:
     """Return images/s of both, the best round of each; in turn, so that other load on the machine affects both."""
-    best = {ours.name: 0.0, theirs.name: 0.0}
+    best = {candidate.name: 0.0, reference.name: 0.0}
     for _ in range(ROUNDS):
         spent = 0.0
-        for engine in (ours, theirs):
+        for engine in (candidate, reference):
             rate, seconds = _rate(engine, images)
             best[engine.name] = max(best[engine.name], rate)
             spent += seconds

@@ -24,7 +24,7 @@ from featurecache.extract.engines.protocol import ENGINES
 
 VERDICT_FORMAT = 1
 # A document has about a kilobyte, and its reason is one sentence.
-MOST_BYTES, MOST_CHARACTERS = 1 << 20, 500
+MOST_BYTES, LONGEST_REASON = 1 << 20, 500
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _verdict(values: Mapping[str, Any]) -> Verdict:
     is_number = isinstance(found.error, float | int | None) and type(found.n_lanes) is int
     if found.engine not in ENGINES[1:] or not is_number or not isinstance(found.reason, str):
         raise ValueError("no verdict")
-    return replace(found, reason=printable(found.reason[:MOST_CHARACTERS]))
+    return replace(found, reason=printable(found.reason[:LONGEST_REASON]))
 
 
 def _plain(identity: Mapping[str, Any]) -> Any:

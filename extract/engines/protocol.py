@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
     from featurecache.extract.backbones.registry import Backbone
+    from featurecache.extract.cache.transform_spec import TransformDocument
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("auto", "onnxruntime", "torch")
@@ -43,15 +44,27 @@ class Engine(Protocol):
         ...
 
 
+class NetworkIdentity(TypedDict):
+    """Everything that the vectors of a network depend on, as plain JSON values.
+
+    weights: digest of the tensors. cuts: layer and pooling of each, in order of columns.
+    """
+
+    backbone: str
+    weights: str
+    cuts: list[list[str]]
+    transform: TransformDocument
+
+
 @dataclass(frozen=True)
 class Source:
     """A network that an engine is built from. It is loaded only if there is no stored graph.
 
-    identity: plain JSON values, everything that the vectors depend on. side: S.
-    load: returns the module, uint8 (B, 3, S, S) -> float32 (B, D). feature_dim: D, None if unknown before loading.
+    side: S. load: returns the module, uint8 (B, 3, S, S) -> float32 (B, D).
+    feature_dim: D, None if unknown before loading.
     """
 
-    identity: Mapping[str, Any]
+    identity: NetworkIdentity
     side: int
     load: Callable[[], nn.Module]
     feature_dim: int | None = None
@@ -59,7 +72,7 @@ class Source:
 
 def source_of(backbone: Backbone) -> Source:
     """Return the source of a loaded backbone."""
-    identity = {
+    identity: NetworkIdentity = {
         "backbone": backbone.name,
         "weights": backbone.weights_digest,
         "cuts": [[backbone.layer, backbone.pooling]],

@@ -110,11 +110,11 @@ class Group:
         """
         from featurecache.extract.engines.build import build_engine
         from featurecache.extract.engines.graph_store import GraphFolder
-        from featurecache.extract.engines.protocol import Source
+        from featurecache.extract.engines.protocol import NetworkIdentity, Source
 
         cuts = self._place_columns()
         spec = self._spec
-        identity = {
+        identity: NetworkIdentity = {
             "backbone": spec.backbone,
             "weights": spec.weights_digest,
             "cuts": cuts,

@@ -53,7 +53,7 @@ RESOLVING_CODE = (
     "job/request.py",
 )
 # The longest path.
-MOST_CHARACTERS = 4096
+LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class FeatureRequest:
                 raise RequestError(f"There is no {name} {str(value)[:40]!r}: choose from {', '.join(allowed)}.")
         for name in ("backbone", "weights", "layer", "view"):
             value = getattr(self, name)
-            is_name = isinstance(value, str) and len(value) <= MOST_CHARACTERS
+            is_name = isinstance(value, str) and len(value) <= LONGEST_NAME
             if not is_name and not (value is None and name in ("weights", "layer")):
                 raise RequestError(f"The {name} is {str(value)[:40]!r} and has to be a name.")
         if self.size is not None and not (type(self.size) is int and 1 <= self.size <= MAX_SIDE):

@@ -39,7 +39,7 @@ Key = tuple[bytes, str]
 
 @dataclass(frozen=True)
 class Batch:
-    """ShardRows of one forward pass: digest and name of each image, and the vectors (n, D) in the stored dtype."""
+    """Rows of one forward pass: digest and name of each image, and the vectors (n, D) in the stored dtype."""
 
     keys: list[Key]
     vectors: NDArray[np.floating[Any]]

@@ -52,7 +52,7 @@ def digests_of(images: Path, cache: Path) -> np.ndarray:
 
 
 def fill(cache: Path, spec: FeatureSpec, digests: np.ndarray, weights: str | None = None) -> None:
-    """ShardRows of nothing for these images."""
+    """Rows of nothing for these images."""
     rows = ShardRows(
         np.ones((len(digests), spec.feature_dim), spec.dtype), digests, [str(i) for i in range(len(digests))]
     )

@@ -25,7 +25,7 @@ def info_lines(each: CacheInfo) -> list[str]:
         lines.append(
             f"  features  {count(each.n_rows, 'row')} of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}"
         )
-        lines[-1] += "".join(f", {name} {value}" for name, value in spec.unusual().items())
+        lines[-1] += "".join(f", {name} {value}" for name, value in spec.non_default().items())
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {count(each.n_shards, 'shard')}")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
