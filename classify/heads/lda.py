@@ -23,7 +23,7 @@ class LDAHead(LinearHead):
     classes, S is the identity, and the nearest mean decides.
 
     Probabilities are softmax(scores / temperature), at 1.0 the posterior of the model. That is far too certain where
-    classes are not Gaussian or D is not small beside N: a sweep fits the temperature on val.
+    classes are not Gaussian or D is not small compared with N: a sweep fits the temperature on val.
     """
 
     allowed: ClassVar[Allowed] = {"shrinkage": SHARE, "temperature": POSITIVE}

@@ -1,4 +1,4 @@
-"""All heads beside each other: the metric of the run with intervals, and over the swept setting.
+"""All heads compared: the metric of the run with intervals, and over the swept setting.
 
 A figure is a plotly one as plain values: {"data": [...], "layout": {...}}. Colours are CSS variables of page.css.
 """
