@@ -219,7 +219,7 @@ def test_any_other_error_of_the_network_is_one_sentence_too(engine, images, monk
 def test_what_to_try_instead_is_something_else(engine, monkeypatch, device, precision, instead):
     monkeypatch.setattr(engine, "device", device)
     monkeypatch.setattr(engine, "precision", precision)
-    assert engine._instead() == instead
+    assert engine._alternative() == instead
 
 
 def short_of_memory(run, most: int):
