@@ -3,10 +3,11 @@
     thread of the job      add: cast to the stored dtype, refuse what is not finite, collect; when due, hand over
     thread of the writer   build the HDF5 file, write it, fsync, rename
 
-While one shard is being written the next is collected; when that is due too, the job waits. So a writer holds at most
-two shards, for any number of images. An error of the writer's thread is raised in the job's, by the next `add` or at
-the end. Rows are dropped only after their shard is published: after an error or an interrupt they are written, perhaps
-a second time, on leaving the context; a row that is written twice counts once.
+While one shard is being written the next is collected, but the job waits rather than hold more than `SHARD_BYTES` and
+one batch of rows that are not published: for any number of images a kill loses one shard's worth at most. An error of
+the writer's thread is raised in the job's, by the next `add` or at the end. Rows are dropped only after their shard is
+published: after an error or an interrupt they are written, perhaps a second time, on leaving the context; a row that is
+written twice counts once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from featurecache.extract.engines.protocol import Engine
 
-# The interval of publishing bounds the work that is lost if the process is killed, the bytes memory with a fast GPU.
+# Collected rows become a shard after so many seconds, or when they are so many bytes. The bytes bound what a kill can
+# lose; on a slow machine the seconds do, but for what comes while a shard is being written.
 SHARD_SECONDS = 30.0
 SHARD_BYTES = 64 << 20
 RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "h5py", "numpy")
@@ -91,9 +93,11 @@ class Writer:
         return [(keys[i], self._overflow(vectors[i])) for i in refused]
 
     def _publish_when_due(self) -> None:
-        if self._writing is not None and self._writing.done():
+        n_bytes, n_handed_over = (
+            sum(batch.vectors.nbytes for batch in each) for each in (self._collected, self._handed_over)
+        )
+        if self._writing is not None and (self._writing.done() or n_bytes + n_handed_over > SHARD_BYTES):
             self._settle()
-        n_bytes = sum(batch.vectors.nbytes for batch in self._collected)
         if n_bytes > SHARD_BYTES or time.perf_counter() - self._since > SHARD_SECONDS:
             self._settle()
             self._hand_over()

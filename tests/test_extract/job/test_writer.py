@@ -1,4 +1,4 @@
-"""A writer publishes in a thread of its own, holds two shards at most, and gives up no row that it could not write."""
+"""A writer publishes in its own thread, holds a shard and a batch at most, and loses no row that it failed to write."""
 
 from __future__ import annotations
 
@@ -114,6 +114,30 @@ def test_the_job_goes_on_while_a_shard_is_written_and_waits_when_a_second_is_due
     assert [record["n"] for record in plan.cache.records()] == []  # as of the last look
     assert published(plan) == [1, 2, 3, 4]
     assert [record["n"] for record in plan.cache.records()] == [1, 3]
+
+
+def test_no_more_than_a_shard_waits_to_be_published(plan, monkeypatch):
+    may_write, add = threading.Event(), FeatureCache.add
+
+    def slow(cache, rows, record):
+        assert may_write.wait(60)
+        add(cache, rows, record)
+
+    monkeypatch.setattr(FeatureCache, "add", slow)
+    monkeypatch.setattr(writers, "SHARD_BYTES", 4 * D * 4)
+    with writer_of(plan) as writer:
+        writer.add(*batch(1, 2))  # handed over, as every batch is here
+        monkeypatch.setattr(writers, "SHARD_SECONDS", 1e9)
+        writer.add(*batch(3, 4))
+        waiting = threading.Thread(target=writer.add, args=batch(5))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        may_write.set()
+        waiting.join(60)
+        assert not waiting.is_alive()
+    assert published(plan) == [1, 2, 3, 4, 5]
+    assert [record["n"] for record in plan.cache.records()] == [2, 3]
 
 
 def test_an_error_of_the_thread_reaches_the_job_and_the_rows_are_tried_once_more(plan, monkeypatch):
