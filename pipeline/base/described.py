@@ -16,9 +16,8 @@ DESCRIPTION = "description"
 class Description:
     """What a field is for.
 
-    choices: the values that it may have; empty for any. least: of a whole number. metavar: how
-    its value is called in help texts. repeatable: whether several values may be asked for, each of which makes a
-    request of its own.
+    choices: the values that it may have; empty for any. least: the smallest whole number. metavar: how its value is
+    called in help texts. repeatable: whether several values may be asked for, each making a request of its own.
     """
 
     help: str

@@ -38,9 +38,12 @@ if TYPE_CHECKING:
     from featurecache.runs.documents import Results
 
 
+HEADS_KEPT = "Stopped: no run was written. Heads that are finished are kept; the same command continues from there."
+
+
 @click.command(
     cls=Command,
-    stopped="Stopped: no run was written. Heads that are finished are kept; the same command continues from there.",
+    stopped=HEADS_KEPT,
     examples=[
         "featurecache classify photos/",
         "featurecache classify photos/ --heads logistic,mlp --folds 5",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurecache.cli.commands.classify import check, classify_with
+from featurecache.cli.commands.classify import HEADS_KEPT, check, classify_with
 from featurecache.cli.commands.extract import FEATURES_KEPT, extract_with
 from featurecache.cli.console import Console
-from featurecache.cli.declare import Command, takes
+from featurecache.cli.declare import Command, Invocation, takes
 from featurecache.cli.options import (
     CacheOption,
     EngineOptions,
@@ -54,6 +54,7 @@ def command(
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))
         refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
+        click.get_current_context().ensure_object(Invocation).stopped = HEADS_KEPT
         code = classify_with(
             manifest, features=features, heads=heads, split=split, cache=cache, printing=printing, console=console
         )

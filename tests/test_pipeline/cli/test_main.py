@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from featurecache.cli.commands.classify import HEADS_KEPT
 from featurecache.cli.commands.extract import FEATURES_KEPT
 from featurecache.cli.main import DONE, FAILED, INTERRUPTED, PLACES, REFUSED, USAGE, program, run
 from featurecache.extract.engines.fixed_batches import not_run
@@ -370,6 +371,20 @@ def test_ctrl_c_promises_only_what_is_true(monkeypatch, capsys, command, sentenc
     monkeypatch.setattr(program.get_command(None, command[0]), "callback", stop)
     assert run(command) == INTERRUPTED
     assert capsys.readouterr().err == f"\n{sentence}\n"
+
+
+def test_run_says_what_is_kept_of_the_stage_that_was_stopped(
+    monkeypatch, capsys, digits_folder, filled_cache, tmp_path
+):
+    from featurecache.evaluate import classify
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(classify, "classify", stop)
+    words = ["run", str(digits_folder), "--cache", str(filled_cache), "--out", str(tmp_path / "run"), "--quiet"]
+    assert run(words) == INTERRUPTED
+    assert capsys.readouterr().err == f"\n{HEADS_KEPT}\n"
 
 
 def test_ctrl_c_says_how_to_go_on_and_keeps_what_was_extracted(images, tmp_path):

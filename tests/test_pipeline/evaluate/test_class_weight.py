@@ -18,10 +18,8 @@ FOREST, NEIGHBOURS = "sklearn.ensemble.RandomForestClassifier", "sklearn.neighbo
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory, digits_folder) -> list[str]:
-    cache = tmp_path_factory.mktemp("pixels") / "cache"
-    assert run(["extract", str(digits_folder), *PIXELS, "--cache", str(cache), "--quiet"]) == DONE
-    return ["classify", str(digits_folder), *PIXELS, "--cache", str(cache), "--quiet"]
+def words(digits_folder, pixel_cache) -> list[str]:
+    return ["classify", str(digits_folder), *PIXELS, "--cache", str(pixel_cache), "--quiet"]
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,6 @@ FOREST = "sklearn.ensemble.RandomForestClassifier"
 
 
 @pytest.fixture(scope="module")
-def pixel_cache(tmp_path_factory, digits_folder) -> Path:
-    root = tmp_path_factory.mktemp("pixels") / "cache"
-    assert run(["extract", str(digits_folder), *PIXELS, "--cache", str(root), "--quiet"]) == DONE
-    return root
-
-
-@pytest.fixture(scope="module")
 def words(digits_folder, pixel_cache) -> list[str]:
     return ["classify", str(digits_folder), *PIXELS, "--cache", str(pixel_cache), "--quiet"]
 
