@@ -298,6 +298,8 @@ def test_a_listing_shows_the_first_sentence_of_every_command_uncut(words, capsys
         (["--version"], ["featurecache.cli.options", "featurecache.extract", "featurecache.classify", "tabulate"]),
         (["heads"], ["featurecache.extract", "numpy", "sklearn"]),
         (["backbones"], ["featurecache.classify", "numpy", "torch", "torchvision"]),
+        (["classify", "--help"], ["featurecache.classify", "numpy"]),
+        (["cache", "prune", "--help"], ["h5py", "numpy"]),
     ],
 )
 def test_what_only_lists_imports_nothing_heavy(words, absent):

@@ -18,10 +18,6 @@ from featurecache.cli.commands.cache.text import (
 from featurecache.cli.declare import Command, takes
 from featurecache.cli.options import CacheOption
 from featurecache.cli.printing import JsonOption
-from featurecache.extract.cache.compact import compact_cache
-from featurecache.extract.cache.inventory import files_bytes, find_caches
-from featurecache.extract.cache.leftovers import sweep_leftovers
-from featurecache.extract.cache.listing import merged_paths, shard_of_mark, shard_paths
 
 
 @click.command(cls=Command, examples=["featurecache cache compact"])
@@ -31,6 +27,11 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
 
     A cache that is damaged is left out, which is exit code 3.
     """
+    from featurecache.extract.cache.compact import compact_cache
+    from featurecache.extract.cache.inventory import files_bytes, find_caches
+    from featurecache.extract.cache.leftovers import sweep_leftovers
+    from featurecache.extract.cache.listing import merged_paths, shard_of_mark
+
     check_root(cache.cache)
     swept = sweep_leftovers(cache.cache)
     rows: list[dict[str, Any]] = []
@@ -71,6 +72,9 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
 
 
 def _shards_bytes(folder: Path) -> int:
+    from featurecache.extract.cache.inventory import files_bytes
+    from featurecache.extract.cache.listing import shard_paths
+
     return files_bytes(shard_paths(folder))
 
 

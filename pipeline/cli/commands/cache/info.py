@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +18,9 @@ from featurecache.cli.commands.cache.text import (
 from featurecache.cli.declare import Command, takes
 from featurecache.cli.options import CacheOption
 from featurecache.cli.printing import JsonOption
-from featurecache.extract.cache.inventory import CacheInfo, describe_caches, files_bytes
-from featurecache.extract.cache.leftovers import find_leftovers
+
+if TYPE_CHECKING:
+    from featurecache.extract.cache.inventory import CacheInfo
 
 
 @click.command(cls=Command, examples=["featurecache cache info"])
@@ -28,6 +30,9 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
 
     Ends with exit code 3 where a file is damaged.
     """
+    from featurecache.extract.cache.inventory import describe_caches, files_bytes
+    from featurecache.extract.cache.leftovers import find_leftovers
+
     check_root(cache.cache)
     infos, leftovers = describe_caches(cache.cache), find_leftovers(cache.cache)
     n_bytes = sum(each.n_bytes for each in infos) + files_bytes(leftovers)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,13 +21,12 @@ from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import CacheOption
 from featurecache.cli.printing import Printing
-from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
-from featurecache.extract.cache.inventory import find_caches
-from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import backbone_slug, slug
-from featurecache.extract.images.digests import Digested, digest_samples
 from featurecache.extract.images.manifest import merge
 from featurecache.extract.images.read import read_images
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.digests import Digested
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
 
     Without --yes nothing is changed: what would be dropped is shown.
     """
+    from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
+    from featurecache.extract.cache.inventory import find_caches
+
     check_root(place.cache)
     folders = _named(find_caches(place.cache), asked.backbone)
     with Console(quiet=printing.quiet) as console:
@@ -93,6 +96,9 @@ def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Di
 
     Raises PipelineError when one, or a folder of them, cannot be read: which row it uses would not be known.
     """
+    from featurecache.extract.cache.memo import Memo
+    from featurecache.extract.images.digests import digest_samples
+
     manifest = merge(read_images(each) for each in images)
     for note in manifest.notes:
         console.say(note)

@@ -21,8 +21,6 @@ from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, option, takes
 from featurecache.cli.options import CacheOption
 from featurecache.cli.printing import Printing
-from featurecache.extract.cache.inventory import find_caches
-from featurecache.extract.cache.verify import Damage, Verification, repair_cache, verify_cache
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,9 @@ def command(asked: VerifyOptions, cache: CacheOption, printing: Printing) -> int
 
     Ends with exit code 3 where damage is left there.
     """
+    from featurecache.extract.cache.inventory import find_caches
+    from featurecache.extract.cache.verify import Damage, Verification, repair_cache, verify_cache
+
     check_root(cache.cache)
     with Console(quiet=printing.quiet) as console:
         verdicts = []
