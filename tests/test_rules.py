@@ -149,6 +149,16 @@ def test_every_link_of_a_readme_leads_somewhere(readme):
         assert (readme.parent / link).exists(), link
 
 
+def test_files_and_names_of_the_table_of_places_exist():
+    text = (ROOT / "pipeline" / "README.md").read_text()
+    paths = set(re.findall(r"`([a-z_]+/[a-z_./]+)`", text))
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    code = "".join(path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    names = set(re.findall(r"`(?:\w+\.)?([A-Za-z]*[A-Z_]\w+)`", text)) - {"__init__"}
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", code)] == []
+
+
 def test_the_readme_shows_both_ways_in():
     commands = readme_commands()
     assert "make" in [line.split("#")[0].strip() for line in commands]

@@ -15,7 +15,7 @@ Log loss and balanced accuracy are sums over units, so all pairs of heads are on
 macro F1 needs the counts of each class after each exchange. All pairs see the same exchanges.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,11 @@ BLOCK = 1 << 22
 NEAR = 1e-9
 
 Pairs = Sequence[tuple[int, int]]
+OF_PREDICTIONS: Mapping[str, Callable[[IntArray, IntArray], float]] = {
+    "accuracy": lambda y_true, predicted: float(np.mean(predicted == y_true)),
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+}
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,10 @@ class Answers:
     losses: FloatArray
 
     def value(self, metric: str, y_true: IntArray) -> float:
-        """Return accuracy, balanced_accuracy, macro_f1 or log_loss for codes y_true (N,)."""
+        """Return accuracy, balanced_accuracy, macro_f1 or log_loss for codes y_true (N,); else KeyError."""
         if metric == "log_loss":
             return float(self.losses.mean() + 0.0)
-        if metric == "balanced_accuracy":
-            return balanced_accuracy(y_true, self.predicted)
-        return macro_f1(y_true, self.predicted) if metric == "macro_f1" else float(np.mean(self.predicted == y_true))
+        return OF_PREDICTIONS[metric](y_true, self.predicted)
 
 
 def permutation_tests(
@@ -63,6 +66,7 @@ def permutation_tests(
     """Return the two-sided p-value that two heads have the same metric, for pairs (P,) of places in answers.
 
     metric: balanced_accuracy, macro_f1 or log_loss; y_true (N,): codes; units (N,): images that change places together.
+    Raises ValueError for another metric.
     """
     own = np.arange(len(y_true)) if units is None else np.unique(units, return_inverse=True)[1].ravel()
     if metric == "macro_f1":
@@ -74,6 +78,8 @@ def _terms(metric: str, y_true: IntArray, answers: Sequence[Answers]) -> FloatAr
     """Return terms (H, N) whose sums over images are the metric."""
     if metric == "log_loss":
         return np.stack([each.losses for each in answers]).astype(np.float64) / len(y_true)
+    if metric != "balanced_accuracy":
+        raise ValueError(f"'{metric}' is no sum over images.")
     _, codes, support = np.unique(y_true, return_inverse=True, return_counts=True)
     weight = 1.0 / (len(support) * support[codes.ravel()])
     return np.stack([(each.predicted == y_true) * weight for each in answers])

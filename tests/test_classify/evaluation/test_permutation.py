@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.metrics import log_loss as reference_log_loss
 
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS, preference
-from featurecache.classify.evaluation.metrics import log_losses
+from featurecache.classify.evaluation.metrics import log_losses, score
 from featurecache.classify.evaluation.permutation import N_EXCHANGES, Answers, permutation_tests
 from featurecache.classify.evaluation.ranking import rank_heads
 from featurecache.classify.evaluation.significance import compare_with_best, paired_test
@@ -163,3 +163,20 @@ def test_equals_by_a_metric_are_decided_by_log_loss_then_accuracy():
 def test_values_are_shown_with_their_unit():
     assert CRITERIA["macro_f1"].shown(0.9312) == "93.12 %"
     assert CRITERIA["log_loss"].shown(0.2134) == "0.213"
+
+
+def test_a_metric_that_is_not_there_is_no_other_one():
+    y_true = np.array([0, 1, 1])
+    answers = [Answers(y_true, np.zeros(3)), Answers(1 - y_true, np.ones(3))]
+    with pytest.raises(KeyError, match="top5"):
+        answers[0].value("top5", y_true)
+    with pytest.raises(ValueError, match="'top5' is no sum over images"):
+        permutation_tests("top5", y_true, answers, [(0, 1)])
+
+
+def test_every_metric_to_choose_by_has_a_value_and_a_score():
+    rng = np.random.default_rng(0)
+    y_true, proba = rng.integers(0, 3, 40), rng.dirichlet(np.ones(3), 40)
+    predicted = proba.argmax(axis=1)
+    found, answers = score(y_true, proba, predicted), Answers(predicted, log_losses(y_true, proba))
+    assert [answers.value(metric, y_true) for metric in METRICS] == pytest.approx([found[metric] for metric in METRICS])
