@@ -9,9 +9,9 @@ from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working_dtype
 from featurecache.classify.arrays.blocks import scores_of
 from featurecache.classify.arrays.scaling import Scaling, floored
-from featurecache.classify.heads.gaussian import MomentsHead
-from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import POSITIVE, Allowed, Choice, Range
+from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.shared.moments import MomentsHead
+from featurecache.classify.heads.shared.parameters import POSITIVE, Allowed, Choice, Range
 from featurecache.classify.solvers.class_moments import Moments
 
 

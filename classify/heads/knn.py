@@ -10,8 +10,8 @@ from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatA
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.evaluation.calibration import temper
-from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import (
+from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.shared.parameters import (
     NOT_NEGATIVE,
     OPTIONAL,
     POSITIVE,
@@ -20,8 +20,8 @@ from featurecache.classify.heads.parameters import (
     Range,
     equal_settings,
 )
-from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import (
+from featurecache.classify.heads.shared.trials import Trial, judge_scores
+from featurecache.classify.heads.shared.validation import (
     begin_fit,
     begin_grid,
     begin_predict,
@@ -29,7 +29,7 @@ from featurecache.classify.heads.validation import (
     row_weights,
     trained_classes,
 )
-from featurecache.classify.heads.votes import Voters, elect
+from featurecache.classify.heads.shared.votes import Voters, elect
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
 from featurecache.classify.solvers.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
 

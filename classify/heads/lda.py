@@ -7,8 +7,8 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows
-from featurecache.classify.heads.linear import LinearHead
-from featurecache.classify.heads.parameters import POSITIVE, SHARE, Allowed
+from featurecache.classify.heads.shared.linear import LinearHead
+from featurecache.classify.heads.shared.parameters import POSITIVE, SHARE, Allowed
 from featurecache.classify.solvers.covariance import Spectrum, spectra
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Self
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows
-from featurecache.classify.heads.linear import LinearHead, tightest
-from featurecache.classify.heads.parameters import COUNT, OPTIONAL, POSITIVE, Allowed
+from featurecache.classify.heads.shared.linear import LinearHead, tightest
+from featurecache.classify.heads.shared.parameters import COUNT, OPTIONAL, POSITIVE, Allowed
 from featurecache.classify.solvers.linear.newton import solve_margins
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 

@@ -18,10 +18,10 @@ from featurecache.classify.arrays.scaling import Scaling
 from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.evaluation.metrics import balanced_accuracy, macro_f1
-from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
-from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import (
+from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.shared.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
+from featurecache.classify.heads.shared.trials import Trial, judge_scores
+from featurecache.classify.heads.shared.validation import (
     begin_fit,
     begin_grid,
     begin_predict,

@@ -7,9 +7,9 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain
-from featurecache.classify.heads.gaussian import MomentsHead
-from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import POSITIVE, Allowed, Range
+from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.shared.moments import MomentsHead
+from featurecache.classify.heads.shared.parameters import POSITIVE, Allowed, Range
 from featurecache.classify.solvers.class_moments import Moments
 
 # Rows in float64 at a time: 1024 x 1280 is 10 MB.

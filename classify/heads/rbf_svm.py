@@ -11,12 +11,12 @@ from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatA
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.arrays.blocks import scores_of
 from featurecache.classify.arrays.memmap import array_stored_like
-from featurecache.classify.heads.base import ScoredHead
-from featurecache.classify.heads.learned import FITTED, Array, Learned
-from featurecache.classify.heads.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
+from featurecache.classify.heads.shared.base import ScoredHead
+from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.shared.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
+from featurecache.classify.heads.shared.trials import Trial, judge_scores
+from featurecache.classify.heads.shared.validation import begin_grid, row_weights, trained_classes
 from featurecache.classify.heads.sklearn_head import fit_noting_convergence
-from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import begin_grid, row_weights, trained_classes
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
 from featurecache.classify.solvers.kernels import landmark_columns, rbf, squared_distances, whitening
 from featurecache.classify.solvers.nystroem import solve_landmarks

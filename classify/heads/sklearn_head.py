@@ -15,10 +15,10 @@ from featurecache.base.errors import HeadFailed
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.arrays.softmax import softmax, two_columns
-from featurecache.classify.heads.learned import FITTED, Learned
-from featurecache.classify.heads.parameters import POSITIVE, Allowed
-from featurecache.classify.heads.trials import Trial, try_each
-from featurecache.classify.heads.validation import begin_fit, begin_predict, row_weights
+from featurecache.classify.heads.shared.learned import FITTED, Learned
+from featurecache.classify.heads.shared.parameters import POSITIVE, Allowed
+from featurecache.classify.heads.shared.trials import Trial, try_each
+from featurecache.classify.heads.shared.validation import begin_fit, begin_predict, row_weights
 
 # What scikit-learn's classifiers raise on rows that they cannot take; CategoricalNB an IndexError for a new category.
 GIVES_UP = (ValueError, IndexError)
@@ -101,7 +101,7 @@ class ForeignHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Fit the heads in every round, one after the other, and yield a trial of each: see `classify.heads.trials`."""
+        """Fit the heads in every round, one after the other, and yield a trial of each, see `heads.shared.trials`."""
         return try_each(heads, X, y, rounds, sample_weight)
 
 

@@ -126,7 +126,7 @@ def _is_possible(head: str, setting: dict[str, Any]) -> bool:
 
 def _check(head: str, grid: Grid) -> None:
     """Raise BadSetting for the first setting that no fit would take, or those that cannot be tried together."""
-    from featurecache.classify.heads.parameters import check_common, check_parameters
+    from featurecache.classify.heads.shared.parameters import check_common, check_parameters
 
     try:
         built = [build_head(head, **setting) for setting in grid]
@@ -150,7 +150,7 @@ def _as_meant(head: str, name: str, value: Any, default: Any) -> Any:
         value = tuple(value)
     if head not in HEADS:
         return (value,) if isinstance(default, tuple) and type(value) is int else value
-    from featurecache.classify.heads.parameters import Range
+    from featurecache.classify.heads.shared.parameters import Range
 
     allowed = build_head(head).allowed.get(name)
     if not isinstance(allowed, Range) or type(value) not in (int, float):

@@ -11,8 +11,8 @@ from featurecache.base.errors import BadLabels
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.evaluation.criteria import ACCURACY
+from featurecache.classify.heads.shared.trials import Trial
 from featurecache.classify.heads.table import build_head, head_grid
-from featurecache.classify.heads.trials import Trial
 from featurecache.classify.selection.holdouts import check_rounds
 from featurecache.classify.selection.settings import is_last
 from featurecache.classify.selection.tally import Outcome, Tally

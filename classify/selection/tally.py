@@ -11,7 +11,7 @@ from featurecache.classify.arrays.array_types import AnyArray, BoolArray, IntArr
 from featurecache.classify.evaluation.calibration import TemperatureFit, combine_temperatures
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, preference
 from featurecache.classify.evaluation.metric_sums import MetricSums
-from featurecache.classify.heads.trials import Trial
+from featurecache.classify.heads.shared.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, reques
     from featurecache.extract.backbones.cutting import CutRequest, cut_network
     from featurecache.extract.backbones.freezing import split_network
     from featurecache.extract.backbones.registry import load_network
+    from featurecache.finetune.assembly import build_training
     from featurecache.finetune.head_layers import as_module, random_layers
     from featurecache.finetune.map_store import open_maps
-    from featurecache.finetune.train import build_training
 
     network, found, _ = load_network(request.backbone, size=request.size)
     split = split_network(request.backbone, network, found.transform, CutRequest(), unfreeze=plan.unfreeze)

@@ -170,7 +170,7 @@ def _compare(
 
 def _accuracy(data: Data, mine: Any, other: Any) -> float:
     """Ours, which scales rows itself, minus that of another, which may be one of ours as well."""
-    from featurecache.classify.heads.linear import LinearHead
+    from featurecache.classify.heads.shared.linear import LinearHead
 
     rows = data.X_test if isinstance(other, LinearHead) else data.scaled_test
     return float(mine.score(data.X_test, data.y_test) - other.score(rows, data.y_test))

@@ -16,7 +16,7 @@ maps         where the maps of a batch come from
 map_store    which of them the cache keeps
 training     the loop over steps and epochs
 epochs       metrics of an epoch, and the order by which the best is chosen
-train        the network, the maps and the loop put together
+assembly     the network, the maps and the loop put together
 checkpoint   the state of a training on disk, to go on from
 state_checks what such a state may be
 write_run    the tuned network as a run like any other

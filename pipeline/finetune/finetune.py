@@ -26,8 +26,8 @@ def finetune_images(
     which comes last because it may be what the run to start from is named by. Asked to resume what is whole already, it
     trains nothing.
     """
+    from featurecache.finetune.assembly import load_untrained, tune
     from featurecache.finetune.source_run import label_images, read_source_run
-    from featurecache.finetune.train import load_untrained, tune
     from featurecache.finetune.write_run import find_tuned_run, finish, source_leak_warnings, write_tuned_run
 
     began = time.perf_counter()

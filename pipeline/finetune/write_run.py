@@ -30,11 +30,11 @@ from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport
+from featurecache.finetune.assembly import Tuned
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.source_run import SourceRun
-from featurecache.finetune.train import Tuned
 from featurecache.predictor import with_run_weights
 from featurecache.report.page import report_on
 from featurecache.runs.documents import FinetuneRow, Results, cache_folder

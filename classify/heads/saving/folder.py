@@ -27,7 +27,6 @@ import numpy as np
 from featurecache.base.errors import SavedHeadError
 from featurecache.base.files import replacing_folder
 from featurecache.base.versions import installed_version
-from featurecache.classify.heads.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
     HeadDocument,
@@ -40,6 +39,7 @@ from featurecache.classify.heads.saving.documents import (
     textual,
 )
 from featurecache.classify.heads.saving.sameness import first_difference
+from featurecache.classify.heads.shared.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.table import HEADS, build_head
 
 FORMATS = (1, 2)

@@ -17,7 +17,7 @@ import pytest
 import featurecache.classify.arrays.memmap
 import featurecache.classify.arrays.softmax
 import featurecache.classify.evaluation.calibration
-import featurecache.classify.heads.votes
+import featurecache.classify.heads.shared.votes
 import featurecache.classify.solvers.class_moments
 import featurecache.classify.solvers.kernels
 import featurecache.classify.solvers.neighbours
@@ -150,7 +150,7 @@ def test_a_sweep_of_knn_over_folds_holds_half_of_features_that_are_in_a_file(tmp
     for module, name, value in (
         (featurecache.classify.solvers.neighbours, "SQUARE", (64, 128)),
         (featurecache.classify.solvers.neighbours, "FLAT", (64, 128)),
-        (featurecache.classify.heads.votes, "BLOCK", 64),
+        (featurecache.classify.heads.shared.votes, "BLOCK", 64),
         (featurecache.classify.evaluation.calibration, "BLOCK_NUMBERS", 2**12),
         (featurecache.classify.arrays.softmax, "BLOCK_NUMBERS", 2**12),
         (featurecache.classify.solvers.class_moments, "MEAN_BLOCK", 64),

@@ -6,13 +6,13 @@ import weakref
 import numpy as np
 import pytest
 
-import featurecache.classify.heads.gaussian
 import featurecache.classify.heads.mlp
-import featurecache.classify.heads.trials
+import featurecache.classify.heads.shared.moments
+import featurecache.classify.heads.shared.trials
 from featurecache.classify.evaluation.calibration import TemperatureFit, find_temperature
 from featurecache.classify.evaluation.metric_sums import MetricSums
+from featurecache.classify.heads.shared.trials import Trial
 from featurecache.classify.heads.table import build_head, head_grid
-from featurecache.classify.heads.trials import Trial
 from featurecache.classify.selection.holdouts import fold_rounds
 from featurecache.classify.selection.tally import Tally, agree
 
@@ -76,7 +76,7 @@ def clouds(n, n_classes):
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_scores_of_a_setting_are_gone_once_they_are_judged(name, monkeypatch):
-    for module in (featurecache.classify.heads.gaussian, featurecache.classify.heads.mlp):
+    for module in (featurecache.classify.heads.shared.moments, featurecache.classify.heads.mlp):
         monkeypatch.setattr(module, "TOGETHER_BYTES", 1)
     judged, alive = [], []
 
@@ -84,7 +84,7 @@ def test_the_scores_of_a_setting_are_gone_once_they_are_judged(name, monkeypatch
         judged.append(weakref.ref(scores))
         return find_temperature(scores, y)
 
-    monkeypatch.setattr(featurecache.classify.heads.trials, "find_temperature", noting)
+    monkeypatch.setattr(featurecache.classify.heads.shared.trials, "find_temperature", noting)
     (X, y), grid = clouds(120, 4), GRIDS[name]
     rounds, heads = fold_rounds(np.arange(120) // 4 % 3), [build_head(name, seed=0, **setting) for setting in grid]
     tally = Tally(grid, rounds, np.unique(y), y)
@@ -98,7 +98,7 @@ def test_the_scores_of_a_setting_are_gone_once_they_are_judged(name, monkeypatch
 @pytest.mark.parametrize("name", ["knn", "naive_bayes", "centroid", "ridge"])
 def test_what_a_sweep_keeps_does_not_grow_with_settings_times_rows_times_classes(name, monkeypatch):
     """Of all settings, float32 probabilities of the held-out rows alone would take `whole`."""
-    monkeypatch.setattr(featurecache.classify.heads.gaussian, "TOGETHER_BYTES", 2**16)
+    monkeypatch.setattr(featurecache.classify.heads.shared.moments, "TOGETHER_BYTES", 2**16)
     n, n_classes = 800, 40
     X, y = clouds(n, n_classes)
     rounds, classes = fold_rounds(np.arange(n) // n_classes % 4), np.unique(y)

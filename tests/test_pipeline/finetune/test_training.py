@@ -29,6 +29,7 @@ from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.transform import apply_transform, scaled_to
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.finetune.assembly import _check_options, _class_weights, build_training
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head, as_module, layers_of, random_layers
 from featurecache.finetune.map_store import open_maps
@@ -36,7 +37,6 @@ from featurecache.finetune.maps import Batch, CachedMaps, ComputedMaps, in_order
 from featurecache.finetune.network import prepare
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.recipe import Recipe
-from featurecache.finetune.train import _check_options, _class_weights, build_training
 from featurecache.finetune.training import ImageSet, Training
 
 NAME, SIDE, N, C = "shufflenet_v2_x0_5", 64, 20, 3

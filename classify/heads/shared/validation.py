@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain
-from featurecache.classify.heads.parameters import NOT_NEGATIVE, check_common, check_parameters
+from featurecache.classify.heads.shared.parameters import NOT_NEGATIVE, check_common, check_parameters
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
 DTYPES = (np.float64, np.float32)

@@ -23,7 +23,7 @@ from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.arrays.softmax import softmax_blocks, two_columns
 from featurecache.classify.evaluation.calibration import NO_FIT, TemperatureFit, find_temperature, log_proba
 from featurecache.classify.evaluation.metric_sums import MetricSums
-from featurecache.classify.heads.validation import codes_among
+from featurecache.classify.heads.shared.validation import codes_among
 
 AT_BOUND = (
     "The temperature {:.3g} is at the end of the range that is searched, as for scores that do not predict the classes "

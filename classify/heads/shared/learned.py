@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray
-from featurecache.classify.heads.parameters import Choice, Range, check_parameters
-from featurecache.classify.heads.validation import check_class_weight
+from featurecache.classify.heads.shared.parameters import Choice, Range, check_parameters
+from featurecache.classify.heads.shared.validation import check_class_weight
 
 # Rows that are checked together.
 BLOCK = 4096

@@ -9,10 +9,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.softmax import softmax, two_columns
-from featurecache.classify.heads.learned import Learned
-from featurecache.classify.heads.parameters import Allowed
-from featurecache.classify.heads.trials import Trial
-from featurecache.classify.heads.validation import begin_fit, begin_predict
+from featurecache.classify.heads.shared.learned import Learned
+from featurecache.classify.heads.shared.parameters import Allowed
+from featurecache.classify.heads.shared.trials import Trial
+from featurecache.classify.heads.shared.validation import begin_fit, begin_predict
 
 
 class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -66,7 +66,7 @@ class ScoredHead(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Fit the heads in every round, sharing computations, and yield trials: see `classify.heads.trials`."""
+        """Fit the heads in every round, sharing computations, and yield trials: see `classify.heads.shared.trials`."""
 
     @abstractmethod
     def _solve(

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from featurecache.base.errors import SavedHeadError
-from featurecache.classify.heads.learned import OPTIONAL_LEARNED, Array, check_fitted
 from featurecache.classify.heads.saving.folder import load_head, save_head
+from featurecache.classify.heads.shared.learned import OPTIONAL_LEARNED, Array, check_fitted
 from featurecache.classify.heads.table import HEADS, build_head
 
 LABELS = np.arange(60) % 3

@@ -12,11 +12,11 @@ from array_api_compat import is_numpy_array
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows, scores_of, side_by_side
 from featurecache.classify.arrays.scaling import Scaling
-from featurecache.classify.heads.base import ScoredHead
-from featurecache.classify.heads.learned import COUNTED, FITTED, SLOPE, Array, Learned
-from featurecache.classify.heads.parameters import equal_settings
-from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import GridRows, begin_grid, row_weights
+from featurecache.classify.heads.shared.base import ScoredHead
+from featurecache.classify.heads.shared.learned import COUNTED, FITTED, SLOPE, Array, Learned
+from featurecache.classify.heads.shared.parameters import equal_settings
+from featurecache.classify.heads.shared.trials import Trial, judge_scores
+from featurecache.classify.heads.shared.validation import GridRows, begin_grid, row_weights
 from featurecache.classify.solvers.linear.preconditioning import ROOM
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 
@@ -60,7 +60,7 @@ class LinearHead(ScoredHead):
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Solve the heads of all rounds together, and yield a trial of each: see `classify.heads.trials`."""
+        """Solve the heads of all rounds together, and yield a trial of each: see `classify.heads.shared.trials`."""
         grid = begin_grid(heads, X, y, sample_weight)
         for settings in equal_settings([head.class_weight for head in heads]):
             some = [heads[setting] for setting in settings]

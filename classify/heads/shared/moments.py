@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
-from featurecache.classify.heads.base import ScoredHead
-from featurecache.classify.heads.trials import Trial, judge_scores
-from featurecache.classify.heads.validation import begin_grid, factors_among, row_weights
+from featurecache.classify.heads.shared.base import ScoredHead
+from featurecache.classify.heads.shared.trials import Trial, judge_scores
+from featurecache.classify.heads.shared.validation import begin_grid, factors_among, row_weights
 from featurecache.classify.solvers.class_moments import Moments, class_moments
 
 # Scores and weights of the settings that are evaluated on held-out rows together, in bytes.
@@ -48,7 +48,7 @@ class MomentsHead(ScoredHead):
         rounds: Sequence[BoolArray],
         sample_weight: FloatArray | None = None,
     ) -> Iterator[tuple[int, int, Trial]]:
-        """Read the rows once for all settings and rounds, and try each: see `classify.heads.trials`."""
+        """Read the rows once for all settings and rounds, and try each: see `classify.heads.shared.trials`."""
         grid = begin_grid(heads, X, y, sample_weight)
         X, classes = grid.X, grid.classes
         for number, moments in enumerate(class_moments(X, grid.codes, len(classes), grid.weights, rounds)):
