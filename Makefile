@@ -66,8 +66,9 @@ report: $(STAMP)  ## write report.html of RUN and name it (ARGS=--open shows it)
 picture: report  ## the picture of the report in the README, from RUN; needs chromium and chromium-driver
 	@$(BIN)/python tests/tools/picture.py "$(RUN)/report.html" data/report.png
 
+# Modules are compiled once and not by every process that a test starts, also where Python is told to keep nothing.
 test: $(STAMP)  ## all tests, in two processes of one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## style, types and the import contract
 	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache

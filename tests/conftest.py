@@ -6,10 +6,13 @@ import contextlib
 import gc
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -20,6 +23,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # How long an input takes to make says something of the machine, and nothing of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# The programs that tests share, also for the processes that they start.
+sys.path.append(str(Path(__file__).with_name("tools")))
 
 # Files that take the longest come first, so that two processes end at about the same time.
 LONGEST = (
@@ -77,6 +83,16 @@ def no_wait_for_the_disk():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_weights():
+    """No test edits a weights file within its time stamp, so none waits for two seconds; `test_weights` shows it."""
+    from featurecache.extract.backbones import weights
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(weights, "SETTLING_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
     """One folder for the processes of this test session; what is written into it is written whole."""
@@ -124,26 +140,44 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def digits_folder(tmp_path_factory, digit_images) -> Path:
-    """90 digits as PNG files in the class folders 0, 1 and 2. Read only: copy it to change it."""
-    root = tmp_path_factory.mktemp("images") / "digits"
-    images, labels = digit_images
-    for label in range(3):
-        (root / str(label)).mkdir(parents=True)
-        for i in np.flatnonzero(labels == label)[:30]:
-            Image.fromarray(images[i]).save(root / str(label) / f"{i:03d}.png")
-    return root
+def made_once(shared_folder):
+    """Return the folder of a name that all processes share, which the first that asks fills by calling `make` on it."""
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path = shared_folder / name
+        with FileLock(shared_folder / f"{name}.lock"):
+            if not path.exists():
+                make(shared_folder / f"{name}.making")
+                (shared_folder / f"{name}.making").rename(path)
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def filled_cache(tmp_path_factory, digits_folder, judged_once) -> Path:
+def digits_folder(made_once, digit_images) -> Path:
+    """90 digits as PNG files in the class folders 0, 1 and 2. Read only: copy it to change it."""
+
+    def write(root: Path) -> None:
+        images, labels = digit_images
+        for label in range(3):
+            (root / "digits" / str(label)).mkdir(parents=True)
+            for i in np.flatnonzero(labels == label)[:30]:
+                Image.fromarray(images[i]).save(root / "digits" / str(label) / f"{i:03d}.png")
+
+    return made_once("images", write) / "digits"
+
+
+@pytest.fixture(scope="session")
+def filled_cache(made_once, digits_folder, judged_once) -> Path:
     """A cache root with the features of `digits_folder`, extracted by the command line. Read only."""
     from featurecache.cli.main import run
 
-    root = tmp_path_factory.mktemp("cache") / "cache"
-    with judged_once():
-        assert run(["extract", str(digits_folder), "--cache", str(root), "--quiet"]) == 0
-    return root
+    def extract(root: Path) -> None:
+        with judged_once():
+            assert run(["extract", str(digits_folder), "--cache", str(root / "cache"), "--quiet"]) == 0
+
+    return made_once("features", extract) / "cache"
 
 
 @pytest.fixture

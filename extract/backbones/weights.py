@@ -40,6 +40,7 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # names of torchvision's files end in the first digits of their SHA-256
 TIMEOUT_S = 20.0  # of a connection: one that drops packets would hang otherwise
+SETTLING_SECONDS = 1.1e-9 * RACY_NS  # after it, every edit of a file shows in its state
 TRANSFORM = "transform"  # its key in the metadata of a .safetensors file
 COUNTERS = "num_batches_tracked"  # written during training, not used in inference, absent from old files
 
@@ -137,7 +138,7 @@ def settled_state(path: Path) -> FileState:
     Waits up to the clock's resolution for a file that was just written; not for one dated in the future. Raises
     WeightsMissing.
     """
-    deadline = time.monotonic() + 1.1e-9 * RACY_NS
+    deadline = time.monotonic() + SETTLING_SECONDS
     try:
         while not (state := FileState.of(path.stat())).is_settled(time.time_ns()) and time.monotonic() < deadline:
             time.sleep(0.1)

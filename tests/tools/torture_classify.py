@@ -165,13 +165,14 @@ def torture(rounds: int, seed: int = 0) -> Counter[str]:
         os.chdir(name)
         try:
             wait_for(prepare)
-            wait_for(lambda: classify("older", OLDER))
-            started = time.perf_counter()
-            wait_for(lambda: classify("newer"))
-            seconds = time.perf_counter() - started
+            wait_for(lambda: POINTS.counting(lambda: classify("older", OLDER), Path("calls.json")))
+            POINTS.read_calls(Path("calls.json"))  # imports what the processes below need
             set_up("replace")
+            started = time.perf_counter()
             wait_for(lambda: POINTS.counting(lambda: classify("runs/out"), Path("calls.json")))
+            seconds = time.perf_counter() - started
             POINTS.read_calls(Path("calls.json"))
+            shutil.copytree("runs/out", "newer")
             allowed = {each: fingerprint(Path(each)) for each in ("older", "newer")}
             assert allowed["older"] != allowed["newer"]
             for kill in POINTS.draw(rng):

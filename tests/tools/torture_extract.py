@@ -39,6 +39,8 @@ N_PROCESSES = 4
 BATCH = 4
 SHARD_ROWS = 8
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
+SIZE = 64  # small, so that most kills at any time come where something is read or written
+PAUSE = 0.01  # seconds between two looks of the reader, which else takes a core from the writers
 POINTS = KillPoints(
     decode="featurecache.extract.job.compute:decode_image",
     writer="featurecache.extract.job.writer:Writer._write",
@@ -149,7 +151,7 @@ def torture(rounds: int, seed: int = 0) -> Counter[str]:
     where: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
+        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"), size=SIZE)
         vectors, seconds = undisturbed(folder, request, seed, N_IMAGES)
         for kill in POINTS.draw(rng):
             if where.total() >= rounds:
@@ -166,7 +168,7 @@ def crowd(n_images: int, seed: int = 0) -> int:
     """Four processes on the same images, and a reader; how often the reader looked. Raises AssertionError on harm."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"))
+        request = FeatureRequest(BACKBONE, weights=str(folder / "weights.pth"), size=SIZE)
         vectors, _ = undisturbed(folder, request, seed, n_images)
         cache = folder / "cache"
         pids = [in_a_process(lambda: extract(folder, cache, request)) for _ in range(N_PROCESSES)]
@@ -185,6 +187,7 @@ def poll(folder: Path, cache: Path, pids: list[int], vectors: np.ndarray) -> Non
         compare(folder, cache, vectors, complete=False)
         looks += 1
         (folder / "looks").write_text(str(looks))
+        time.sleep(PAUSE)
 
 
 def is_running(pid: int) -> bool:

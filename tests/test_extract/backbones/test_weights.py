@@ -390,11 +390,14 @@ def test_a_lite_backbone_takes_a_file_too(tmp_path):
     assert (own.weights, default.weights) == ("own.safetensors", "IMAGENET1K")
 
 
-def test_a_file_just_written_is_read_only_once_any_later_edit_must_show(tmp_path):
+def test_a_file_just_written_is_read_only_once_any_later_edit_must_show(tmp_path, monkeypatch):
     import time
 
+    from featurecache.extract.backbones import weights
     from featurecache.extract.backbones.weights import settled_state
+    from featurecache.extract.cache.memo import RACY_NS
 
+    monkeypatch.setattr(weights, "SETTLING_SECONDS", 1.1e-9 * RACY_NS)
     path = tmp_path / "weights.pth"
     path.write_bytes(b"one")
     state = settled_state(path)

@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from prepared import run_program
 
-from featurecache.base.exits import INTERRUPTED, TERMINATED
+from featurecache.base.exits import DONE, INTERRUPTED, TERMINATED
 from featurecache.cli import stopping
 from featurecache.cli.commands.extract import FEATURES_KEPT
+from featurecache.cli.main import run
 from featurecache.cli.stopping import Stops, Terminated, stoppable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -27,7 +29,8 @@ import os, signal, sys, time
 from featurecache.cli import console
 def stop(self, done, total, refused):
     if done == 20:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.{name})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without
 console.Console.extracting = stop
 """
 STOP_AT_AN_IMPORT = """
@@ -46,15 +49,20 @@ def ended(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_sigterm_keeps_what_was_extracted(images, tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", INTERRUPTED), ("SIGTERM", TERMINATED)])
+def test_a_signal_keeps_what_was_extracted_and_says_how_to_go_on(images, tmp_path, capsys, name, code):
+    """A real process, a real signal, in the middle of a real extraction."""
     argv = ["extract", images, "--cache", tmp_path / "cache", *SMALL]
-    stopped = ended(STOP_WHEN_20_ARE_DONE + MAIN, *argv)
-    assert stopped.returncode == TERMINATED
+    stopped = run_program(STOP_WHEN_20_ARE_DONE.format(name=name) + MAIN, *argv)
+    assert stopped.returncode == code
     assert stopped.stderr.endswith(f"\n{FEATURES_KEPT}\n")
+    assert "are kept: the same command continues from there" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    finished = ended("import sys" + MAIN, *argv)
-    n_kept = int(finished.stdout.split(" already there")[0].rsplit(", ", 1)[1])
+    assert run([*map(str, argv)]) == DONE
+    finished = capsys.readouterr().out
+    n_kept = int(finished.split(" already there")[0].rsplit(", ", 1)[1])
     assert 16 <= n_kept <= 20
+    assert f"{90 - n_kept} extracted" in finished
 
 
 def test_sigterm_keeps_the_heads_that_are_finished(digits_folder, filled_cache, tmp_path):
@@ -67,7 +75,7 @@ def stop(self, head, done, total, text):
 console.Console.sweeping = stop
 """
     heads = ["--heads", "ridge,centroid", "--out", tmp_path / "run"]
-    stopped = ended(program + MAIN, "classify", digits_folder, "--cache", filled_cache, *heads)
+    stopped = run_program(program + MAIN, "classify", digits_folder, "--cache", filled_cache, *heads)
     assert stopped.returncode == TERMINATED
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["interrupted"]
@@ -94,7 +102,7 @@ def again(self):
 Writer._hand_over = again
 """
     argv = ["extract", images, "--cache", tmp_path / "cache", *SMALL]
-    stopped = ended(STOP_WHEN_20_ARE_DONE + program + MAIN, *argv)
+    stopped = run_program(STOP_WHEN_20_ARE_DONE.format(name="SIGTERM") + program + MAIN, *argv)
     assert stopped.returncode == INTERRUPTED
     assert FEATURES_KEPT not in stopped.stderr
     assert "Traceback" not in stopped.stderr

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+from prepared import run_program
 
 from featurecache.cli.main import DONE, INTERRUPTED, run
 from featurecache.evaluate import classify as story
@@ -315,7 +314,7 @@ def test_a_real_kill_behind_the_heads_loses_none_of_them(
 ):
     out = tmp_path / "run"
     program = KILLED.format(module=module, name=name, after=after)
-    ended = subprocess.run([sys.executable, "-c", program, *command, str(out), "--quiet"], capture_output=True)
+    ended = run_program(program, *command, out, "--quiet")
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert run([*command, str(out)]) == DONE
     assert (f"{n_heads} heads are there already" in capsys.readouterr().err) == bool(n_heads)

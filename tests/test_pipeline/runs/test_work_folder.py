@@ -5,52 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import killed_runs
 import pytest
+from killed_runs import MINE, NEW, OLD, read, replace_with, write
 
 from featurecache.base.errors import PipelineError
 from featurecache.runs import work_folder as workfolder
 from featurecache.runs.locks import try_lock, unlock
 from featurecache.runs.placing import home_of
-from featurecache.runs.reading import read_json
 from featurecache.runs.work_folder import heal, working, writing_run
 
-OLD = {"results.json": "old", "log.txt": "old", "audit.json": "old", "heads/a--h/head.json": "old",
-       "heads/b--h/head.json": "old"}  # fmt: skip
-NEW = {"results.json": "new", "log.txt": "new", "config.json": "new", "heads/b--h/head.json": "new",
-       "heads/c--h/head.json": "new"}  # fmt: skip
 IDENTITY = "0123456789abcdef"
-MINE = {"notes.txt": "mine", "heads/b--h/notes.txt": "mine"}
 
 
 @pytest.fixture(autouse=True)
 def no_flushing(monkeypatch):
     """Nobody cuts the power, and a disk that others use takes its time."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        told = json.dumps({"format": 1, "heads": [], "what": text}) if name == "results.json" else text
-        (folder / name).write_text(told)
-
-
-def read(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(".run-"):
-            found[name] = json.loads(path.read_text())["what"] if name == "results.json" else path.read_text()
-    return found
-
-
-def replace_with(out: Path, files: dict[str, str]) -> None:
-    with writing_run(out) as folder:
-        write(folder, files)
 
 
 @pytest.fixture
@@ -106,92 +82,22 @@ def test_a_folder_under_the_name_of_a_file_is_in_the_way_before_anything_is_move
     assert read(out) == OLD
 
 
-# What is done with the disk, one call after the other; a kill before each is tried.
-STEPS = ((Path, ("rename", "replace", "unlink", "rmdir", "mkdir", "write_text")), (os, ("open", "fsync")))
-
-
-def killed_at(call: int, work) -> bool:
-    """Whether a forked process that does some work came to that call of a step, where it ends at once, as if killed.
-
-    Calls are counted from when the work calls what it is given.
-    """
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77
-    calls, armed = itertools.count(1), []
-
-    def deadly(step):
-        def until(*args, **kwargs):
-            if armed and next(calls) == call:
-                os._exit(77)
-            return step(*args, **kwargs)
-
-        return until
-
-    for owner, names in STEPS:
-        for name in names:
-            setattr(owner, name, deadly(getattr(owner, name)))
-    try:
-        work(lambda: armed.append(True))
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  (a child must end here)
-        os._exit(1)
+def look_after_kills(where: str, root: Path) -> None:
+    """Run `killed_runs.py`: a fork of this process, which has torch and all tests, would take thirty times as long."""
+    command = [sys.executable, killed_runs.__file__, where, str(root)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "a run", "a run on another disk"])
-def test_wherever_a_kill_comes_the_next_command_finds_the_old_run_or_the_new_one(tmp_path, monkeypatch, there):
-    if there == "a run on another disk":
-        monkeypatch.setattr("featurecache.runs.placing._can_move", lambda folder, into: False)
-    seen = set()
-    for call in itertools.count(1):
-        root = tmp_path / str(call)
-        out = root / "run"
-        root.mkdir()
-        if there == "an empty folder":
-            out.mkdir()
-        elif there != "nothing":
-            write(out, OLD | MINE)
-        before = read(root)
-
-        def work(arm, out=out):
-            with writing_run(out) as folder:
-                write(folder, NEW)
-                write(out.parent, {"beside.txt": "mine"})
-                arm()
-
-        if not killed_at(call, work):
-            break
-        heal(out)
-        found, mine = read(out), MINE if there.startswith("a run") else {}
-        assert found in ({}, OLD | mine, NEW | mine), (call, found)
-        assert found or not before, "both are lost"
-        seen.add(found.get("results.json"))
-        replace_with(out, OLD)
-        assert read(out) == OLD | mine
-        assert {path.name for path in root.iterdir() if not path.name.startswith(".")} <= {"run", "beside.txt"}
-        for name in root.glob(".run-*/into.json"):
-            raise AssertionError(f"{name} is still on its way")
-    assert read(out) == NEW | mine
-    assert "new" in seen, "no kill came behind the note"
-    assert len(seen) == 2, "no kill came before it"
+def test_wherever_a_kill_comes_the_next_command_finds_the_old_run_or_the_new_one(tmp_path, there):
+    look_after_kills(there, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_who_reads_a_run_that_was_cut_off_between_two_files_gets_the_new_one(out):
-    for call in itertools.count(1):
-        shutil.rmtree(out)
-        write(out, OLD)
-
-        def work(arm):
-            with writing_run(out) as folder:
-                write(folder, NEW)
-                arm()
-
-        if not killed_at(call, work):
-            break
-        assert read_json(out / "results.json")["what"] in {"old", "new"}
-        assert read(out) in (OLD, NEW)
+def test_who_reads_a_run_that_was_cut_off_between_two_files_gets_the_new_one(tmp_path):
+    look_after_kills("who reads", tmp_path)
 
 
 @pytest.mark.parametrize("stop_at", range(1, 9))
