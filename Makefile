@@ -67,8 +67,8 @@ picture: report  ## the picture of the report in the README, from RUN; needs chr
 	@$(BIN)/python tests/tools/picture.py "$(RUN)/report.html" data/report.png
 
 # Modules are compiled once and not by every process that a test starts, also where Python is told to keep nothing.
-test: $(STAMP)  ## all tests, in two processes of one thread each
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(STAMP)  ## all tests, in three processes of one thread each
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## style, types and the import contract
 	@rm -rf $(LINKS) && mkdir -p $(LINKS)/featurecache

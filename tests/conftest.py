@@ -27,7 +27,7 @@ settings.load_profile("any machine")
 # The programs that tests share, also for the processes that they start.
 sys.path.append(str(Path(__file__).with_name("tools")))
 
-# Files that take the longest come first, so that two processes end at about the same time.
+# Files that take the longest come first, so that processes end at about the same time.
 LONGEST = (
     "test_torture.py",
     "test_finetune.py",

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.optim.adamw import adamw
 
 from featurecache.classify.arrays.array_types import FloatArray
 from featurecache.classify.solvers.mixed_precision import product_for
@@ -78,14 +79,14 @@ class Networks:
         first = {width: self._initial_layers(width, feature_dim, n_classes) for width in self.drawn}
         self.layers: list[Layers] = []
         self.means: list[Layers] = []
-        self.optimisers: list[torch.optim.AdamW] = []
+        self.optimisers: list[_AdamW] = []
         for recipe in recipes:
             layers, mean, *moments = _arrays(empty or self._in_memory, first[recipe.hidden])
             for same in (layers, mean):
                 torch._foreach_copy_(same, first[recipe.hidden])
             self.layers.append(layers)
             self.means.append(mean)
-            self.optimisers.append(_optimiser(recipe, layers, moments))
+            self.optimisers.append(_AdamW(recipe, layers, *moments))
         self.activity = self.by_activity = self.layers[0][0].new_empty((0, 0))
         self._share_gradients()
 
@@ -203,13 +204,26 @@ def _arrays(empty: Empty, like: Layers) -> list[Layers]:
     return [[part.view_as(layer) for part, layer in zip(own.split(sizes), like, strict=True)] for own in kept]
 
 
-def _optimiser(recipe: Recipe, layers: Layers, moments: Sequence[Layers]) -> torch.optim.AdamW:
-    """Return the optimiser of a network, before its first step, with the arrays of its moments."""
-    found = torch.optim.AdamW(layers, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    for layer, first, second in zip(layers, *moments, strict=True):
-        steps = torch.zeros((), dtype=torch.float32, device=layer.device)
-        found.state[layer] = {"step": steps, "exp_avg": first.zero_(), "exp_avg_sq": second.zero_()}
-    return found
+class _AdamW:
+    """AdamW on the layers of one network, before its first step, with the arrays of its moments, which it clears.
+
+    torch's own step. Its class `torch.optim.AdamW` imports the compiler of torch when the first is made, which takes
+    2.3 s.
+    """
+
+    def __init__(self, recipe: Recipe, layers: Layers, first: Layers, second: Layers) -> None:
+        self.recipe, self.layers = recipe, layers
+        self.first, self.second = ([moment.zero_() for moment in each] for each in (first, second))
+        self.steps = [torch.zeros((), dtype=torch.float32, device=layer.device) for layer in layers]
+
+    def step(self) -> None:
+        """Take a step along the gradients that the layers have now."""
+        gradients = [layer.grad for layer in self.layers if layer.grad is not None]
+        adamw(
+            self.layers, gradients, self.first, self.second, [], self.steps, fused=True, amsgrad=False,
+            lr=self.recipe.learning_rate, beta1=0.9, beta2=0.999, weight_decay=self.recipe.weight_decay, eps=1e-8,
+            maximize=False,
+        )  # fmt: skip
 
 
 @contextmanager

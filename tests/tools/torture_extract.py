@@ -25,6 +25,7 @@ import torch
 from killing import ANY_TIME, Kill, KillPoints, in_a_process, killed, wait_for
 from PIL import Image
 
+from featurecache.extract.backbones import weights
 from featurecache.extract.backbones.architectures import build_network
 from featurecache.extract.cache import store as cache_module
 from featurecache.extract.cache.spec import image_digest
@@ -70,6 +71,7 @@ def extract(
 ) -> fill.ExtractReport:
     """Fill `cache` with small shards; in whatever process this is."""
     writer.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
+    weights.SETTLING_SECONDS = 0.0  # nobody edits the file
     torch.set_num_threads(1)
     # Named, for the quicker engine is another one on a busy machine, and vectors differ in their last bits.
     settings = fill.Settings(batch_size=BATCH, device="cpu", engine="torch")

@@ -44,9 +44,11 @@ POINTS = KillPoints(
 def featurecache(*words: str) -> None:
     """Give a command in this process. Raises AssertionError unless it ends well."""
     from featurecache.cli.main import run
+    from featurecache.extract.backbones import weights
     from featurecache.finetune import training
 
     torch.set_num_threads(1)
+    weights.SETTLING_SECONDS = 0.0  # nobody edits the file
     training.SAVE_SECONDS = 0.0  # a state after every step: kills are to hit that, too
     assert run([*words, "--quiet"]) == 0
 

@@ -195,8 +195,8 @@ def test_where_the_features_are_in_a_file_so_is_all_that_a_network_holds(in_file
     networks = training.networks
     assert (weights == networks.layers[0][0].numpy().ravel()).all()
     assert (mean == networks.learned(0)[0].ravel()).all()
-    state = networks.optimisers[0].state[networks.layers[0][0]]
-    assert (first == state["exp_avg"].numpy().ravel()).all()
-    assert (second == state["exp_avg_sq"].numpy().ravel()).all()
+    optimiser = networks.optimisers[0]
+    assert (first == optimiser.first[0].numpy().ravel()).all()
+    assert (second == optimiser.second[0].numpy().ravel()).all()
     assert np.ptp(first) > 0
     assert second.max() > 0

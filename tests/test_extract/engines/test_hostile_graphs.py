@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from prepared import run_program
 
 from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
@@ -143,6 +142,7 @@ def test_a_graph_in_a_cache_folder_never_makes_onnxruntime_read_another_file(tmp
         "    def forward(self, x): return x.float().mean((2, 3)) + 1\n"
         "source = Source(NETWORK, SIDE, lambda: Mean().eval(), 3)\n"
         "identity = choice.full_identity(source, BATCH)\n"
+        "choice.export_graph = lambda *_, **__: bytes_of(toy_graph(), identity)\n"
         "model = toy_graph(); reading_a_file(model, sys.argv[2])\n"
         "folder = GraphFolder(Path(sys.argv[1]))\n"
         "folder.save(identity, Verdict('onnxruntime', 1, 'x', {}, 0.0), bytes_of(model, identity))\n"
@@ -151,8 +151,7 @@ def test_a_graph_in_a_cache_folder_never_makes_onnxruntime_read_another_file(tmp
         "engine = build_engine(source, graphs=folder, say=print, **asked)\n"
         "print(engine.run(torch.full((2, 3, SIDE, SIDE), 7, dtype=torch.uint8)).tolist())\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "cache"), str(secret), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(code, tmp_path / "cache", secret, Path(__file__).parent)
     assert done.returncode == 0, done.stderr
     assert "is not used: its weights lie in another file" in done.stdout
     assert done.stdout.splitlines()[-1] == str([[8.0] * 3] * 2)

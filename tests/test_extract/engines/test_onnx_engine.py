@@ -161,6 +161,7 @@ def test_the_faster_engine_runs_and_says_by_how_much(tmp_path, monkeypatch, rate
         assert (engine.name, engine.reason) == (winner, f"{winner} on cpu in fp32: {reason}")
 
 
+@pytest.mark.usefixtures("export_done")
 def test_rates_are_measured_for_both(images):
     verdict, graph = choice.compare_engines(source(), 4)
     assert set(verdict.rates) == {"onnxruntime", "torch"}
@@ -330,6 +331,7 @@ def test_a_damaged_or_foreign_graph_is_not_found(kept, harm):
     assert folder.find(identity) is None
 
 
+@pytest.mark.usefixtures("export_done")
 def test_a_damaged_graph_is_exported_again_and_then_sound(tmp_path, images):
     first = build_engine(source(), engine="onnxruntime", graphs=GraphFolder(tmp_path))
     graph_file(GraphFolder(tmp_path)).write_bytes(b"not a graph at all")
@@ -341,6 +343,7 @@ def test_a_damaged_graph_is_exported_again_and_then_sound(tmp_path, images):
     assert len(said) == 1
 
 
+@pytest.mark.usefixtures("export_done")
 def test_a_folder_that_cannot_be_written_keeps_nothing_and_hinders_nobody(tmp_path, images):
     (tmp_path / "file").write_text("in the way")
     folder = GraphFolder(tmp_path / "file" / "below")

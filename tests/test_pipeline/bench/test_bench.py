@@ -117,9 +117,9 @@ def test_more_images_than_there_are_cannot_be_drawn(digits_folder, tmp_path):
 @pytest.fixture(scope="module")
 def asked(digits_folder, tmp_path_factory) -> bench_classify.Asked:
     cache = tmp_path_factory.mktemp("bench") / "cache"
-    command = ["extract", str(digits_folder), "--cache", str(cache), "--size", "64", "--engine", "torch"]
+    command = ["extract", str(digits_folder), "--cache", str(cache), "--backbone", "pixels", "--size", "8"]
     assert run([*command, "--quiet"]) == 0
-    return bench_classify.Asked(digits_folder, cache, FeatureRequest(size=64), ("ridge", "knn"))
+    return bench_classify.Asked(digits_folder, cache, FeatureRequest("pixels", size=8), ("ridge", "knn"))
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
@@ -130,7 +130,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 def test_a_whole_classify_is_run_in_memory_and_from_a_file_with_one_table(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_classify, "FEW", 30)
     found = bench_classify.measure(asked, tmp_path)
-    assert found.features == 4 * 1280 * 90
+    assert found.features == 4 * 192 * 90
     assert found.n_settings == 45 + 66
     assert found.same
     assert found.failed == []
@@ -195,7 +195,7 @@ def test_seconds_are_the_only_numbers_that_may_differ():
 
 def test_features_that_are_not_there_are_one_sentence_and_the_command(asked, tmp_path):
     with pytest.raises(PipelineError, match="Run first:\nfeaturecache extract"):
-        bench_classify.measure(replace(asked, request=FeatureRequest(size=96)), tmp_path)
+        bench_classify.measure(replace(asked, request=FeatureRequest("pixels", size=16)), tmp_path)
 
 
 @pytest.mark.parametrize("what", ["extract", "finetune", "heads", "starts", "classify"])

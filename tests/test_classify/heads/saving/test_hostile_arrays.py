@@ -2,12 +2,11 @@
 
 import io
 import json
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
+from prepared import run_program
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -213,7 +212,7 @@ def told(tmp_path_factory, write_skops_head):
     for number, (make, _) in enumerate(CRASHES.values()):
         made = make()
         write_skops_head(root / f"{number:02d}", made if isinstance(made, bytes) else dumps(made))
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, str(root)], capture_output=True, text=True, timeout=120)
+    ended = run_program(PROGRAM, root)
     lines = [line.split(" ", 1) for line in ended.stdout.splitlines()]
     return {int(number): said for number, said in lines}
 
