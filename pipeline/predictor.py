@@ -19,6 +19,7 @@ from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample, merge
 from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import HeadRow
@@ -65,6 +66,7 @@ class Predictor:
     """A saved head and the features that it takes: F(x) = T(P(x)).
 
     name: head and features. classes: their names, by code. request, spec: the features. cache_root: where they stay.
+    reading: the options by which the images of the run were read.
     """
 
     def __init__(self, run: Path, chosen: HeadRow, cache_root: Path, *, trust_head: bool) -> None:
@@ -78,6 +80,7 @@ class Predictor:
         self.classes, self.spec = meta.classes, meta.spec
         self.request = with_run_weights(run, meta.request)
         self.cache_root = cache_root
+        self.reading = ReadOptions()
         self._meta = meta
 
     @classmethod
@@ -101,8 +104,10 @@ class Predictor:
         run, progress = Path(run), progress or Silent()
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
-        root = cache_root or recorded_cache(run, read_config(run), progress)
+        config = read_config(run)
+        root = cache_root or recorded_cache(run, config, progress)
         found = cls(run, chosen, root, trust_head=trust_head)
+        found.reading = ReadOptions.from_dict(config.get("reading", {}))
         for note in found._loaded.notes:
             progress.say(note)
         return found
@@ -140,9 +145,9 @@ class Predictor:
         )
 
 
-def read_several(images: Sequence[str]) -> Manifest:
+def read_several(images: Sequence[str], options: ReadOptions | None = None) -> Manifest:
     """Return the samples of several folders, files and manifests, each named by its argument too."""
-    return merge(_named(path, several=len(images) > 1) for path in images)
+    return merge(_named(path, options, several=len(images) > 1) for path in images)
 
 
 class Vectors(NamedTuple):
@@ -219,9 +224,9 @@ def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
     return replace(request, weights=str(own))
 
 
-def _named(images: str, *, several: bool) -> Manifest:
+def _named(images: str, options: ReadOptions | None, *, several: bool) -> Manifest:
     """The samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
-    manifest = read_images(images)
+    manifest = read_images(images, options)
     if not several:
         return manifest
     path = Path(images)

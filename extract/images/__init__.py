@@ -1,6 +1,7 @@
 """Images: data sets, digests, decoding, and transforms to the input of a backbone.
 
 manifest      Sample and Manifest
+read_options  which columns of a table mean what
 read          read_images: a folder, a table or one image
 folders       class folders, with or without splits above them
 tables        CSV, TSV, Parquet

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurecache.extract.images.read_options import ReadOptions
+
 # Suffixes of the formats that Pillow reads without an external program or a plug-in. Importing Pillow would cost 0.2 s
 # at every start, so they are listed here, and a test compares the list with Pillow's registry.
 _SUFFIX_LIST = """
@@ -41,8 +43,8 @@ class Manifest:
     """The samples of one data set, in a fixed order, with notes on files that were left out.
 
     unreadable: folders that could not be listed; each has a note too. name: of the data set, the name of a manifest
-    file without its suffix; empty if it is that of the folder. source: the argument of `read_images`, for commands that
-    are shown to the user.
+    file without its suffix; empty if it is that of the folder. source, options: the arguments of `read_images`, for
+    commands that are shown to the user.
     """
 
     root: Path
@@ -51,6 +53,7 @@ class Manifest:
     unreadable: tuple[str, ...] = field(default=())
     name: str = ""
     source: str = field(default="", compare=False)
+    options: ReadOptions = field(default=ReadOptions(), compare=False)
 
     @property
     def classes(self) -> list[str]:

@@ -10,24 +10,28 @@ from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
 from featurecache.extract.images.folders import scan_folder
 from featurecache.extract.images.manifest import IMAGE_SUFFIXES, MANIFEST_SUFFIXES, Manifest, Sample
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables import read_manifest
 
 
-def read_images(images: str | os.PathLike[str]) -> Manifest:
+def read_images(images: str | os.PathLike[str], options: ReadOptions | None = None) -> Manifest:
     """Read a folder, a manifest or a single image file as samples.
+
+    options: which columns of a table mean what, and the like; the usual ones where not given.
 
     Raises NoSuchImages when there is nothing there, ManifestError when there is nothing in it.
     """
-    return replace(_read(Path(images)), source=str(images))
+    options = options or ReadOptions()
+    return replace(_read(Path(images), options), source=str(images), options=options)
 
 
-def _read(path: Path) -> Manifest:
+def _read(path: Path, options: ReadOptions) -> Manifest:
     if os.path.isdir(path):  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
         return scan_folder(path)
     if not os.path.exists(path):  # noqa: PTH110
         raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
     if path.suffix.lower() in MANIFEST_SUFFIXES:
-        return read_manifest(path)
+        return read_manifest(path, options)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Manifest(path.parent, (Sample(str(path), path.name),))
     raise ManifestError(

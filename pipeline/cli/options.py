@@ -16,6 +16,9 @@ from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, Whole, argument, every_field_of, option
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
 
@@ -23,14 +26,29 @@ IMAGES_HELP = (
     "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
 )
 PATH = click.Path(path_type=Path)
-FEATURES, EXTRACTION, HEADS = "Features", "Extraction", "Heads"
+READING, FEATURES, EXTRACTION, HEADS = "Reading of images", "Features", "Extraction", "Heads"
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images of a command."""
+class ReadingOptions:
+    """How images are read: an option for every described field of ReadOptions."""
+
+    reading: Mapping[str, Any] = every_field_of(ReadOptions, group=READING)
+
+    def options(self) -> ReadOptions:
+        """Return them as `read_images` takes them. Raises RequestError."""
+        return ReadOptions(**self.reading)
+
+
+@dataclass(frozen=True)
+class Images(ReadingOptions):
+    """The images of a command, and how they are read."""
 
     images: str = argument("IMAGES", IMAGES_HELP)
+
+    def read(self) -> Manifest:
+        """Read them. Raises ManifestError."""
+        return read_images(self.images, self.options())
 
 
 @dataclass(frozen=True)

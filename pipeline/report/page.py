@@ -17,6 +17,7 @@ from featurecache.classify.evaluation.criteria import CRITERIA
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.rare_classes import left_out_count, left_out_of
 from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.report.pictures import contact_sheet, data_uri, read_thumbnails
 from featurecache.report.sections import details as closeup
 from featurecache.report.sections import galleries, reproduce
@@ -145,7 +146,11 @@ def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
     names = list(dict.fromkeys(name for gallery in shown for card in gallery["cards"] for name in card["names"]))
     points = [] if found is None else [page.record.names[i] for i in found.rows]
     wanted = {*names[:MAX_PICTURES], *points}
-    files, digests = _files(images, wanted), {name: page.listed[name].digest for name in wanted & page.listed.keys()}
+    options = reproduce.reading_of(page.record.config)
+    files, digests = (
+        _files(images, options, wanted),
+        {name: page.listed[name].digest for name in wanted & page.listed.keys()},
+    )
     deadline = time.monotonic() + PICTURE_SECONDS
     small = read_thumbnails(names[:MAX_PICTURES], files, digests, side=GALLERY_SIDE, deadline=deadline)
     page.pictures = {name: data_uri(picture) for name, picture in small.pictures.items()}
@@ -161,10 +166,10 @@ def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
     page.notes += small.notes(PICTURE_SECONDS)
 
 
-def _files(images: str, wanted: Set[str]) -> dict[str, str]:
+def _files(images: str, options: ReadOptions, wanted: Set[str]) -> dict[str, str]:
     """The path of each image that is wanted by the name that the run knows it by; empty where the images are gone."""
     with contextlib.suppress(ExtractError, OSError):
-        names = ((printable(sample.name), sample.path) for sample in read_images(images).samples)
+        names = ((printable(sample.name), sample.path) for sample in read_images(images, options).samples)
         return {name: path for name, path in names if name in wanted}
     return {}
 

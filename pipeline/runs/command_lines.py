@@ -9,6 +9,7 @@ from pathlib import Path
 from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.described import descriptions
 from featurecache.base.quoting import as_command
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 
 
@@ -17,19 +18,37 @@ def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> s
     return extract_commands(images, [request], cache_root)[0]
 
 
-def extract_commands(images: str, requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
+def extract_commands(
+    images: str, requests: Sequence[FeatureRequest], cache_root: Path, *, options: ReadOptions | None = None
+) -> list[str]:
     """Return the commands that would fill the missing rows; layers of one network are one, and one forward pass."""
     together: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in requests:
         together.setdefault(replace(request, layer=None), []).append(request)
-    return [as_command(_words("extract", images, found, cache_root)) for found in together.values()]
+    return [
+        as_command(_words("extract", image_words(images, options), found, cache_root)) for found in together.values()
+    ]
 
 
-def audit_command(images: str, request: FeatureRequest, cache_root: Path, seed: int, *, min_per_class: int = 1) -> str:
+def audit_command(
+    images: str,
+    request: FeatureRequest,
+    cache_root: Path,
+    seed: int,
+    *,
+    min_per_class: int = 1,
+    options: ReadOptions | None = None,
+) -> str:
     """Return the command that looks thoroughly at the same images, features and split."""
-    words = _words("audit", images, [request], cache_root)
+    words = _words("audit", image_words(images, options), [request], cache_root)
     words += option_words("seed", seed, 0) + option_words("min_per_class", min_per_class, 1)
     return as_command(words)
+
+
+def image_words(images: str, options: ReadOptions | None = None) -> list[str]:
+    """Return IMAGES and the options by which they are read."""
+    given = {} if options is None else options.given()
+    return [images, *(word for name, value in given.items() for word in option_words(name, value, None))]
 
 
 def feature_words(requests: Sequence[FeatureRequest]) -> list[str]:
@@ -55,6 +74,6 @@ def option_words(name: str, value: object, usual: object) -> list[str]:
     return [option, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
 
 
-def _words(verb: str, images: str, requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
-    words = ["featurecache", verb, images, *feature_words(requests)]
+def _words(verb: str, images: Sequence[str], requests: Sequence[FeatureRequest], cache_root: Path) -> list[str]:
+    words = ["featurecache", verb, *images, *feature_words(requests)]
     return words if cache_root.resolve() == DEFAULT_CACHE.resolve() else [*words, "--cache", str(cache_root)]

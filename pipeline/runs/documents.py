@@ -17,10 +17,14 @@ from featurecache.extract.cache.spec import folder_name
 
 
 class Config(TypedDict):
-    """config.json: what was asked for. images: as the user named them; images_at: the same from anywhere."""
+    """config.json: what was asked for.
+
+    images: as the user named them; images_at: the same from anywhere. reading: the options by which they were read.
+    """
 
     images: str
     images_at: NotRequired[str]
+    reading: NotRequired[dict[str, Any]]
     requests: list[dict[str, Any]]
     heads: list[str]
     params: NotRequired[dict[str, dict[str, Any]]]

@@ -17,6 +17,7 @@ from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import METRICS as CHOICES
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Config, HeadRow, Results
 from featurecache.runs.folder import CONFIG_FILE, FORMATS, RESULTS_FILE
@@ -103,6 +104,15 @@ def _is_request(value: Any) -> bool:
     return True
 
 
+def _is_reading(value: Any) -> bool:
+    try:
+        ReadOptions.from_dict(value)
+    except ExtractError:
+        return False
+    return True
+
+
+READING = Kind(_is_reading, "options by which images are read")
 REQUEST = Kind(_is_request, "a request for features")
 
 
@@ -117,7 +127,8 @@ class Shape:
 
 Schema = Kind | Shape | list[Any]
 CONFIG = Shape({
-    "images": TEXT, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED, "folds": COUNT_OR_NONE,
+    "images": TEXT, "reading": READING, "requests": [REQUEST], "heads": [TEXT], "cache": TEXT, "seed": SEED,
+    "folds": COUNT_OR_NONE,
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
     "params": PARAMS, "metric": METRIC, "class_weight": WEIGHT,
 })  # fmt: skip

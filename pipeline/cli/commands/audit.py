@@ -21,7 +21,6 @@ from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import refusals_text
 from featurecache.evaluate.leakage import MOST_LEAKED
-from featurecache.extract.images.read import read_images
 from featurecache.runs.folder import AUDIT_FILE, check_fillable
 
 
@@ -64,8 +63,8 @@ def command(
         raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
     if asked.out is not None:
         check_fillable(asked.out)
-    with Console(quiet=printing.quiet) as console, naming_commands(images.images):
-        manifest = read_images(images.images)
+    with Console(quiet=printing.quiet) as console, naming_commands(images.images, images.options()):
+        manifest = images.read()
         found = audit_images(
             manifest,
             requests[0],

@@ -18,7 +18,6 @@ from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, I
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import few_shot_text, leaderboard_text, refused_line, tempering_text
-from featurecache.extract.images.read import read_images
 from featurecache.runs.documents import cache_folder
 from featurecache.runs.folder import (
     ERRORS_FILE,
@@ -68,7 +67,7 @@ def command(
     """
     with Console(quiet=printing.quiet) as console:
         return classify_with(
-            read_images(images.images),
+            images.read(),
             features=features,
             heads=heads,
             split=split,
@@ -108,14 +107,14 @@ def classify_with(
     if heads.out is not None and (heads.out / RESULTS_FILE).exists():
         console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
     place = contextlib.nullcontext(heads.out) if heads.out else reserving(default_run_folder(Path(manifest.source)))
-    with place as out, naming_commands(manifest.source):
+    with place as out, naming_commands(manifest.source, manifest.options):
         plan = _plan(out, features=features, heads=heads, split=split, cache=cache)
         results = evaluation.classify(
             manifest,
             plan,
             console,
             report=lambda run: report_on(run, manifest.source, cache.cache, console),
-            advise=audit_advice(manifest.source),
+            advise=audit_advice(manifest),
         )
     used = [cache_folder(each) for each in results["features"]]
     remember_use(cache.cache, used, manifest.source)

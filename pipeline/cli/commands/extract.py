@@ -12,7 +12,6 @@ from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions,
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread, list_refused
 from featurecache.cli.text import extract_json, extract_text
-from featurecache.extract.images.read import read_images
 from featurecache.runs.folder import ERRORS_FILE
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def command(
     without labels, will do.
     """
     with Console(quiet=printing.quiet) as console:
-        manifest = read_images(images.images)
+        manifest = images.read()
         report = extract_with(manifest, features, engine, cache, console)
     print(extract_json(report) if printing.json else extract_text(report))
     refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])

@@ -23,7 +23,6 @@ from featurecache.extract.cache.spec import DTYPES
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.augmentation import VIEW_KINDS
 from featurecache.extract.images.decode_rules import MAX_PIXELS
-from featurecache.extract.images.read import read_images
 from featurecache.finetune.finetune import finetune_images
 from featurecache.finetune.plan import CACHED_VIEWS, MAP_DTYPE, NO_VIEWS, ONE_WAY, FinetunePlan
 from featurecache.finetune.recipe import BATCH_NORMS, CLASS_WEIGHTS, TRAINING_PRECISIONS, Recipe
@@ -198,14 +197,14 @@ def command(
     _check(source, maps, training, place)
     check_writable(out)
     reserved = contextlib.nullcontext(out) if place.out else reserving(out)
-    with Console(quiet=printing.quiet) as console, reserved as folder, naming_commands(images.images):
+    with Console(quiet=printing.quiet) as console, reserved as folder, naming_commands(images.images, images.options()):
         plan = replace(
             plan_of(source, maps, training, place),
             out=folder,
             cache_root=cache.cache or _cache_of(source.start, console),
         )
-        manifest = read_images(images.images)
-        folder, results = finetune_images(manifest, plan, console, advise=audit_advice(images.images))
+        manifest = images.read()
+        folder, results = finetune_images(manifest, plan, console, advise=audit_advice(manifest))
         console.say(f"run folder: {folder}")
     print(json.dumps(results, indent=2) if printing.json else _table(plan.source, folder, results))
     if n := results["dataset"]["skipped"]:

@@ -14,7 +14,7 @@ from featurecache.base.exits import REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import PATH, EngineOptions, RunCacheOption
+from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCacheOption
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import errors_place, list_refused
 from featurecache.cli.text import predictions_json, predictions_text
@@ -44,8 +44,10 @@ class PredictOptions:
         "featurecache predict data/runs/latest one.jpg --json",
     ],
 )
-@takes(PredictOptions, EngineOptions, RunCacheOption, Printing)
-def command(asked: PredictOptions, engine: EngineOptions, cache: RunCacheOption, printing: Printing) -> int:
+@takes(PredictOptions, ReadingOptions, EngineOptions, RunCacheOption, Printing)
+def command(
+    asked: PredictOptions, reading: ReadingOptions, engine: EngineOptions, cache: RunCacheOption, printing: Printing
+) -> int:
     """Predict labels of images with a trained head.
 
     Features of these images are added to the cache; the network is loaded only for images that the cache lacks.
@@ -61,7 +63,8 @@ def command(asked: PredictOptions, engine: EngineOptions, cache: RunCacheOption,
         predictor = Predictor.load(
             asked.run, head=asked.head, cache_root=cache.cache, trust_head=asked.trust_head, progress=console
         )
-        predictions = predictor.predict(read_several(asked.images), settings=engine.settings(), progress=console)
+        manifest = read_several(asked.images, reading.options().over(predictor.reading))
+        predictions = predictor.predict(manifest, settings=engine.settings(), progress=console)
         for path in asked.images:
             remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
         n_right, n_labelled = predictions.accuracy()

@@ -21,7 +21,6 @@ from featurecache.cli.options import (
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import list_refused
 from featurecache.cli.text import extract_text
-from featurecache.extract.images.read import read_images
 from featurecache.runs.folder import ERRORS_FILE
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def command(
     """
     check(heads)
     with Console(quiet=printing.quiet) as console:
-        manifest = read_images(images.images)
+        manifest = images.read()
         check_labels(manifest, split, cache, console)
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))

@@ -17,7 +17,6 @@ from featurecache.cli.options import CacheOption, EngineOptions, Images, SplitOp
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import exit_code_of_unread
 from featurecache.cli.text import refusals_text
-from featurecache.extract.images.read import read_images
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def command(
     from featurecache.evaluate.backbone_choice import select_backbones
 
     with Console(quiet=printing.quiet) as console:
-        manifest = read_images(images.images)
+        manifest = images.read()
         for note in manifest.notes:
             console.say(note)
         selection = select_backbones(

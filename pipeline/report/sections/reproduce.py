@@ -11,10 +11,11 @@ from featurecache.base.quoting import as_command
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.classify.selection.settings import format_settings
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
-from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, option_words
+from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, image_words, option_words
 from featurecache.runs.documents import Config, FinetuneRow
 
 # Of finetune: what is not called like the field of its recipe.
@@ -34,14 +35,14 @@ def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:
         return [_finetune_command(config, tuned)]
     requests = [FeatureRequest.from_dict(request) for request in config["requests"]]
     cache = _cache(config)
-    words = ["featurecache", "classify", images_of(config), *feature_words(requests)]
+    words = ["featurecache", "classify", *_image_words(config), *feature_words(requests)]
     words += ["--heads", ",".join(config["heads"])]
     for name, default in DEFAULTS.items():
         words += option_words(name, config.get(name, default) or default, default)
     words += [word for text in format_settings(config.get("params", {})) for word in ("--param", text)]
     if cache != DEFAULT_CACHE:
         words += ["--cache", str(cache)]
-    return [*extract_commands(images_of(config), requests, cache), as_command(words)]
+    return [*extract_commands(images_of(config), requests, cache, options=reading_of(config)), as_command(words)]
 
 
 def given(config: Config) -> str:
@@ -52,7 +53,7 @@ def given(config: Config) -> str:
 
 
 def _finetune_command(config: Config, tuned: FinetuneRow) -> str:
-    words = ["featurecache", "finetune", images_of(config), "--from", tuned["from"], "--head", tuned["head"]]
+    words = ["featurecache", "finetune", *_image_words(config), "--from", tuned["from"], "--head", tuned["head"]]
     words += ["--backbone", config["requests"][0]["backbone"]]
     words += ["--unfreeze", tuned["unfreeze"], "--size", str(tuned["size"]), "--augment", tuned["augment"]]
     if tuned["augment"] not in ONE_WAY:
@@ -68,8 +69,14 @@ def _finetune_command(config: Config, tuned: FinetuneRow) -> str:
 def audit_commands(config: Config, run_folder: Path) -> list[str]:
     """`featurecache audit` of the images, split and first features of a run, into it, then `featurecache report`."""
     request, out = FeatureRequest.from_dict(config["requests"][0]), as_command([str(run_folder)])
-    same = {"min_per_class": config.get("min_per_class", 1)}
-    audit = audit_command(images_of(config), request, _cache(config), config.get("seed", 0), **same)
+    audit = audit_command(
+        images_of(config),
+        request,
+        _cache(config),
+        config.get("seed", 0),
+        min_per_class=config.get("min_per_class", 1),
+        options=reading_of(config),
+    )
     return [f"{audit} --out {out}", f"featurecache report {out}"]
 
 
@@ -78,6 +85,15 @@ def images_of(config: Config) -> str:
     typed = str(config["images"])
     place = config.get("images_at")  # not in runs from before it was kept
     return typed if place is None or os.path.abspath(typed) == place else str(place)  # noqa: PTH100 (links as typed)
+
+
+def reading_of(config: Config) -> ReadOptions:
+    """Return the options by which the images of a run were read."""
+    return ReadOptions.from_dict(config.get("reading", {}))
+
+
+def _image_words(config: Config) -> list[str]:
+    return image_words(images_of(config), reading_of(config))
 
 
 def _cache(config: Config) -> Path:

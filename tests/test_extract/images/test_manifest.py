@@ -17,6 +17,7 @@ from featurecache.base.text import printable
 from featurecache.extract.images.folders import SPLIT_NAMES, scan_folder
 from featurecache.extract.images.manifest import IMAGE_SUFFIXES, MANIFEST_SUFFIXES, Manifest, Sample, merge
 from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables import read_manifest
 
 # What Pillow lists as readable and is no picture that it reads by itself.
@@ -328,6 +329,15 @@ def test_column_names_may_be_upper_case_and_spaced_and_others_stand_beside_them(
     ]
     manifest = read_manifest(write_table(images / f"m{suffix}", rows))
     assert [(s.name, s.label, s.split, s.group) for s in manifest.samples] == SAMPLES
+
+
+@pytest.mark.parametrize("suffix", MANIFEST_SUFFIXES)
+def test_columns_of_any_name_can_be_named(images, suffix):
+    rows = [{"File": r["path"], "class": r["label"], "Set": r["split"], "patient": r["group"]} for r in ROWS]
+    options = ReadOptions(path_column="file", label_column="class", split_column="set", group_column="Patient")
+    manifest = read_images(write_table(images / f"m{suffix}", rows), options)
+    assert [(s.name, s.label, s.split, s.group) for s in manifest.samples] == SAMPLES
+    assert manifest.options == options
 
 
 @pytest.mark.parametrize("suffix", MANIFEST_SUFFIXES)

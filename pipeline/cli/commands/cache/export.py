@@ -19,7 +19,6 @@ from featurecache.cli.declare import Command, argument, takes
 from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
 from featurecache.cli.text import refusals_text
-from featurecache.extract.images.read import read_images
 
 if TYPE_CHECKING:
     from featurecache.evaluate.cache_export import FeatureTable
@@ -51,10 +50,10 @@ def command(
 
     check_out(asked.out)
     request = _single_request(features)
-    with Console(quiet=printing.quiet) as console, naming_commands(images.images):
+    with Console(quiet=printing.quiet) as console, naming_commands(images.images, images.options()):
         if asked.out.exists():
             console.say(f"'{printable(asked.out)}' is there already: this one replaces it when it is whole.")
-        manifest = read_images(images.images)
+        manifest = images.read()
         for note in manifest.notes:
             console.say(note)
         table = build_table(

@@ -19,11 +19,12 @@ from featurecache.cli.commands.cache.text import (
 )
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import CacheOption
+from featurecache.cli.options import CacheOption, ReadingOptions
 from featurecache.cli.printing import Printing
 from featurecache.extract.cache.spec import backbone_slug, slug
 from featurecache.extract.images.manifest import merge
 from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Digested
@@ -41,8 +42,8 @@ class PruneOptions:
 
 
 @click.command(cls=Command, examples=["featurecache cache prune photos/", "featurecache cache prune photos/ --yes"])
-@takes(PruneOptions, CacheOption, Printing)
-def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
+@takes(PruneOptions, ReadingOptions, CacheOption, Printing)
+def command(asked: PruneOptions, reading: ReadingOptions, place: CacheOption, printing: Printing) -> int:
     """Drop the rows that none of these images uses.
 
     Without --yes nothing is changed: what would be dropped is shown.
@@ -53,7 +54,7 @@ def command(asked: PruneOptions, place: CacheOption, printing: Printing) -> int:
     check_root(place.cache)
     folders = _named(find_caches(place.cache), asked.backbone)
     with Console(quiet=printing.quiet) as console:
-        digested = _digest_all(asked.images, place.cache, console)
+        digested = _digest_all(asked.images, reading.options(), place.cache, console)
     caches = [open_cache(folder) for folder in folders]
     plans = [plan_pruning(cache, digested.digests) for cache in caches]
     if asked.yes:
@@ -91,7 +92,7 @@ def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Pat
     return [folder for folder in folders if backbone_slug(folder.name) in wanted]
 
 
-def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Digested:
+def _digest_all(images: Sequence[str], options: ReadOptions, cache_root: Path, console: Console) -> Digested:
     """All images of all sets.
 
     Raises PipelineError when one, or a folder of them, cannot be read: which row it uses would not be known.
@@ -99,7 +100,7 @@ def _digest_all(images: Sequence[str], cache_root: Path, console: Console) -> Di
     from featurecache.extract.cache.memo import Memo
     from featurecache.extract.images.digests import digest_samples
 
-    manifest = merge(read_images(each) for each in images)
+    manifest = merge(read_images(each, options) for each in images)
     for note in manifest.notes:
         console.say(note)
     if manifest.unreadable:

@@ -1,0 +1,60 @@
+"""Options of reading a data set: which columns of a table mean what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from featurecache.base.described import described, descriptions
+from featurecache.base.errors import RequestError
+
+# The longest value.
+LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a data set is read; None for the usual way.
+
+    A described field is an option of the command line and is recorded in a run. is_usual: these are the values of a
+    run, for another data set: a column that a table lacks is sought under its usual name.
+    """
+
+    path_column: str | None = described(
+        None, "the column of a table that names the files (default: path)", metavar="NAME"
+    )
+    label_column: str | None = described(
+        None, "the column of a table with the classes (default: label)", metavar="NAME"
+    )
+    group_column: str | None = described(
+        None, "the column of a table with what must stay on one side of the split (default: group)", metavar="NAME"
+    )
+    split_column: str | None = described(
+        None, "the column of a table with train, val and test (default: split)", metavar="NAME"
+    )
+    is_usual: bool = False
+
+    def __post_init__(self) -> None:
+        for name in descriptions(type(self)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST and "\0" not in value):
+                raise RequestError(f"The {name.replace('_', ' ')} is {str(value)[:40]!r} and has to be a name.")
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ReadOptions:
+        """Return the options with these values, the inverse of `given`. Raises RequestError for any others."""
+        if not isinstance(values, dict) or not set(values) <= set(descriptions(cls)):
+            raise RequestError("Options of reading have the described fields of ReadOptions and no others.")
+        return cls(**values)
+
+    def given(self) -> dict[str, Any]:
+        """Return {name: value} of the described fields that differ from their defaults."""
+        usual = {each.name: each.default for each in fields(self)}
+        return {name: getattr(self, name) for name in descriptions(type(self)) if getattr(self, name) != usual[name]}
+
+    def over(self, usual: ReadOptions) -> ReadOptions:
+        """Return these options, or where none is given those of a run."""
+        own = self.given()
+        if own or not usual.given():
+            return self
+        return ReadOptions(**{**asdict(usual), "is_usual": True})
