@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,8 +18,7 @@ from featurecache.extract.cache.memo import FILE_NAME, Memo
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Refusal, digest_samples
-from featurecache.extract.images.manifest import Manifest, Sample, merge
-from featurecache.extract.images.read import read_images
+from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.request import FeatureRequest
@@ -56,10 +56,36 @@ class Predictions:
             for sample, code, row in zip(self.samples, self.codes, self.proba, strict=True)
         ]
 
+    def table(self) -> tuple[list[str], Iterator[list[object]]]:
+        """Return the columns and rows of a table: path, label, its probability, and the probability of every class.
+
+        A class that is called like one of the first three columns has "class " before its name.
+        """
+        columns = ["path", "label", "probability"]
+        columns += [f"class {name}" if name in columns else name for name in self.classes]
+        rows = zip(self.rows(), self.proba, strict=True)
+        return columns, ([*row, *map(float, proba)] for row, proba in rows)
+
     def accuracy(self) -> tuple[int, int]:
-        """Return how many labelled images are predicted right, and how many have a label."""
-        labelled = [(s.label, self.classes[c]) for s, c in zip(self.samples, self.codes, strict=True) if s.label]
+        """Return how many images are right of those with a label that the head has, and how many these are.
+
+        `unknown_labels` counts the others.
+        """
+        known = set(self.classes)
+        pairs = zip(map(_label_of, self.samples), self.codes, strict=True)
+        labelled = [(label, self.classes[code]) for label, code in pairs if label in known]
         return sum(label == predicted for label, predicted in labelled), len(labelled)
+
+    def unknown_labels(self) -> dict[str, int]:
+        """Return {label: number of images} of the labels that the head does not have, the most frequent first."""
+        known = set(self.classes)
+        labels = Counter(label for label in map(_label_of, self.samples) if label and label not in known)
+        return dict(labels.most_common())
+
+
+def _label_of(sample: Sample) -> str:
+    """Return the label of an image by the name that it is printed with, as heads keep it; empty for none."""
+    return printable(sample.label) if sample.label else ""
 
 
 class Predictor:
@@ -145,11 +171,6 @@ class Predictor:
         )
 
 
-def read_several(images: Sequence[str], options: ReadOptions | None = None) -> Manifest:
-    """Return the samples of several folders, files and manifests, each named by its argument too."""
-    return merge(_named(path, options, several=len(images) > 1) for path in images)
-
-
 class Vectors(NamedTuple):
     """The images that have features, their digests (N, 32), the cache that holds them, and what was refused."""
 
@@ -222,17 +243,6 @@ def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
             f"'{printable(own)}' is not read: {printable(str(error))}. Take a run that is whole."
         ) from error
     return replace(request, weights=str(own))
-
-
-def _named(images: str, options: ReadOptions | None, *, several: bool) -> Manifest:
-    """The samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
-    manifest = read_images(images, options)
-    if not several:
-        return manifest
-    path = Path(images)
-    named = (path if sample.path == str(path) else path / sample.name for sample in manifest.samples)
-    samples = [replace(s, name=name.as_posix()) for s, name in zip(manifest.samples, named, strict=True)]
-    return replace(manifest, samples=tuple(samples))
 
 
 def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:

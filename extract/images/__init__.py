@@ -4,6 +4,7 @@ manifest      Sample and Manifest
 read_options  which columns of a table mean what
 read          read_images: a folder, a table or one image
 folders       class folders, with or without splits above them
+any_layout    images to label, without regard to layouts
 tables        CSV, TSV, Parquet
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError
@@ -38,6 +38,11 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
         samples = [sample for sample in samples if sample.path not in stray]
         where = f"directly in '{printable(root)}'"
         tree.notes.append(f"{count_is(len(here), 'image', where)} outside class folders and left out.")
+    return _manifest(root, samples, tree)
+
+
+def _manifest(root: Path, samples: list[Sample], tree: _Tree) -> Manifest:
+    """Return the samples in order with notes on what was left out. Raises ManifestError where there are none."""
     if tree.n_other:
         tree.notes.append(
             f"{count(tree.n_other, 'file that is no image is', 'files that are not images are')} left out."
@@ -49,6 +54,32 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
         )
     samples.sort(key=lambda s: os.fsencode(s.name))
     return Manifest(root, tuple(samples), tuple(tree.notes), tuple(tree.unreadable))
+
+
+def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ()) -> Manifest:
+    """Return every image at any depth below a folder, whatever its layout: for images that need no label.
+
+    The label of an image is the topmost folder above it that is one of `classes`, else the topmost that is no split;
+    directly in `root` it has none. Raises ManifestError when the folder holds no image.
+    """
+    root = Path(root)
+    tree = _Tree()
+    above = _prefix(root)
+    labels: dict[str, str | None] = {}
+    samples = []
+    for path in tree.walk(root, seen=frozenset()):
+        folder = path.removeprefix(above).rpartition(os.sep)[0]
+        if folder not in labels:
+            labels[folder] = _label_of(Path(folder).parts, classes)
+        samples.append(_sample(above, path, labels[folder], None))
+    return _manifest(root, samples, tree)
+
+
+def _label_of(folders: Sequence[str], classes: Collection[str]) -> str | None:
+    """Return the label of the images in a folder; folders: the names that lead to it."""
+    known = [folder for folder in folders if printable(folder) in classes]
+    named = [folder for folder in folders if folder.lower() not in SPLIT_NAMES]
+    return next(iter([*known, *named]), None)
 
 
 def _and_not(tree: _Tree) -> str:

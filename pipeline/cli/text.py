@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
 MAX_REFUSALS_SHOWN = 10
+# So many labels that a head does not have are named; all of them are in --json.
+MAX_LABELS_SHOWN = 10
 
 
 def leaderboard_text(results: Results) -> str:
@@ -174,6 +176,22 @@ def extract_json(report: ExtractReport) -> str:
     return json.dumps(values, indent=2)
 
 
+def accuracy_lines(predictions: Predictions) -> list[str]:
+    """Return a line on how many labels are right, and one on labels that the head does not have."""
+    n_right, n_labelled = predictions.accuracy()
+    lines = [f"labelled by the head {predictions.head}; --head takes another of the run"]
+    if n_labelled:
+        share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
+        lines = [f"{predictions.head}: {share} (images that the head was trained on count too)"]
+    if unknown := predictions.unknown_labels():
+        n, names = sum(unknown.values()), list(unknown)
+        named = ", ".join(names[:MAX_LABELS_SHOWN])
+        more = f" and {len(names) - MAX_LABELS_SHOWN:,} more" if len(names) > MAX_LABELS_SHOWN else ""
+        have = "has" if n == 1 else "have"
+        lines.append(f"{count(n, 'image')} {have} a label that the head does not have: {named}{more}")
+    return lines
+
+
 def predictions_text(predictions: Predictions) -> str:
     """Path, label and probability of every image."""
     rows = [(printable(path), label, f"{p:.3f}") for path, label, p in predictions.rows()]
@@ -191,9 +209,11 @@ def predictions_json(predictions: Predictions) -> str:
         }
         for (path, label, p), row in zip(predictions.rows(), predictions.proba, strict=True)
     ]
+    n_right, n_labelled = predictions.accuracy()
     values = {
         "head": predictions.head,
         "images": rows,
+        "labelled": {"right": n_right, "known": n_labelled, "unknown": predictions.unknown_labels()},
         "refused": [refusal.to_dict() for refusal in predictions.refusals],
     }
     return json.dumps(values, indent=2)

@@ -62,7 +62,7 @@ def test_predictions_are_written_as_csv(finished, digits_folder, tmp_path):
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 90
-    assert set(rows[0]) == {"path", "label", "probability"}
+    assert list(rows[0]) == ["path", "label", "probability", "0", "1", "2"]
 
 
 def test_a_broken_image_is_refused_and_the_others_get_labels(finished, images, cache, capsys):
@@ -90,7 +90,7 @@ def test_where_all_images_are_refused_they_are_listed_and_nothing_fails(finished
     if name == "all.json":
         assert {**json.loads(out.read_text()), "head": ""} == {"head": "", "images": [], "refused": [listed]}
     else:
-        assert out.read_text().splitlines() == ["path,label,probability"]
+        assert out.read_text().splitlines() == ["path,label,probability,0,1,2"]
 
 
 def test_the_refused_images_of_a_run_are_not_replaced_by_those_of_its_predictions(finished, cache, tmp_path, capsys):

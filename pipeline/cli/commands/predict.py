@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -17,7 +17,7 @@ from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCacheOption
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import errors_place, list_refused
-from featurecache.cli.text import predictions_json, predictions_text
+from featurecache.cli.text import accuracy_lines, predictions_json, predictions_text
 from featurecache.runs.folder import write_csv, writing_file
 
 
@@ -28,7 +28,12 @@ class PredictOptions:
     run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
-    out: Path | None = option("--out", metavar="FILE", type=PATH, help="write a .csv or .json file instead of a table")
+    out: Path | None = option(
+        "--out",
+        metavar="FILE",
+        type=PATH,
+        help="write a .csv or .json file, with the probability of every class, instead of a table",
+    )
     trust_head: bool = option(
         "--trust-head", is_flag=True, default=False,
         help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "
@@ -50,10 +55,13 @@ def command(
 ) -> int:
     """Predict labels of images with a trained head.
 
+    Every image below a folder gets a label, in any layout; an argument that is no image is named and left out. Where
+    folders or a table have labels that the head knows, its accuracy on them is shown.
     Features of these images are added to the cache; the network is loaded only for images that the cache lacks.
     """
     from featurecache.extract.cache.inventory import remember_use
-    from featurecache.predictor import Predictor, read_several
+    from featurecache.extract.images.any_layout import read_any_layout
+    from featurecache.predictor import Predictor
 
     kind = "" if asked.out is None else asked.out.suffix.lower()
     if asked.out is not None and kind not in {".csv", ".json"}:
@@ -63,20 +71,23 @@ def command(
         predictor = Predictor.load(
             asked.run, head=asked.head, cache_root=cache.cache, trust_head=asked.trust_head, progress=console
         )
-        manifest = read_several(asked.images, reading.options().over(predictor.reading))
-        predictions = predictor.predict(manifest, settings=engine.settings(), progress=console)
+        settings = engine.settings()
+        manifest, unread = read_any_layout(
+            asked.images,
+            reading.options().over(predictor.reading),
+            classes=predictor.classes,
+            strict=settings.on_error == "fail",
+        )
+        predictions = predictor.predict(manifest, settings=settings, progress=console)
+        predictions = replace(predictions, refusals=(*unread, *predictions.refusals))
         for path in asked.images:
             remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
-        n_right, n_labelled = predictions.accuracy()
-        if n_labelled:
-            share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
-            console.say(f"{predictions.head}: {share} (images that the head was trained on count too)")
-        else:
-            console.say(f"labelled by the head {predictions.head}; --head takes another of the run")
+        for line in accuracy_lines(predictions):
+            console.say(line)
         if out is not None and kind == ".json":
             out.write_text(predictions_json(predictions) + "\n", encoding="utf-8")
         elif out is not None:
-            write_csv(out, ("path", "label", "probability"), predictions.rows())
+            write_csv(out, *predictions.table())
     if out is None:
         print(predictions_json(predictions) if printing.json else predictions_text(predictions))
     refused = list_refused(errors_place(asked.out, predictor.cache_root), predictions.refusals, asked.images)

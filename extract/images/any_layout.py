@@ -1,0 +1,59 @@
+"""Images to label: every image of several folders, tables and files, without regard to layouts and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from featurecache.base.errors import ManifestError
+from featurecache.base.text import printable
+from featurecache.extract.images.digests import Refusal
+from featurecache.extract.images.folders import scan_any_layout
+from featurecache.extract.images.manifest import Manifest, merge
+from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
+
+
+def read_any_layout(
+    images: Sequence[str],
+    options: ReadOptions | None = None,
+    *,
+    classes: Collection[str] = (),
+    strict: bool = False,
+) -> tuple[Manifest, tuple[Refusal, ...]]:
+    """Return the samples of all arguments, and the arguments that are refused.
+
+    With several arguments, names of samples begin with theirs. classes: names of folders that are labels, see
+    `scan_any_layout`. An argument of several that cannot be read is refused, and costs none of the others.
+
+    Raises ManifestError where none can be read, and if `strict` for the first that cannot.
+    """
+    found: list[Manifest] = []
+    refused: list[Refusal] = []
+    for each in images:
+        try:
+            found.append(_read(each, options, frozenset(classes), several=len(images) > 1))
+        except ManifestError as error:
+            if strict or len(images) == 1:
+                raise
+            refused.append(Refusal(each, "", str(error).removeprefix(f"'{printable(each)}' ")))
+    if not found:
+        raise ManifestError(
+            f"None of the {len(refused)} arguments holds an image; the first, '{printable(refused[0].name)}': "
+            f"{refused[0].reason}"
+        )
+    return merge(found), tuple(refused)
+
+
+def _read(images: str, options: ReadOptions | None, classes: Collection[str], *, several: bool) -> Manifest:
+    """Return the samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
+    is_folder = os.path.isdir(images)  # noqa: PTH112 (pathlib's own raises where a name is too long)
+    manifest = scan_any_layout(images, classes) if is_folder else read_images(images, options)
+    if not several:
+        return manifest
+    path = Path(images)
+    named = (path if sample.path == str(path) else path / sample.name for sample in manifest.samples)
+    samples = [replace(s, name=name.as_posix()) for s, name in zip(manifest.samples, named, strict=True)]
+    return replace(manifest, samples=tuple(samples))

@@ -1,0 +1,152 @@
+"""Whatever is below the arguments of `predict` gets a label, and its accuracy is over labels that the head has."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
+
+
+@pytest.fixture
+def predicted(run_of_two, capsys):
+    """The exit code, the JSON and the lines on stderr of `predict` on some arguments."""
+
+    def predict(*images, options=()):
+        code = run(["predict", str(run_of_two), *map(str, images), "--json", *options])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else None, err
+
+    return predict
+
+
+LAYOUTS = {
+    "loose files beside a folder": ["new_0.png", "new_1.png", "day2/more.png"],
+    "a split beside other folders": ["train/0.png", "station/0.png", "bridge/0.png"],
+    "splits and loose files": ["train/cat/0.png", "test/cat/1.png", "2.png"],
+    "deeper than classes": ["2024/05/cam1/0.png", "2024/06/cam1/1.png", "3.png"],
+    "a folder in a folder of the same name": ["new/new/cat/0.png", "new/new/dog/1.png"],
+    "a split below the class": ["cat/train/0.png", "cat/val/1.png", "dog/train/2.png"],
+    "a class beside a split": ["cat/0.png", "val/1.png"],
+}
+
+
+@pytest.mark.parametrize("names", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_image_is_labelled_in_any_layout(predicted, save, tmp_path, names):
+    for number, name in enumerate(names):
+        save(tmp_path / "new" / name, "dog" if "dog" in name else "cat", 100 + number)
+    code, found, _ = predicted(tmp_path / "new")
+    assert code == DONE
+    assert sorted(row["path"] for row in found["images"]) == sorted(names)
+    assert all(row["label"] == ("dog" if "dog" in row["path"] else "cat") for row in found["images"])
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "unknown"),
+    [
+        (["cat/0.png", "dog/1.png", "owl/2.png", "owl/3.png"], 2, {"owl": 2}),
+        (["Cam1/0.png", "Cam2/1.png"], 0, {"Cam1": 1, "Cam2": 1}),
+        (["new_0.png", "day2/more.png"], 0, {"day2": 1}),
+        (["test/cat/0.png", "station/cat/1.png", "station/2.png"], 2, {"station": 1}),
+        (["new_0.png", "train/1.png"], 0, {}),
+    ],
+)
+def test_accuracy_is_over_labels_that_the_head_has(predicted, save, tmp_path, names, known, unknown):
+    for number, name in enumerate(names):
+        save(tmp_path / "new" / name, next((k for k in ("dog", "owl") if k in name), "cat"), 100 + number)
+    code, found, err = predicted(tmp_path / "new")
+    assert code == DONE
+    assert found["labelled"] == {"right": known, "known": known, "unknown": unknown}
+    assert (f"{known} of {known} labelled images right" in err) == bool(known)
+    assert "0 of" not in err
+    if unknown:
+        n = sum(unknown.values())
+        have = "1 image has" if n == 1 else f"{n} images have"
+        assert f"{have} a label that the head does not have: {', '.join(unknown)}" in err
+
+
+@pytest.mark.parametrize(("labels", "unknown"), [(["unknown", ""], {"unknown": 1}), (["1.0", "cat"], {"1.0": 1})])
+def test_labels_of_a_table_that_the_head_does_not_have_are_named(predicted, save, tmp_path, labels, unknown):
+    for number in range(2):
+        save(tmp_path / f"{number}.png", "cat", 100 + number)
+    rows = "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
+    (tmp_path / "list.csv").write_text(f"path,label\n{rows}")
+    code, found, err = predicted(tmp_path / "list.csv")
+    assert (code, found["labelled"]["unknown"]) == (DONE, unknown)
+    assert "0 of" not in err
+
+
+def test_of_many_labels_that_the_head_does_not_have_the_first_are_named(predicted, save, tmp_path):
+    for number in range(12):
+        save(tmp_path / "new" / f"site{number:02d}" / "0.png", "cat", 100 + number)
+    _, found, err = predicted(tmp_path / "new")
+    assert len(found["labelled"]["unknown"]) == 12
+    assert "site09 and 2 more" in err
+
+
+BAD = {
+    "Thumbs.db": b"\0" * 64,
+    "notes.txt": b"a note",
+    "list.csv": b"name,label\n0.png,cat\n",
+    "missing.png": None,
+    "empty": "folder",
+    "a\nb.doc": b"of Word",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_argument_of_several_costs_itself_alone(predicted, save, tmp_path, name):
+    good = [save(tmp_path / f"{number}.png", "dog", number) for number in range(2)]
+    bad = tmp_path / name
+    if BAD[name] == "folder":
+        bad.mkdir()
+    elif BAD[name] is not None:
+        bad.write_bytes(BAD[name])
+    out = tmp_path / "to" / "p.csv"
+    out.parent.mkdir()
+    code, found, err = predicted(good[0], bad, good[1])
+    assert (code, len(found["images"])) == (REFUSED, 2)
+    (refused,) = found["refused"]
+    assert refused["path"] == str(bad).replace("\n", r"\n")
+    assert f"{refused['path']}: {refused['reason']}" in err
+    assert predicted(good[0], bad, good[1], options=["--out", str(out)])[0] == REFUSED
+    with (out.parent / "errors.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [refused["path"]]
+
+
+def test_with_on_error_fail_a_bad_argument_ends_the_command(predicted, save, tmp_path):
+    code, found, err = predicted(save(tmp_path / "0.png"), tmp_path / "no.png", options=["--on-error", "fail"])
+    assert (code, found) == (USAGE, None)
+    assert "no.png" in err
+
+
+@pytest.mark.parametrize(("names", "code"), [(["no.png"], USAGE), (["no.png", "neither.png"], FAILED)])
+def test_without_any_image_nothing_is_predicted(predicted, tmp_path, names, code):
+    ended, found, err = predicted(*[tmp_path / name for name in names])
+    assert (ended, found) == (code, None)
+    assert "There is no folder or file" in err
+
+
+def test_a_table_of_predictions_has_a_column_for_every_class(predicted, run_of_two, cats_and_dogs, tmp_path):
+    out = tmp_path / "p.csv"
+    assert predicted(cats_and_dogs, options=["--out", str(out)])[0] == DONE
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "probability", "cat", "dog"]
+    for row in rows:
+        assert float(row["cat"]) + float(row["dog"]) == pytest.approx(1)
+        assert row[row["label"]] == row["probability"]
+
+
+def test_a_class_that_is_called_like_a_column_has_a_column_of_its_own():
+    import numpy as np
+
+    from featurecache.extract.images.manifest import Sample
+    from featurecache.predictor import Predictions
+
+    found = Predictions("h", ["label", "path"], (Sample("/a", "a"),), np.array([1]), np.array([[0.25, 0.75]]), ())
+    columns, rows = found.table()
+    assert columns == ["path", "label", "probability", "class label", "class path"]
+    assert list(rows) == [["a", "path", 0.75, 0.25, 0.75]]
