@@ -2,6 +2,9 @@
 
 manifest      Sample and Manifest
 read_options  which columns of a table mean what
+left_out      files that are not samples, counted by reason and suffix
+formats       image formats by suffix, and what each needs
+skipped       files of operating systems, and featurecache's own
 read          read_images: a folder, a table or one image
 folders       class folders, with or without splits above them
 any_layout    images to label, without regard to layouts

@@ -56,4 +56,5 @@ def _read(images: str, options: ReadOptions | None, classes: Collection[str], *,
     path = Path(images)
     named = (path if sample.path == str(path) else path / sample.name for sample in manifest.samples)
     samples = [replace(s, name=name.as_posix()) for s, name in zip(manifest.samples, named, strict=True)]
-    return replace(manifest, samples=tuple(samples))
+    left_out = manifest.left_out.renamed(lambda name: (path / name).as_posix())
+    return replace(manifest, samples=tuple(samples), left_out=left_out)

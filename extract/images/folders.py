@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError
-from featurecache.base.text import count, count_is, printable
-from featurecache.extract.images.manifest import IMAGE_SUFFIXES, Manifest, Sample
+from featurecache.base.text import printable
+from featurecache.extract.images.formats import IMAGE_SUFFIXES, format_of
+from featurecache.extract.images.left_out import (
+    CLOSED_FOLDER,
+    EMPTY_CLASS,
+    LINK_BACK,
+    LOOSE,
+    NO_IMAGE,
+    OWN,
+    Tally,
+    suffix_of,
+)
+from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.images.skipped import count_below, is_own, skipped
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -19,12 +31,12 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
     Raises ManifestError when the folder holds no image, or when splits and other folders are next to each other.
     """
     root = Path(root)
-    tree = _Tree()
+    tree = _Tree(root)
     here, folders = tree.list_folder(root)
     splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
     is_split = bool(folders) and all(splits.values())
     if is_split:
-        samples = [s for folder, split in splits.items() for s in tree.labelled(root, folder, split)]
+        samples = [s for folder, split in splits.items() for s in tree.labelled(folder, split)]
     elif "train" in splits.values():
         strangers = ", ".join(f"'{printable(folder.name)}'" for folder, split in splits.items() if split is None)
         raise ManifestError(
@@ -32,28 +44,14 @@ def scan_folder(root: str | os.PathLike[str]) -> Manifest:
             "not both. Name the splits train, val and test and move everything else away, or write a manifest."
         )
     else:
-        samples = list(tree.labelled(root, root, None))
+        samples = list(tree.labelled(root, None))
     if here and (is_split or any(sample.label is not None for sample in samples)):
         stray = set(here)
         samples = [sample for sample in samples if sample.path not in stray]
-        where = f"directly in '{printable(root)}'"
-        tree.notes.append(f"{count_is(len(here), 'image', where)} outside class folders and left out.")
+        for path in here:
+            tree.tally.add(LOOSE, tree.name(path))
+    tree.tally_empty_classes({sample.label for sample in samples})
     return _manifest(root, samples, tree)
-
-
-def _manifest(root: Path, samples: list[Sample], tree: _Tree) -> Manifest:
-    """Return the samples in order with notes on what was left out. Raises ManifestError where there are none."""
-    if tree.n_other:
-        tree.notes.append(
-            f"{count(tree.n_other, 'file that is no image is', 'files that are not images are')} left out."
-        )
-    if not samples:
-        raise ManifestError(
-            f"'{printable(root)}' holds no images{_and_not(tree)}. "
-            "Put one folder per class into it, or images without folders to extract or predict only."
-        )
-    samples.sort(key=lambda s: os.fsencode(s.name))
-    return Manifest(root, tuple(samples), tuple(tree.notes), tuple(tree.unreadable))
 
 
 def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ()) -> Manifest:
@@ -63,15 +61,15 @@ def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ())
     directly in `root` it has none. Raises ManifestError when the folder holds no image.
     """
     root = Path(root)
-    tree = _Tree()
-    above = _prefix(root)
+    tree = _Tree(root)
     labels: dict[str, str | None] = {}
     samples = []
     for path in tree.walk(root, seen=frozenset()):
-        folder = path.removeprefix(above).rpartition(os.sep)[0]
+        name = tree.name(path)
+        folder = name.rpartition("/")[0]
         if folder not in labels:
             labels[folder] = _label_of(Path(folder).parts, classes)
-        samples.append(_sample(above, path, labels[folder], None))
+        samples.append(Sample(path, name, labels[folder]))
     return _manifest(root, samples, tree)
 
 
@@ -82,18 +80,33 @@ def _label_of(folders: Sequence[str], classes: Collection[str]) -> str | None:
     return next(iter([*known, *named]), None)
 
 
-def _and_not(tree: _Tree) -> str:
-    return f" ({' '.join(tree.notes)})" if tree.notes else ""
+def _manifest(root: Path, samples: list[Sample], tree: _Tree) -> Manifest:
+    """Return the samples in order with what was left out. Raises ManifestError where there are none."""
+    left_out = tree.tally.left_out()
+    if not samples:
+        found = f" ({' '.join(left_out.sentences())})" if left_out.counts else ""
+        raise ManifestError(
+            f"'{printable(root)}' holds no images{found}. "
+            "Put one folder per class into it, or images without folders to extract or predict only."
+        )
+    samples.sort(key=lambda s: os.fsencode(s.name))
+    return Manifest(root, tuple(samples), left_out)
 
 
 class _Tree:
-    """A walk over folders that follows links without cycles and notes what it leaves out."""
+    """A walk over folders that follows links without cycles and counts what it leaves out."""
 
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.unreadable: list[str] = []
-        self.n_other = 0
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tally = Tally()
+        self._n_foreign = 0
+        self._empty: dict[str, str] = {}
         self._listed: dict[Path, tuple[list[str], list[Path]]] = {}
+        self._above = _prefix(root)
+
+    def name(self, path: str | Path) -> str:
+        """Return a path relative to the root, with slashes."""
+        return str(path).removeprefix(self._above).replace(os.sep, "/")
 
     def list_folder(self, folder: Path) -> tuple[list[str], list[Path]]:
         """Return the images and the folders directly in `folder`, without hidden ones, each sorted.
@@ -106,21 +119,37 @@ class _Tree:
         folders: list[Path] = []
         prefix = _prefix(folder)
         try:
-            with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
-                        continue
-                    if self._is_folder(entry):
-                        folders.append(Path(entry.path))
-                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (hot loop)
-                        images.append(prefix + entry.name)
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda e: os.fsencode(e.name))
+            if folder != self.root and is_own({entry.name for entry in entries}):
+                count_below(str(folder), self.name(folder), OWN, self.tally)
+                entries = []
+            for entry in entries:
+                if reason := skipped(entry.name):
+                    if entry.is_dir(follow_symlinks=False):
+                        count_below(entry.path, self.name(entry.path), reason, self.tally)
                     else:
-                        self.n_other += 1
+                        self.tally.add(reason, entry.name)
+                elif self._is_folder(entry):
+                    folders.append(Path(entry.path))
+                elif self._is_image(prefix + entry.name):
+                    images.append(prefix + entry.name)
         except OSError as error:
-            self.unreadable.append(str(folder))
-            self.notes.append(f"The folder '{printable(folder)}' cannot be read ({error.strerror}) and is left out.")
+            self.tally.add(CLOSED_FOLDER, self.name(folder), error.strerror or str(error))
         self._listed[folder] = (images, folders)
         return images, folders
+
+    def _is_image(self, path: str) -> bool:
+        """Return whether a file is a sample, by its suffix; count it where it is not."""
+        suffix = suffix_of(path)
+        if suffix in IMAGE_SUFFIXES:
+            return True
+        kind = format_of(suffix)
+        if kind is not None and kind.is_readable():
+            return True
+        self.tally.add(kind.without if kind else NO_IMAGE, self.name(path))
+        self._n_foreign += 1
+        return False
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
@@ -130,15 +159,24 @@ class _Tree:
         except OSError:  # a link to itself
             return False
 
-    def labelled(self, root: Path, parent: Path, split: str | None) -> Iterator[Sample]:
+    def labelled(self, parent: Path, split: str | None) -> Iterator[Sample]:
         """Yield the samples below `parent`: its folders are the classes, images directly in it have no label."""
         images, folders = self.list_folder(parent)
-        above = _prefix(root)
         for path in images:
-            yield _sample(above, path, None, split)
+            yield Sample(path, self.name(path), None, split)
         for folder in folders:
-            for path in self.walk(folder, seen=frozenset({_identity(root), _identity(parent)})):
-                yield _sample(above, path, folder.name, split)
+            n_foreign, n = self._n_foreign, 0
+            for path in self.walk(folder, seen=frozenset({_identity(self.root), _identity(parent)})):
+                n += 1
+                yield Sample(path, self.name(path), folder.name, split)
+            if not n and self._n_foreign > n_foreign:
+                self._empty.setdefault(folder.name, self.name(folder))
+
+    def tally_empty_classes(self, classes: Container[str | None]) -> None:
+        """Count the class folders that have files and no image in any split."""
+        for label, name in self._empty.items():
+            if label not in classes:
+                self.tally.add(EMPTY_CLASS, name)
 
     def walk(self, folder: Path, *, seen: frozenset[tuple[int, int] | None]) -> Iterator[str]:
         """Yield every image at any depth below `folder`; a link to a folder above it is not followed."""
@@ -147,7 +185,7 @@ class _Tree:
             folder, above = waiting.pop()
             identity = _identity(folder)
             if identity in above:
-                self.notes.append(f"The link '{printable(folder)}' leads back to a folder above it and is left out.")
+                self.tally.add(LINK_BACK, self.name(folder))
                 continue
             images, folders = self.list_folder(folder)
             yield from images
@@ -165,7 +203,3 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _prefix(folder: Path) -> str:
     """Return the prefix of the paths in a folder: empty for the current one."""
     return "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118 (pathlib drops the last separator)
-
-
-def _sample(above: str, path: str, label: str | None, split: str | None) -> Sample:
-    return Sample(path, path.removeprefix(above).replace(os.sep, "/"), label, split)

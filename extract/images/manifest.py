@@ -11,16 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurecache.extract.images.left_out import CLOSED_FOLDER, LeftOut
 from featurecache.extract.images.read_options import ReadOptions
 
-# Suffixes of the formats that Pillow reads without an external program or a plug-in. Importing Pillow would cost 0.2 s
-# at every start, so they are listed here, and a test compares the list with Pillow's registry.
-_SUFFIX_LIST = """
-    .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
-    .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr
-    .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
-"""
-IMAGE_SUFFIXES = frozenset(_SUFFIX_LIST.split())
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
@@ -40,20 +33,30 @@ class Sample:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of one data set, in a fixed order, with notes on files that were left out.
+    """The samples of one data set, in a fixed order, and what else is there.
 
-    unreadable: folders that could not be listed; each has a note too. name: of the data set, the name of a manifest
-    file without its suffix; empty if it is that of the folder. source, options: the arguments of `read_images`, for
-    commands that are shown to the user.
+    left_out: the files that are not samples, counted. remarks: how the folder or table was read, where that needs
+    words. name: of the data set, the name of a manifest file without its suffix; empty if it is that of the folder.
+    source, options: the arguments of `read_images`, for commands that are shown to the user.
     """
 
     root: Path
     samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = field(default=())
-    unreadable: tuple[str, ...] = field(default=())
+    left_out: LeftOut = field(default=LeftOut())
+    remarks: tuple[str, ...] = field(default=())
     name: str = ""
     source: str = field(default="", compare=False)
     options: ReadOptions = field(default=ReadOptions(), compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on how it was read and on what is left out."""
+        return (*self.remarks, *self.left_out.sentences())
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Names of folders whose images could not be seen."""
+        return self.left_out.names(CLOSED_FOLDER)
 
     @property
     def classes(self) -> list[str]:
@@ -68,5 +71,5 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
     """Return several data sets as one, in the given order; names of samples are unchanged."""
     parts = list(manifests)
     samples = tuple(sample for part in parts for sample in part.samples)
-    notes = tuple(note for part in parts for note in part.notes)
-    return Manifest(parts[0].root, samples, notes, tuple(folder for part in parts for folder in part.unreadable))
+    remarks = tuple(remark for part in parts for remark in part.remarks)
+    return Manifest(parts[0].root, samples, LeftOut.merge(part.left_out for part in parts), remarks)

@@ -9,7 +9,9 @@ from pathlib import Path
 from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
 from featurecache.extract.images.folders import scan_folder
-from featurecache.extract.images.manifest import IMAGE_SUFFIXES, MANIFEST_SUFFIXES, Manifest, Sample
+from featurecache.extract.images.formats import format_of
+from featurecache.extract.images.left_out import suffix_of
+from featurecache.extract.images.manifest import MANIFEST_SUFFIXES, Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables import read_manifest
 
@@ -32,8 +34,11 @@ def _read(path: Path, options: ReadOptions) -> Manifest:
         raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
     if path.suffix.lower() in MANIFEST_SUFFIXES:
         return read_manifest(path, options)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    kind = format_of(suffix_of(path.name))
+    if kind is not None and kind.is_readable():
         return Manifest(path.parent, (Sample(str(path), path.name),))
+    if kind is not None:
+        raise ManifestError(f"'{printable(path)}' cannot be read: {kind.without.text()}.")
     raise ManifestError(
         f"'{printable(path)}' is neither a folder, an image nor a manifest. "
         f"A manifest ends in {', '.join(MANIFEST_SUFFIXES)} and has a column 'path'."

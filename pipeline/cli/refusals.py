@@ -27,8 +27,8 @@ def list_refused(place: Path, refusals: Sequence[Refusal], images: Sequence[str]
 
 
 def exit_code_of_unread(manifest: Manifest) -> int:
-    """Return the exit code where there may be folders whose images could not be seen: they are among the notes."""
-    return REFUSED if manifest.unreadable else DONE
+    """Return the exit code where files or folders are left out that somebody would miss: they are among the notes."""
+    return REFUSED if manifest.left_out.missed else DONE
 
 
 def errors_place(out: Path | None, cache_root: Path) -> Path:

@@ -15,7 +15,9 @@ from PIL import Image
 from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
 from featurecache.extract.images.folders import SPLIT_NAMES, scan_folder
-from featurecache.extract.images.manifest import IMAGE_SUFFIXES, MANIFEST_SUFFIXES, Manifest, Sample, merge
+from featurecache.extract.images.formats import IMAGE_SUFFIXES
+from featurecache.extract.images.left_out import NO_IMAGE, LeftOut
+from featurecache.extract.images.manifest import MANIFEST_SUFFIXES, Manifest, Sample, merge
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables import read_manifest
@@ -127,7 +129,10 @@ def test_images_beside_the_class_folders_are_left_out_with_a_note(tmp_path):
     make(tmp_path, "cat/0.png", "stray.png", "stray2.png")
     manifest = scan_folder(tmp_path)
     assert names(manifest) == ["cat/0.png"]
-    assert manifest.notes == (f"2 images directly in '{tmp_path}' are outside class folders and left out.",)
+    assert manifest.notes == (
+        "2 images outside the class folders are left out (2 .png). Move each into the folder of its class.",
+    )
+    assert [each.name for each in manifest.left_out.missed] == ["stray.png", "stray2.png"]
 
 
 def test_images_beside_split_folders_without_classes_are_left_out_with_a_note(tmp_path):
@@ -148,7 +153,13 @@ def test_hidden_files_and_folders_and_what_is_no_image_are_left_out(tmp_path):
     make(tmp_path, "cat/Thumbs.db", "cat/notes.txt", "desktop.ini", ".DS_Store")
     manifest = scan_folder(tmp_path)
     assert names(manifest) == ["cat/0.png"]
-    assert manifest.notes == ("3 files that are not images are left out.",)
+    assert manifest.notes == (
+        "1 file that is no image is left out (1 .txt).",
+        "4 hidden files are left out (3 .png).",
+        "3 files of the operating system are left out (1 .db, 1 .ini, 1 .png).",
+    )
+    assert manifest.left_out.n_files == 8
+    assert not manifest.left_out.missed
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path):
@@ -166,7 +177,7 @@ def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path, target):
     manifest = scan_folder(root)
     assert facts(manifest) == [("cat/inner/0.png", "cat", None), ("dog/1.png", "dog", None)]
     assert len(manifest.notes) == 1
-    assert "leads back to a folder above it" in manifest.notes[0]
+    assert manifest.notes == ("1 link that leads back to a folder above it is left out.",)
 
 
 def test_a_link_to_itself_hides_nothing_else(tmp_path):
@@ -183,9 +194,10 @@ def test_an_unreadable_folder_is_noted_and_the_rest_is_read(open_folder, closed_
         manifest = scan_folder(open_folder)
     assert names(manifest) == ["cat/0.png"]
     assert manifest.notes == (
-        f"The folder '{open_folder / 'dog'}' cannot be read (Permission denied) and is left out.",
+        "1 folder that cannot be read is left out: 'dog'. Make them readable, or move them away.",
     )
-    assert manifest.unreadable == (str(open_folder / "dog"),)
+    assert manifest.unreadable == ("dog",)
+    assert manifest.left_out.missed[0].reason.startswith("folder that cannot be read (Permission denied). ")
 
 
 def test_a_link_into_a_closed_folder_is_unreadable_and_not_just_no_image(open_folder, closed_to_us):
@@ -193,7 +205,7 @@ def test_a_link_into_a_closed_folder_is_unreadable_and_not_just_no_image(open_fo
     (open_folder / "root" / "dog").symlink_to(open_folder / "closed" / "dog")
     (open_folder / "closed").chmod(0)
     with closed_to_us():
-        assert scan_folder(open_folder / "root").unreadable == (str(open_folder / "root" / "dog"),)
+        assert scan_folder(open_folder / "root").unreadable == ("dog",)
 
 
 def test_folders_nested_deeper_than_python_calls_are_read(tmp_path):
@@ -256,7 +268,9 @@ def test_an_empty_folder_says_what_to_put_into_it(tmp_path):
 
 def test_a_folder_without_images_says_what_was_there(tmp_path):
     make(tmp_path, "cat/a.txt", "train.md")
-    assert "holds no images (2 files that are not images are left out.)" in sentence(scan_folder, tmp_path)
+    assert "holds no images (2 files that are not images are left out (1 .md, 1 .txt)." in sentence(
+        scan_folder, tmp_path
+    )
 
 
 @pytest.mark.parametrize("name", ["nowhere", "x" * 5000, "new\nline", "nul\0byte", "cat/0.png/deeper"])
@@ -284,9 +298,11 @@ def test_folder_and_manifest_are_told_apart(tmp_path):
 
 
 def test_several_data_sets_keep_their_order_and_notes():
-    first = Manifest("a", (Sample("a/1.png", "1.png"),), ("one",), ("a/x",))
-    second = Manifest("b", (Sample("b/0.png", "0.png"),), ("two",), ("b/y",))
-    assert merge([first, second]) == Manifest("a", first.samples + second.samples, ("one", "two"), ("a/x", "b/y"))
+    text = (NO_IMAGE.code, ".txt")
+    first = Manifest("a", (Sample("a/1.png", "1.png"),), LeftOut({text: 1}), ("one",))
+    second = Manifest("b", (Sample("b/0.png", "0.png"),), LeftOut({text: 2}), ("two",))
+    together = first.samples + second.samples
+    assert merge([first, second]) == Manifest("a", together, LeftOut({text: 3}), ("one", "two"))
 
 
 ROWS = [

@@ -81,7 +81,7 @@ def test_a_folder_whose_images_cannot_be_seen_is_exit_code_3(place, digits_folde
     command = command_of(place, name, tmp_path / "out", images=tmp_path / "digits")
     command.remove("--quiet")
     assert run(command) == REFUSED
-    assert "cannot be read (Permission denied) and is left out" in capsys.readouterr().err
+    assert "1 folder that cannot be read is left out: " in capsys.readouterr().err
 
 
 def test_a_program_reads_which_images_audit_and_select_lack(place, tmp_path, capsys):
