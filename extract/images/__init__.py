@@ -3,10 +3,11 @@
 manifest      Sample and Manifest
 read_options  which columns of a table mean what
 left_out      files that are not samples, counted by reason and suffix
-formats       image formats by suffix, and what each needs
-skipped       files of operating systems, and featurecache's own
+formats       image formats by suffix and first bytes, and what each needs
+first_bytes   the format of files whose suffix does not say it
+class_names   the order of classes, and names that are nearly the same
 read          read_images: a folder, a table or one image
-folders       class folders, with or without splits above them
+folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
 tables        CSV, TSV, Parquet
 digests       the SHA-256 of every image, from the memo if possible

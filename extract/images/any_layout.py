@@ -10,7 +10,7 @@ from pathlib import Path
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.digests import Refusal
-from featurecache.extract.images.folders import scan_any_layout
+from featurecache.extract.images.folders.scan import scan_any_layout
 from featurecache.extract.images.manifest import Manifest, merge
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.read_options import ReadOptions

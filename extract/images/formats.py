@@ -1,19 +1,24 @@
-"""Image formats by the suffixes of their files, and what each needs to be read."""
+"""Image formats by the suffixes and first bytes of files, and what each needs to be read.
+
+A file is read by its content, whatever its name. The suffix decides whether it is taken for an image without a look;
+where it says nothing, or names a format that this machine does not read, the first bytes decide.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from typing import NamedTuple
 
 from featurecache.extract.images.left_out import NEEDS_DICOM, NEEDS_HEIF, NO_DECODER, RAW, Reason
 
-# Suffixes of the formats that Pillow reads without an external program or a plug-in. Importing Pillow would cost 0.2 s
-# at every start, so they are listed here, and a test compares the list with Pillow's registry.
+# Suffixes of the formats that Pillow reads without an external program or a plug-in, but for TIFF. Importing Pillow
+# would cost 0.2 s at every start, so they are listed here, and a test compares the list with Pillow's registry.
 _PILLOW = """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
     .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr
-    .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
+    .qoi .ras .rgb .rgba .sgi .tga .vda .vst .webp .xbm .xpm
 """
 _HEIF = ".heic .heics .heif .heifs .hif"
 _DICOM = ".dcm .dicom"
@@ -21,7 +26,20 @@ _RAW = """
     .3fr .arw .bay .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2
     .rwl .sr2 .srf .srw .x3f
 """
-_OTHERS = ".ai .emf .eps .exr .hdp .hdr .jxl .jxr .ndpi .ps .psb .svg .svgz .svs .wdp .wmf .xcf"
+_OTHERS = ".ai .bpg .emf .eps .exr .hdp .hdr .jxl .jxr .ndpi .ps .psb .svg .svgz .svs .wdp .wmf .xcf"
+# Suffixes that say that a file is something else: it is not opened.
+_NO_IMAGES = """
+    .7z .aac .avi .bat .bib .bz2 .c .cc .cfg .cmd .conf .cpp .crdownload .css .csv .db .db-shm
+    .db-wal .dll .doc .docx .egg .env .exe .feather .flac .flv .git .gpx .gz .h .h5 .hdf5 .hpp .htm .html .ini
+    .ipynb .iso .jar .java .js .json .jsonl .kml .lmdb .lnk .lock .log .lst .m4a .m4v .mat .md .mid .mkv .mov .mp3 .mp4
+    .mpeg .mpg .msi .npy .npz .numbers .odp .ods .odt .ogg .ogv .onnx .opus .otf .pages .parquet .part .partial
+    .pb .pbtxt .pdf .pickle .pkl .ppt .pptx .properties .pt .pth .py .pyc .pyd .pyi .qml .r .rar .rb .rst .rtf
+    .safetensors .sh .so .sql .sqlite .sqlite3 .srt .swp .tar .tex .tfrecord .tfrecords .tgz .tmp .toml .torrent .ts
+    .tsv .ttf .txt .url .vtt .wav .webm .wma .wmv .woff .woff2 .xls .xlsx .xml .xmp .xsd .xsl .xz .yaml .yml .zip .zst
+"""
+NO_IMAGE_SUFFIXES = frozenset(_NO_IMAGES.split())
+# The most bytes by which a format is recognised: those of DICOM are at 128.
+N_FIRST_BYTES = 132
 
 
 class Format(NamedTuple):
@@ -31,6 +49,7 @@ class Format(NamedTuple):
     nothing helps. without: the reason for which they are left out otherwise.
     """
 
+    name: str
     suffixes: frozenset[str]
     package: str | None
     without: Reason
@@ -40,15 +59,52 @@ class Format(NamedTuple):
         return self.package is not None and (not self.package or _is_installed(self.package))
 
 
-PILLOW = Format(frozenset(_PILLOW.split()), "", NO_DECODER)
-FORMATS = (
-    PILLOW,
-    Format(frozenset(_HEIF.split()), "pillow_heif", NEEDS_HEIF),
-    Format(frozenset(_DICOM.split()), "pydicom", NEEDS_DICOM),
-    Format(frozenset(_RAW.split()), None, RAW),
-    Format(frozenset(_OTHERS.split()), None, NO_DECODER),
+PILLOW = Format("pillow", frozenset(_PILLOW.split()), "", NO_DECODER)
+TIFF = Format("tiff", frozenset({".tif", ".tiff"}), "", NO_DECODER)
+HEIF = Format("heif", frozenset(_HEIF.split()), "pillow_heif", NEEDS_HEIF)
+DICOM = Format("dicom", frozenset(_DICOM.split()), "pydicom", NEEDS_DICOM)
+CAMERA = Format("raw", frozenset(_RAW.split()), None, RAW)
+OTHER = Format("other", frozenset(_OTHERS.split()), None, NO_DECODER)
+FORMATS = (PILLOW, TIFF, HEIF, DICOM, CAMERA, OTHER)
+BY_SUFFIX = {suffix: each for each in FORMATS for suffix in each.suffixes}
+IMAGE_SUFFIXES = PILLOW.suffixes | TIFF.suffixes
+
+_STARTS = {
+    b"\xff\xd8\xff": PILLOW,
+    b"\x89PNG\r\n\x1a\n": PILLOW,
+    b"GIF87a": PILLOW,
+    b"GIF89a": PILLOW,
+    b"\xff\x4f\xff\x51": PILLOW,
+    b"\0\0\0\x0cjP  \r\n\x87\n": PILLOW,
+    b"8BPS\0\x01": PILLOW,
+    b"qoif": PILLOW,
+    b"DDS |\0\0\0": PILLOW,
+    b"SIMPLE  =": PILLOW,
+    b"II*\0": TIFF,
+    b"MM\0*": TIFF,
+    b"II+\0": TIFF,
+    b"MM\0+": TIFF,
+    b"II*\0\x10\0\0\0CR": CAMERA,
+    b"IIU\0": CAMERA,
+    b"IIRO": CAMERA,
+    b"IIRS": CAMERA,
+    b"MMOR": CAMERA,
+    b"\0MRM": CAMERA,
+    b"FUJIFILMCCD-RAW": CAMERA,
+    b"II\x1a\0\0\0HEAPCCDR": CAMERA,
+    b"FOVb": CAMERA,
+    b"\xff\x0a": OTHER,
+    b"\0\0\0\x0cJXL \r\n\x87\n": OTHER,
+    b"8BPS\0\x02": OTHER,
+    b"\x76\x2f\x31\x01": OTHER,
+    b"gimp xcf ": OTHER,
+}
+_LONGEST_FIRST = sorted(_STARTS, key=len, reverse=True)
+_BRANDS = {b"avif": PILLOW, b"avis": PILLOW, b"crx ": CAMERA} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"), HEIF
 )
-IMAGE_SUFFIXES = PILLOW.suffixes
+_NETPBM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
+_BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
 
 
 @functools.cache
@@ -58,4 +114,29 @@ def _is_installed(package: str) -> bool:
 
 def format_of(suffix: str) -> Format | None:
     """Return the format of a suffix, in lower case with its dot; None where it is that of no image."""
-    return next((each for each in FORMATS if suffix in each.suffixes), None)
+    return BY_SUFFIX.get(suffix)
+
+
+def format_of_bytes(start: bytes) -> Format | None:
+    """Return the format of a file by its first N_FIRST_BYTES; None where it is none of an image."""
+    for each in _LONGEST_FIRST:
+        if start.startswith(each):
+            return _STARTS[each]
+    if start[4:8] == b"ftyp":
+        return _format_of_brands(start)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return PILLOW
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS:
+        return PILLOW
+    if _NETPBM.match(start):
+        return PILLOW
+    return DICOM if start[128:132] == b"DICM" else None
+
+
+def _format_of_brands(start: bytes) -> Format | None:
+    """Return the format of an ISO media file by its major brand, or the first compatible one that is of an image."""
+    size = min(int.from_bytes(start[:4], "big"), len(start))
+    brands = [start[8:12], *(start[place : place + 4] for place in range(16, size, 4))]
+    if brands[0] in {b"mif1", b"msf1"} and any(_BRANDS.get(brand) is PILLOW for brand in brands):
+        return PILLOW
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)

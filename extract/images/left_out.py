@@ -90,6 +90,20 @@ NO_DECODER = Reason(
     missed=True,
     advice="Save them as JPEG, PNG or TIFF.",
 )
+CLOSED_FILE = Reason(
+    "closed_file",
+    "file that cannot be read, perhaps an image, is",
+    "files that cannot be read, perhaps images, are",
+    missed=True,
+    advice="Make them readable, or move them away.",
+)
+OUTSIDE_SPLITS = Reason(
+    "outside_splits",
+    "image outside the folders of the splits is",
+    "images outside the folders of the splits are",
+    missed=True,
+    advice="Move each into the folder of its split.",
+)
 CLOSED_FOLDER = Reason(
     "closed_folder",
     "folder that cannot be read is",
@@ -108,8 +122,8 @@ EMPTY_CLASS = Reason(
 REASONS = {
     reason.code: reason
     for reason in (
-        NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, NEEDS_HEIF, NEEDS_DICOM, RAW, NO_DECODER,
-        CLOSED_FOLDER, EMPTY_CLASS,
+        NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, OUTSIDE_SPLITS, NEEDS_HEIF, NEEDS_DICOM, RAW,
+        NO_DECODER, CLOSED_FILE, CLOSED_FOLDER, EMPTY_CLASS,
     )
 }  # fmt: skip
 

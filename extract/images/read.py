@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.images.formats import format_of
 from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.manifest import MANIFEST_SUFFIXES, Manifest, Sample
@@ -29,7 +29,7 @@ def read_images(images: str | os.PathLike[str], options: ReadOptions | None = No
 
 def _read(path: Path, options: ReadOptions) -> Manifest:
     if os.path.isdir(path):  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
-        return scan_folder(path)
+        return scan_folder(path, options.layout)
     if not os.path.exists(path):  # noqa: PTH110
         raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
     if path.suffix.lower() in MANIFEST_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Options of reading a data set: which columns of a table mean what."""
+"""Options of reading a data set: what the folders mean, and the columns of a table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from featurecache.base.described import described, descriptions
 from featurecache.base.errors import RequestError
+from featurecache.extract.images.folders.layouts import parse_layout
 
 # The longest value.
 LONGEST = 4096
@@ -32,6 +33,12 @@ class ReadOptions:
     split_column: str | None = described(
         None, "the column of a table with train, val and test (default: split)", metavar="NAME"
     )
+    layout: str | None = described(
+        None,
+        "what the levels of folders mean, from the top: class, split/class, class/split, any/class, class/group, leaf "
+        "(the whole path is the class), and so on, or flat for no labels (default: found out, where there is one way)",
+        metavar="LEVELS",
+    )
     is_usual: bool = False
 
     def __post_init__(self) -> None:
@@ -39,6 +46,8 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST and "\0" not in value):
                 raise RequestError(f"The {name.replace('_', ' ')} is {str(value)[:40]!r} and has to be a name.")
+        if self.layout is not None:
+            parse_layout(self.layout)
 
     @classmethod
     def from_dict(cls, values: Any) -> ReadOptions:

@@ -10,7 +10,7 @@ from pathlib import Path
 from featurecache.base.errors import ManifestError
 from featurecache.base.parquet_files import table_fault
 from featurecache.base.text import printable
-from featurecache.extract.images.folders import SPLIT_NAMES
+from featurecache.extract.images.folders.split_names import SPLIT_NAMES
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 

@@ -53,7 +53,7 @@ from featurecache.bench.passes import (
 from featurecache.bench.rivals import PLAIN, Job, elsewhere, go_through, ways_of_others
 from featurecache.cli.declare import POSITIVE, option, takes
 from featurecache.cli.options import PATH, names_in
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest

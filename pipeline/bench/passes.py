@@ -117,7 +117,7 @@ import sys, torch
 from dataclasses import replace
 from pathlib import Path
 from featurecache.extract.job.extract import extract_features
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.job.request import FeatureRequest
 torch.hub.set_dir(sys.argv[4])
 images = scan_folder(sys.argv[1])

@@ -102,7 +102,7 @@ def _img2vec(job: Job) -> Callable[[], None]:
     from img2vec_pytorch import Img2Vec
     from PIL import Image
 
-    from featurecache.extract.images.folders import scan_folder
+    from featurecache.extract.images.folders.scan import scan_folder
 
     torch.hub.set_dir(job.hub)
     tool = Img2Vec(

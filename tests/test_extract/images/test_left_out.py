@@ -7,7 +7,8 @@ import pytest
 from featurecache.base.errors import ManifestError
 from featurecache.extract.cache.memo import FILE_NAME
 from featurecache.extract.images import formats
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
+from featurecache.extract.images.folders.skipped import OWN_FILES, is_own
 from featurecache.extract.images.formats import FORMATS, format_of
 from featurecache.extract.images.left_out import (
     CLOSED_FOLDER,
@@ -15,6 +16,7 @@ from featurecache.extract.images.left_out import (
     MAX_SUFFIXES,
     NO_IMAGE,
     OTHER_SUFFIX,
+    OWN,
     RAW,
     REASONS,
     LeftOut,
@@ -22,7 +24,6 @@ from featurecache.extract.images.left_out import (
     suffix_of,
 )
 from featurecache.extract.images.read import read_images
-from featurecache.extract.images.skipped import OWN_FILES, is_own
 
 
 def make(root, *names):
@@ -104,8 +105,18 @@ def test_a_cache_or_run_is_never_images(tmp_path, files):
     assert not manifest.left_out.missed
 
 
-def test_the_memo_is_what_a_cache_root_is_known_by():
-    assert is_own({FILE_NAME, "other"})
+def test_a_cache_root_may_be_the_folder_of_the_images(tmp_path):
+    make(
+        tmp_path,
+        "set/cat/0.png",
+        "set/dog/0.png",
+        f"set/{FILE_NAME}",
+        "set/pixels-1/spec.json",
+        "set/pixels-1/shards/x",
+    )
+    manifest = scan_folder(tmp_path)
+    assert manifest.classes == ["cat", "dog"]
+    assert manifest.left_out.n(OWN) == 3
     assert not is_own({"spec.json", "results.json"})
 
 

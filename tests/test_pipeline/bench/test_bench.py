@@ -19,7 +19,7 @@ from featurecache.bench.extract import Measured, measure_together, smallest_cosi
 from featurecache.bench.inputs import write_photos
 from featurecache.cli.main import DONE, FAILED, run
 from featurecache.evaluate.join import SPLITS
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.reading import read_json
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from featurecache.base.errors import PipelineError
 from featurecache.bench import demo_data as datasets
-from featurecache.extract.images.folders import scan_folder
+from featurecache.extract.images.folders.scan import scan_folder
 
 
 def test_digits_are_written_once_as_class_folders(tmp_path, digit_images):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from featurecache.extract.images.left_out import CLOSED_SYSTEM, HIDDEN, SYSTEM, Reason, Tally
+from featurecache.extract.images.left_out import CLOSED_SYSTEM, HIDDEN, OWN, SYSTEM, Reason, Tally
 
 # In lower case. Synology, QNAP, Windows, Linux and macOS make these by themselves; Python its caches.
 SYSTEM_FOLDERS = frozenset({
@@ -16,18 +16,20 @@ SYSTEM_FOLDERS = frozenset({
 SYSTEM_FILES = frozenset({
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info",
 })  # fmt: skip
-# What a cache root, a cache and a run hold, each all of these.
+# What a cache and a run hold, each all of these. A folder of caches is not one: it may hold images as well.
 OWN_FILES = (
-    frozenset({"digests.sqlite"}),
     frozenset({"spec.json", "shards"}),
     frozenset({"results.json", "config.json", "splits.csv"}),
 )
+MEMO_FILES = frozenset({"digests.sqlite", "digests.sqlite-journal", "digests.sqlite-wal", "digests.sqlite-shm"})
 
 
 def skipped(name: str) -> Reason | None:
     """Return why a file or folder of this name is no data; None for all others."""
     if name[0] == ".":
         return HIDDEN
+    if name in MEMO_FILES:
+        return OWN
     lowered = name.lower()
     return SYSTEM if lowered in SYSTEM_FOLDERS or lowered in SYSTEM_FILES else None
 

@@ -1,0 +1,77 @@
+"""A folder of images as a Manifest: its layout found out or as it is named, every file a sample or counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from featurecache.base.errors import ManifestError
+from featurecache.base.text import printable
+from featurecache.extract.images.class_names import remark_on_alike
+from featurecache.extract.images.first_bytes import read_formats
+from featurecache.extract.images.folders.layouts import Layout, find_layout, parse_layout
+from featurecache.extract.images.folders.reading import Reading
+from featurecache.extract.images.folders.split_names import SPLIT_NAMES
+from featurecache.extract.images.folders.tree import read_tree
+from featurecache.extract.images.left_out import EMPTY_CLASS, Tally
+from featurecache.extract.images.manifest import Manifest, Sample
+
+
+def scan_folder(root: str | os.PathLike[str], layout: str | None = None) -> Manifest:
+    """Read a folder of images in its layout: class folders, splits above or below them, or flat.
+
+    layout: the levels of folders, see `layouts`; None to find them out. Raises ManifestError when the folder holds no
+    image, or can be read in two ways; RequestError for a layout that there is not.
+    """
+    levels = None if layout is None else parse_layout(layout)
+    tally = Tally()
+    tree = read_tree(root, tally, read_formats)
+    found = find_layout(tree) if levels is None else Layout(levels)
+    reading = Reading(tree, found.levels)
+    samples: list[Sample] = []
+    empty: dict[str, str] = {}
+    for folder in tree.below():
+        samples += reading.samples(folder, tally)
+        if folder.n_foreign and not folder.n_below and reading.is_class(folder):
+            empty.setdefault(folder.name, folder.path)
+    labels = {sample.label for sample in samples}
+    for name, path in empty.items():
+        if name not in labels:
+            tally.add(EMPTY_CLASS, path)
+    remarks = (*found.remarks, *reading.remarks, *remark_on_alike(labels))
+    return _manifest(Path(root), samples, tally, remarks)
+
+
+def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ()) -> Manifest:
+    """Return every image at any depth below a folder, whatever its layout: for images that need no label.
+
+    The label of an image is the topmost folder above it that is one of `classes`, else the topmost that is no split;
+    directly in `root` it has none. Raises ManifestError when the folder holds no image.
+    """
+    tally = Tally()
+    samples: list[Sample] = []
+    for folder in read_tree(root, tally, read_formats).below():
+        label, above = _label_of(folder.parts, classes), "/".join((*folder.parts, ""))
+        samples += [Sample(folder.prefix + name, above + name, label) for name in folder.images]
+    return _manifest(Path(root), samples, tally, ())
+
+
+def _label_of(folders: Sequence[str], classes: Collection[str]) -> str | None:
+    """Return the label of the images in a folder; folders: the names that lead to it."""
+    known = [folder for folder in folders if printable(folder) in classes]
+    named = [folder for folder in folders if folder.lower() not in SPLIT_NAMES]
+    return next(iter([*known, *named]), None)
+
+
+def _manifest(root: Path, samples: list[Sample], tally: Tally, remarks: tuple[str, ...]) -> Manifest:
+    """Return the samples in order with what was left out. Raises ManifestError where there are none."""
+    left_out = tally.left_out()
+    if not samples:
+        found = f" ({' '.join(left_out.sentences())})" if left_out.counts else ""
+        raise ManifestError(
+            f"'{printable(root)}' holds no images{found}. "
+            "Put one folder per class into it, or images without folders to extract or predict only."
+        )
+    samples.sort(key=lambda s: os.fsencode(s.name))
+    return Manifest(root, tuple(samples), left_out, remarks)
