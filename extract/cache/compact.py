@@ -9,6 +9,9 @@ Merged shards are not removed at once but marked, which excludes them from every
 features.h5 before, with any HDF5 tool, can still read them. The next `compact` removes them, or any extract a day
 later. `prune` removes shards at once, because its purpose is to free space.
 
+HDF5 opens every shard to read features.h5, and a process can open a limited number of files. So the number of shards is
+kept small: every extraction merges them at its end if there are more than 128.
+
 Several processes may compact and extract at the same time, without a lock. A process removes only rows that it has
 published in a new shard: a shard with a duplicate row is rewritten, never dropped because of the other copy, since
 another process may be removing that one. Names of new shards sort after all existing ones, so the served copy of a row
@@ -17,6 +20,8 @@ does not change.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +29,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from featurecache.base import files
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
+from featurecache.base.text import printable, readable_bytes
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import ServedRows
 from featurecache.extract.cache.listing import mark_of_shard, merged_paths, shard_of_mark
@@ -35,8 +42,13 @@ from featurecache.extract.cache.store import FeatureCache, read_spec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Larger shards are not faster to read, need more memory while they are written, and lose more rows by a damaged byte.
-COMPACTED_BYTES = 128 << 20
+# Larger shards are not faster to read, need three times their size of memory while they are written, and lose more rows
+# by a damaged byte; so they grow only where the cache would have more than 128 of them.
+COMPACTED_BYTES, MOST_COMPACTED_BYTES = 128 << 20, 1 << 30
+N_COMPACTED = 64
+# The most shards that `merge_if_many` leaves as they are. HDF5 opens all of them to read the index, many systems let a
+# program open 256 files, and it has others open.
+MOST_SHARDS = 128
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,15 @@ def open_cache(folder: Path) -> FeatureCache:
     return FeatureCache(folder.parent, spec)
 
 
-def plan_compaction(cache: FeatureCache, *, shard_bytes: int = COMPACTED_BYTES) -> Rewriting:
-    """Plan to merge shards of less than half of `shard_bytes` up to that size, drop duplicate rows, and add seals."""
+def plan_compaction(cache: FeatureCache, *, shard_bytes: int | None = None) -> Rewriting:
+    """Plan to merge shards of less than half of `shard_bytes` up to that size, drop duplicate rows, and add seals.
+
+    By default the size follows from the cache: at most 128 shards remain, up to a cache of 64 GiB.
+    """
     found = cache.served()
+    if shard_bytes is None:
+        n_bytes = sum(part.path.stat().st_size for part in found)
+        shard_bytes = min(max(COMPACTED_BYTES, n_bytes // N_COMPACTED), MOST_COMPACTED_BYTES)
     unsealed = {part.path for part in found if not shards.has_seals(part.path)}
     chosen = [
         part
@@ -139,19 +157,59 @@ def rewrite(cache: FeatureCache, plan: Rewriting, *, at_once: bool = False) -> l
             last = new[-1].name
     cache.refresh(without=old)
     cache.write_index()
+    _mark(old)
     if at_once:
-        _remove(old)
-    else:
-        _mark(old)
+        _remove_marked(list(map(mark_of_shard, old)))
     cache.refresh()
     cache.write_index()
     return new
 
 
-def compact_cache(folder: Path, *, shard_bytes: int = COMPACTED_BYTES) -> Rewriting:
+def compact_cache(folder: Path, *, shard_bytes: int | None = None) -> Rewriting:
     """Compact the cache in a folder and return the plan that was carried out. Raises CacheError."""
     remove_merged(folder)
     return _carry_out(folder, lambda cache: plan_compaction(cache, shard_bytes=shard_bytes))
+
+
+def merge_if_many(cache: FeatureCache, say: Callable[[str], None]) -> None:
+    """Bring the index of a cache up to date; merge its shards before, if there are more than `MOST_SHARDS`.
+
+    The old shards are marked and removed a day later. If they cannot be merged, `say` gets the reason and nothing is
+    lost. Raises CacheUnwritable if the index cannot be written.
+    """
+    try:
+        if cache.n_shards > MOST_SHARDS:
+            _merge_many(cache, say)
+    except (CacheError, OSError, MemoryError) as error:
+        if not cache.is_outdated():  # else another process has merged them
+            reason = str(error) or "there is too little memory"
+            say(f"The shards of '{printable(cache.folder)}' were not merged; no row is lost. {printable(reason)}")
+        cache.refresh()
+    try:
+        cache.write_index()
+    except CacheUnwritable as error:
+        if files.REPLACES_OPEN_FILES or not isinstance(error.__cause__, PermissionError):
+            raise
+        text = printable(str(error))
+        say(f"{text} It may be open in another program; the next extract renews it, and no row is lost.")
+
+
+def _merge_many(cache: FeatureCache, say: Callable[[str], None]) -> None:
+    plan = plan_compaction(cache)
+    # A tenth fewer at least: the large shards of a large cache are not rewritten for every small one.
+    if plan.n_shards_after > 0.9 * plan.n_shards:
+        return
+    needed = sum(part.path.stat().st_size for group in plan.groups for part in group)
+    free = shutil.disk_usage(cache.folder).free
+    if needed > free:
+        say(
+            f"'{printable(cache.folder)}' has {plan.n_shards:,} shards, and merging them needs "
+            f"{readable_bytes(needed)} of disk: {readable_bytes(needed - free)} too little. Free some space and run "
+            "'featurecache cache compact'."
+        )
+        return
+    say(f"merging {plan.n_shards:,} shards of '{printable(cache.folder.name)}' into {plan.n_shards_after:,}")
+    rewrite(cache, plan)
 
 
 def prune_cache(folder: Path, used: NDArray[np.uint8]) -> Rewriting:
@@ -161,11 +219,21 @@ def prune_cache(folder: Path, used: NDArray[np.uint8]) -> Rewriting:
 
 
 def remove_merged(folder: Path) -> list[Path]:
-    """Remove the shards that were marked as merged, and return them. Raises CacheError, CacheUnwritable."""
-    marks = merged_paths(folder)
-    _remove([shard_of_mark(mark) for mark in marks])  # before their marks: without its mark a shard would count again
-    _remove(marks)
-    return [shard_of_mark(mark) for mark in marks]
+    """Remove the shards that were marked as merged, and return them; one that cannot be removed keeps its mark.
+
+    On Windows a file cannot be removed while a program has it open. Raises CacheError if the folder cannot be read.
+    """
+    return _remove_marked(merged_paths(folder))
+
+
+def _remove_marked(marks: Sequence[Path]) -> list[Path]:
+    removed = []
+    for mark in marks:
+        with contextlib.suppress(OSError):
+            shard_of_mark(mark).unlink(missing_ok=True)  # before its mark: without it the shard would count again
+            mark.unlink(missing_ok=True)
+            removed.append(shard_of_mark(mark))
+    return removed
 
 
 def _carry_out(folder: Path, make_plan: Callable[[FeatureCache], Rewriting], *, at_once: bool = False) -> Rewriting:
@@ -220,16 +288,5 @@ def _mark(paths: Sequence[Path]) -> None:
         except OSError as error:
             raise CacheUnwritable(
                 f"The shard '{path}' was merged into another and cannot be marked: {error.strerror}. "
-                "No row is lost; correct the permissions and run the same command again."
-            ) from error
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise CacheUnwritable(
-                f"The shard '{path}' was merged into another and cannot be removed: {error.strerror}. "
                 "No row is lost; correct the permissions and run the same command again."
             ) from error

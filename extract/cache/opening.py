@@ -23,6 +23,8 @@ from featurecache.extract.cache.shard_structure import Unfit, check_attributes, 
 GONE = {errno.ENOENT, errno.ESTALE}
 # Errors of the system for an impossible address, which HDF5 has read from the file.
 IMPOSSIBLE = {0, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW}
+# Of HDF5's message about a file that a program has opened for writing, or had when it was killed.
+OPEN_FOR_WRITING = "already open for write"
 # Without a lock first, then as a plain h5py.File of this process may have it: HDF5 refuses to open a file differently.
 LOCKINGS = (False, None, True, "best-effort")
 
@@ -87,6 +89,11 @@ def _as_cache_error(path: Path, error: OSError | RuntimeError) -> CacheError:
     number = getattr(error, "errno", None) or 0
     if number in GONE:
         return ShardGone(f"'{printable(path)}' is gone. Run the same command again: what was merged has another name.")
+    if OPEN_FOR_WRITING in str(error):
+        return CacheError(
+            f"The shard '{printable(path)}' is open for writing in another program. Close it there; if that program "
+            "was killed, move this file away and run extract again: only its rows are redone."
+        )
     if number in IMPOSSIBLE:
         return damaged(path, reason_of(error))
     more = "" if isinstance(error, PermissionError) else " It may be whole; nothing was changed."

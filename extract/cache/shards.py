@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 
 from featurecache.base.errors import CacheUnwritable
-from featurecache.base.files import replacing_file
+from featurecache.base.files import make_folder, replacing_file
 from featurecache.base.plain_files import UnfitFile, parse_json
 from featurecache.extract.cache.checksums import content_digest, seal_rows
 from featurecache.extract.cache.opening import damaged, open_shard, reason_of
@@ -96,7 +96,7 @@ def write_shard(folder: Path, rows: ShardRows, spec: FeatureSpec, record: ShardR
     """
     path = folder / new_shard_name(after=after)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with replacing_file(path) as temporary:
             _write_file(temporary, rows, spec, record)
     except (OSError, RuntimeError) as error:

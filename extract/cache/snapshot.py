@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,15 +45,27 @@ class Snapshot:
         wanted = as_names(digests)
         if not len(self.names):
             return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-        place = np.searchsorted(self.names, wanted).clip(max=len(self.names) - 1)
-        return place, self.names[place] == wanted
+        # The first 8 bytes decide, as numbers four times as fast as the names; names that share them are sought by all.
+        heads = _heads(wanted)
+        place = np.searchsorted(self.heads, heads).clip(max=len(self.names) - 1)
+        found = self.names[place] == wanted
+        unsure = np.flatnonzero(~found & (self.heads[place] == heads))
+        if len(unsure):
+            place[unsure] = np.searchsorted(self.names, wanted[unsure]).clip(max=len(self.names) - 1)
+            found[unsure] = self.names[place[unsure]] == wanted[unsure]
+        return place, found
+
+    @cached_property
+    def heads(self) -> NDArray[np.uint64]:
+        """The first 8 bytes (M,) of the names as numbers, which sort as the names do."""
+        return _heads(self.names)
 
     def served(self) -> list[ServedRows]:
         """Return the served rows of each shard, in shard order."""
+        order = np.lexsort((self.row_of, self.shard_of))
+        parts = np.split(order, np.searchsorted(self.shard_of[order], np.arange(1, len(self.paths))))
         found = []
-        for number, (path, n) in enumerate(zip(self.paths, self.lengths, strict=True)):
-            places = np.flatnonzero(self.shard_of == number)
-            places = places[np.argsort(self.row_of[places])]
+        for path, n, places in zip(self.paths, self.lengths, parts if self.paths else [], strict=True):
             digests = self.names[places].view(np.uint8).reshape(-1, 32)
             is_alone = len(places) == n and bool((self.n_copies[places] == 1).all())
             found.append(ServedRows(path, n, self.row_of[places], digests, is_alone))
@@ -96,6 +109,10 @@ def _joined(paths: list[Path], parts: list[NDArray[np.uint8]], without: frozense
     names, first, n_copies = np.unique(as_names(digests), return_index=True, return_counts=True)
     lengths = tuple(len(part) for part in parts)
     return Snapshot(tuple(paths), lengths, names, shard_of[first], row_of[first].astype(np.int64), n_copies, without)
+
+
+def _heads(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    return names.view(">u8").reshape(-1, 4)[:, 0].astype(np.uint64)
 
 
 def as_names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:

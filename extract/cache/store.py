@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
-from featurecache.base.files import replacing_file
+from featurecache.base.files import make_folder, replacing_file
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
@@ -56,6 +56,15 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._snapshot.names)
 
+    @property
+    def n_shards(self) -> int:
+        """The number of shards, as of the last `refresh`."""
+        return len(self._snapshot.paths)
+
+    def is_outdated(self) -> bool:
+        """Whether another process has removed a shard since the last `refresh`, as `compact` does."""
+        return self._snapshot.is_outdated()
+
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have no row: bool (N,)."""
         return ~self._snapshot.find(digests)[1]
@@ -81,9 +90,9 @@ class FeatureCache:
             )
         out = np.full((len(digests), self.spec.feature_dim), np.nan, dtype=np.float32)
         shard, row = snapshot.shard_of[place], snapshot.row_of[place]
-        for number in np.unique(shard):
-            places = np.flatnonzero(shard == number)
-            path = snapshot.paths[number]
+        order = np.argsort(shard, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []:
+            path = snapshot.paths[shard[places[0]]]
             shards.read_features(path, row[places], out, places, spec=self.spec, digests=digests[places])
         strange = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if len(strange):
@@ -170,7 +179,7 @@ class FeatureCache:
         try:
             if path.exists():
                 return
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with replacing_file(path) as temporary:
                 temporary.write_text(self.spec.to_json(), encoding="utf-8")
         except OSError as error:

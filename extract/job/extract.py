@@ -18,6 +18,7 @@ from pathlib import Path
 from featurecache.base.errors import ImageRefused
 from featurecache.base.progress import Pace, Progress, Silent
 from featurecache.base.text import printable
+from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
@@ -61,7 +62,7 @@ def extract_features(
         for plan in work.plans:
             plan.cache.refresh()
             if len(plan.cache):
-                plan.cache.write_index()
+                merge_if_many(plan.cache, progress.say)
     return write_report(
         digested,
         work,

@@ -13,12 +13,16 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".writing-"
 # Of any temporary name; what follows it is the end of the final name.
 TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{16}-")
+# Windows replaces and removes no file that a program has open: a scanner of viruses, say, which is done in a moment.
+REPLACES_OPEN_FILES = os.name == "posix"
+REPLACING_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 # A name may have 255 bytes, and a character up to four.
 NAME_CHARACTERS = 48
 
@@ -79,8 +83,26 @@ def _swap(temporary: Path, path: Path, aside: Path) -> None:
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its final name: it is there completely or not at all, also after a power cut."""
     flush(temporary)
-    temporary.replace(path)
+    _replace(temporary, path)
     flush(path.parent)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for seconds in () if REPLACES_OPEN_FILES else REPLACING_SECONDS:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    temporary.replace(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing; each is in the folder above it also after a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
 
 
 def flush_tree(folder: Path) -> None:
@@ -97,6 +119,16 @@ def flush(path: Path) -> None:
         return
     file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
-        os.fsync(file)
+        _to_disk(file)
     finally:
         os.close(file)
+
+
+def _to_disk(file: int) -> None:
+    """Let the disk itself store an open file; on macOS fsync leaves it in the disk's own memory."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(file, getattr(fcntl, "F_FULLFSYNC"))  # noqa: B009 (types know it on macOS only)
+    except (ImportError, AttributeError, OSError):  # another system, or a network disk that has no such command
+        os.fsync(file)

@@ -1,9 +1,9 @@
 """Kill an extraction with SIGKILL at random instants, restart it, and compare with a run that nobody disturbed.
 
 Half of the kills come from outside at a random time; the other half from inside, just before or after a random call of
-one of the steps that touch the disk: so that decoding, shard writing, renaming, the index and the memo are all hit.
-After each kill the cache must verify, at most two unfinished shards (one being written, one collected) may be lost, and
-after the restart every vector must be bit-identical to the undisturbed run's.
+one of the steps that touch the disk: so that decoding, shard writing, renaming, merging, the index and the memo are all
+hit. After each kill the cache must verify, at most two unfinished shards (one being written, one collected) may be
+lost, and after the restart every vector must be bit-identical to the undisturbed run's.
 
 Then four processes extract the same images into one cache at once while a reader polls it: all must end well, the
 reader must never see an error or a wrong row, and every vector must be the undisturbed run's.
@@ -27,6 +27,7 @@ from PIL import Image
 
 from featurecache.extract.backbones import weights
 from featurecache.extract.backbones.architectures import build_network
+from featurecache.extract.cache import compact
 from featurecache.extract.cache import store as cache_module
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.verify import verify_cache
@@ -39,6 +40,8 @@ N_IMAGES = 64
 N_PROCESSES = 4
 BATCH = 4
 SHARD_ROWS = 8
+# Of eight shards: they are merged at the end.
+MOST_SHARDS = 5
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
 SIZE = 64  # small, so that most kills at any time come where something is read or written
 PAUSE = 0.01  # seconds between two looks of the reader, which else takes a core from the writers
@@ -50,6 +53,8 @@ POINTS = KillPoints(
     flush="featurecache.base.files:flush",
     spec="featurecache.extract.cache.store:FeatureCache._write_spec",
     index="featurecache.extract.cache.store:FeatureCache._write_virtual",
+    merge="featurecache.extract.cache.compact:_merge",
+    mark="featurecache.extract.cache.compact:_mark",
     memo="featurecache.extract.cache.memo:Memo._write",
 )
 
@@ -72,6 +77,7 @@ def extract(
     """Fill `cache` with small shards; in whatever process this is."""
     writer.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
     weights.SETTLING_SECONDS = 0.0  # nobody edits the file
+    compact.MOST_SHARDS = MOST_SHARDS
     torch.set_num_threads(1)
     # Named, for the quicker engine is another one on a busy machine, and vectors differ in their last bits.
     settings = fill.Settings(batch_size=BATCH, device="cpu", engine="torch")

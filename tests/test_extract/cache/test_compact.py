@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 
 from featurecache.base import files
-from featurecache.base.errors import CacheDamaged, CacheError
+from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import compact, shards
 from featurecache.extract.cache.compact import (
     compact_cache,
+    merge_if_many,
     open_cache,
     plan_compaction,
     plan_pruning,
@@ -107,6 +109,129 @@ def test_shards_are_merged_up_to_a_size_and_large_ones_left_alone(filled, make_r
     assert_all_served(cache, joined([rows, more]))
     small = max(path.stat().st_size for path in shard_paths(cache.folder) if path != large)
     assert small < large.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "size"), [(0, 128 << 20), (8 << 30, 128 << 20), (32 << 30, 512 << 20), (1 << 40, 1 << 30)]
+)
+def test_shards_grow_with_the_cache_so_that_their_number_does_not(filled, monkeypatch, n_bytes, size):
+    cache, _ = filled
+    seen = []
+    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result([0] * 6 + [n_bytes // 6, *[0] * 3]))
+    monkeypatch.setattr(compact, "_plan", lambda cache, found, chosen, size, **options: seen.append(size))
+    monkeypatch.setattr(shards, "has_seals", lambda path: True)
+    plan_compaction(cache)
+    assert seen == [pytest.approx(size, abs=1)]
+
+
+@pytest.mark.parametrize("command", ["extract", "compact"])
+def test_a_cache_of_more_shards_than_files_may_be_open_reads_whole_after_one_command(
+    tmp_path, spec, make_rows, monkeypatch, command
+):
+    cache, parts = FeatureCache(tmp_path, spec), [make_rows(2, seed=n, spec=spec) for n in range(60)]
+    monkeypatch.setattr(files, "flush", lambda path: None)
+    monkeypatch.setattr(compact, "MOST_SHARDS", 20)
+    for part in parts:
+        cache.add(part, RECORD)
+    cache.refresh()
+    said: list[str] = []
+    with few_open_files(len(os.listdir("/dev/fd")) + 40):
+        if command == "extract":
+            merge_if_many(cache, said.append)
+            assert said == [f"merging 60 shards of '{cache.folder.name}' into 1"]
+        else:
+            compact_cache(cache.folder)
+        assert len(shard_paths(cache.folder)) == 1
+        assert_all_served(cache, joined(parts))
+        assert verify_cache(cache.folder).damaged == ()
+
+
+@contextlib.contextmanager
+def few_open_files(n):
+    """This process may open n files in all, while the context is active."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_few_shards_are_not_merged_at_the_end_of_a_run(filled):
+    cache, rows = filled
+    merge_if_many(cache, lambda text: pytest.fail(text))
+    assert len(shard_paths(cache.folder)) == 6
+    assert_all_served(cache, rows)
+
+
+def test_large_shards_are_not_rewritten_for_every_small_one(filled, make_rows, monkeypatch):
+    cache, rows = filled
+    monkeypatch.setattr(compact, "MOST_SHARDS", 1)
+    size = min(path.stat().st_size for path in shard_paths(cache.folder))
+    monkeypatch.setattr(compact, "COMPACTED_BYTES", size)
+    merge_if_many(cache, lambda text: pytest.fail(text))
+    assert len(shard_paths(cache.folder)) == 6
+    assert_all_served(cache, rows)
+
+
+def test_shards_that_cannot_be_merged_do_not_fail_the_run(filled, monkeypatch):
+    cache, rows = filled
+    monkeypatch.setattr(compact, "MOST_SHARDS", 1)
+    said: list[str] = []
+    monkeypatch.setattr(compact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 20, 1 << 20, 1000))
+    merge_if_many(cache, said.append)
+    assert "merging them needs" in said[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(compact, "MOST_SHARDS", 1)
+    path = shard_paths(cache.folder)[2]
+    with h5py.File(path, "r+") as file:
+        file["features"][5, 4] += 1
+    merge_if_many(cache, said.append)
+    assert "were not merged; no row is lost. The shard " in said[2]
+    assert len(shard_paths(cache.folder)) == 6
+    keep = np.r_[0:13, 19:35]
+    np.testing.assert_array_equal(opened(cache).lookup(rows.digests[keep]), rows.features[keep])
+
+
+def test_an_index_that_is_open_elsewhere_does_not_fail_the_run_where_it_cannot_be_replaced(
+    filled, make_rows, monkeypatch
+):
+    cache, _ = filled
+    cache.add(make_rows(2, seed=50), RECORD)
+    cache.refresh()
+
+    def refuse(temporary, path):
+        raise PermissionError(13, "open elsewhere")
+
+    monkeypatch.setattr(files, "publish", refuse)
+    said: list[str] = []
+    with pytest.raises(CacheUnwritable, match="cannot be written"):
+        merge_if_many(cache, said.append)
+    monkeypatch.setattr(files, "REPLACES_OPEN_FILES", False)
+    merge_if_many(cache, said.append)
+    assert "It may be open in another program; the next extract renews it, and no row is lost." in said[0]
+
+
+def test_a_merged_shard_that_cannot_be_removed_keeps_its_mark(filled, monkeypatch):
+    """As on Windows while a program has it open: without the mark its rows would count again."""
+    cache, rows = filled
+    compact_cache(cache.folder)
+    marks, unlink = merged_paths(cache.folder), Path.unlink
+
+    def refuse(path, **options):
+        if path == shard_of_mark(marks[0]):
+            raise PermissionError(13, "open elsewhere")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    compact_cache(cache.folder)
+    assert merged_paths(cache.folder) == [marks[0]]
+    prune_cache(cache.folder, rows.digests[::2])
+    assert opened(cache).missing(rows.digests).tolist() == [i % 2 == 1 for i in range(35)]
+    monkeypatch.undo()
+    compact_cache(cache.folder)
+    assert merged_paths(cache.folder) == []
 
 
 def test_compacting_again_changes_nothing(filled):

@@ -113,3 +113,42 @@ def test_files_and_folders_have_the_permissions_that_the_umask_leaves(tmp_path, 
         pass
     assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o666 & ~umask
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_new_folders_are_stored_in_the_folders_above_them(tmp_path, monkeypatch):
+    stored, flush = [], files.flush
+    monkeypatch.setattr(files, "flush", lambda path: (stored.append(path), flush(path)))
+    files.make_folder(tmp_path / "a" / "b")
+    assert set(stored) == {tmp_path, tmp_path / "a"}
+    stored.clear()
+    files.make_folder(tmp_path / "a" / "b")
+    assert stored == []
+
+
+def test_a_file_that_another_program_has_open_for_a_moment_is_replaced_where_the_system_refuses_that(
+    tmp_path, monkeypatch
+):
+    path, replace, waits = tmp_path / "x.h5", Path.replace, []
+
+    def refuse(temporary, target):
+        if len(waits) < 3:
+            raise PermissionError(13, "open elsewhere")
+        return replace(temporary, target)
+
+    monkeypatch.setattr(files, "REPLACES_OPEN_FILES", False)
+    monkeypatch.setattr(files.time, "sleep", waits.append)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with replacing_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert waits == [0.05, 0.1, 0.2]
+
+
+def test_a_disk_stores_a_file_itself_where_the_system_has_a_command_for_that(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    commands = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda file, command: commands.append(command))
+    monkeypatch.setattr(files.os, "fsync", lambda file: pytest.fail("fsync was called"))
+    files.flush(tmp_path)
+    assert commands == [51]
