@@ -5,27 +5,43 @@
     uses        (cache folder, IMAGES) -> time of the last use, for `cache info`
     refused     (SHA-256, key) -> why an image has no row in a cache: `classify` leaves it out without an error
 
-All of it is derived: deleting the file costs time, nothing else. A file that changed within the resolution of the clock
-is not remembered (git's "racily clean" rule), so no edit is missed. The change time is stored because it differs even
-for a file that was replaced by one of the same size and modification time.
+All of it is derived: deleting the file costs time, nothing else, and so does a lock of another program on it. A file
+that changed within the resolution of the clock is not remembered (git's "racily clean" rule), so no edit is missed. The
+change time is stored because it differs even for a file that was replaced by one of the same size and modification
+time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurecache.base.errors import CacheUnwritable
+from featurecache.base.files import make_folder
 from featurecache.base.plain_files import UnfitFile, check_plain_file
+from featurecache.base.progress import LOGGER
+from featurecache.base.text import printable
 
 FILE_NAME = "digests.sqlite"
 # Not less than the resolution of any file system's clock (FAT: 2 s), so that a later edit always has another time.
 RACY_NS = 2_000_000_000
 # Long enough for another process to finish a batch of inserts.
-LOCK_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 20.0
+# Results of SQLite if a file is locked, or is on a network disk whose locks do not work. The low byte is the error.
+LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS}
+LOCK_FAILURES = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+}
+# Paths of one SELECT: every version of SQLite takes 999 values.
+SELECTED = 500
 # Of the year 9999, the last one of Python's calendar.
 LAST_SECOND = 253_402_300_799
 
@@ -35,6 +51,7 @@ CREATE TABLE IF NOT EXISTS digests (
 CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
 """
+_IS_DIGEST = "typeof(sha256) = 'blob' AND length(sha256) = 32"
 _TABLES = ("digests", "requests", "refused", "uses")
 # Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
@@ -57,15 +74,21 @@ class FileState(NamedTuple):
         return max(self.mtime_ns, self.ctime_ns) < now_ns - RACY_NS
 
 
+# What is remembered of a file: its state as in FileState, and its SHA-256.
+RememberedFile = tuple[tuple[int, int, int], bytes]
+
+
 class Memo:
     """The memo of one cache folder; a context manager.
 
-    A damaged file is replaced by an empty one. Raises CacheUnwritable if the folder cannot be written; with `read_only`
-    a missing or unwritable folder is an empty memo.
+    A damaged file is replaced by an empty one, and in place of a locked one an empty memo in memory is used, with a
+    warning in the log. Raises CacheUnwritable if the folder cannot be written. With `read_only` a missing, damaged or
+    unwritable file is an empty memo and stays as it is.
     """
 
     def __init__(self, cache_root: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = Path(cache_root) / FILE_NAME
+        self._is_read_only = read_only
         try:
             check_plain_file(self.path, self.path.parent)
             is_ours = True
@@ -78,9 +101,12 @@ class Memo:
             if not is_ours:
                 self.path.unlink(missing_ok=True)
             if not read_only:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _open_or_replace(self.path)
+                make_folder(self.path.parent)
+            self._database = self._open_file()
         except (OSError, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.OperationalError) and _is_locked(error):
+                self._go_on_in_memory("is locked by another program")
+                return
             if read_only:
                 self._database = _open(":memory:")
                 return
@@ -89,19 +115,56 @@ class Memo:
                 "Choose another with --cache, or correct its permissions or free space."
             ) from error
 
+    def _open_file(self) -> sqlite3.Connection:
+        try:
+            return _open(self.path)
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            if self._is_read_only:
+                return _open(":memory:")
+            self.path.unlink(missing_ok=True)
+            return _open(self.path)
+
+    def _go_on_in_memory(self, reason: str) -> None:
+        """Replace the memo by an empty one in memory: nothing more is known or kept, which costs time."""
+        logging.getLogger(LOGGER).warning(
+            "'%s' %s: this run reads files again instead of looking them up there.", printable(self.path), reason
+        )
+        self._database = _open(":memory:")
+
     def __enter__(self) -> Memo:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def known_digests(self) -> dict[bytes, tuple[FileState, bytes]]:
-        """Return all remembered files: path bytes -> (state, SHA-256)."""
-        rows = self._read(
-            "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE typeof(path) = 'blob' AND "
-            "typeof(sha256) = 'blob' AND length(sha256) = 32"
-        )
-        return {path: (FileState(*state), digest) for path, *state, digest in rows}
+    def known_digests(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
+        """Return what is remembered of these files: path -> (state, SHA-256); unknown ones are not in it."""
+        known: dict[bytes, RememberedFile] = {}
+        for start in range(0, len(paths), SELECTED):
+            part = tuple(paths[start : start + SELECTED])
+            rows = self._read(
+                "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE "
+                f"path IN ({','.join('?' * len(part))}) AND {_IS_DIGEST}",
+                part,
+            )
+            known.update({row[0]: (row[1:4], row[4]) for row in rows})
+        return known
+
+    def paths(self) -> Iterator[bytes]:
+        """Yield the paths of all remembered files."""
+        for (path,) in self._read(f"SELECT path FROM digests WHERE typeof(path) = 'blob' AND {_IS_DIGEST}"):
+            yield path
+
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """Remove what is remembered of these files, whose content is another."""
+        self._write("DELETE FROM digests WHERE path = ?", [(path,) for path in paths])
+
+    def shrink(self) -> None:
+        """Return the space of what was removed to the disk; nothing changes if another program uses the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute("VACUUM")
 
     def remember_digests(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
         """Store (path, state, SHA-256) of the files whose state had settled by `read_ns`, before any was read."""
@@ -147,8 +210,9 @@ class Memo:
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._database.execute(statement, values).fetchall()
-        except (sqlite3.DatabaseError, UnicodeDecodeError):
-            # Damage that opening did not detect, or a file of another version: nothing is remembered.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # Damage that opening did not detect, a lock, or a file of another version: nothing is remembered.
+            self._recover(error)
             return []
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]], *, prepare: str | None = None) -> None:
@@ -159,9 +223,43 @@ class Memo:
                 if prepare is not None:
                     self._database.execute(prepare)
                 self._database.executemany(statement, rows)
-        except sqlite3.DatabaseError:
-            # A memo that cannot be written (read-only cache, full disk, lock held for a minute) costs time, no results.
-            return
+        except sqlite3.DatabaseError as error:
+            # A memo that cannot be written (read-only cache, full disk, a lock) costs time, no results.
+            self._recover(error)
+
+    def _recover(self, error: Exception) -> None:
+        """After an error: go on in memory if the file is locked, and with an empty file if it is damaged."""
+        if isinstance(error, sqlite3.OperationalError) and _is_locked(error):
+            self._close()
+            self._go_on_in_memory("is locked by another program")
+        elif not isinstance(error, sqlite3.OperationalError) and _is_damaged(self._database):
+            self._close()
+            if self._is_read_only:
+                self._go_on_in_memory("is damaged")
+                return
+            try:
+                self.path.unlink(missing_ok=True)
+                self._database = _open(self.path)
+            except (OSError, sqlite3.Error):
+                self._go_on_in_memory("is damaged and cannot be replaced")
+
+    def _close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in LOCKED or code in LOCK_FAILURES
+
+
+def _is_damaged(database: sqlite3.Connection) -> bool:
+    try:
+        return bool(database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.OperationalError:
+        return False
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return True
 
 
 def _open(path: str | Path) -> sqlite3.Connection:
@@ -170,9 +268,6 @@ def _open(path: str | Path) -> sqlite3.Connection:
         database.execute("PRAGMA trusted_schema = OFF")
         _check_schema(database)
         database.executescript(_SCHEMA)
-        verdict = database.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != ("ok",):
-            raise sqlite3.DatabaseError(f"damaged: {verdict}")
     except (sqlite3.Error, UnicodeDecodeError):
         database.close()
         raise
@@ -187,13 +282,3 @@ def _check_schema(database: sqlite3.Connection) -> None:
     strange = next((name for kind, name in found if kind != "table" or name not in _TABLES), None)
     if strange is not None:
         raise sqlite3.DatabaseError(f"unexpected table, view or trigger: {strange}")
-
-
-def _open_or_replace(path: Path) -> sqlite3.Connection:
-    try:
-        return _open(path)
-    except sqlite3.OperationalError:
-        raise
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
-        path.unlink(missing_ok=True)
-        return _open(path)

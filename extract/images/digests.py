@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from featurecache.base.text import printable
-from featurecache.extract.cache.memo import FileState, Memo
+from featurecache.extract.cache.memo import FileState, Memo, RememberedFile
 from featurecache.extract.images.manifest import Sample
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # SHA-256 runs at 1-2 GB/s a core; more threads than cores help when reading from a network disk.
 N_THREADS = 8
+# What the memo has of a file that it does not know.
+UNKNOWN: RememberedFile = ((-1, -1, -1), b"")
+NO_NAMES = {"", os.curdir, os.pardir}
 # Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
 
@@ -57,6 +61,83 @@ class Digested:
     n_hashed: int
 
 
+class DigestTable:
+    """The digests of samples, as they become known: from the memo, or by reading the files.
+
+    unread: positions of the samples whose file the memo does not know. n_hashed: files that were read.
+    """
+
+    def __init__(self, samples: Sequence[Sample], memo: Memo) -> None:
+        self.samples, self.unread, self.n_hashed = samples, list[int](), 0
+        self._memo = memo
+        self._digests = np.zeros((len(samples), 32), dtype=np.uint8)
+        self._is_known = np.zeros(len(samples), dtype=bool)
+        self._refusals: dict[int, Refusal] = {}
+        folders: dict[str, bytes] = {}
+        for start in range(0, len(samples), BLOCK):
+            self._look_up(start, folders)
+
+    def _look_up(self, start: int, folders: dict[str, bytes]) -> None:
+        block = self.samples[start : start + BLOCK]
+        paths = [_memo_path(sample.path, folders) for sample in block]
+        remembered = self._memo.known_digests(paths)
+        places, digests = [], []
+        for i, (sample, path) in enumerate(zip(block, paths, strict=True), start):
+            try:
+                status = os.stat(sample.path)  # noqa: PTH116 (hot loop)
+            except OSError as error:
+                self._refusals[i] = _unreadable(sample, error)
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                self._refusals[i] = Refusal(sample.name, "", "not a regular file")
+                continue
+            state, digest = remembered.get(path, UNKNOWN)
+            if state == (status.st_size, status.st_mtime_ns, status.st_ctime_ns):
+                places.append(i)
+                digests.append(digest)
+            else:
+                self.unread.append(i)
+        if places:
+            self._digests[places] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+            self._is_known[places] = True
+
+    def hash_unread(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Read the files that the memo does not know; `on_progress(done, total)` after every block."""
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        with ThreadPoolExecutor(N_THREADS, thread_name_prefix="digest") as pool:
+            for start in range(0, len(unread), BLOCK):
+                block = unread[start : start + BLOCK]
+                read_ns = time.time_ns()
+                fresh: list[tuple[bytes, FileState, bytes]] = []
+                hashed = pool.map(_hash_file, [self.samples[i] for i in block])
+                for i, (result, state) in zip(block, hashed, strict=True):
+                    self.record(i, result)
+                    if state is not None and isinstance(result, bytes):
+                        fresh.append((_memo_path(self.samples[i].path, {}), state, result))
+                self._memo.remember_digests(fresh, read_ns=read_ns)
+                if on_progress is not None:
+                    on_progress(start + len(block), len(unread))
+
+    def record(self, i: int, result: bytes | Refusal) -> None:
+        """Set the digest of the sample at position i, or why its file could not be read."""
+        self.n_hashed += 1
+        if isinstance(result, Refusal):
+            self._refusals[i] = result
+            return
+        self._digests[i] = np.frombuffer(result, dtype=np.uint8)
+        self._is_known[i] = True
+
+    def collect(self) -> Digested:
+        """Return the samples whose digest is known, with their digests, and the refusals; both in the order given."""
+        refusals = tuple(self._refusals[i] for i in sorted(self._refusals))
+        if self._is_known.all():
+            return Digested(tuple(self.samples), self._digests, refusals, self.n_hashed)
+        kept = np.flatnonzero(self._is_known).tolist()
+        return Digested(tuple(self.samples[i] for i in kept), self._digests[kept], refusals, self.n_hashed)
+
+
 def digest_samples(
     samples: Sequence[Sample], memo: Memo, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Digested:
@@ -65,49 +146,23 @@ def digest_samples(
     `on_progress(done, total)` is called while files are hashed. Files that cannot be read are returned as refusals,
     never raised.
     """
-    known = memo.known_digests()
-    results: list[bytes | Refusal | None] = [None] * len(samples)
-    stale: list[int] = []
-    for i, sample in enumerate(samples):
-        remembered = known.get(_memo_path(sample.path))
-        try:
-            status = os.stat(sample.path)  # noqa: PTH116 (hot loop)
-        except OSError as error:
-            results[i] = _unreadable(sample, error)
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            results[i] = Refusal(sample.name, "", "not a regular file")
-            continue
-        state = FileState.of(status)
-        if remembered is not None and remembered[0] == state:
-            results[i] = remembered[1]
-        else:
-            stale.append(i)
-    _hash_files(samples, stale, results, memo, on_progress)
-    return _collect(samples, results, len(stale))
+    table = DigestTable(samples, memo)
+    table.hash_unread(on_progress)
+    return table.collect()
 
 
-def _hash_files(
-    samples: Sequence[Sample],
-    stale: list[int],
-    results: list[bytes | Refusal | None],
-    memo: Memo,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    if not stale:
-        return
-    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="digest") as pool:
-        for start in range(0, len(stale), BLOCK):
-            block = stale[start : start + BLOCK]
-            fresh: list[tuple[bytes, FileState, bytes]] = []
-            read_ns = time.time_ns()
-            for i, (result, state) in zip(block, pool.map(_hash_file, [samples[i] for i in block]), strict=True):
-                results[i] = result
-                if state is not None and isinstance(result, bytes):
-                    fresh.append((_memo_path(samples[i].path), state, result))
-            memo.remember_digests(fresh, read_ns=read_ns)
-            if on_progress is not None:
-                on_progress(start + len(block), len(stale))
+def forget_others(samples: Sequence[Sample], cache_root: Path) -> None:
+    """Remove what the memo of a cache folder remembers of other files than those of these samples."""
+    folders: dict[str, bytes] = {}
+    kept = {_memo_path(sample.path, folders) for sample in samples}
+    with Memo(cache_root, read_only=True) as memo:
+        memo.forget([path for path in memo.paths() if path not in kept])
+        memo.shrink()
+
+
+def n_distinct(digests: NDArray[np.uint8]) -> int:
+    """Return the number of distinct digests among (N, 32)."""
+    return len(np.unique(np.ascontiguousarray(digests).view("S32")))
 
 
 def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
@@ -121,16 +176,15 @@ def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
     return digest, after if before == after else None
 
 
-def _memo_path(path: str) -> bytes:
-    return os.fsencode(os.path.abspath(path))  # noqa: PTH100 (hot loop; links are named as the user named them)
+def _memo_path(path: str, folders: dict[str, bytes]) -> bytes:
+    """Return the absolute path under which the memo knows a file; `folders` keeps those of its folder for the next."""
+    folder, separator, name = path.rpartition(os.sep)
+    if not separator or name in NO_NAMES or (os.altsep and os.altsep in name):
+        return os.fsencode(os.path.abspath(path))  # noqa: PTH100 (links are named as the user named them)
+    if folder not in folders:
+        folders[folder] = os.fsencode(os.path.join(os.path.abspath(folder + separator), ""))  # noqa: PTH100, PTH118
+    return folders[folder] + os.fsencode(name)
 
 
 def _unreadable(sample: Sample, error: OSError) -> Refusal:
     return Refusal(sample.name, "", f"cannot be read: {error.strerror or error}")
-
-
-def _collect(samples: Sequence[Sample], results: list[bytes | Refusal | None], n_hashed: int) -> Digested:
-    kept = [(s, r) for s, r in zip(samples, results, strict=True) if isinstance(r, bytes)]
-    digests = np.frombuffer(b"".join(digest for _, digest in kept), dtype=np.uint8).reshape(-1, 32)
-    refusals = tuple(result for result in results if isinstance(result, Refusal))
-    return Digested(tuple(sample for sample, _ in kept), digests, refusals, n_hashed)

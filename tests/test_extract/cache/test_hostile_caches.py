@@ -411,6 +411,21 @@ def test_a_file_that_a_notebook_has_open_is_read_and_is_no_damage(filled, lockin
         cache.write_index()
 
 
+def test_a_shard_that_a_program_has_open_for_writing_is_not_called_damaged(filled):
+    cache, rows = filled
+    path = shard_of(cache)
+    process = os.fork()
+    if process == 0:
+        file = h5py.File(path, "r+")  # noqa: F841 (held)
+        os._exit(0)  # killed: HDF5's mark of a file that is open for writing stays
+    os.waitpid(process, 0)
+    with pytest.raises(CacheError, match="is open for writing in another program") as raised:
+        cache.lookup(rows.digests)
+    assert not isinstance(raised.value, CacheDamaged)
+    (damage,) = verify_cache(cache.folder).damaged
+    assert damage.is_closed
+
+
 @pytest.mark.parametrize("number", [24, 5, 11], ids=["too many open files", "a failing disk", "a lock"])
 def test_what_keeps_a_shard_from_being_read_is_not_called_damage(filled, monkeypatch, number):
     cache, rows = filled
@@ -461,7 +476,7 @@ def test_a_memo_with_more_than_tables_of_ours_is_replaced(tmp_path, statement):
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as database, database:
         database.executescript(statement)
     with Memo(tmp_path) as memo:
-        assert memo.known_digests() == {}
+        assert list(memo.paths()) == []
         memo.remember_use(["a"], b"images", 3)
         assert memo.uses() == [("a", b"images", 3)]
 
@@ -474,7 +489,7 @@ def test_rows_of_other_types_are_passed_over(tmp_path):
         database.execute("INSERT INTO uses VALUES ('b', 'text', 4), ('c', x'61', 'text'), ('d', x'61', 1 << 62)")
         database.execute("INSERT INTO refused VALUES ('text', 'k', 'r'), (zeroblob(32), 'k', x'07')")
     with Memo(tmp_path) as memo:
-        assert (memo.known_digests(), memo.refusals("k"), memo.uses()) == ({}, {}, [("a", b"images", 3)])
+        assert (list(memo.paths()), memo.refusals("k"), memo.uses()) == ([], {}, [("a", b"images", 3)])
 
 
 def test_an_answer_never_leads_to_a_folder_outside(tmp_path, spec):

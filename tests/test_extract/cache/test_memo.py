@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from featurecache.base.errors import CacheUnwritable
+from featurecache.extract.cache import memo as memo_module
 from featurecache.extract.cache.memo import FILE_NAME, RACY_NS, FileState, Memo
 
 LONG_AGO = FileState(10, 1_000_000_000, 1_000_000_000)
@@ -33,7 +35,7 @@ def test_what_is_remembered_is_known_the_next_time(tmp_path):
         memo.remember_answer("question", "answer")
         memo.remember_refusals({(b"x" * 32, "key"): "no image"})
     with Memo(tmp_path) as memo:
-        assert memo.known_digests() == {path: (LONG_AGO, b"d" * 32)}
+        assert memo.known_digests([path]) == {path: (LONG_AGO, b"d" * 32)}
         assert memo.answer("question") == "answer"
         assert memo.refusals("key") == {b"x" * 32: "no image"}
         assert memo.refusals("another") == {}
@@ -41,7 +43,7 @@ def test_what_is_remembered_is_known_the_next_time(tmp_path):
 
 def test_an_empty_memo_knows_nothing(tmp_path):
     with Memo(tmp_path / "new" / "folder") as memo:
-        assert memo.known_digests() == {}
+        assert list(memo.paths()) == []
         assert memo.answer("question") is None
         assert memo.refusals("key") == {}
 
@@ -52,7 +54,7 @@ def test_the_last_word_counts(tmp_path):
         remember(memo, (row(1)[0], LONG_AGO, b"n" * 32))
         memo.remember_answer("question", "old")
         memo.remember_answer("question", "new")
-        assert memo.known_digests()[row(1)[0]] == (LONG_AGO, b"n" * 32)
+        assert memo.known_digests([row(1)[0]])[row(1)[0]] == (LONG_AGO, b"n" * 32)
         assert memo.answer("question") == "new"
 
 
@@ -71,7 +73,7 @@ def test_a_file_that_changed_just_before_it_was_read_is_not_remembered(tmp_path,
     settled = LONG_AGO._replace(**{age: read - RACY_NS - 1})
     with Memo(tmp_path) as memo:
         remember(memo, row(1, fresh), row(2, settled), read_ns=read)
-        assert list(memo.known_digests()) == [row(2)[0]]
+        assert list(memo.paths()) == [row(2)[0]]
 
 
 def test_a_file_state_is_that_of_the_file(tmp_path):
@@ -88,7 +90,7 @@ def test_what_is_no_database_is_replaced(tmp_path, bytes_of):
     with Memo(tmp_path) as memo:
         remember(memo, row(1))
     with Memo(tmp_path) as memo:
-        assert len(memo.known_digests()) == 1
+        assert len(list(memo.paths())) == 1
 
 
 def test_a_database_of_another_program_knows_nothing_and_is_survived(tmp_path):
@@ -97,7 +99,7 @@ def test_a_database_of_another_program_knows_nothing_and_is_survived(tmp_path):
     database.close()
     with Memo(tmp_path) as memo:
         remember(memo, row(1))
-        assert memo.known_digests() == {}
+        assert list(memo.paths()) == []
 
 
 def test_no_damage_to_the_file_raises(tmp_path):
@@ -116,7 +118,7 @@ def test_no_damage_to_the_file_raises(tmp_path):
         root.mkdir()
         (root / FILE_NAME).write_bytes(damaged)
         with Memo(root) as memo:
-            memo.known_digests()
+            memo.known_digests([row(n)[0] for n in range(2000)])
             memo.refusals(1)
             memo.answer("question")
             remember(memo, row(7))
@@ -130,10 +132,70 @@ def test_a_damaged_tree_is_replaced_and_remembers_again(tmp_path):
     damaged[4096 * 3 :] = b"\xff" * (len(damaged) - 4096 * 3)
     memo.path.write_bytes(damaged)
     with Memo(tmp_path) as memo:
-        assert memo.known_digests() == {}
+        assert list(memo.paths()) == []
         remember(memo, row(1))
     with Memo(tmp_path) as memo:
-        assert len(memo.known_digests()) == 1
+        assert len(list(memo.paths())) == 1
+
+
+def test_only_the_files_that_are_asked_for_are_looked_up(tmp_path):
+    with Memo(tmp_path) as memo:
+        remember(memo, *map(row, range(3000)))
+        asked = [row(n)[0] for n in range(0, 6000, 2)]
+        found = memo.known_digests(asked)
+        assert set(found) == {row(n)[0] for n in range(0, 3000, 2)}
+        assert all(found[row(n)[0]] == row(n)[1:] for n in range(0, 3000, 2))
+        assert memo.known_digests([]) == {}
+
+
+def test_a_file_that_is_forgotten_is_unknown(tmp_path):
+    with Memo(tmp_path) as memo:
+        remember(memo, row(1), row(2))
+        memo.forget([row(1)[0], b"/never/seen"])
+        assert list(memo.paths()) == [row(2)[0]]
+
+
+def locked(path):
+    """A connection of another program in the middle of a transaction that nobody else may read or write."""
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    return contextlib.closing(other)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_memo_that_another_program_has_locked_costs_time_and_ends_nothing(tmp_path, monkeypatch, caplog, read_only):
+    monkeypatch.setattr(memo_module, "LOCK_TIMEOUT_S", 0.0)
+    with Memo(tmp_path) as memo:
+        remember(memo, row(1))
+    with locked(memo.path), Memo(tmp_path, read_only=read_only) as second:
+        remember(second, row(2))
+        assert list(second.paths()) == [row(2)[0]]
+    assert f"'{memo.path}' is locked by another program" in caplog.text
+    with Memo(tmp_path) as memo:
+        assert list(memo.paths()) == [row(1)[0]]
+
+
+def test_a_lock_that_comes_later_is_waited_for_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(memo_module, "LOCK_TIMEOUT_S", 0.0)
+    with Memo(tmp_path) as memo:
+        remember(memo, row(1))
+        with locked(memo.path):
+            remember(memo, row(2))
+            remember(memo, row(3))
+            assert list(memo.paths()) == [row(3)[0]]
+    assert caplog.text.count("is locked by another program") == 1
+
+
+def test_a_damaged_memo_is_left_as_it_is_by_who_only_reads(tmp_path):
+    with Memo(tmp_path) as memo:
+        remember(memo, *map(row, range(2000)))
+    for damaged in (b"this is no database", memo.path.read_bytes()[: 4096 * 3] + b"\xff" * 4096 * 9):
+        memo.path.write_bytes(damaged)
+        with Memo(tmp_path, read_only=True) as reader:
+            assert reader.known_digests([row(n)[0] for n in range(2000)]) == {}
+            assert reader.uses() == []
+        assert memo.path.read_bytes() == damaged
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(open_folder, closed_to_us):
@@ -159,7 +221,7 @@ def test_a_memo_that_may_only_be_read_is_read_and_left_as_it_is(open_folder, clo
     before = memo.path.read_bytes()
     with closed_to_us(), Memo(open_folder, read_only=True) as memo:
         remember(memo, row(2))
-        assert list(memo.known_digests()) == [row(1)[0]]
+        assert list(memo.paths()) == [row(1)[0]]
     assert memo.path.read_bytes() == before
 
 
@@ -186,4 +248,4 @@ def test_many_writers_lose_nothing(tmp_path):
         assert writer.communicate()[1] == b""
         assert writer.returncode == 0
     with Memo(tmp_path) as memo:
-        assert len(memo.known_digests()) == 4 * 20 * 50
+        assert len(list(memo.paths())) == 4 * 20 * 50

@@ -14,7 +14,7 @@ import pytest
 
 from featurecache.extract.cache.memo import RACY_NS, FileState, Memo
 from featurecache.extract.images import digests
-from featurecache.extract.images.digests import Refusal, digest_samples
+from featurecache.extract.images.digests import Refusal, digest_samples, forget_others
 from featurecache.extract.images.manifest import Sample
 
 
@@ -95,7 +95,7 @@ def test_a_file_is_judged_settled_by_when_it_was_read_and_not_by_when_it_was_wri
     monkeypatch.setattr(digests, "_hash_file", slowly)
     digest(folder, cache)
     with Memo(cache) as known:
-        assert known.known_digests() == {}
+        assert list(known.paths()) == []
 
 
 def test_an_edit_that_keeps_size_and_modification_time_is_noticed(folder, cache, settle):
@@ -136,8 +136,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(folder, cache, s
     monkeypatch.setattr(digests.hashlib, "file_digest", edited_meanwhile)
     digest(folder, cache)
     with Memo(cache) as known:
-        assert os.fsencode(folder / "b.png") not in known.known_digests()
-        assert len(known.known_digests()) == 4
+        assert os.fsencode(folder / "b.png") not in list(known.paths())
+        assert len(list(known.paths())) == 4
 
 
 def test_a_large_file_is_not_held_in_memory(folder, cache):
@@ -230,9 +230,22 @@ def test_a_stopped_run_remembers_the_blocks_that_were_done(folder, cache, settle
     assert digest(folder, cache).n_hashed == 1
 
 
+def test_the_memo_forgets_files_that_are_not_wanted_any_more(folder, cache, settle):
+    digest(folder, cache)
+    forget_others(samples_in(folder)[:2], cache)
+    with Memo(cache) as known:
+        assert set(known.paths()) == {os.fsencode(folder / name) for name in ("a.png", "b.png")}
+    assert digest(folder, cache).n_hashed == 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "./x/../a.png", "x//a.png", "..", "a/.", "/a.png", "//a/b.png", "ü/\udcff"])
+def test_a_file_is_remembered_under_its_absolute_path(name):
+    assert digests._memo_path(name, {}) == os.fsencode(os.path.abspath(name))
+
+
 def test_the_memo_keeps_the_state_that_was_read(folder, cache, settle):
     digest(folder, cache)
     with Memo(cache) as known:
-        state, found = known.known_digests()[os.fsencode(folder / "a.png")]
+        state, found = known.known_digests([os.fsencode(folder / "a.png")])[os.fsencode(folder / "a.png")]
     assert state == FileState.of((folder / "a.png").stat())
     assert found == hashlib.sha256(b"alpha").digest()

@@ -50,6 +50,7 @@ def command(asked: PruneOptions, reading: ReadingOptions, place: CacheOption, pr
     """
     from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
     from featurecache.extract.cache.inventory import find_caches
+    from featurecache.extract.images.digests import forget_others
 
     check_root(place.cache)
     folders = _named(find_caches(place.cache), asked.backbone)
@@ -59,6 +60,8 @@ def command(asked: PruneOptions, reading: ReadingOptions, place: CacheOption, pr
     plans = [plan_pruning(cache, digested.digests) for cache in caches]
     if asked.yes:
         plans = [prune_cache(folder, digested.digests) for folder in folders]
+        if not asked.backbone:
+            forget_others(digested.samples, place.cache)
     n_unused = sum(plan.n_unused for plan in plans)
     if printing.json:
         rows = [pruning_json(plan, cache.spec.backbone) for plan, cache in zip(plans, caches, strict=True)]
