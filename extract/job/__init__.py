@@ -1,11 +1,12 @@
 """The extraction job: requests, the vectors that their caches lack, and computing and writing them.
 
-request   FeatureRequest, and the FeatureSpec that it resolves to
-matching  existing caches that match a request
-settings  settings that do not change the features
-plan      missing vectors, and shared forward passes
-compute   images to vectors, on all cores
-writer    writing the shards of one cache, in a thread
-extract   extract_features: reader, engine and writers
-summary   the summary of a run: counts, refusals, seconds
+request         FeatureRequest, and the FeatureSpec that it resolves to
+matching        existing caches that match a request
+settings        settings that do not change the features
+plan            missing vectors, and shared forward passes
+refused_before  images that earlier runs refused
+compute         images to vectors, on all cores
+writer          writing the shards of one cache, in a thread
+extract         extract_features: reader, engine and writers
+summary         the summary of a run: counts, refusals, seconds
 """

@@ -24,6 +24,7 @@ from featurecache.extract.images.digests import Digested, Refusal, digest_sample
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.compute import Computed, Item, compute_vectors
 from featurecache.extract.job.plan import Group, Plan, Work, outlook, plan_work
+from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import OnError, Settings
 from featurecache.extract.job.summary import ExtractReport, Filled, Seconds, write_report
@@ -52,13 +53,15 @@ def extract_features(
         if digested.refusals and settings.on_error == "fail":
             raise ImageRefused(_refused_line(digested.refusals[0]))
         with _timing(seconds, "load"):
-            work = plan_work(asked, cache_root, memo, digested)
+            max_pixels = None if settings.retry_refused else settings.max_pixels
+            work = plan_work(asked, cache_root, memo, digested, max_pixels=max_pixels)
             _start(work, digested, cache_root, settings, progress)
         run = _Run(work, settings, progress, seconds)
+        run.refuse_again(_distinct(digested, work.refused), work.plans)
         try:
             run.fill(_distinct(digested, work.missing))
         finally:
-            memo.remember_refusals(run.lasting)
+            remember_refused(memo, run.lasting, settings.max_pixels)
         for plan in work.plans:
             plan.cache.refresh()
             if len(plan.cache):
@@ -167,6 +170,11 @@ class _Run:
                 plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
                 self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])
 
+    def refuse_again(self, items: Sequence[Item], plans: Sequence[Plan]) -> None:
+        """Refuse the images that an earlier run refused, for the same reasons, without decoding them."""
+        for digest, sample in items:
+            self._refuse(digest, sample.name, next(p.refused[digest] for p in plans if digest in p.refused), [])
+
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
         """Record the refusal of an image; `plans` are those that will have no row for it."""
         refusal = Refusal(name, digest.hex(), reason)
@@ -179,6 +187,8 @@ class _Run:
 def _distinct(digested: Digested, missing: set[bytes]) -> list[Item]:
     """Return one item per missing image, in the order of the samples; identical files are read once."""
     items: dict[bytes, Sample] = {}
+    if not missing:
+        return []
     for row, sample in zip(digested.digests, digested.samples, strict=True):
         digest = bytes(row)
         if digest in missing:

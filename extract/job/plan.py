@@ -9,7 +9,7 @@ Two requests that resolve to the same spec are one plan, so no row is computed o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,10 @@ from featurecache.extract.cache.spec import DTYPES, REDUCED, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View
-from featurecache.extract.images.digests import Digested
+from featurecache.extract.images.digests import Digested, n_distinct
 from featurecache.extract.job import request as requests
 from featurecache.extract.job.matching import find_unique
+from featurecache.extract.job.refused_before import refused_before
 from featurecache.extract.job.request import FeatureRequest, LoadedNetwork, Resolved
 from featurecache.extract.job.settings import Settings
 
@@ -43,12 +44,16 @@ SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 
 @dataclass(eq=False)
 class Plan:
-    """One set of features to extract: its cache, the missing digests, and its columns of the network's output."""
+    """One set of features to extract: its cache, the missing digests, and its columns of the network's output.
+
+    refused: images without a row that an earlier run refused, with the reasons; they are not among the missing ones.
+    """
 
     resolved: Resolved
     cache: FeatureCache
     missing: set[bytes]
     n_present: int
+    refused: dict[bytes, str] = field(default_factory=dict)
     columns: slice = field(default_factory=lambda: slice(None))
 
     @property
@@ -183,9 +188,19 @@ class Work:
         """The digests that any plan misses."""
         return set().union(*(plan.missing for plan in self.plans))
 
+    @property
+    def refused(self) -> set[bytes]:
+        """The digests that an earlier run refused for any plan."""
+        return set().union(*(plan.refused for plan in self.plans))
 
-def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested) -> Work:
-    """Resolve the requests, from the memo if possible, and find the missing rows. Raises ExtractError."""
+
+def plan_work(
+    asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested, *, max_pixels: int | None
+) -> Work:
+    """Resolve the requests, from the memo if possible, and find the missing rows. Raises ExtractError.
+
+    max_pixels: images that a run with this limit refused before are not missing; with None they are tried again.
+    """
     plans: dict[str, Plan] = {}
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
@@ -195,7 +210,8 @@ def plan_work(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, dig
         for request in together:
             key = resolved[request].spec.key
             if key not in plans:
-                plans[key] = _plan(resolved[request], cache_root, digested)
+                refused = {} if max_pixels is None else refused_before(memo, key, max_pixels)
+                plans[key] = _plan(resolved[request], cache_root, digested, refused)
                 if plans[key].missing:
                     missing[request] = plans[key]
             plan_of[request] = plans[key]
@@ -215,11 +231,13 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
             f"{readable_bytes(needed - free)} too little. Free some space or choose another folder with --cache."
         )
     n_to_do = len(work.missing)
-    n_there = len({bytes(row) for row in digested.digests}) - n_to_do
+    n_refused = len(work.refused - work.missing)
+    n_there = n_distinct(digested.digests) - n_to_do - n_refused
+    before = f", {n_refused:,} refused before" if n_refused else ""
     n_caches = sum(bool(plan.missing) for plan in work.plans)
     into = f" into {n_caches} caches" if n_caches > 1 else ""
     return (
-        f"{count(n_to_do, 'image')} to extract{into}, {n_there:,} already there; "
+        f"{count(n_to_do, 'image')} to extract{into}, {n_there:,} already there{before}; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
     )
 
@@ -250,11 +268,13 @@ def _resolve(
     return resolved, loaded
 
 
-def _plan(resolved: Resolved, cache_root: Path, digested: Digested) -> Plan:
+def _plan(resolved: Resolved, cache_root: Path, digested: Digested, refused: Mapping[bytes, str]) -> Plan:
     cache = FeatureCache(cache_root, resolved.spec)
     absent = cache.missing(digested.digests)
     missing = {bytes(row) for row in digested.digests[absent]}
-    return Plan(resolved, cache, missing, n_present=len({bytes(row) for row in digested.digests[~absent]}))
+    again = {digest: refused[digest] for digest in missing & refused.keys()}
+    n_present = n_distinct(digested.digests[~absent])
+    return Plan(resolved, cache, missing - again.keys(), n_present, again)
 
 
 def _bytes_per_row(spec: FeatureSpec) -> int:

@@ -16,6 +16,7 @@ ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 class Settings:
     """Settings of a run. They change no vector by more than 1e-4 relative, so they are not part of the key.
 
+    retry_refused: decode again what an earlier run with the same libraries and limit has refused.
     Raises RequestError for an invalid value; engine and device are checked when the engine is built.
     """
 
@@ -24,6 +25,7 @@ class Settings:
     batch_size: int | None = None
     on_error: OnError = "skip"
     max_pixels: int = MAX_PIXELS
+    retry_refused: bool = False
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:

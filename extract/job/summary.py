@@ -73,15 +73,18 @@ def write_report(
     n_extracted: Mapping[Plan, int],
 ) -> ExtractReport:
     """Return the report of a run; every copy of a refused image is a refusal."""
-    keep = [i for i, row in enumerate(digested.digests) if bytes(row) not in refused]
-    refusals = list(digested.refusals)
-    for row, sample in zip(digested.digests, digested.samples, strict=True):
-        reason = refused.get(bytes(row))
-        if reason is not None:
-            refusals.append(Refusal(sample.name, reason.digest, reason.reason))
+    samples, digests, refusals = digested.samples, digested.digests, list(digested.refusals)
+    if refused:
+        names = np.array(list(refused), dtype="S32")
+        is_refused = np.isin(np.ascontiguousarray(digests).view("S32").reshape(-1), names)
+        for i in np.flatnonzero(is_refused):
+            reason = refused[bytes(digests[i])]
+            refusals.append(Refusal(samples[i].name, reason.digest, reason.reason))
+        samples = tuple(samples[i] for i in np.flatnonzero(~is_refused))
+        digests = digests[~is_refused]
     return ExtractReport(
-        samples=tuple(digested.samples[i] for i in keep),
-        digests=digested.digests[keep],
+        samples=samples,
+        digests=digests,
         filled=tuple(Filled(r, p.resolved, p.cache, p.n_present, n_extracted.get(p, 0)) for r, p in work.asked),
         refusals=tuple(refusals),
         seconds=seconds,

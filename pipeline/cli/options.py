@@ -92,10 +92,14 @@ class EngineOptions:
         "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, group=EXTRACTION, show_default=True,
         help="refuse larger images, against decompression bombs",
     )  # fmt: skip
+    retry_refused: bool = option(
+        "--retry-refused", is_flag=True, default=False, group=EXTRACTION,
+        help="decode again the images that an earlier run with the same libraries and limit refused",
+    )  # fmt: skip
 
     def settings(self) -> Settings:
         """Return them as extraction takes them."""
-        return Settings(self.engine, self.device, self.batch_size, self.on_error, self.max_pixels)
+        return Settings(self.engine, self.device, self.batch_size, self.on_error, self.max_pixels, self.retry_refused)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images import digests
 from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import apply_transform
-from featurecache.extract.job import compute, writer
+from featurecache.extract.job import compute, refused_before, writer
 from featurecache.extract.job import extract as fill
 from featurecache.extract.job.extract import ExtractReport, Settings, Silent, extract_features
 from featurecache.extract.job.request import FeatureRequest, recall
@@ -426,6 +427,48 @@ def test_only_what_the_bytes_are_refused_for_is_remembered(extract, images, cach
     (images / "a" / "2.png").write_bytes(kept[0])
     (images / "a" / "4.png").write_bytes(kept[1])
     assert counted(extract()) == [(N - 2, 2)]
+
+
+def test_a_refused_image_is_refused_again_without_a_network_and_without_decoding(extract, images, counts, monkeypatch):
+    settle(monkeypatch)
+    (images / "a" / "broken.png").write_bytes(BROKEN)
+    first = extract()
+    del counts.decoded[:], counts.loaded[:]
+    again = extract()
+    assert again.refusals == first.refusals
+    assert (counts.decoded, counts.loaded, again.engines) == ([], [], ())
+    assert counted(again) == [(N, 0)]
+    assert len(again.samples) == N
+    with pytest.raises(ImageRefused, match=r"^'a/broken\.png' is refused: "):
+        extract(on_error="fail")
+    assert extract(retry_refused=True).refusals == first.refusals
+    assert counts.decoded == [BROKEN]
+
+
+@pytest.mark.parametrize("change", ["limit", "library", "decoding"])
+def test_a_refused_image_is_decoded_again_in_other_circumstances(extract, images, counts, monkeypatch, change):
+    settle(monkeypatch)
+    (images / "a" / "broken.png").write_bytes(BROKEN)
+    extract()
+    del counts.decoded[:]
+    if change == "library":
+        monkeypatch.setattr(refused_before, "installed_version", lambda name: "999")
+        monkeypatch.setattr(refused_before, "_decoding_digest", refused_before._decoding_digest.__wrapped__)
+    if change == "decoding":
+        monkeypatch.setattr(refused_before, "_decoding_digest", lambda: "another rule")
+    assert len(extract(max_pixels=10**8 if change == "limit" else MAX_PIXELS).refusals) == 1
+    assert counts.decoded == [BROKEN]
+
+
+def test_a_refusal_for_one_backbone_says_nothing_of_another(extract, images, counts, monkeypatch):
+    settle(monkeypatch)
+    (images / "a" / "broken.png").write_bytes(BROKEN)
+    extract()
+    del counts.decoded[:]
+    report = extract("toy", "other")
+    assert counted(report) == [(N, 0), (0, N)]
+    assert counts.decoded.count(BROKEN) == 1
+    assert len(report.refusals) == 1
 
 
 def test_an_image_that_a_limit_refused_is_extracted_under_a_higher_one(extract, images, cache):
