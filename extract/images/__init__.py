@@ -1,7 +1,7 @@
 """Images: data sets, digests, decoding, and transforms to the input of a backbone.
 
 manifest      Sample and Manifest
-read_options  which columns of a table mean what
+read_options  which columns of a table mean what, and where its files may be
 left_out      files that are not samples, counted by reason and suffix
 formats       image formats by suffix and first bytes, and what each needs
 first_bytes   the format of files whose suffix does not say it
@@ -9,7 +9,7 @@ class_names   the order of classes, and names that are nearly the same
 read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
-tables        CSV, TSV, Parquet
+tables        CSV, TSV, TXT and Parquet
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels
 decode_rules  the version of its rules, and the largest image

@@ -86,7 +86,10 @@ class DigestTable:
             try:
                 status = os.stat(sample.path)  # noqa: PTH116 (hot loop)
             except OSError as error:
-                self._refusals[i] = _unreadable(sample, error)
+                if sample.digest is None:
+                    self._refusals[i] = _unreadable(sample, error)
+                else:
+                    self._set(i, sample.digest)
                 continue
             if not stat.S_ISREG(status.st_mode):
                 self._refusals[i] = Refusal(sample.name, "", "not a regular file")
@@ -126,11 +129,23 @@ class DigestTable:
         if isinstance(result, Refusal):
             self._refusals[i] = result
             return
-        self._digests[i] = np.frombuffer(result, dtype=np.uint8)
+        self._set(i, result)
+
+    def _set(self, i: int, digest: bytes) -> None:
+        self._digests[i] = np.frombuffer(digest, dtype=np.uint8)
         self._is_known[i] = True
+
+    def _refuse_other_digests(self) -> None:
+        """Refuse the samples whose file has another digest than the table says."""
+        for i, sample in enumerate(self.samples):
+            if sample.digest is not None and self._is_known[i] and sample.digest != bytes(self._digests[i]):
+                digest = bytes(self._digests[i]).hex()
+                self._refusals[i] = Refusal(sample.name, digest, "the file has another digest than the table says")
+                self._is_known[i] = False
 
     def collect(self) -> Digested:
         """Return the samples whose digest is known, with their digests, and the refusals; both in the order given."""
+        self._refuse_other_digests()
         refusals = tuple(self._refusals[i] for i in sorted(self._refusals))
         if self._is_known.all():
             return Digested(tuple(self.samples), self._digests, refusals, self.n_hashed)
@@ -143,8 +158,8 @@ def digest_samples(
 ) -> Digested:
     """Return the SHA-256 of every sample's file, from the memo if its size and times have not changed.
 
-    `on_progress(done, total)` is called while files are hashed. Files that cannot be read are returned as refusals,
-    never raised.
+    A sample whose digest is known needs no file; one whose file has another digest is refused. `on_progress(done,
+    total)` is called while files are hashed. Files that cannot be read are returned as refusals, never raised.
     """
     table = DigestTable(samples, memo)
     table.hash_unread(on_progress)

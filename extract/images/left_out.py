@@ -104,6 +104,13 @@ OUTSIDE_SPLITS = Reason(
     missed=True,
     advice="Move each into the folder of its split.",
 )
+MISSING_FILE = Reason(
+    "missing_file",
+    "file that a table names and that is not there is",
+    "files that a table names and that are not there are",
+    missed=True,
+    advice="Put them in place, or correct the paths.",
+)
 CLOSED_FOLDER = Reason(
     "closed_folder",
     "folder that cannot be read is",
@@ -123,7 +130,7 @@ REASONS = {
     reason.code: reason
     for reason in (
         NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, OUTSIDE_SPLITS, NEEDS_HEIF, NEEDS_DICOM, RAW,
-        NO_DECODER, CLOSED_FILE, CLOSED_FOLDER, EMPTY_CLASS,
+        NO_DECODER, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS,
     )
 }  # fmt: skip
 

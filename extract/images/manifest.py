@@ -21,7 +21,8 @@ MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 class Sample:
     """One image with its label, split and group, if known.
 
-    path: of the file. name: the path relative to the folder of the data set, which is shown to users.
+    path: of the file. name: the path relative to the folder of the data set, which is shown to users. digest: its
+    SHA-256 as a table says it, 32 bytes.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Sample:
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    digest: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Manifest:
 
     left_out: the files that are not samples, counted. remarks: how the folder or table was read, where that needs
     words. name: of the data set, the name of a manifest file without its suffix; empty if it is that of the folder.
-    source, options: the arguments of `read_images`, for commands that are shown to the user.
+    source, options: the arguments of `read_images`, for commands that are shown to the user. no_labels: why
+    none has a label, for a table without such a column.
     """
 
     root: Path
@@ -45,6 +48,7 @@ class Manifest:
     left_out: LeftOut = field(default=LeftOut())
     remarks: tuple[str, ...] = field(default=())
     name: str = ""
+    no_labels: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
     options: ReadOptions = field(default=ReadOptions(), compare=False)
 

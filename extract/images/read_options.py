@@ -1,8 +1,9 @@
-"""Options of reading a data set: what the folders mean, and the columns of a table."""
+"""Options of reading a data set: what the folders mean, the columns of a table, and where its files may be."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from featurecache.base.described import described, descriptions
@@ -11,6 +12,7 @@ from featurecache.extract.images.folders.layouts import parse_layout
 
 # The longest value.
 LONGEST = 4096
+OF_TABLES = ("path_column", "label_column", "group_column", "split_column", "root")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class ReadOptions:
     )
     split_column: str | None = described(
         None, "the column of a table with train, val and test (default: split)", metavar="NAME"
+    )
+    root: str | None = described(
+        None, "a folder below which the files of a table may be, where that is not the table's own", metavar="DIR"
     )
     layout: str | None = described(
         None,
@@ -61,9 +66,17 @@ class ReadOptions:
         usual = {each.name: each.default for each in fields(self)}
         return {name: getattr(self, name) for name in descriptions(type(self)) if getattr(self, name) != usual[name]}
 
+    def of_tables(self) -> list[str]:
+        """Return the given options that mean something for tables only, as they are written on the command line."""
+        return [f"--{name.replace('_', '-')}" for name in self.given() if name in OF_TABLES]
+
+    def from_anywhere(self) -> ReadOptions:
+        """Return the same with an absolute path, for commands that are given in another working folder."""
+        return self if self.root is None else replace(self, root=str(Path(self.root).absolute()))
+
     def over(self, usual: ReadOptions) -> ReadOptions:
-        """Return these options, or where none is given those of a run."""
+        """Return these options, or where none is given those of a run but for its root."""
         own = self.given()
         if own or not usual.given():
             return self
-        return ReadOptions(**{**asdict(usual), "is_usual": True})
+        return ReadOptions(**{**asdict(usual), "root": None, "is_usual": True})

@@ -23,7 +23,7 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
 
 IMAGES_HELP = (
-    "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv or .parquet manifest"
+    "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv, .txt or .parquet table"
 )
 PATH = click.Path(path_type=Path)
 READING, FEATURES, EXTRACTION, HEADS = "Reading of images", "Features", "Extraction", "Heads"

@@ -2,7 +2,8 @@
 
     .h5        /features (N, D), /labels (N,) codes, /paths and /splits (N,) UTF-8; attributes classes, spec...
     .npz       arrays of the same names and `classes`; read with numpy alone, no pickle
-    .parquet   columns path, label (the name), split, features (a list of D numbers); the rest in the schema's metadata
+    .parquet   columns path, label (the name), split, digest (SHA-256 in hexadecimal digits), features (a list of D
+               numbers); the rest in the schema's metadata; `classify` reads it as a table of images, too
 
 A label is the place of its class in `classes`, -1 where the image has none. The order is that of the manifest. Splits
 are the very ones that `classify` makes with the same seed; where it could make none, they are as given or empty.
@@ -253,7 +254,7 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
 
     spec = table.resolved.spec
     number = pyarrow.from_numpy_dtype(np.dtype(spec.dtype))
-    columns = [("path", pyarrow.string()), ("label", pyarrow.string()), ("split", pyarrow.string())]
+    columns = [(name, pyarrow.string()) for name in ("path", "label", "split", "digest")]
     metadata = {**table.attributes(), "classes": json.dumps(table.classes)}
     schema = pyarrow.schema([*columns, ("features", pyarrow.list_(number, spec.feature_dim))], metadata=metadata)
     labels = [None if code < 0 else table.classes[code] for code in table.labels]
@@ -262,7 +263,8 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
         for block in table.blocks():
             part = slice(at, at + len(block))
             vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), spec.feature_dim)
-            rows = [table.paths[part], labels[part], table.splits[part], vectors]
+            digests = [bytes(digest).hex() for digest in table.digests[part]]
+            rows = [table.paths[part], labels[part], table.splits[part], digests, vectors]
             writer.write_table(pyarrow.Table.from_arrays([pyarrow.array(row) for row in rows], schema=schema))
             at += len(block)
 

@@ -105,9 +105,10 @@ def label_samples(
             "Repair or replace them, and extract again."
         )
     if not kept:
+        advice = "Put them into one folder per class, or write a manifest with the columns path and label."
         raise PipelineError(
-            f"None of the {len(manifest):,} images in '{printable(manifest.root)}' has a label. "
-            "Put them into one folder per class, or write a manifest with the columns path and label."
+            f"None of the {len(manifest):,} images in '{printable(manifest.source or manifest.root)}' has a label. "
+            f"{manifest.no_labels or advice}"
         )
     notes = [f"{count_is(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
     labels, groups = [str(digested.samples[i].label) for i in kept], groups_of([digested.samples[i] for i in kept])

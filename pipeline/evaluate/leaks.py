@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.text import count_is, printable
-from featurecache.evaluate.audit import groups_across, leaked
+from featurecache.evaluate.audit import conflicts, groups_across, leaked
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
 from featurecache.evaluate.leakage import AuditAdvice, AuditCall, Leakage, advise_audit_images, leakage_of
@@ -29,15 +29,31 @@ def leak_warnings(
 ) -> list[str]:
     """A sentence on how many test images leaked and what that changes, and how to list them; none where none did.
 
-    X (N, D): features of the labelled images.
+    Another one on images under several labels, wherever they are. X (N, D): features of the labelled images.
     """
     verdict = find_leaks(labelled, X, seed=call.seed).verdict()
-    return [f"{verdict} {printable(advise(call))}"] if verdict else []
+    found = [verdict, *conflict_warnings(labelled)]
+    return [f"{sentence} {printable(advise(call))}" for sentence in found if sentence]
+
+
+def conflict_warnings(labelled: Labelled) -> list[str]:
+    """A sentence on the images that are there under several labels, by their bytes; none where there are none."""
+    found = conflicts(labelled, same_bytes(labelled.digests), [])
+    if not found:
+        return []
+    rows = found[0][1]
+    names = " and ".join(printable(name) for name in sorted({labelled.classes[labelled.y[i]] for i in rows}))
+    return [
+        f"{count_is(len(found), 'image')} in the data under several labels, the first, "
+        f"'{printable(labelled.samples[rows[0]].name)}', under {names}: heads can be right about one of them only."
+    ]
 
 
 def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> Leakage:
     """The test images that leaked, as far as a quick look shows; X (N, D)."""
     copied = leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)])
+    conflicting = conflicts(labelled, same_bytes(labelled.digests), [])
+    two_labels = {i for _, rows in conflicting for i in rows if labelled.splits[i] == "test"}
     grouped = leaked(labelled, list(groups_across(labelled).values()))
     near, n_compared = near_copies_seen(labelled, X, seed=seed)
     ways = (
@@ -47,6 +63,7 @@ def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> 
             near,
             f"{count_is(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
         ),
+        (two_labels, f"{count_is(len(two_labels), 'test image')} the same as an image under another label"),
     )
     return leakage_of(ways, len(labelled.rows("test")))
 

@@ -139,7 +139,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
     return {
         "images": printable(manifest.source),
         "images_at": printable(os.path.abspath(manifest.source)),  # noqa: PTH100 (links stay as they were named)
-        "reading": manifest.options.given(),
+        "reading": manifest.options.from_anywhere().given(),
         "requests": [asdict(with_absolute_path(request)) for request in plan.requests],
         "heads": list(plan.heads),
         "cache": str(plan.cache_root.resolve()),

@@ -44,6 +44,19 @@ def test_a_copy_across_the_split_is_told_with_what_to_run(sorted_images, cache):
     ]
 
 
+@pytest.mark.parametrize(("split", "n"), [("test", 2), ("train", 1)])
+def test_one_image_under_two_labels_is_said_wherever_it_is(sorted_images, cache, split, n):
+    original = sorted((sorted_images / split / "1").iterdir())[0]
+    shutil.copy(original, sorted_images / split / "2" / "copy.png")
+    *verdict, conflict = warnings_of(sorted_images, cache)
+    assert conflict == (
+        f"1 image is in the data under several labels, the first, '{split}/1/{original.name}', under 1 and 2: heads "
+        "can be right about one of them only. Call audit_images to list them."
+    )
+    assert len(verdict) == n - 1
+    assert all("2 test images are the same as an image under another label." in sentence for sentence in verdict)
+
+
 def test_a_copy_saved_anew_is_told(sorted_images, cache):
     large = Image.open(sorted((sorted_images / "test" / "1").iterdir())[0]).resize((64, 64), Image.Resampling.BICUBIC)
     large.save(sorted_images / "test" / "1" / "large.png")

@@ -22,6 +22,7 @@ from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import CacheOption, ReadingOptions
 from featurecache.cli.printing import Printing
 from featurecache.extract.cache.spec import backbone_slug, slug
+from featurecache.extract.images.left_out import MISSING_FILE
 from featurecache.extract.images.manifest import merge
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.read_options import ReadOptions
@@ -110,6 +111,11 @@ def _digest_all(images: Sequence[str], options: ReadOptions, cache_root: Path, c
         raise PipelineError(
             f"{len(manifest.unreadable):,} folders cannot be read, so which rows their images use is not known; the "
             f"first is '{printable(manifest.unreadable[0])}'. Make them readable or move them away."
+        )
+    if missing := manifest.left_out.names(MISSING_FILE):
+        raise PipelineError(
+            f"{count(len(missing), 'file')} of a table cannot be found, so which rows they use is not known; the first "
+            f"is '{printable(missing[0])}'. Put them in place, or take them out of the table."
         )
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=console.digesting)

@@ -392,6 +392,9 @@ def test_an_exported_parquet_is_a_table_with_names_of_classes(exported, cache):
     assert table["label"].to_pylist() == [classes[code] for code in labels]
     assert table["path"].to_pylist() == paths
     assert table["split"].to_pylist() == splits
+    read = read_images(out)
+    assert [sample.name for sample in read.samples] == paths
+    assert [sample.label for sample in read.samples] == table["label"].to_pylist()
     assert json.loads(table.schema.metadata[b"classes"]) == classes
 
 
