@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ from featurecache.base.errors import CacheError, PipelineError
 from featurecache.base.plain_files import UnfitFile, check_plain_file
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.extract.cache.memo import FILE_NAME, Memo
+from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Refusal, digest_samples
@@ -22,9 +22,10 @@ from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.request import FeatureRequest
-from featurecache.runs.documents import HeadRow
+from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
+from featurecache.runs.moved import find_cache, find_file, missing_cache_note
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Predictor:
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
         config = read_config(run)
-        root = cache_root or recorded_cache(run, config, progress)
+        root = cache_root or recorded_cache(run, config, progress, features=results.get("features", []))
         found = cls(run, chosen, root, trust_head=trust_head)
         found.reading = ReadOptions.from_dict(config.get("reading", {}))
         for note in found._loaded.notes:
@@ -209,33 +210,32 @@ def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
         raise damaged(path, f"its head takes {head.n_features_in_} columns, and its features have {dim}")
 
 
-def recorded_cache(run: Path, config: Mapping[str, Any], progress: Progress) -> Path:
-    """The cache that a run had its features in, where it is a cache of this machine; else the usual one, with a line.
+def recorded_cache(
+    run: Path, config: Mapping[str, Any], progress: Progress, *, features: Sequence[FeatureRow] = ()
+) -> Path:
+    """The cache that a run has its features in, wherever that is now; else the usual one. A line says what is not here.
 
-    A run from elsewhere names a folder of another machine: nothing is made there.
+    A run from elsewhere names a folder of another machine: nothing is made there. features: those of results.json.
     """
     need(run / CONFIG_FILE, config, ["cache"])
     recorded = Path(config["cache"])
-    if (recorded / FILE_NAME).is_file() or recorded == DEFAULT_CACHE.resolve():
-        return recorded
-    progress.say(
-        f"The cache of the run, '{printable(recorded)}', is not here: features are kept in '{DEFAULT_CACHE}' instead. "
-        "Name another with --cache."
-    )
-    return DEFAULT_CACHE
+    found = find_cache(run, recorded, features)
+    if note := missing_cache_note(recorded, found):
+        progress.say(note)
+    return found or DEFAULT_CACHE
 
 
 def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
     """The request with the weights that a fine-tuned run carries, wherever its folder is now.
 
-    A weights file of the user's that has moved is sought by its name in the working folder; `check_spec` finds out
-    whether it is the same.
+    A weights file of the user's that has moved is sought by its name near the run and in the working folder;
+    `check_spec` finds out whether it is the same.
     """
     own = run / WEIGHTS_FILE
     if not os.path.lexists(own):
         was = Path(request.weights or "")
-        moved = was.is_absolute() and not was.exists() and Path(was.name).is_file()
-        return replace(request, weights=was.name) if moved else request
+        found = next(find_file(run, was), None) if was.is_absolute() and not was.exists() else None
+        return request if found is None else replace(request, weights=str(found))
     try:
         check_plain_file(own, run)
     except (OSError, UnfitFile) as error:

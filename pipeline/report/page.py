@@ -30,6 +30,7 @@ from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
 from featurecache.runs.documents import Dataset
 from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
 from featurecache.runs.head_choice import metric_of
+from featurecache.runs.moved import record_of_now
 from featurecache.runs.reading import read_json
 from featurecache.runs.record import Record, read_record
 from featurecache.runs.result_notes import paired_test_name, units_text
@@ -98,21 +99,21 @@ def write_report(
 
 def render(run_folder: Path, *, images: str | None = None, cache_root: Path | None = None) -> str:
     """The page as text."""
-    record = read_record(run_folder)
-    page = Page(record, galleries.read_listed(run_folder))
-    root = cache_root or Path(record.config["cache"])
+    listed = galleries.read_listed(run_folder)
+    record = record_of_now(run_folder, read_record(run_folder), listed, images=images, cache_root=cache_root)
+    page = Page(record, listed)
     found = (
-        feature_map(record, root)
+        feature_map(record, Path(record.config["cache"]))
         if record.answers
         else f"{PREDICTIONS_FILE} is gone: no head can be looked at closely."
     )
     if isinstance(found, str):
         page.notes.append(found)
-        _add_contents(page, run_folder, images, None)
+        _add_contents(page, run_folder, None)
     else:
         with tsne_beside(found.components) as flat:  # it takes one core while this process takes the other
             started = time.monotonic()
-            _add_contents(page, run_folder, images, found)
+            _add_contents(page, run_folder, found)
             places = flat(TSNE_SECONDS - (time.monotonic() - started))
         if places is None and len(found.rows) >= LEAST_POINTS:
             page.notes.append(f"t-SNE was not ready after {TSNE_SECONDS:.0f} s, so the map has PCA only.")
@@ -123,7 +124,7 @@ def render(run_folder: Path, *, images: str | None = None, cache_root: Path | No
     return _fill_template(page)
 
 
-def _add_contents(page: Page, run_folder: Path, images: str | None, found: FeatureMap | None) -> None:
+def _add_contents(page: Page, run_folder: Path, found: FeatureMap | None) -> None:
     """All figures, galleries and pictures but the places on the map."""
     record = page.record
     units = galleries.test_units(record, page.listed)
@@ -132,12 +133,12 @@ def _add_contents(page: Page, run_folder: Path, images: str | None, found: Featu
         head["reliability"]["caption"] += closeup.tempered(record.heads[number])
         page.heads.append({**head, "errors": galleries.confident_errors(record, number)})
     page.figures["intervals"] = comparison.interval_figure(record)
-    audited = read_audit(run_folder)
+    audited = read_audit(run_folder, record.config)
     page.leakage, page.notes = audited.leakage, page.notes + audited.notes
     doubts = galleries.agreed_doubts(record) if record.answers else None
     copies = None if audited.galleries else galleries.copies(page.listed)  # the audit looks for them too
     page.galleries += [each for each in (doubts, copies, *audited.galleries) if each is not None]
-    _add_pictures(page, images or reproduce.images_of(record.config), found)
+    _add_pictures(page, reproduce.images_of(record.config), found)
 
 
 def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:

@@ -15,6 +15,7 @@ head_choice          which head of a run
 work_folder          where a run is made
 placing              its way into its place
 locks                one process at a time
+moved                what a run names, where it is now
 leftover_runs        what killed processes left
 refusal_list         errors.csv outside runs
 """

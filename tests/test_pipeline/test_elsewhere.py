@@ -97,12 +97,12 @@ def test_a_data_set_is_called_like_its_manifest(home):
 
 def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypatch, capsys):
     config = config_of(home / "made")
-    cache = Path(shutil.copytree(config["cache"], home / "data" / "cache"))
+    near, cache = config["cache"], Path(shutil.copytree(config["cache"], home / "data" / "cache"))
     config["cache"] = str(tmp_path / "alice" / "cache")
     (home / "made" / "config.json").write_text(json.dumps(config))
     assert run(["predict", "made", "photos"]) == DONE
     said = capsys.readouterr().err
-    assert f"'{tmp_path / 'alice' / 'cache'}', is not here: features are kept in 'data/cache' instead." in said
+    assert f"'{tmp_path / 'alice' / 'cache'}', is not here: its features are in '{near}'. Name another" in said
     assert not (tmp_path / "alice").exists()
     console = Console(quiet=True)
     assert recorded_cache(home / "made", config, console) == Path("data/cache")

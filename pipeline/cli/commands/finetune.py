@@ -215,7 +215,8 @@ def command(
 def _cache_of(run: Path, console: Console) -> Path:
     from featurecache.predictor import recorded_cache
 
-    return recorded_cache(run, read_results(run).get("config", {}), console)
+    results = read_results(run)
+    return recorded_cache(run, results.get("config", {}), console, features=results.get("features", []))
 
 
 def _check(source: SourceOptions, maps: MapOptions, training: TrainingOptions, place: PlaceOptions) -> None:

@@ -17,7 +17,7 @@ from featurecache.base.text import count, printable, short
 from featurecache.evaluate.leakage import read_leakage
 from featurecache.report.sections.galleries import MAX_CARDS, Card, Gallery
 from featurecache.report.sections.reproduce import audit_commands
-from featurecache.runs.documents import Results, split_sizes
+from featurecache.runs.documents import Config, Results, split_sizes
 from featurecache.runs.folder import AUDIT_FILE, RESULTS_FILE
 from featurecache.runs.reading import read_json
 from featurecache.runs.record_checks import need, read_results
@@ -50,15 +50,16 @@ class Audited:
     notes: list[str] = field(default_factory=list)
 
 
-def read_audit(run_folder: Path) -> Audited:
+def read_audit(run_folder: Path, config: Config | None = None) -> Audited:
     """Read audit.json of a run folder; without one, or with a damaged one, a note says so.
 
+    config: config.json with places as they are now, for the command that audits; that of results.json where not given.
     That of another split is shown, but its findings about test accuracy are not about this run.
     """
     path = run_folder / AUDIT_FILE
     results = read_results(run_folder)
     need(run_folder / RESULTS_FILE, results, NEEDED)
-    to_audit = printable("; ".join(audit_commands(results["config"], run_folder)))
+    to_audit = printable("; ".join(audit_commands(config or results["config"], run_folder)))
     if not os.path.lexists(path):
         advice = f"This run was not audited. To add near-duplicates, doubtful labels and outliers: {to_audit}"
         return Audited(notes=[advice])

@@ -1,0 +1,134 @@
+"""What a run names, where it is now: its cache, its images, the run and the weights that it began from.
+
+A run records absolute paths. Where nothing is there any more (the run was moved, or is on another machine), the same is
+sought near the run: below the folder of the run and those above it, by the last parts of the recorded path. Folders are
+recognised by what the run knows of their contents, never by their name alone; nothing is ever made at an old path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.text import printable
+from featurecache.extract.cache.memo import FILE_NAME
+from featurecache.runs.documents import Config, FeatureRow, Results, cache_folder
+from featurecache.runs.folder import is_run
+
+if TYPE_CHECKING:
+    from featurecache.runs.record import Record
+
+# Folders above the run, and last parts of a recorded path, that are looked at.
+MOST_ABOVE, MOST_PARTS = 6, 4
+# Images of the run by whose names its folder is recognised.
+MOST_NAMES = 5
+
+
+def find_cache(run: Path, recorded: Path, features: Sequence[FeatureRow]) -> Path | None:
+    """The cache root that has features of a run: as recorded, near the run or the usual one; else None.
+
+    features: those of results.json. Without them the recorded one counts too, if it is a cache of this machine.
+    """
+    names = {cache_folder(each) for each in features if each.get("key")}
+    places = [recorded, *places_near(run, recorded), *places_near(run, DEFAULT_CACHE), DEFAULT_CACHE]
+    for place in places:
+        if any(_is_folder(place / name) for name in names):
+            return place
+    return recorded if (recorded / FILE_NAME).is_file() or recorded == DEFAULT_CACHE.resolve() else None
+
+
+def missing_cache_note(recorded: Path, found: Path | None) -> str:
+    """A sentence where the cache of a run is not the recorded one; empty where it is."""
+    if found == recorded:
+        return ""
+    place = found or DEFAULT_CACHE
+    where = f"its features are in '{printable(place)}'" if found else f"features are kept in '{place}' instead"
+    return f"The cache of the run, '{printable(recorded)}', is not here: {where}. Name another with --cache."
+
+
+def find_images(run: Path, config: Mapping[str, Any], names: Iterable[str] = ()) -> str | None:
+    """IMAGES of a run as a path that is there; None where they are not found.
+
+    names: of images of the run, by which a folder near the run is recognised.
+    """
+    typed = str(config["images"])
+    recorded = str(config.get("images_at") or typed)  # absolute, but for runs from before it was kept
+    at = typed if os.path.abspath(typed) == recorded else recorded  # noqa: PTH100 (links as typed)
+    if os.path.exists(at):  # noqa: PTH110 (names that are too long)
+        return at
+    known = list(islice(names, MOST_NAMES))
+    return next((str(place) for place in places_near(run, Path(recorded)) if _holds(place, known)), None)
+
+
+def find_source(run: Path, recorded: str) -> str:
+    """The run that a fine-tune began from: as recorded, or the run of the same name near it; as recorded for none."""
+    if is_run(Path(recorded)):
+        return recorded
+    return next((str(place) for place in places_near(run, Path(recorded)) if is_run(place)), recorded)
+
+
+def find_file(run: Path, recorded: Path) -> Iterator[Path]:
+    """Yield the files of the name of a recorded one that are near a run, then that in the working folder."""
+    for place in (*places_near(run, recorded), Path(recorded.name)):
+        with contextlib.suppress(OSError):
+            if place.is_file():
+                yield place
+
+
+def config_of_now(
+    run: Path, config: Config, features: Sequence[FeatureRow], names: Iterable[str] = (), *, images: str | None = None,
+    cache_root: Path | None = None,
+) -> Config:  # fmt: skip
+    """config.json with the images and the cache where they are now; as recorded where they are not found.
+
+    images, cache_root: where the user says that they are.
+    """
+    found = images or find_images(run, config, names)
+    cache = cache_root or find_cache(run, Path(config["cache"]), features)
+    changed: dict[str, Any] = {}
+    if found is not None:
+        changed |= {"images": found, "images_at": os.path.abspath(found)}  # noqa: PTH100 (links as named)
+    if cache is not None:
+        changed["cache"] = str(cache.resolve())
+    return cast(Config, {**config, **changed})
+
+
+def record_of_now(
+    run: Path, record: Record, names: Iterable[str], *, images: str | None, cache_root: Path | None
+) -> Record:
+    """The record of a run with its images, its cache and the run that it was tuned from where they are now.
+
+    The arguments are those of `config_of_now`.
+    """
+    config = config_of_now(run, record.config, record.results["features"], names, images=images, cache_root=cache_root)
+    results = record.results
+    if tuned := results.get("finetune"):
+        results = cast(Results, {**results, "finetune": {**tuned, "from": find_source(run, tuned["from"])}})
+    return replace(record, config=config, results=results)
+
+
+def places_near(run: Path, recorded: Path) -> Iterator[Path]:
+    """Yield where a recorded path may be now: its last parts below the folder of the run and those above it."""
+    own = run.absolute()
+    tails = [Path(*recorded.parts[-n:]) for n in range(min(MOST_PARTS, len(recorded.parts)), 0, -1)]
+    for above in (own, *own.parents[:MOST_ABOVE]):
+        for tail in tails:
+            if not tail.is_absolute() and ".." not in tail.parts:
+                yield above / tail
+
+
+def _is_folder(place: Path) -> bool:
+    return os.path.isdir(place)  # noqa: PTH112 (names that are too long)
+
+
+def _holds(place: Path, names: Collection[str]) -> bool:
+    """Whether a place is a table, or the folder of these images."""
+    if not _is_folder(place):
+        return os.path.isfile(place)  # noqa: PTH113
+    return any(os.path.isfile(place / name) for name in names)  # noqa: PTH113
