@@ -555,7 +555,7 @@ def test_prune_does_nothing_while_a_folder_cannot_be_read(images, cache, monkeyp
     scandir = os.scandir
 
     def refused(folder):
-        if folder == images / "1":
+        if Path(folder) == images / "1":
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
@@ -563,5 +563,5 @@ def test_prune_does_nothing_while_a_folder_cannot_be_read(images, cache, monkeyp
     code, _, err = command(capsys, "cache", "prune", images, "--yes", "--cache", cache, "--quiet")
     assert code == FAILED
     assert "1 folders cannot be read" in err
-    assert f"the first is '{images / '1'}'" in err
+    assert "the first is '1'" in err
     assert len(opened(cache)) == 90
