@@ -25,7 +25,7 @@ def remark_on_alike(names: Iterable[str | None]) -> tuple[str, ...]:
     """Return a sentence on classes whose names are equal but for case, spaces or Unicode form; none for no such."""
     written: dict[str, list[str]] = {}
     for name in sorted({name for name in names if name is not None}):
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         written.setdefault(plain, []).append(name)
     alike = [same for same in written.values() if len(same) > 1]
     if not alike:

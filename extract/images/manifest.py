@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.left_out import CLOSED_FOLDER, LeftOut
 from featurecache.extract.images.read_options import ReadOptions
 
@@ -64,8 +65,8 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """The class names, sorted."""
-        return sorted({sample.label for sample in self.samples if sample.label is not None})
+        """The class names in order: by value where all are numbers."""
+        return in_order({sample.label for sample in self.samples if sample.label is not None})
 
     def __len__(self) -> int:
         return len(self.samples)

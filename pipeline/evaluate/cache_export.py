@@ -30,6 +30,7 @@ from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import LIBVER
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named
@@ -107,7 +108,7 @@ def build_table(
             f"None of the {len(manifest):,} images can be exported: all are refused, the first, "
             f"'{printable(first.name)}', because: {printable(first.reason)}. Repair or replace them, and extract again."
         )
-    classes = sorted({sample.label for sample in samples if sample.label is not None})
+    classes = in_order({sample.label for sample in samples if sample.label is not None})
     code = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
     splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
@@ -165,7 +166,7 @@ def _splits(
     labelled = [i for i in labelled if classes[labels[i]] not in left_out]
     own = [samples[i] for i in labelled]
     try:
-        found = split_samples(own, digests[labelled], labels[labelled], classes, seed=seed)
+        found = split_samples(own, digests[labelled], seed=seed)
     except ClassifyError as error:
         return splits, (*notes, f"No splits are made up: {error}")
     for i, split in zip(labelled, found, strict=True):

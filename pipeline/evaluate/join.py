@@ -19,6 +19,7 @@ from featurecache.evaluate.missing import ambiguous_caches, nearest_features
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
@@ -117,10 +118,9 @@ def label_samples(
         notes.append(left_out_line(left_out, min_per_class))
         kept = [i for i, label in zip(kept, labels, strict=True) if label not in left_out]
     samples, digests = tuple(digested.samples[i] for i in kept), digested.digests[kept]
-    classes = sorted({str(sample.label) for sample in samples})
-    code = {name: i for i, name in enumerate(classes)}
-    y = np.array([code[str(sample.label)] for sample in samples], dtype=np.int64)
-    splits = split_samples(samples, digests, y, classes, seed=seed)
+    classes = in_order({str(sample.label) for sample in samples})
+    y = codes_of(samples, classes)
+    splits = split_samples(samples, digests, seed=seed)
     order = np.argsort([SPLITS.index(str(split)) for split in splits], kind="stable")
     samples = tuple(samples[i] for i in order)
     splits, digests, y = splits[order], digests[order], y[order]
@@ -170,20 +170,28 @@ def refused_images(
     return refused
 
 
-def split_samples(
-    samples: Sequence[Sample], digests: NDArray[np.uint8], y: NDArray[np.int64], classes: Sequence[str], *, seed: int
-) -> NDArray[np.str_]:
-    """The split of each of N labelled samples, as given or by their content. Raises ClassifyError."""
+def split_samples(samples: Sequence[Sample], digests: NDArray[np.uint8], *, seed: int) -> NDArray[np.str_]:
+    """The split of each of N labelled samples, as given or by their content. Raises ClassifyError.
+
+    Classes are taken by characters here, whatever their order elsewhere: splits are those of earlier versions.
+    """
     from featurecache.classify.selection.splits import assign_splits
 
+    classes = sorted({str(sample.label) for sample in samples})
     return assign_splits(
         digests,
-        y,
+        codes_of(samples, classes),
         given=[s.split for s in samples] if any(s.split for s in samples) else None,
         groups=groups_of(samples),
         seed=seed,
         classes=[printable(name) for name in classes],
     )
+
+
+def codes_of(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:
+    """The code (N,) of each labelled sample: the place of its label among the classes."""
+    code = {name: i for i, name in enumerate(classes)}
+    return np.array([code[str(sample.label)] for sample in samples], dtype=np.int64)
 
 
 def look_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
@@ -128,7 +129,9 @@ def label_images(
         )
         (features,) = look_up(labelled, [source.trained_request], cache_root=plan.cache_root, memo=memo)
     ours, theirs = [printable(name) for name in labelled.classes], source.results["dataset"]["classes"]
-    if ours != theirs:
+    if sorted(ours) == sorted(theirs):  # a run of an earlier version has them in another order
+        labelled = _in_order(labelled, theirs)
+    else:
         raise PipelineError(
             f"'{printable(manifest.source)}' has {len(ours)} classes ({', '.join(ours[:3])}, ...) and the run has "
             f"{len(theirs)} others ({', '.join(theirs[:3])}, ...): classify these images first, and name that run."
@@ -142,6 +145,16 @@ def label_images(
     for note in (*manifest.notes, *labelled.notes, *_others(labelled, source)):
         progress.say(note)
     return labelled, features
+
+
+def _in_order(labelled: Labelled, classes: Sequence[str]) -> Labelled:
+    """Return the same with the classes in another order; classes (C,): the names as they are printed."""
+    import numpy as np
+
+    place = {name: i for i, name in enumerate(classes)}
+    codes = np.array([place[printable(name)] for name in labelled.classes], dtype=np.int64)
+    ordered = sorted(labelled.classes, key=lambda name: place[printable(name)])
+    return replace(labelled, y=codes[labelled.y], classes=ordered)
 
 
 def _others(labelled: Labelled, source: SourceRun) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError
@@ -33,6 +34,7 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None) -> Mani
     empty: dict[str, str] = {}
     for folder in tree.below():
         samples += reading.samples(folder, tally)
+        folder.images.clear()
         if folder.n_foreign and not folder.n_below and reading.is_class(folder):
             empty.setdefault(folder.name, folder.path)
     labels = {sample.label for sample in samples}
@@ -73,5 +75,6 @@ def _manifest(root: Path, samples: list[Sample], tally: Tally, remarks: tuple[st
             f"'{printable(root)}' holds no images{found}. "
             "Put one folder per class into it, or images without folders to extract or predict only."
         )
-    samples.sort(key=lambda s: os.fsencode(s.name))
+    in_ascii = all(sample.name.isascii() for sample in samples)
+    samples.sort(key=attrgetter("name") if in_ascii else lambda sample: os.fsencode(sample.name))
     return Manifest(root, tuple(samples), left_out, remarks)

@@ -54,6 +54,27 @@ def test_relabelling_needs_no_new_features(images, filled_cache):
     assert features.X.shape == (90, 1280)
 
 
+def test_classes_that_are_numbers_are_in_their_order_and_splits_stay_as_they_were(images):
+    with Memo(images, read_only=True) as memo:
+        before = label_samples(read_images(images), memo, seed=0)
+        for name, number in (("0", "10"), ("1", "9"), ("2", "100")):
+            (images / name).rename(images / number)
+        labelled = label_samples(read_images(images), memo, seed=0)
+    assert labelled.classes == ["9", "10", "100"]
+    assert [labelled.classes[code] for code in labelled.y] == [sample.label for sample in labelled.samples]
+    splits = [dict(zip(map(bytes, each.digests), each.splits, strict=True)) for each in (before, labelled)]
+    assert splits[0] == splits[1]
+
+
+def test_a_fine_tune_of_an_earlier_run_takes_its_order_of_classes(images):
+    from featurecache.finetune.source_run import _in_order
+
+    with Memo(images, read_only=True) as memo:
+        labelled = _in_order(label_samples(read_images(images), memo, seed=0), ["2", "0", "1"])
+    assert labelled.classes == ["2", "0", "1"]
+    assert [labelled.classes[code] for code in labelled.y] == [sample.label for sample in labelled.samples]
+
+
 def test_images_without_a_label_are_left_out_and_counted(images):
     lines = ["path,label"]
     for label in "012":
