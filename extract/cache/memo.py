@@ -1,6 +1,7 @@
 """The memo: digests of files and resolved requests, in one SQLite file next to the caches, `digests.sqlite`.
 
-    digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a later run opens no image
+    digests     (path, size, mtime_ns, ctime_ns) -> SHA-256, so that a later run opens no image;
+                or the image format of a file whose name does not say it
     requests    FeatureRequest -> FeatureSpec, so that a later run loads no backbone
     uses        (cache folder, IMAGES) -> time of the last use, for `cache info`
     refused     (SHA-256, key) -> why an image has no row in a cache: `classify` leaves it out without an error
@@ -52,6 +53,9 @@ CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, answer TEXT) WITH
 CREATE TABLE IF NOT EXISTS refused (sha256 BLOB, key TEXT, reason TEXT, PRIMARY KEY (sha256, key)) WITHOUT ROWID;
 """
 _IS_DIGEST = "typeof(sha256) = 'blob' AND length(sha256) = 32"
+# Behind a path, where a row has the format of the file in place of its SHA-256: for earlier versions that is no digest,
+# while a table of its own would be damage to them.
+_FORMAT_OF = b"\0"
 _TABLES = ("digests", "requests", "refused", "uses")
 # Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
@@ -141,12 +145,24 @@ class Memo:
 
     def known_digests(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
         """Return what is remembered of these files: path -> (state, SHA-256); unknown ones are not in it."""
+        return self._known(paths, _IS_DIGEST)
+
+    def known_formats(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
+        """Return path -> (state, format) of the files whose format `remember_formats` stored."""
+        found = self._known([path + _FORMAT_OF for path in paths], "typeof(sha256) = 'blob'")
+        return {path.removesuffix(_FORMAT_OF): remembered for path, remembered in found.items()}
+
+    def remember_formats(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
+        """Store (path, state, format) of the files whose state had settled by `read_ns`, before any was read."""
+        self.remember_digests(((path + _FORMAT_OF, state, name) for path, state, name in rows), read_ns=read_ns)
+
+    def _known(self, paths: Sequence[bytes], wanted: str) -> dict[bytes, RememberedFile]:
         known: dict[bytes, RememberedFile] = {}
         for start in range(0, len(paths), SELECTED):
             part = tuple(paths[start : start + SELECTED])
             rows = self._read(
                 "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE "
-                f"path IN ({','.join('?' * len(part))}) AND {_IS_DIGEST}",
+                f"path IN ({','.join('?' * len(part))}) AND {wanted}",
                 part,
             )
             known.update({row[0]: (row[1:4], row[4]) for row in rows})

@@ -22,6 +22,7 @@ def read_any_layout(
     *,
     classes: Collection[str] = (),
     strict: bool = False,
+    cache_root: Path | None = None,
 ) -> tuple[Manifest, tuple[Refusal, ...]]:
     """Return the samples of all arguments, and the arguments that are refused.
 
@@ -34,7 +35,7 @@ def read_any_layout(
     refused: list[Refusal] = []
     for each in images:
         try:
-            found.append(_read(each, options, frozenset(classes), several=len(images) > 1))
+            found.append(_read(each, options, frozenset(classes), cache_root, several=len(images) > 1))
         except ManifestError as error:
             if strict or len(images) == 1:
                 raise
@@ -47,10 +48,16 @@ def read_any_layout(
     return merge(found), tuple(refused)
 
 
-def _read(images: str, options: ReadOptions | None, classes: Collection[str], *, several: bool) -> Manifest:
+def _read(
+    images: str, options: ReadOptions | None, classes: Collection[str], cache_root: Path | None, *, several: bool
+) -> Manifest:
     """Return the samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
     is_folder = os.path.isdir(images)  # noqa: PTH112 (pathlib's own raises where a name is too long)
-    manifest = scan_any_layout(images, classes) if is_folder else read_images(images, options)
+    manifest = (
+        scan_any_layout(images, classes, cache_root=cache_root)
+        if is_folder
+        else read_images(images, options, cache_root=cache_root)
+    )
     if not several:
         return manifest
     path = Path(images)

@@ -140,3 +140,11 @@ def _format_of_brands(start: bytes) -> Format | None:
     if brands[0] in {b"mif1", b"msf1"} and any(_BRANDS.get(brand) is PILLOW for brand in brands):
         return PILLOW
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+
+
+def may_be_read(named: Format | None, seen: Format) -> bool:
+    """Return whether a file of a format by its suffix and one by its first bytes can be decoded.
+
+    RAW files and slides are TIFF by their first bytes, and what Pillow reads of them is a thumbnail.
+    """
+    return seen.is_readable() and not (seen is TIFF and named in {CAMERA, OTHER})

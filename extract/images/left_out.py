@@ -39,7 +39,7 @@ class Reason(NamedTuple):
         """Return the reason for one file, as in a list of files; detail: of this one."""
         because = f" ({detail})" if detail else ""
         advice = f". {self.advice}" if self.advice else ""
-        return f"{self.one.rsplit(' ', 1)[0]}{because}{advice}".removesuffix(".")
+        return f"{self.one.rsplit(' ', 1)[0].rstrip(',')}{because}{advice}".removesuffix(".")
 
 
 NO_IMAGE = Reason("no_image", "file that is no image is", "files that are not images are")

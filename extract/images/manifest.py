@@ -1,7 +1,8 @@
 """Samples and manifests: the images of a data set.
 
-Three layouts are read: a folder of class folders, with or without train/ val/ test/ above them; a flat folder, whose
-samples have no label; a manifest (.csv, .tsv, .parquet) with a column `path` and optionally `label`, `split`, `group`.
+Read are folders in one of the layouts of `folders.layouts`, such as class folders with or without splits, and a flat
+folder, whose samples have no label; and a manifest (.csv, .tsv, .parquet) with a column `path` and optionally `label`,
+`split`, `group`.
 Samples of folders are sorted by path, so that their order is the same on every machine.
 """
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
+from featurecache.extract.images.first_bytes import read_formats
 from featurecache.extract.images.folders.scan import scan_folder
-from featurecache.extract.images.formats import format_of
+from featurecache.extract.images.formats import NO_IMAGE_SUFFIXES, Format, format_of, may_be_read
 from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.manifest import MANIFEST_SUFFIXES, Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
@@ -20,18 +21,21 @@ TABLE_SUFFIXES = (*MANIFEST_SUFFIXES, ".txt")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 
-def read_images(images: str | os.PathLike[str], options: ReadOptions | None = None) -> Manifest:
+def read_images(
+    images: str | os.PathLike[str], options: ReadOptions | None = None, *, cache_root: Path | None = None
+) -> Manifest:
     """Read a folder, a manifest or a single image file as samples.
 
-    options: which columns of a table mean what, and the like; the usual ones where not given.
+    options: what folders and columns of a table mean; the usual ones where not given. cache_root: the folder of the
+    caches, where the format of files is remembered whose name does not say it.
 
     Raises NoSuchImages when there is nothing there, ManifestError when there is nothing in it.
     """
     options = options or ReadOptions()
-    return replace(_read(Path(images), options), source=str(images), options=options)
+    return replace(_read(Path(images), options, cache_root), source=str(images), options=options)
 
 
-def _read(path: Path, options: ReadOptions) -> Manifest:
+def _read(path: Path, options: ReadOptions, cache_root: Path | None) -> Manifest:
     suffix = path.suffix.lower()
     is_folder = os.path.isdir(path)  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
     if not is_folder and not os.path.exists(path):  # noqa: PTH110
@@ -45,18 +49,29 @@ def _read(path: Path, options: ReadOptions) -> Manifest:
             f"'{printable(path)}' is no table, and {given[0]} is about tables: leave it out, or name a table."
         )
     if is_folder:
-        return scan_folder(path, options.layout)
-    kind = format_of(suffix_of(path.name))
-    if kind is not None and kind.is_readable():
-        return Manifest(path.parent, (Sample(str(path), path.name),))
-    if kind is not None:
-        raise ManifestError(f"'{printable(path)}' cannot be read: {kind.without.text()}.")
+        return scan_folder(path, options.layout, cache_root=cache_root)
     if suffix in SPREADSHEETS:
         raise ManifestError(
             f"'{printable(path)}' is a spreadsheet, which is not read. "
             "Save its sheet as 'CSV UTF-8 (.csv)' and name that file."
         )
+    named = format_of(suffix_of(path.name))
+    if named is not None and named.is_readable():
+        return Manifest(path.parent, (Sample(str(path), path.name),))
+    seen = _look_at(path)
+    if seen is not None and may_be_read(named, seen):
+        return Manifest(path.parent, (Sample(str(path), path.name),))
+    if (found := named or seen) is not None:
+        raise ManifestError(f"'{printable(path)}' cannot be read: {found.without.text()}.")
     raise ManifestError(
         f"'{printable(path)}' is neither a folder, an image nor a manifest. "
         f"A manifest ends in {', '.join(TABLE_SUFFIXES)} and has a column 'path'."
     )
+
+
+def _look_at(path: Path) -> Format | None:
+    """Return the image format of a file by its first bytes; None for no image, and for what is no ordinary file."""
+    if suffix_of(path.name) in NO_IMAGE_SUFFIXES or not path.is_file():
+        return None
+    (found,) = read_formats([str(path)])
+    return found if isinstance(found, Format) else None

@@ -23,7 +23,8 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
 
 IMAGES_HELP = (
-    "a folder of class folders (train/ val/ test/ above them if you like), or a .csv, .tsv, .txt or .parquet table"
+    "a folder of class folders (train/ val/ test/ above or below them if you like), or a .csv, .tsv, .txt or .parquet "
+    "table"
 )
 PATH = click.Path(path_type=Path)
 READING, FEATURES, EXTRACTION, HEADS = "Reading of images", "Features", "Extraction", "Heads"
@@ -46,9 +47,9 @@ class Images(ReadingOptions):
 
     images: str = argument("IMAGES", IMAGES_HELP)
 
-    def read(self) -> Manifest:
-        """Read them. Raises ManifestError."""
-        return read_images(self.images, self.options())
+    def read(self, cache_root: Path) -> Manifest:
+        """Read them; cache_root: the folder of the caches. Raises ManifestError."""
+        return read_images(self.images, self.options(), cache_root=cache_root)
 
 
 @dataclass(frozen=True)

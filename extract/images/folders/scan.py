@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -19,15 +20,16 @@ from featurecache.extract.images.left_out import EMPTY_CLASS, Tally
 from featurecache.extract.images.manifest import Manifest, Sample
 
 
-def scan_folder(root: str | os.PathLike[str], layout: str | None = None) -> Manifest:
+def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cache_root: Path | None = None) -> Manifest:
     """Read a folder of images in its layout: class folders, splits above or below them, or flat.
 
-    layout: the levels of folders, see `layouts`; None to find them out. Raises ManifestError when the folder holds no
+    layout: the levels of folders, see `layouts`; None to find them out. cache_root: where the format of files is
+    remembered whose name does not say it. Raises ManifestError when the folder holds no
     image, or can be read in two ways; RequestError for a layout that there is not.
     """
     levels = None if layout is None else parse_layout(layout)
     tally = Tally()
-    tree = read_tree(root, tally, read_formats)
+    tree = read_tree(root, tally, partial(read_formats, cache_root=cache_root))
     found = find_layout(tree) if levels is None else Layout(levels)
     reading = Reading(tree, found.levels)
     samples: list[Sample] = []
@@ -45,7 +47,9 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None) -> Mani
     return _manifest(Path(root), samples, tally, remarks)
 
 
-def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ()) -> Manifest:
+def scan_any_layout(
+    root: str | os.PathLike[str], classes: Collection[str] = (), *, cache_root: Path | None = None
+) -> Manifest:
     """Return every image at any depth below a folder, whatever its layout: for images that need no label.
 
     The label of an image is the topmost folder above it that is one of `classes`, else the topmost that is no split;
@@ -53,7 +57,7 @@ def scan_any_layout(root: str | os.PathLike[str], classes: Collection[str] = ())
     """
     tally = Tally()
     samples: list[Sample] = []
-    for folder in read_tree(root, tally, read_formats).below():
+    for folder in read_tree(root, tally, partial(read_formats, cache_root=cache_root)).below():
         label, above = _label_of(folder.parts, classes), "/".join((*folder.parts, ""))
         samples += [Sample(folder.prefix + name, above + name, label) for name in folder.images]
     return _manifest(Path(root), samples, tally, ())

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from featurecache.extract.images.folders.skipped import count_below, is_own, skipped
 from featurecache.extract.images.formats import (
-    CAMERA,
     IMAGE_SUFFIXES,
     NO_IMAGE_SUFFIXES,
-    OTHER,
-    TIFF,
     Format,
     format_of,
+    may_be_read,
 )
 from featurecache.extract.images.left_out import (
     CLOSED_FILE,
@@ -161,9 +159,7 @@ def _decide(undecided: Sequence[tuple[Folder, str]], tally: Tally, judge: Judge)
     found = judge([folder.prefix + name for folder, name in undecided]) if undecided else []
     for (folder, name), seen in zip(undecided, found, strict=True):
         named = format_of(suffix_of(name))
-        # RAW files and slides are TIFF by their first bytes, and what Pillow reads of them is a thumbnail.
-        is_more = seen is TIFF and named in {CAMERA, OTHER}
-        if isinstance(seen, Format) and seen.is_readable() and not is_more:
+        if isinstance(seen, Format) and may_be_read(named, seen):
             folder.images.append(name)
             continue
         folder.n_foreign += 1

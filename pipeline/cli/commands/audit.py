@@ -64,7 +64,7 @@ def command(
     if asked.out is not None:
         check_fillable(asked.out)
     with Console(quiet=printing.quiet) as console, naming_commands(images.images, images.options()):
-        manifest = images.read()
+        manifest = images.read(cache.cache)
         found = audit_images(
             manifest,
             requests[0],

@@ -67,7 +67,7 @@ def command(
     """
     with Console(quiet=printing.quiet) as console:
         return classify_with(
-            images.read(),
+            images.read(cache.cache),
             features=features,
             heads=heads,
             split=split,

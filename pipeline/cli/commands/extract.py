@@ -39,7 +39,7 @@ def command(
     without labels, will do.
     """
     with Console(quiet=printing.quiet) as console:
-        manifest = images.read()
+        manifest = images.read(cache.cache)
         report = extract_with(manifest, features, engine, cache, console)
     print(extract_json(report) if printing.json else extract_text(report))
     refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])

@@ -203,7 +203,7 @@ def command(
             out=folder,
             cache_root=cache.cache or _cache_of(source.start, console),
         )
-        manifest = images.read()
+        manifest = images.read(plan.cache_root)
         folder, results = finetune_images(manifest, plan, console, advise=audit_advice(manifest))
         console.say(f"run folder: {folder}")
     print(json.dumps(results, indent=2) if printing.json else _table(plan.source, folder, results))

@@ -77,6 +77,7 @@ def command(
             reading.options().over(predictor.reading),
             classes=predictor.classes,
             strict=settings.on_error == "fail",
+            cache_root=predictor.cache_root,
         )
         predictions = predictor.predict(manifest, settings=settings, progress=console)
         predictions = replace(predictions, refusals=(*unread, *predictions.refusals))

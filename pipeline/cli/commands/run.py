@@ -48,7 +48,7 @@ def command(
     """
     check(heads)
     with Console(quiet=printing.quiet) as console:
-        manifest = images.read()
+        manifest = images.read(cache.cache)
         check_labels(manifest, split, cache, console)
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))

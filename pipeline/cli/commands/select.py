@@ -58,7 +58,7 @@ def command(
     from featurecache.evaluate.backbone_choice import select_backbones
 
     with Console(quiet=printing.quiet) as console:
-        manifest = images.read()
+        manifest = images.read(cache.cache)
         for note in manifest.notes:
             console.say(note)
         selection = select_backbones(

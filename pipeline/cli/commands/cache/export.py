@@ -53,7 +53,7 @@ def command(
     with Console(quiet=printing.quiet) as console, naming_commands(images.images, images.options()):
         if asked.out.exists():
             console.say(f"'{printable(asked.out)}' is there already: this one replaces it when it is whole.")
-        manifest = images.read()
+        manifest = images.read(cache.cache)
         for note in manifest.notes:
             console.say(note)
         table = build_table(
