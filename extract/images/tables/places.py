@@ -114,7 +114,10 @@ class _Finder:
     def _common(self, names: Sequence[str]) -> str:
         """Return the folder that holds all of the files."""
         folders = {os.path.dirname(os.path.abspath(self.table.parent / name)) for name in names}  # noqa: PTH100, PTH120
-        return os.path.commonpath(folders)
+        try:
+            return os.path.commonpath(folders)
+        except ValueError:  # on several drives of Windows
+            return min(folders)
 
     def find(self, base: Path, i: int, name: str) -> str:
         """Return the path of a file, as it is written or as it may be meant; as it is written where it is not there."""
