@@ -14,7 +14,11 @@ def val_round(n_train: int, n_rows: int) -> list[BoolArray]:
     Raises BadSplit where train or val is empty.
     """
     if n_train in (0, n_rows):
-        raise BadSplit("Train or val is empty: give both, or choose by cross-validation with folds.")
+        empty, full = ("Train", "val") if n_train == 0 else ("Val", "train")
+        raise BadSplit(
+            f"{empty} is empty, {full} has {n_rows:,} images, and heads are trained on train and chosen on val: add "
+            f"images to {empty.lower()}, or choose by cross-validation with --folds."
+        )
     return [np.arange(n_rows) >= n_train]
 
 

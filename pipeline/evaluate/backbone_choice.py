@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import count_is, printable
 from featurecache.evaluate.join import groups_of
-from featurecache.evaluate.rare_classes import left_out_line
+from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.extract import Settings, extract_features
@@ -70,6 +70,7 @@ class Selection:
     """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects.
 
     n_left_out: images of the subsample that not every backbone has features of; refusals: the reasons.
+    rare: {class: number of images} of the classes that are left out for having fewer than `least` images.
     """
 
     images: str
@@ -81,12 +82,15 @@ class Selection:
     advice: str
     n_left_out: int = 0
     refusals: tuple[Refusal, ...] = ()
+    rare: Mapping[str, int] = field(default_factory=dict)
+    least: int = LEAST_OF_CLASS
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         values = {**asdict(self), "images": printable(self.images), "candidates": [asdict(c) for c in self.candidates]}
-        del values["refusals"]
-        return {**values, "refused": [refusal.to_dict() for refusal in self.refusals]}
+        del values["refusals"], values["rare"], values["least"]
+        refused = [refusal.to_dict() for refusal in self.refusals]
+        return {**values, "refused": refused, "left_out": left_out_rows(self.rare)}
 
 
 def select_backbones(
@@ -131,6 +135,8 @@ def select_backbones(
         advise(candidates, len(images)),
         n_asked - len(common),
         tuple(refusals.values()),
+        left_out,
+        least,
     )
 
 

@@ -49,7 +49,7 @@ def command(
     check(heads)
     with Console(quiet=printing.quiet) as console:
         manifest = images.read(cache.cache)
-        check_labels(manifest, split, cache, console)
+        check_labels(manifest, split, cache, console, folds=heads.folds)
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))
         refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
@@ -60,10 +60,17 @@ def command(
         return code or refused
 
 
-def check_labels(manifest: Manifest, split: SplitOptions, cache: CacheOption, console: Console) -> None:
+def check_labels(
+    manifest: Manifest, split: SplitOptions, cache: CacheOption, console: Console, *, folds: int | None
+) -> None:
     """Raise what `classify` would raise for labels that cannot be split: before an hour of extraction, not after it."""
+    from featurecache.classify.selection.holdouts import val_round
     from featurecache.evaluate.join import label_samples
     from featurecache.extract.cache.memo import Memo
 
     with Memo(cache.cache) as memo:
-        label_samples(manifest, memo, seed=split.seed, min_per_class=split.min_per_class, on_progress=console.digesting)
+        labelled = label_samples(
+            manifest, memo, seed=split.seed, min_per_class=split.min_per_class, on_progress=console.digesting
+        )
+    if folds is None:
+        val_round(len(labelled.rows("train")), len(labelled.rows("train", "val")))

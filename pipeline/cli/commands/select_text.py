@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featurecache.base.text import readable_bytes, readable_seconds, table
+from featurecache.evaluate.rare_classes import left_out_line
 
 if TYPE_CHECKING:
     from featurecache.evaluate.backbone_choice import Selection
@@ -35,4 +36,6 @@ def selection_text(selection: Selection) -> str:
     at_size = f" at {selection.size} px" if selection.size else ""
     measured = f"measured on {selection.n_sample:,} of {selection.n_images:,} images{at_size}"
     title = f"{measured}; higher is better, except mean rank; images/s as recorded when the cache was filled"
+    if selection.rare:
+        title += f"\n{left_out_line(selection.rare, selection.least)}"
     return f"{title}\n\n{table(rows, HEADERS, right=range(1, len(HEADERS)))}\n\n{selection.advice}"

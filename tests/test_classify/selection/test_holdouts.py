@@ -15,9 +15,9 @@ def test_every_fold_is_held_out_once():
     assert rounds[2].tolist() == [True, False, True, False]
 
 
-@pytest.mark.parametrize("n_train", [0, 5])
-def test_an_empty_side_is_refused(n_train):
-    with pytest.raises(BadSplit, match="Train or val is empty: give both"):
+@pytest.mark.parametrize(("n_train", "empty", "full"), [(0, "Train", "val"), (5, "Val", "train")])
+def test_an_empty_side_is_named_and_refused(n_train, empty, full):
+    with pytest.raises(BadSplit, match=f"{empty} is empty, {full} has 5 images.*--folds"):
         val_round(n_train, 5)
 
 

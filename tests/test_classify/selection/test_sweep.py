@@ -189,7 +189,7 @@ def test_what_cannot_be_swept_is_refused():
     X, y = clouds(60)
     with pytest.raises(UnknownHead, match="There is no head 'tree'"):
         sweep("tree", X, y, rounds=val_round(40, 60))
-    with pytest.raises(BadSplit, match="Train or val is empty"):
+    with pytest.raises(BadSplit, match="Val is empty"):
         val_round(60, 60)
     with pytest.raises(BadSplit, match="A round of 2 rows was given for 60 rows"):
         sweep("knn", X, y, rounds=[np.array([True, False])])
