@@ -23,6 +23,7 @@ from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import FeatureRow, HeadRow
+from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
 from featurecache.runs.moved import find_cache, find_file, missing_cache_note
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Predictions:
     """One label per image: `codes` (N,) into classes, `proba` (N, C).
 
-    n_unread: folders whose images could not be seen.
+    samples are the images that have one; files: how many there are, and all others by reason.
     """
 
     head: str
@@ -47,8 +48,7 @@ class Predictions:
     samples: tuple[Sample, ...]
     codes: NDArray[np.int64]
     proba: NDArray[np.floating[Any]]
-    refusals: tuple[Refusal, ...]
-    n_unread: int = 0
+    files: FileCounts
 
     def rows(self) -> list[tuple[str, str, float]]:
         """Path, label and its probability, an image a row."""
@@ -167,9 +167,8 @@ class Predictor:
             # Runs that do not name a floor tempered probabilities with this one.
             floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
             proba = temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
-        return Predictions(
-            self.name, self.classes, wanted.samples, codes, proba, wanted.refusals, len(images.unreadable)
-        )
+        files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
+        return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
 
 
 class Vectors(NamedTuple):
@@ -183,6 +182,10 @@ class Vectors(NamedTuple):
 
 def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vectors | None:
     """The images and their features, without the backbone; None where the cache lacks any."""
+    import numpy as np
+
+    if not manifest.samples:
+        return Vectors((), np.empty((0, 32), np.uint8), cache, ())
     if not len(cache):
         return None
     with Memo(cache.folder.parent, read_only=True) as memo:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
-from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.folders.scan import scan_any_layout
+from featurecache.extract.images.left_out import BAD_ARGUMENT, NO_FILE, LeftOut, Missed, Tally, suffix_of
 from featurecache.extract.images.manifest import Manifest, merge
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.read_options import ReadOptions
@@ -23,29 +23,33 @@ def read_any_layout(
     classes: Collection[str] = (),
     strict: bool = False,
     cache_root: Path | None = None,
-) -> tuple[Manifest, tuple[Refusal, ...]]:
-    """Return the samples of all arguments, and the arguments that are refused.
+) -> Manifest:
+    """Return the samples of all arguments, and among what is left out the arguments that cannot be read.
 
     With several arguments, names of samples begin with theirs. classes: names of folders that are labels, see
-    `scan_any_layout`. An argument of several that cannot be read is refused, and costs none of the others.
+    `scan_any_layout`. An argument of several that cannot be read costs none of the others.
 
     Raises ManifestError where none can be read, and if `strict` for the first that cannot.
     """
     found: list[Manifest] = []
-    refused: list[Refusal] = []
+    refused = Tally()
     for each in images:
         try:
             found.append(_read(each, options, frozenset(classes), cache_root, several=len(images) > 1))
         except ManifestError as error:
             if strict or len(images) == 1:
                 raise
-            refused.append(Refusal(each, "", str(error).removeprefix(f"'{printable(each)}' ")))
+            reason = BAD_ARGUMENT if os.path.isfile(each) else NO_FILE  # noqa: PTH113 (as above)
+            refused.count(reason, "" if reason.is_folder else suffix_of(each))
+            refused.missed.append(Missed(each, reason.code, str(error).removeprefix(f"'{printable(each)}' ")))
     if not found:
+        first = refused.missed[0]
         raise ManifestError(
-            f"None of the {len(refused)} arguments holds an image; the first, '{printable(refused[0].name)}': "
-            f"{refused[0].reason}"
+            f"None of the {len(images)} arguments holds an image; the first, '{printable(first.name)}': {first.reason}"
         )
-    return merge(found), tuple(refused)
+    together = merge(found)
+    left_out = LeftOut.merge([refused.left_out(), together.left_out])
+    return replace(together, left_out=left_out, source=" ".join(images), options=options or ReadOptions())
 
 
 def _read(

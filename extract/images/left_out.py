@@ -42,6 +42,20 @@ class Reason(NamedTuple):
         return f"{self.one.rsplit(' ', 1)[0].rstrip(',')}{because}{advice}".removesuffix(".")
 
 
+REFUSED_IMAGE = Reason("refused", "image that cannot be read is", "images that cannot be read are", missed=True)
+NO_LABEL = Reason("no_label", "image without a label is", "images without a label are")
+RARE_CLASS = Reason("rare_class", "image of a class with too few is", "images of classes with too few are")
+NOT_SAMPLED = Reason("not_sampled", "image outside the sample is", "images outside the sample are")
+BAD_ARGUMENT = Reason(
+    "bad_argument", "argument that cannot be read is", "arguments that cannot be read are", missed=True
+)
+NO_FILE = Reason(
+    "no_file",
+    "argument that leads to no image is",
+    "arguments that lead to no image are",
+    missed=True,
+    is_folder=True,
+)
 NO_IMAGE = Reason("no_image", "file that is no image is", "files that are not images are")
 HIDDEN = Reason("hidden", "hidden file is", "hidden files are")
 SYSTEM = Reason("system", "file of the operating system is", "files of the operating system are")
@@ -129,6 +143,7 @@ EMPTY_CLASS = Reason(
 REASONS = {
     reason.code: reason
     for reason in (
+        REFUSED_IMAGE, BAD_ARGUMENT, NO_FILE, NO_LABEL, RARE_CLASS, NOT_SAMPLED,
         NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, OUTSIDE_SPLITS, NEEDS_HEIF, NEEDS_DICOM, RAW,
         NO_DECODER, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS,
     )

@@ -4,12 +4,14 @@ main        parse, do, say what went wrong
 declare     options as dataclasses, commands whose help has groups and examples
 group       commands by name, listed without importing them
 options     options of several commands
+dry_run     how images are read
 printing    --json and --quiet
 commands    one command a file: its options, what it does, its text
 advice      the command to run next, where the library names a function
 console     progress and lines on stderr
 text        results on stdout
-refusals    images that are not in a result
+refusals    files that are not in a result
+file_counts_text  what became of every file
 stopping    Ctrl-C and SIGTERM
 unexpected  a sentence and a log for any other exception
 """

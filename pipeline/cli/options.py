@@ -30,6 +30,14 @@ PATH = click.Path(path_type=Path)
 READING, FEATURES, EXTRACTION, HEADS = "Reading of images", "Features", "Extraction", "Heads"
 
 
+def dry_run_option() -> Any:
+    """Return the field of the option by which a command only shows how its images are read."""
+    return option(
+        "--dry-run", is_flag=True, default=False, group=READING,
+        help="only show how the images are read: classes, splits, groups, and files left out",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ReadingOptions:
     """How images are read: an option for every described field of ReadOptions."""
@@ -46,9 +54,10 @@ class Images(ReadingOptions):
     """The images of a command, and how they are read."""
 
     images: str = argument("IMAGES", IMAGES_HELP)
+    dry_run: bool = dry_run_option()
 
-    def read(self, cache_root: Path) -> Manifest:
-        """Read them; cache_root: the folder of the caches. Raises ManifestError."""
+    def read(self, cache_root: Path | None = None) -> Manifest:
+        """Read them; cache_root: the folder of the caches, where nothing is written without. Raises ManifestError."""
         return read_images(self.images, self.options(), cache_root=cache_root)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from featurecache.base.text import count, count_is, printable, short, table
+from featurecache.base.text import count, printable, short, table
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS
 from featurecache.evaluate.rare_classes import left_out_line, left_out_of
 from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, Results, ShotsRow
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
     from featurecache.extract.job.summary import ExtractReport, Filled
     from featurecache.predictor import Predictions
+    from featurecache.runs.file_counts import FileCounts
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
 MAX_REFUSALS_SHOWN = 10
@@ -136,21 +137,24 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
     )
 
 
-def refused_line(n: int, listed_in: object) -> str:
-    """How many images are refused, and where all of them are listed."""
-    return f"{count_is(n, 'image')} refused and left out, all listed in {listed_in}"
+def refused_line(n: int, listed_in: object, *, n_folders: int = 0) -> str:
+    """How many images are refused, and where all of them are listed; n_folders: of the n, those that are folders."""
+    images = "" if n == n_folders else count(n - n_folders, "image")
+    folders = count(n_folders, "folder") if n_folders else ""
+    found = " and ".join(text for text in (images, folders) if text)
+    return f"{found} {'is' if n == 1 else 'are'} refused and left out, all listed in {listed_in}"
 
 
-def refusals_text(refusals: Sequence[Refusal], listed_in: object) -> str:
-    """The refused images by name and reason, and where all of them are listed."""
-    lines = [f"{refused_line(len(refusals), listed_in)}:"]
+def refusals_text(refusals: Sequence[Refusal], listed_in: object, *, n_folders: int = 0) -> str:
+    """The refused images and folders by name and reason, and where all of them are listed."""
+    lines = [f"{refused_line(len(refusals), listed_in, n_folders=n_folders)}:"]
     lines += [f"  {printable(r.name)}: {printable(r.reason)}" for r in refusals[:MAX_REFUSALS_SHOWN]]
     if len(refusals) > MAX_REFUSALS_SHOWN:
         lines.append(f"  and {len(refusals) - MAX_REFUSALS_SHOWN:,} more")
     return "\n".join(lines)
 
 
-def extract_json(report: ExtractReport) -> str:
+def extract_json(report: ExtractReport, files: FileCounts) -> str:
     """The same for a program."""
     caches = [
         {
@@ -170,7 +174,8 @@ def extract_json(report: ExtractReport) -> str:
         "n_samples": len(report.samples),
         "n_decoded": report.n_decoded,
         "caches": caches,
-        "refused": [refusal.to_dict() for refusal in report.refusals],
+        "refused": [refusal.to_dict() for refusal in files.refusals],
+        "files": files.to_dict(),
         "seconds": asdict(report.seconds),
     }
     return json.dumps(values, indent=2)
@@ -214,6 +219,7 @@ def predictions_json(predictions: Predictions) -> str:
         "head": predictions.head,
         "images": rows,
         "labelled": {"right": n_right, "known": n_labelled, "unknown": predictions.unknown_labels()},
-        "refused": [refusal.to_dict() for refusal in predictions.refusals],
+        "refused": [refusal.to_dict() for refusal in predictions.files.refusals],
+        "files": predictions.files.to_dict(),
     }
     return json.dumps(values, indent=2)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +42,9 @@ from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, sam
 from featurecache.evaluate.join import Labelled, label_samples, look_up
 from featurecache.evaluate.leakage import Leakage, leakage_of
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.file_counts import FileCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class Audit:
     leakage: the test images that are in train or val too, or have two labels.
     findings: a list of plain dicts for every name in FINDINGS. n_near: pairs of near-copies, of which up to 10,000 are
     listed.
-    refusals: the images that could not be read.
+    files: every file, used or not.
     """
 
     images: str
@@ -78,7 +78,7 @@ class Audit:
     leakage: Leakage
     findings: Findings
     n_near: int = 0
-    refusals: tuple[Refusal, ...] = ()
+    files: FileCounts = field(default_factory=FileCounts)
 
     def to_dict(self) -> AuditDocument:
         """Return audit.json."""
@@ -94,7 +94,8 @@ class Audit:
             "n_leaked": self.leakage.n_leaked,
             "share_leaked": round(self.leakage.share, 6),
             "n_near_duplicates": self.n_near,
-            "refused": [refusal.to_dict() for refusal in self.refusals],
+            "refused": [refusal.to_dict() for refusal in self.files.refusals],
+            "files": self.files.to_dict(),
             **self.findings,
         }
 
@@ -115,13 +116,15 @@ def audit_images(
     Raises FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
     """
     progress = progress or Silent()
+    for note in images.notes:
+        progress.say(note)
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
         labelled = label_samples(
             images, memo, seed=seed, requests=[request], cache_root=cache_root,
             min_per_class=min_per_class, on_progress=progress.digesting,
         )  # fmt: skip
         (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo)
-    for note in (*images.notes, *labelled.notes):
+    for note in labelled.notes:
         progress.say(note)
     copies, near = _all_copies(labelled, progress)
     groups = groups_across(labelled)
@@ -146,7 +149,7 @@ def audit_images(
         leakage,
         findings,
         n_near=len(near),
-        refusals=labelled.refusals,
+        files=labelled.files,
     )
 
 

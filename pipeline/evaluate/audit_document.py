@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from featurecache.base.text import printable
 from featurecache.evaluate.copies import Copies, NearCopy
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.images.digests import RefusalDocument
+from featurecache.runs.documents import FilesDocument
 from featurecache.runs.folder import AUDIT_FILE, AUDIT_TABLE, write_csv, write_json, writing_file
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class AuditDocument(Findings):
     share_leaked: float
     n_near_duplicates: int
     refused: list[RefusalDocument]
+    files: NotRequired[FilesDocument]
 
 
 def lists_of(document: Findings) -> dict[str, list[dict[str, Any]]]:

@@ -24,12 +24,13 @@ from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import count_is, printable
 from featurecache.evaluate.join import groups_of
 from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
-from featurecache.extract.images.digests import Refusal
+from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.extract import Settings, extract_features
 from featurecache.extract.job.plan import OVERHEAD_BYTES_PER_ROW
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport, Filled
+from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Candidate:
 class Selection:
     """The candidates, the best first, and what follows; size: of the input, None for what each backbone expects.
 
-    n_left_out: images of the subsample that not every backbone has features of; refusals: the reasons.
+    n_left_out: images of the subsample that not every backbone has features of; files: every file, used or not.
     rare: {class: number of images} of the classes that are left out for having fewer than `least` images.
     """
 
@@ -81,16 +82,16 @@ class Selection:
     candidates: tuple[Candidate, ...]
     advice: str
     n_left_out: int = 0
-    refusals: tuple[Refusal, ...] = ()
+    files: FileCounts = field(default_factory=FileCounts)
     rare: Mapping[str, int] = field(default_factory=dict)
     least: int = LEAST_OF_CLASS
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         values = {**asdict(self), "images": printable(self.images), "candidates": [asdict(c) for c in self.candidates]}
-        del values["refusals"], values["rare"], values["least"]
-        refused = [refusal.to_dict() for refusal in self.refusals]
-        return {**values, "refused": refused, "left_out": left_out_rows(self.rare)}
+        values |= {"files": self.files.to_dict(), "refused": [each.to_dict() for each in self.files.refusals]}
+        del values["rare"], values["least"]
+        return {**values, "left_out": left_out_rows(self.rare)}
 
 
 def select_backbones(
@@ -124,7 +125,13 @@ def select_backbones(
     measured = [_measure(report, common, len(images)) for report in reports]
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
-    refusals = {(each.name, each.reason): each for report in reports for each in report.refusals}
+    refusals = {each.name: each for report in reports for each in report.refusals}
+    files = count_files(
+        images,
+        list(common),
+        list(refusals.values()),
+        why_unused=lambda sample: RARE_CLASS if sample.label in left_out else NOT_SAMPLED,
+    )
     return Selection(
         images.source,
         len(images),
@@ -134,7 +141,7 @@ def select_backbones(
         candidates,
         advise(candidates, len(images)),
         n_asked - len(common),
-        tuple(refusals.values()),
+        files,
         left_out,
         least,
     )

@@ -35,6 +35,7 @@ from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named
 from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class FeatureTable:
     classes: list[str]
     paths: list[str]
     splits: list[str]
-    refusals: tuple[Refusal, ...]
+    files: FileCounts
     notes: tuple[str, ...]
 
     def blocks(self) -> Iterator[NDArray[np.floating[Any]]]:
@@ -119,7 +120,7 @@ def build_table(
         [printable(name) for name in classes],
         [printable(sample.name) for sample in samples],
         splits,
-        (*digested.refusals, *refusals),
+        count_files(manifest, samples, [*digested.refusals, *refusals]),
         notes,
     )
 

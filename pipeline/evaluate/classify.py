@@ -111,6 +111,9 @@ def _classify(
 
 def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progress) -> tuple[Labelled, list[Features]]:
     """Labels and features; home: where features go beyond the memory."""
+    for note in manifest.notes:
+        if note not in progress.lines:  # `run` said them before it extracted
+            progress.say(note)
     with Memo(plan.cache_root, read_only=not plan.cache_root.exists()) as memo:
         labelled = label_samples(
             manifest,
@@ -123,7 +126,7 @@ def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progre
         )
         arrays = FeatureArrays(default_budget() if plan.memory is None else plan.memory, _nearest_existing(home))
         features = look_up(labelled, plan.requests, cache_root=plan.cache_root, memo=memo, arrays=arrays)
-    for note in (*manifest.notes, *labelled.notes, *_notes_on_files(features, arrays.budget)):
+    for note in (*labelled.notes, *_notes_on_files(features, arrays.budget)):
         progress.say(note)
     return labelled, features
 

@@ -24,6 +24,7 @@ from featurecache.extract.images.digests import Digested, Refusal, digest_sample
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
+from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,8 @@ class Labelled:
     notes: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     """{class: number of images} of the classes that are left out for having too few."""
+    files: FileCounts = field(default_factory=FileCounts)
+    """Every file of the data set, these samples and all others."""
 
     @cached_property
     def units(self) -> NDArray[np.integer[Any]]:
@@ -124,7 +127,8 @@ def label_samples(
     order = np.argsort([SPLITS.index(str(split)) for split in splits], kind="stable")
     samples = tuple(samples[i] for i in order)
     splits, digests, y = splits[order], digests[order], y[order]
-    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out)
+    files = count_files(manifest, samples, refusals)
+    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out, files)
 
 
 def _sort_out(digested: Digested, refused: Mapping[bytes, str]) -> tuple[list[int], list[Refusal], int]:

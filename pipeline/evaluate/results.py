@@ -114,6 +114,7 @@ def _dataset(manifest: Manifest, labelled: Labelled) -> Dataset:
         "test_units": "group" if any(labelled.samples[i].group for i in labelled.rows("test")) else "image",
         "skipped": len(labelled.refusals),
         "left_out": left_out_rows(labelled.left_out),
+        "files": labelled.files.to_dict(),
     }
 
 
@@ -217,7 +218,7 @@ def write_run(
     )
     write_csv(folder / LEADERBOARD_FILE, *leaderboard(results))
     _write_predictions(folder, tried, labelled)
-    write_errors(folder / ERRORS_FILE, labelled.refusals)
+    write_errors(folder / ERRORS_FILE, labelled.files.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
     write_json(folder / RESULTS_FILE, results)
     (folder / LOG_FILE).write_text("\n".join(progress.lines) + "\n", encoding="utf-8", errors="backslashreplace")

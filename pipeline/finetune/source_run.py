@@ -116,6 +116,8 @@ def label_images(
     Features that are missing are computed. Raises PipelineError where the classes are others, CacheError where the
     backbone of this machine is not the run's.
     """
+    for note in manifest.notes:
+        progress.say(note)
     extract_features(manifest, [source.trained_request], plan.cache_root, settings=plan.settings, progress=progress)
     with Memo(plan.cache_root) as memo:
         labelled = label_samples(
@@ -142,7 +144,7 @@ def label_images(
             "images a class."
         )
     check_spec(source.spec, features.resolved.spec)
-    for note in (*manifest.notes, *labelled.notes, *_others(labelled, source)):
+    for note in (*labelled.notes, *_others(labelled, source)):
         progress.say(note)
     return labelled, features
 

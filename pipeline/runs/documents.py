@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 if TYPE_CHECKING:
     from featurecache.classify.evaluation.comparison import PairRow, TestMetrics
     from featurecache.classify.evaluation.metrics import ClassRow
+    from featurecache.extract.images.left_out import LeftOutRow
 
 from featurecache.extract.cache.spec import folder_name
 
@@ -40,6 +41,21 @@ class Config(TypedDict):
     class_weight: NotRequired[str]
 
 
+class FilesDocument(TypedDict):
+    """Every file of a data set: how many there are, are used, and are left out by reason and suffix.
+
+    n_missed: files and folders that are not used and that somebody would miss. folders: how many by reason.
+    vanished_classes: those that have files and no image that is used.
+    """
+
+    n_files: int
+    n_used: int
+    n_missed: int
+    by_reason: list[LeftOutRow]
+    folders: dict[str, int]
+    vanished_classes: list[str]
+
+
 LeftOut = TypedDict("LeftOut", {"class": str, "n_images": int})
 
 
@@ -60,6 +76,7 @@ class Dataset(TestUnits):
     n_val: int
     skipped: int
     left_out: NotRequired[list[LeftOut]]
+    files: NotRequired[FilesDocument]
 
 
 class FeatureRow(TypedDict):

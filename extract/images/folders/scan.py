@@ -53,13 +53,16 @@ def scan_any_layout(
     """Return every image at any depth below a folder, whatever its layout: for images that need no label.
 
     The label of an image is the topmost folder above it that is one of `classes`, else the topmost that is no split;
-    directly in `root` it has none. Raises ManifestError when the folder holds no image.
+    directly in `root` it has none. Raises ManifestError when the folder holds no image, not even one that is left out.
     """
     tally = Tally()
     samples: list[Sample] = []
     for folder in read_tree(root, tally, partial(read_formats, cache_root=cache_root)).below():
         label, above = _label_of(folder.parts, classes), "/".join((*folder.parts, ""))
         samples += [Sample(folder.prefix + name, above + name, label) for name in folder.images]
+    left_out = tally.left_out()
+    if not samples and left_out.missed:
+        return Manifest(Path(root), (), left_out)
     return _manifest(Path(root), samples, tally, ())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from featurecache.cli.advice import naming_commands
 from featurecache.cli.commands.audit_text import audit_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import SHARE, Command, option, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import exit_code_of_unread
-from featurecache.cli.text import refusals_text
+from featurecache.cli.refusals import account_for
 from featurecache.evaluate.leakage import MOST_LEAKED
-from featurecache.runs.folder import AUDIT_FILE, check_fillable
+from featurecache.runs.folder import ERRORS_FILE, check_fillable
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ def command(
 
     Ends with exit code 3 where more than --max-leaked of the test images are in train or val too, or under two labels.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
     from featurecache.evaluate.audit import audit_images
     from featurecache.evaluate.audit_document import write_audit
 
@@ -77,7 +78,5 @@ def command(
     if asked.out is not None:
         write_audit(found.to_dict(), asked.out)
         console.say(f"written to {printable(asked.out)}")
-    if found.refusals:
-        listed_in = "--json (and in audit.json with --out)" if asked.out is None else asked.out / AUDIT_FILE
-        print(refusals_text(found.refusals, listed_in), file=sys.stderr)
-    return REFUSED if found.leakage.matters(asked.max_leaked) or found.refusals else exit_code_of_unread(manifest)
+    code = account_for(found.files, cache.cache / ERRORS_FILE, [images.images], console)
+    return REFUSED if found.leakage.matters(asked.max_leaked) else code

@@ -14,10 +14,11 @@ from featurecache.base.text import printable
 from featurecache.cli.advice import audit_advice, naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import exit_code_of_unread
-from featurecache.cli.text import few_shot_text, leaderboard_text, refused_line, tempering_text
+from featurecache.cli.refusals import account_for_run
+from featurecache.cli.text import few_shot_text, leaderboard_text, tempering_text
 from featurecache.runs.documents import cache_folder
 from featurecache.runs.folder import (
     ERRORS_FILE,
@@ -65,6 +66,8 @@ def command(
     Settings of a head are chosen on val, the head is refitted on train and val, and test is looked at once. The run
     folder has the table, the heads, the predictions and a report.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
     with Console(quiet=printing.quiet) as console:
         return classify_with(
             images.read(cache.cache),
@@ -123,9 +126,8 @@ def classify_with(
     console.say(f"run folder: {out}{report}")
     if results["interrupted"]:
         return INTERRUPTED
-    if n := results["dataset"]["skipped"]:
-        console.say(f"{refused_line(n, out / ERRORS_FILE)}.")
-    return REFUSED if n or results["failed"] else exit_code_of_unread(manifest)
+    code = account_for_run(results["dataset"], out / ERRORS_FILE, console)
+    return REFUSED if results["failed"] else code
 
 
 def _plan(

@@ -8,9 +8,10 @@ import click
 
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions, Images
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import exit_code_of_unread, list_refused
+from featurecache.cli.refusals import account_for
 from featurecache.cli.text import extract_json, extract_text
 from featurecache.runs.folder import ERRORS_FILE
 
@@ -38,12 +39,18 @@ def command(
     Every image is read and passed through the network once; what the cache has is not computed again. A flat folder,
     without labels, will do.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
+    from featurecache.runs.file_counts import count_files
+
     with Console(quiet=printing.quiet) as console:
         manifest = images.read(cache.cache)
+        for note in manifest.notes:
+            console.say(note)
         report = extract_with(manifest, features, engine, cache, console)
-    print(extract_json(report) if printing.json else extract_text(report))
-    refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
-    return max(exit_code_of_unread(manifest), refused)
+        files = count_files(manifest, report.samples, report.refusals)
+        print(extract_json(report, files) if printing.json else extract_text(report))
+        return account_for(files, cache.cache / ERRORS_FILE, [images.images], console)
 
 
 def extract_with(
@@ -54,8 +61,6 @@ def extract_with(
     from featurecache.extract.cache.leftovers import sweep_leftovers
     from featurecache.extract.job.extract import extract_features
 
-    for note in manifest.notes:
-        console.say(note)
     sweep_leftovers(cache.cache)
     report = extract_features(manifest, features.requests(), cache.cache, settings=engine.settings(), progress=console)
     remember_use(cache.cache, [filled.cache.folder.name for filled in report.filled], manifest.source)

@@ -11,14 +11,14 @@ import click
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import PipelineError, UsageError
-from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.advice import audit_advice, naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import PATH, Images, RunCacheOption
 from featurecache.cli.printing import Printing
-from featurecache.cli.text import refused_line
+from featurecache.cli.refusals import account_for_run
 from featurecache.extract.cache.spec import DTYPES
 from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.augmentation import VIEW_KINDS
@@ -192,6 +192,8 @@ def command(
     layers above.
     Images that are refused are counted and listed in errors.csv of the run.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
     out = place.out or default_run_folder(Path(images.images))
     heal(out)
     _check(source, maps, training, place)
@@ -207,9 +209,7 @@ def command(
         folder, results = finetune_images(manifest, plan, console, advise=audit_advice(manifest))
         console.say(f"run folder: {folder}")
     print(json.dumps(results, indent=2) if printing.json else _table(plan.source, folder, results))
-    if n := results["dataset"]["skipped"]:
-        console.say(f"{refused_line(n, folder / ERRORS_FILE)}.")
-    return REFUSED if n or manifest.unreadable else DONE
+    return account_for_run(results["dataset"], folder / ERRORS_FILE, console)
 
 
 def _cache_of(run: Path, console: Console) -> Path:

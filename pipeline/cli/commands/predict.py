@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from featurecache.base.errors import UsageError
-from featurecache.base.exits import REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
-from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCacheOption
+from featurecache.cli.dry_run import show_reading
+from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCacheOption, dry_run_option
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import errors_place, list_refused
+from featurecache.cli.refusals import account_for, errors_place
 from featurecache.cli.text import accuracy_lines, predictions_json, predictions_text
-from featurecache.runs.folder import write_csv, writing_file
+from featurecache.runs.folder import RESULTS_FILE, write_csv, writing_file
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class PredictOptions:
 
     run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
+    dry_run: bool = dry_run_option()
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
     out: Path | None = option(
         "--out",
@@ -59,6 +60,8 @@ def command(
     folders or a table have labels that the head knows, its accuracy on them is shown.
     Features of these images are added to the cache; the network is loaded only for images that the cache lacks.
     """
+    if asked.dry_run:
+        return _show_reading(asked, reading, printing)
     from featurecache.extract.cache.inventory import remember_use
     from featurecache.extract.images.any_layout import read_any_layout
     from featurecache.predictor import Predictor
@@ -72,7 +75,7 @@ def command(
             asked.run, head=asked.head, cache_root=cache.cache, trust_head=asked.trust_head, progress=console
         )
         settings = engine.settings()
-        manifest, unread = read_any_layout(
+        manifest = read_any_layout(
             asked.images,
             reading.options().over(predictor.reading),
             classes=predictor.classes,
@@ -80,7 +83,6 @@ def command(
             cache_root=predictor.cache_root,
         )
         predictions = predictor.predict(manifest, settings=settings, progress=console)
-        predictions = replace(predictions, refusals=(*unread, *predictions.refusals))
         for path in asked.images:
             remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
         for line in accuracy_lines(predictions):
@@ -91,5 +93,17 @@ def command(
             write_csv(out, *predictions.table())
     if out is None:
         print(predictions_json(predictions) if printing.json else predictions_text(predictions))
-    refused = list_refused(errors_place(asked.out, predictor.cache_root), predictions.refusals, asked.images)
-    return REFUSED if predictions.n_unread else refused
+    return account_for(predictions.files, errors_place(asked.out, predictor.cache_root), asked.images, console)
+
+
+def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Printing) -> int:
+    """Print how the images are read; the network and the head are not loaded."""
+    from featurecache.extract.images.any_layout import read_any_layout
+    from featurecache.extract.images.read_options import ReadOptions
+    from featurecache.runs.record_checks import need, read_config, read_results
+
+    results, config = read_results(asked.run), read_config(asked.run)
+    need(asked.run / RESULTS_FILE, results, ["dataset.classes"])
+    options = reading.options().over(ReadOptions.from_dict(config.get("reading", {})))
+    manifest = read_any_layout(asked.images, options, classes=results["dataset"]["classes"])
+    return show_reading(manifest, as_json=printing.json, needs_labels=False)

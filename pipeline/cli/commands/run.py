@@ -10,6 +10,7 @@ from featurecache.cli.commands.classify import HEADS_KEPT, check, classify_with
 from featurecache.cli.commands.extract import FEATURES_KEPT, extract_with
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, Invocation, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import (
     CacheOption,
     EngineOptions,
@@ -19,7 +20,7 @@ from featurecache.cli.options import (
     SplitOptions,
 )
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import list_refused
+from featurecache.cli.refusals import list_missed
 from featurecache.cli.text import extract_text
 from featurecache.runs.folder import ERRORS_FILE
 
@@ -46,18 +47,25 @@ def command(
 
     The same as `featurecache extract` and then `featurecache classify` with these options.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
+    from featurecache.runs.file_counts import count_files
+
     check(heads)
     with Console(quiet=printing.quiet) as console:
         manifest = images.read(cache.cache)
+        for note in manifest.notes:
+            console.say(note)
         check_labels(manifest, split, cache, console, folds=heads.folds)
         report = extract_with(manifest, features, engine, cache, console)
         console.say(extract_text(report))
-        refused = list_refused(cache.cache / ERRORS_FILE, report.refusals, [images.images])
+        files = count_files(manifest, report.samples, report.refusals)
+        missed = list_missed(files, cache.cache / ERRORS_FILE, [images.images])
         click.get_current_context().ensure_object(Invocation).stopped = HEADS_KEPT
         code = classify_with(
             manifest, features=features, heads=heads, split=split, cache=cache, printing=printing, console=console
         )
-        return code or refused
+        return code or missed
 
 
 def check_labels(

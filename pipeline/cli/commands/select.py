@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +12,11 @@ from featurecache.base.exits import REFUSED
 from featurecache.cli.commands.select_text import selection_text
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, Command, option, takes
+from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import CacheOption, EngineOptions, Images, SplitOptions, names_in
 from featurecache.cli.printing import Printing
-from featurecache.cli.refusals import exit_code_of_unread
-from featurecache.cli.text import refusals_text
+from featurecache.cli.refusals import account_for
+from featurecache.runs.folder import ERRORS_FILE
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def command(
     Features of the subsample are extracted with every backbone and kept; measures of how well they suit the labels rank
     the backbones.
     """
+    if images.dry_run:
+        return show_reading(images.read(), as_json=printing.json)
     from featurecache.evaluate.backbone_choice import select_backbones
 
     with Console(quiet=printing.quiet) as console:
@@ -73,6 +75,5 @@ def command(
             progress=console,
         )
     print(json.dumps(selection.to_dict(), indent=2) if printing.json else selection_text(selection))
-    if selection.refusals:
-        print(refusals_text(selection.refusals, "--json"), file=sys.stderr)
-    return REFUSED if selection.n_left_out or selection.refusals else exit_code_of_unread(manifest)
+    code = account_for(selection.files, cache.cache / ERRORS_FILE, [images.images], console)
+    return REFUSED if selection.n_left_out else code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from featurecache.base.errors import UsageError
-from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import count, printable
 from featurecache.cli.advice import naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, takes
 from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
-from featurecache.cli.text import refusals_text
+from featurecache.cli.refusals import account_for, errors_place
 
 if TYPE_CHECKING:
     from featurecache.evaluate.cache_export import FeatureTable
@@ -68,20 +66,16 @@ def command(
             console.say(note)
         write_table(table, asked.out)
     print(as_json(table, asked.out) if printing.json else as_text(table, asked.out))
-    if table.refusals:
-        print(
-            refusals_text(table.refusals, "errors.csv of 'featurecache extract' (and with --json)"),
-            file=sys.stderr,
-        )
-    return REFUSED if table.refusals or manifest.unreadable else DONE
+    return account_for(table.files, errors_place(asked.out, cache.cache), [images.images], console)
 
 
 def as_json(table: FeatureTable, out: Path) -> str:
     """Return what was written, as JSON."""
-    spec, refused = table.resolved.spec, [refusal.to_dict() for refusal in table.refusals]
+    spec, refused = table.resolved.spec, [refusal.to_dict() for refusal in table.files.refusals]
     return json.dumps({
         "out": printable(out), "rows": len(table.paths), "dim": spec.feature_dim, "dtype": spec.dtype,
         "classes": table.classes, "key": spec.key, "refused": refused,
+        "files": table.files.to_dict(),
     }, indent=2)  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.options import CacheOption, ReadingOptions
 from featurecache.cli.printing import Printing
+from featurecache.cli.refusals import show_files
 from featurecache.extract.cache.spec import backbone_slug, slug
-from featurecache.extract.images.left_out import MISSING_FILE
-from featurecache.extract.images.manifest import merge
-from featurecache.extract.images.read import read_images
+from featurecache.extract.images.any_layout import read_any_layout
+from featurecache.extract.images.left_out import MISSING_FILE, LeftOut, suffix_of
+from featurecache.extract.images.manifest import Manifest, Sample, merge
 from featurecache.extract.images.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -52,11 +54,14 @@ def command(asked: PruneOptions, reading: ReadingOptions, place: CacheOption, pr
     from featurecache.extract.cache.compact import open_cache, plan_pruning, prune_cache
     from featurecache.extract.cache.inventory import find_caches
     from featurecache.extract.images.digests import forget_others
+    from featurecache.runs.file_counts import count_files
 
     check_root(place.cache)
     folders = _named(find_caches(place.cache), asked.backbone)
     with Console(quiet=printing.quiet) as console:
-        digested = _digest_all(asked.images, reading.options(), place.cache, console)
+        manifest, digested = _digest_all(asked.images, reading.options(), place.cache, console)
+        files = count_files(manifest, digested.samples, needs_labels=False)
+        show_files(files.to_dict(), console)
     caches = [open_cache(folder) for folder in folders]
     plans = [plan_pruning(cache, digested.digests) for cache in caches]
     if asked.yes:
@@ -66,7 +71,8 @@ def command(asked: PruneOptions, reading: ReadingOptions, place: CacheOption, pr
     n_unused = sum(plan.n_unused for plan in plans)
     if printing.json:
         rows = [pruning_json(plan, cache.spec.backbone) for plan, cache in zip(plans, caches, strict=True)]
-        print(json.dumps({"done": asked.yes, "images": len(digested.samples), "caches": rows}, indent=2))
+        values = {"done": asked.yes, "images": len(digested.samples), "caches": rows, "files": files.to_dict()}
+        print(json.dumps(values, indent=2))
         return DONE
     verb = "dropped" if asked.yes else "would be dropped"
     for plan, cache in zip(plans, caches, strict=True):
@@ -96,22 +102,37 @@ def _named(folders: Sequence[Path], backbones: Sequence[str] | None) -> list[Pat
     return [folder for folder in folders if backbone_slug(folder.name) in wanted]
 
 
-def _digest_all(images: Sequence[str], options: ReadOptions, cache_root: Path, console: Console) -> Digested:
-    """All images of all sets.
+def _with_missed(manifest: Manifest) -> Manifest:
+    """Return a data set with the files that are left out and that somebody would miss among its samples."""
+    counts, samples, missed = Counter(manifest.left_out.counts), list(manifest.samples), []
+    for each in manifest.left_out.missed:
+        path = manifest.root / each.name
+        if path.is_file():
+            samples.append(Sample(str(path), each.name))
+            counts[each.code, suffix_of(each.name)] -= 1
+        else:
+            missed.append(each)
+    return replace(manifest, samples=tuple(samples), left_out=LeftOut(+counts, tuple(missed)))
+
+
+def _digest_all(
+    images: Sequence[str], options: ReadOptions, cache_root: Path, console: Console
+) -> tuple[Manifest, Digested]:
+    """All images of all sets, in any layout, and also those that only another installation can decode.
 
     Raises PipelineError when one, or a folder of them, cannot be read: which row it uses would not be known.
     """
     from featurecache.extract.cache.memo import Memo
     from featurecache.extract.images.digests import digest_samples
 
-    manifest = merge(read_images(each, options) for each in images)
-    for note in manifest.notes:
-        console.say(note)
-    if manifest.unreadable:
+    manifests = [read_any_layout([each], options) for each in images]
+    closed = [each.root / name for each in manifests for name in each.unreadable]
+    if closed:
         raise PipelineError(
-            f"{len(manifest.unreadable):,} folders cannot be read, so which rows their images use is not known; the "
-            f"first is '{printable(manifest.unreadable[0])}'. Make them readable or move them away."
+            f"{count(len(closed), 'folder')} cannot be read, so which rows their images use is not known; the first is "
+            f"'{printable(closed[0])}'. Make them readable or move them away."
         )
+    manifest = merge(map(_with_missed, manifests))
     if missing := manifest.left_out.names(MISSING_FILE):
         raise PipelineError(
             f"{count(len(missing), 'file')} of a table cannot be found, so which rows they use is not known; the first "
@@ -126,4 +147,4 @@ def _digest_all(images: Sequence[str], options: ReadOptions, cache_root: Path, c
             f"the first is '{printable(first.name)}' ({first.reason}). "
             "Make them readable or leave them out of the manifest."
         )
-    return digested
+    return manifest, digested

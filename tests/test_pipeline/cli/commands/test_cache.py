@@ -562,6 +562,6 @@ def test_prune_does_nothing_while_a_folder_cannot_be_read(images, cache, monkeyp
     monkeypatch.setattr(os, "scandir", refused)
     code, _, err = command(capsys, "cache", "prune", images, "--yes", "--cache", cache, "--quiet")
     assert code == FAILED
-    assert "1 folders cannot be read" in err
-    assert "the first is '1'" in err
+    assert "1 folder cannot be read" in err
+    assert f"the first is '{images / '1'}'" in err
     assert len(opened(cache)) == 90

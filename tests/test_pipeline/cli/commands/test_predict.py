@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -116,6 +117,35 @@ def test_a_bad_argument_of_several_costs_itself_alone(predicted, save, tmp_path,
         assert [row["path"] for row in csv.DictReader(file)] == [refused["path"]]
 
 
+@pytest.mark.parametrize("more", [[], ["good.png"]])
+def test_a_folder_of_images_that_cannot_be_read_is_refused_by_name(predicted, save, tmp_path, more):
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        (tmp_path / "raw" / f"{number}.NEF").write_bytes(b"of a camera")
+    code, found, err = predicted(tmp_path / "raw", *[save(tmp_path / name) for name in more])
+    assert (code, len(found["images"]), found["files"]["n_files"]) == (REFUSED, len(more), 3 + len(more))
+    assert [row["path"].rpartition("/")[2] for row in found["refused"]] == ["0.NEF", "1.NEF", "2.NEF"]
+    assert "3 images are refused and left out" in err
+
+
+def test_a_folder_that_cannot_be_read_is_named(predicted, save, tmp_path, monkeypatch):
+    save(tmp_path / "new" / "day1" / "0.png")
+    save(tmp_path / "new" / "day2" / "1.png")
+    scandir = os.scandir
+
+    def closed(folder):
+        if str(folder).rstrip("/").endswith("day2"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    code, found, err = predicted(tmp_path / "new")
+    assert (code, len(found["images"])) == (REFUSED, 1)
+    assert [row["path"] for row in found["refused"]] == ["day2"]
+    assert "1 folder is refused and left out" in err
+    assert "day2: folder that cannot be read (Permission denied)" in err
+
+
 def test_with_on_error_fail_a_bad_argument_ends_the_command(predicted, save, tmp_path):
     code, found, err = predicted(save(tmp_path / "0.png"), tmp_path / "no.png", options=["--on-error", "fail"])
     assert (code, found) == (USAGE, None)
@@ -145,8 +175,10 @@ def test_a_class_that_is_called_like_a_column_has_a_column_of_its_own():
 
     from featurecache.extract.images.manifest import Sample
     from featurecache.predictor import Predictions
+    from featurecache.runs.file_counts import FileCounts
 
-    found = Predictions("h", ["label", "path"], (Sample("/a", "a"),), np.array([1]), np.array([[0.25, 0.75]]), ())
+    samples = (Sample("/a", "a"),)
+    found = Predictions("h", ["label", "path"], samples, np.array([1]), np.array([[0.25, 0.75]]), FileCounts())
     columns, rows = found.table()
     assert columns == ["path", "label", "probability", "class label", "class path"]
     assert list(rows) == [["a", "path", 0.75, 0.25, 0.75]]

@@ -1,0 +1,54 @@
+"""What became of every file of a data set, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from featurecache.base.text import count, printable
+from featurecache.extract.images.left_out import EMPTY_CLASS, REASONS, Reason
+
+if TYPE_CHECKING:
+    from featurecache.runs.documents import FilesDocument
+
+# So many suffixes of a reason, and names of classes, are shown; the others are counted together.
+SHOWN = 8
+
+
+def files_lines(files: FilesDocument) -> list[str]:
+    """Return how many files are used, and a line for each reason for which others are left out."""
+    n, n_used = files["n_files"], files["n_used"]
+    if not files["by_reason"] and not files["folders"]:
+        return [f"files: {n:,}, all of them images that are used"]
+    lines = [f"files: {n:,}, of which {count(n_used, 'image is', 'images are')} used"]
+    by_reason: dict[str, dict[str, int]] = {}
+    for row in files["by_reason"]:
+        by_reason.setdefault(row["reason"], {})[row["suffix"]] = row["n"]
+    lines += [_line(REASONS[code], sum(n_of.values()), _suffixes(n_of)) for code, n_of in by_reason.items()]
+    for code, n_folders in files["folders"].items():
+        names = files["vanished_classes"] if code == EMPTY_CLASS.code else []
+        lines.append(_line(REASONS[code], n_folders, _names(names)))
+    return lines
+
+
+def n_missed_folders(files: FilesDocument) -> int:
+    """Return how many folders are left out that somebody would miss."""
+    return sum(n for code, n in files["folders"].items() if REASONS[code].missed)
+
+
+def _line(reason: Reason, n: int, shown: str) -> str:
+    noun = (reason.one if n == 1 else reason.many).rpartition(" ")[0]  # without its verb
+    return f"  {n:,} {noun}{shown}"
+
+
+def _suffixes(n_of: dict[str, int]) -> str:
+    rows = sorted(n_of.items(), key=lambda row: (-row[1], row[0]))
+    named = [f"{n:,} {printable(suffix) or 'without a suffix'}" for suffix, n in rows[:SHOWN]]
+    named += [f"{sum(n for _, n in rows[SHOWN:]):,} of {len(rows) - SHOWN:,} more"] if len(rows) > SHOWN else []
+    return f": {', '.join(named)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    named = [f"'{name}'" for name in names[:SHOWN]]
+    named += [f"{len(names) - SHOWN:,} more"] if len(names) > SHOWN else []
+    return f": {', '.join(named)}" if named else ""
