@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.defaults import DEFAULT_CACHE
@@ -89,9 +89,16 @@ def config_of_now(
 
     images, cache_root: where the user says that they are.
     """
-    found = images or find_images(run, config, names)
+    known = list(islice(names, MOST_NAMES))
+    found = images or find_images(run, config, known)
     cache = cache_root or find_cache(run, Path(config["cache"]), features)
     changed: dict[str, Any] = {}
+    reading, root = config.get("reading", {}), config.get("reading", {}).get("root")
+    if root is not None and not _is_folder(Path(root)):
+        place = next(
+            (place for place in places_near(run, Path(root)) if _is_folder(place) and _holds(place, known)), None
+        )
+        changed["reading"] = {**reading, "root": root if place is None else str(place)}
     if found is not None:
         changed |= {"images": found, "images_at": os.path.abspath(found)}  # noqa: PTH100 (links as named)
     if cache is not None:
@@ -115,8 +122,9 @@ def record_of_now(
 
 def places_near(run: Path, recorded: Path) -> Iterator[Path]:
     """Yield where a recorded path may be now: its last parts below the folder of the run and those above it."""
-    own = run.absolute()
-    tails = [Path(*recorded.parts[-n:]) for n in range(min(MOST_PARTS, len(recorded.parts)), 0, -1)]
+    own, on_windows = run.absolute(), PureWindowsPath(recorded)
+    parts = on_windows.parts if on_windows.drive else recorded.parts
+    tails = [Path(*parts[-n:]) for n in range(min(MOST_PARTS, len(parts)), 0, -1)]
     for above in (own, *own.parents[:MOST_ABOVE]):
         for tail in tails:
             if not tail.is_absolute() and ".." not in tail.parts:
@@ -127,8 +135,8 @@ def _is_folder(place: Path) -> bool:
     return os.path.isdir(place)  # noqa: PTH112 (names that are too long)
 
 
-def _holds(place: Path, names: Collection[str]) -> bool:
+def _holds(place: Path, names: Iterable[str]) -> bool:
     """Whether a place is a table, or the folder of these images."""
     if not _is_folder(place):
         return os.path.isfile(place)  # noqa: PTH113
-    return any(os.path.isfile(place / name) for name in names)  # noqa: PTH113
+    return any(os.path.isfile(place / name) for name in islice(names, MOST_NAMES))  # noqa: PTH113

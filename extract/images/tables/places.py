@@ -1,9 +1,10 @@
 """The files of a table: where its paths lead, and how a path that leads nowhere may be meant.
 
-A path is relative to the folder of the table; where no file is there, to the working folder: one of both for the whole
-table. A file may only be below the folder of the table, or below the root that the user names: a table from a stranger
-cannot make an image of any other file. Paths that lead to no file are then read with slashes for backslashes, and
-sought in each folder by names that are equal but for their Unicode form, their case or spaces around them.
+A path is relative to the folder of the table; where no file is there, to the working folder, or to a folder above the
+table: one of them for the whole table. A file may only be below the folder of the table, or below the root that the
+user names: a table from a stranger cannot make an image of any other file. Paths that lead to no file are then read
+with slashes for backslashes, and sought in each folder by names that are equal but for their Unicode form, their case
+or spaces around them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from featurecache.base.text import count, printable
 from featurecache.extract.images.read_options import ReadOptions
 
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+MOST_ABOVE = 4  # folders above that of the table
 SLASHES, UNICODE, CASE = "with / for \\", "in another Unicode form", "in another case, or without spaces around it"
 
 
@@ -81,19 +83,19 @@ class _Finder:
 
     def __post_init__(self) -> None:
         self.inside = tuple(os.path.join(os.path.abspath(root), "") for root in self.roots)  # noqa: PTH100, PTH118
-        self.bases = [*self.roots, Path()]
+        self.bases = [*self.roots, Path(), *self.table.absolute().parent.parents[:MOST_ABOVE]]
 
     def at(self, base: Path, name: str) -> str:
         """Return the path that a cell means below a base; empty where it leads out of the folders that are allowed."""
         path = os.path.normpath(os.path.join(base, name))  # noqa: PTH118 (hot loop, and no links followed)
-        return path if self._is_allowed(path) else ""
+        return path if (base in self.roots and _stays_below(name)) or self._is_allowed(path) else ""
 
     def _is_allowed(self, path: str) -> bool:
         return os.path.abspath(path).startswith(self.inside)  # noqa: PTH100 (hot loop)
 
     def check(self, number: int, name: str, names: Sequence[str]) -> None:
         """Raise ManifestError where a cell means no file in any of the folders that are allowed."""
-        if any(self.at(base, name) for base in self.bases):
+        if _stays_below(name) or any(self.at(base, name) for base in self.bases):
             return
         row = f"Row {number} of '{printable(self.table)}' names '{printable(name)}', which lies outside"
         there = Path(os.path.normpath(self.table.parent / name))
@@ -170,7 +172,8 @@ class _Finder:
     def nothing_there(self, names: Sequence[str], known: Sequence[bool]) -> ManifestError:
         """Return the error for a table none of whose files is there."""
         name = names[list(known).index(False)]
-        tried = list(dict.fromkeys(os.path.abspath(self.at(base, name)) for base in self.bases if self.at(base, name)))  # noqa: PTH100
+        likely = self.bases[: len(self.roots) + 1]
+        tried = list(dict.fromkeys(os.path.abspath(self.at(base, name)) for base in likely if self.at(base, name)))  # noqa: PTH100
         windows = " These are paths of a Windows machine." if WINDOWS.match(name) else ""
         n = len(names) - sum(known)
         places = " and ".join(f"'{printable(place)}'" for place in tried)
@@ -184,8 +187,8 @@ class _Finder:
         """Yield a note where paths are not relative to the folder of the table."""
         if base is not None and os.path.join(base.absolute(), "") not in self.inside:  # noqa: PTH118
             yield (
-                f"Paths in '{printable(self.table)}' are relative to the working folder, '{printable(Path.cwd())}': "
-                "relative to the folder of the table there are none of its files."
+                f"Paths in '{printable(self.table)}' are relative to '{printable(base.absolute())}': relative to the "
+                "folder of the table there are none of its files."
             )
 
     def found_notes(self) -> Iterator[str]:
@@ -210,6 +213,11 @@ class _Finder:
                 f"{n:,} of the {len(names):,} files named in '{printable(self.table)}' are not there and are known by "
                 "their digest: features of them can be found in a cache, not extracted."
             )
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a path leads out of no folder that it is relative to; most do not, and need no further look."""
+    return ".." not in name and ":" not in name and name[:1] not in ("/", "\\")
 
 
 def _names_in(folder: str) -> list[str]:

@@ -26,9 +26,9 @@ DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 def read_manifest(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Manifest:
     """Read a table of images: .csv, .tsv, .txt or .parquet with columns path, label, split, group, digest.
 
-    All but path may be missing; `options` gives them other names. Paths are relative to the table's folder, or where
-    none of them is there to the working folder, and lead out of the table's folder only below the root of `options`.
-    Files that are not there are left out, unless their digest is known; where none is there, the table is refused.
+    All but path may be missing; `options` gives them other names. `places` says where the paths lead, and out of the
+    table's folder only below the root of `options`. Files that are not there are left out, unless their digest is
+    known; where none is there, the table is refused.
 
     Raises ManifestError in one sentence that names the column, the row or the file at fault.
     """

@@ -263,14 +263,16 @@ def test_a_path_that_may_be_one_of_two_files_is_neither(written):
     assert rows(manifest) == [("img/a.png", None)]
 
 
-def test_paths_relative_to_the_working_folder_are_found_for_the_whole_table(written, photos, monkeypatch):
+def test_paths_relative_to_a_folder_above_the_table_are_found_for_the_whole_table(written, photos, monkeypatch):
     monkeypatch.chdir(photos.parent)
     path = written(f"path,label\n{photos.name}/img/a.png,cat\n{photos.name}\\img\\b.png,dog\n")
     manifest = read_images(path)
     assert [
         os.path.samefile(s.path, photos / "img" / n) for s, n in zip(manifest.samples, ("a.png", "b.png"), strict=True)
     ]
-    assert manifest.notes[0].startswith(f"Paths in '{path}' are relative to the working folder, '{photos.parent}': ")
+    assert manifest.notes[0].startswith(f"Paths in '{path}' are relative to '{photos.parent}': relative to the ")
+    monkeypatch.chdir("/")
+    assert read_images(path).samples[0].path == str(photos / "img" / "a.png")
     mixed = read_images(written(f"path\nimg/a.png\n{photos.name}/img/b.png\n", "mixed.csv"))
     assert mixed.notes[0].startswith("1 of the 2 files named in ")
 

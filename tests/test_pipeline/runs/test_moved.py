@@ -115,6 +115,15 @@ def test_images_that_moved_with_the_run_are_shown_and_named(project, made, monke
     assert str(made) not in page
 
 
+def test_a_run_from_windows_finds_what_is_near_it(project):
+    config = config_of(project / RUN) | {"images_at": "C:\\work\\photos", "cache": "C:\\work\\data\\cache"}
+    config["reading"] = {"root": "D:\\share\\photos"}
+    names = [image.path for image in read_splits(project / RUN)]
+    found = config_of_now(project / RUN, config, features_of(project / RUN), names)
+    assert (found["images"], found["cache"]) == (str(project / "photos"), str(project / "data" / "cache"))
+    assert found["reading"] == {"root": str(project / "photos")}
+
+
 def test_a_folder_of_the_same_name_with_other_images_is_not_taken_for_them(project):
     shutil.rmtree(project / "photos")
     (project / "photos" / "0").mkdir(parents=True)
