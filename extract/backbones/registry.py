@@ -20,6 +20,7 @@ from featurecache.extract.backbones.listing import source_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
     WeightsSource,
+    check_filled,
     fetch,
     fill_network,
     find_weights,
@@ -51,6 +52,7 @@ class Backbone:
     weights_path: the file that the tensors were read from.
     weights_digest: hex SHA-256 of the tensors, without the last layer.
     weights_state: size and times of that file just before it was read.
+    note: one line on what was taken of a weights file that holds more than a state dict.
     layer, pooling: the node and the pooling, defaults filled in; `stages:` with the names of its nodes.
     feature_dim: D.
     module: uint8 (B, 3, S, S) -> float32 (B, D), S = transform.crop, in eval mode.
@@ -67,6 +69,7 @@ class Backbone:
     feature_dim: int
     module: nn.Module
     weights_state: FileState
+    note: str = ""
 
 
 def load_backbone(
@@ -79,7 +82,8 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone by name, frozen and in eval mode, with the transform that its weights expect.
 
-    weights: a name from torchvision's enumeration, a .pth or .safetensors file, or None for the default.
+    weights: a name from torchvision's enumeration, a .pth or .safetensors file, FILE#PART for one of several sets of
+        weights in it, or None for the default.
     layer: any node of the network's graph, or `stages` for the end of every stage; None for the end of the network.
     pooling: avg, max, gem, flatten or cls; without a layer it applies to the last feature map.
     size: side of the input in pixels; None for the one that the weights expect.
@@ -97,9 +101,10 @@ def load_layers(
     Returns a backbone whose vectors are those of all cuts, concatenated, and the resolved cuts with their columns.
     Raises the errors of `load_backbone`.
     """
-    network, found, state = load_network(name, weights=weights, size=size)
+    network, found, state, note = load_network(name, weights=weights, size=size)
     cut = cut_network(name, network, found.transform, requests)
     assert found.path is not None, "a loaded network was read from a file"
+    check_filled(cut.module, backbone=name, file_name=found.path.name)
     backbone = Backbone(
         name=name,
         source=source_of(name),
@@ -112,15 +117,17 @@ def load_layers(
         transform=found.transform,
         feature_dim=cut.feature_dim,
         module=cut.module,
+        note=note,
     )
     return backbone, cut.cuts
 
 
 def load_network(
     name: str, *, weights: str | None = None, size: int | None = None
-) -> tuple[Network, WeightsSource, FileState]:
-    """Load a network that is not yet cut; returns it with the source of its weights and the state of their file.
+) -> tuple[Network, WeightsSource, FileState, str]:
+    """Load a network that is not yet cut.
 
+    Returns it with the source of its weights, the state of their file, and one line on what was taken of the file.
     Raises the errors of `load_backbone`.
     """
     check_name(name)
@@ -128,10 +135,10 @@ def load_network(
     path = fetch(found)
     state = settled_state(path)
     network = build_network(name, found.meta)
-    fill_network(network, read_tensors(path), backbone=name, file_name=path.name)
+    note = fill_network(network, read_tensors(path), backbone=name, file_name=path.name, part=found.part)
     if size is not None:
         found = replace(found, transform=scaled_to(found.transform, size))
-    return network, found, state
+    return network, found, state, note
 
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:

@@ -2,7 +2,8 @@
 
 find_weights -> WeightsSource      file and transform; no tensor is read, nothing is downloaded
 fetch        -> Path               the file on this machine, downloaded if necessary
-fill_network                       loads tensors into a network, or raises an error that names the first difference
+fill_network                       loads a network's tensors from those of a file; `fitting.py` finds them
+check_filled                       refuses a layer that the file had no tensors for
 save_weights                       writes a network's tensors and transform to a file
 weights_digest                     the identity of the tensors, independent of the file format
 """
@@ -26,13 +27,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
 
 from featurecache.base.errors import UnknownWeights, WeightsMismatch, WeightsMissing
 from featurecache.base.plain_files import parse_json
+from featurecache.base.text import printable
 from featurecache.extract.backbones.architectures import Network, lite_transform
+from featurecache.extract.backbones.fitting import comparable, fit_tensors
 from featurecache.extract.backbones.listing import LITE_SIZES, LITE_WEIGHTS, NO_WEIGHTS, PIXELS, packaged_file
+from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.backbones.pixels import OWN_FILE, pixels_transform
 from featurecache.extract.backbones.tensor_files import unreadable
 from featurecache.extract.cache.memo import RACY_NS, FileState
@@ -42,14 +46,6 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # names of torchvision's files 
 TIMEOUT_S = 20.0  # of a connection: one that drops packets would hang otherwise
 SETTLING_SECONDS = 1.1e-9 * RACY_NS  # after it, every edit of a file shows in its state
 TRANSFORM = "transform"  # its key in the metadata of a .safetensors file
-COUNTERS = "num_batches_tracked"  # written during training, not used in inference, absent from old files
-
-# Renamed parameters, which torchvision translates when it loads its own older files.
-RENAMES = (
-    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"), r"\1\2"),
-    (re.compile(r"^(.*\.mlp)\.linear_1\.(\w+)$"), r"\1.0.\2"),
-    (re.compile(r"^(.*\.mlp)\.linear_2\.(\w+)$"), r"\1.3.\2"),
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,7 @@ class WeightsSource:
     name: its name in torchvision's enumeration, or the name of the user's file.
     path: of the file, or of the file after its download; None if its pip package is not installed.
     url: of torchvision's file; empty for files of the user and pip packages.
+    part: the set of weights in a file of the user that holds several. is_own: whether it is a file of the user.
     """
 
     backbone: str
@@ -67,6 +64,8 @@ class WeightsSource:
     transform: TransformSpec
     url: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
+    is_own: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -88,8 +87,8 @@ def named_weights(backbone: str) -> list[WeightsSource]:
 def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
     """Return the weights for a value of `--weights`: None for the default, a name from the enumeration, or a file.
 
-    The transform of a file is the one in its metadata, or else that of the published file of the same name, or else
-    that of the default weights.
+    FILE#PART is one of several sets of weights in a file. The transform of a file is the one in its metadata, or else
+    that of the published file of the same name, or else that of the default weights.
     Raises UnknownWeights if the value is neither a name nor a file.
     """
     named = named_weights(backbone)
@@ -102,19 +101,20 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
         raise UnknownWeights(
             "The backbone pixels is the image itself and has no weights: leave out --weights, or extract it alone."
         )
-    path = Path(weights).expanduser()
+    path, part = file_and_part(weights)
     if not path.is_file():
         known = ", ".join(source.name for source in named)
         raise UnknownWeights(
-            f"There is no file '{weights}', and no weights of {backbone} are called so: it has {known}."
+            f"There is no file '{printable(weights)}', and no weights of {backbone} are called so: it has {known}."
         )
     like = next((source for source in named if source.path and source.path.name == path.name), named[0])
     recorded = _recorded_transform(path)
+    name = with_part(path.name, part)
     if recorded is None:
-        return WeightsSource(backbone, path.name, path, like.transform, meta=like.meta)
+        return WeightsSource(backbone, name, path, like.transform, meta=like.meta, part=part, is_own=True)
     # The number of position embeddings of a vision transformer depends on the size.
     meta = {**like.meta, "min_size": (recorded.crop, recorded.crop)}
-    return WeightsSource(backbone, path.name, path, recorded, meta=meta)
+    return WeightsSource(backbone, name, path, recorded, meta=meta, part=part, is_own=True)
 
 
 def fetch(source: WeightsSource) -> Path:
@@ -147,29 +147,36 @@ def settled_state(path: Path) -> FileState:
     return state
 
 
-def fill_network(network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str) -> None:
-    """Load tensors into a network, in place; the last layer and tensors that inference does not use are ignored.
+def fill_network(
+    network: Network, tensors: Mapping[str, Tensor], *, backbone: str, file_name: str, part: str = ""
+) -> str:
+    """Load the network's tensors among those of a file, in place; the last layer is ignored.
 
-    Raises WeightsMismatch, with the first tensor that differs.
+    Hidden layers of a classifier that the file does not have stay on the meta device: see `check_filled`.
+    Returns one line on what was taken of the file, empty for a plain state dict. Raises WeightsMismatch.
     """
-    last = f"{network.family.last}."
-    ignored = (last, *network.family.ignored)
-    expected = _comparable(network.module.state_dict(), ignored)
-    found = _comparable(_renamed(tensors, expected), ignored)
-    difference = _first_difference(expected, found)
-    if difference:
-        raise WeightsMismatch(
-            f"{file_name} does not hold weights of {backbone}: {difference}; name the network that it is of"
-        )
-    filled = OrderedDict((name, found[name].to(tensor.dtype).contiguous()) for name, tensor in expected.items())
-    filled._metadata = network.module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
+    fit = fit_tensors(network, tensors, backbone=backbone, file_name=file_name, part=part)
+    own = network.module.state_dict()
+    filled = OrderedDict((name, tensor.to(own[name].dtype).contiguous()) for name, tensor in fit.tensors.items())
+    filled._metadata = own._metadata  # type: ignore[attr-defined]  # MNASNet asks for a version
     network.module.load_state_dict(filled, strict=False, assign=True)
     network.module.requires_grad_(False)
+    return fit.line(backbone, file_name)
+
+
+def check_filled(module: nn.Module, *, backbone: str, file_name: str) -> None:
+    """Raise WeightsMismatch if a part of a network has tensors that its weights file did not have."""
+    name = next((name for name, tensor in comparable(module.state_dict()).items() if tensor.is_meta), None)
+    if name is not None:
+        raise WeightsMismatch(
+            f"{printable(file_name)} has no '{name.removeprefix('network.')}' that fits {backbone}, which this layer "
+            "needs: its classifier is another one, or is missing. Choose a layer below it, such as the default."
+        )
 
 
 def save_weights(path: Path, network: Network, transform: TransformSpec) -> None:
     """Write the tensors of a network as .safetensors, with their transform in its metadata."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.module.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in _loaded(network).items()}
     path.write_bytes(as_bytes(tensors, metadata={TRANSFORM: json.dumps(transform.to_dict())}))
 
 
@@ -192,13 +199,18 @@ def _recorded_transform(path: Path) -> TransformSpec | None:
 def weights_digest(network: Network) -> str:
     """Return the SHA-256, in hex, of a network without its last layer: name, dtype, shape and bytes, in order of name.
 
-    So the same tensors have the same digest in every file format, with every last layer and for every cut.
+    So the same tensors have the same digest in every file format and wrapping, with every last layer, for every cut.
+    Hidden layers of a classifier count where the file had them.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(_comparable(network.module.state_dict(), ()).items()):
+    for name, tensor in sorted(comparable(_loaded(network)).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _loaded(network: Network) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in network.module.state_dict().items() if not tensor.is_meta}
 
 
 def _published(backbone: str, entry: Any) -> WeightsSource:
@@ -242,30 +254,3 @@ def _connection_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name if name in expected else _modern_name(name): tensor for name, tensor in tensors.items()}
-
-
-def _modern_name(name: str) -> str:
-    for pattern, replacement in RENAMES:
-        name = pattern.sub(replacement, name)
-    return name
-
-
-def _comparable(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
-    return {
-        name: tensor for name, tensor in tensors.items() if not name.startswith(ignored) and not name.endswith(COUNTERS)
-    }
-
-
-def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Return a clause on the first tensor that differs, in the order of the network; empty if none does."""
-    for name, tensor in expected.items():
-        if name not in found:
-            return f"'{name}' is missing from the file"
-        if found[name].shape != tensor.shape:
-            return f"'{name}' is {tuple(found[name].shape)} in the file and {tuple(tensor.shape)} in the network"
-    unexpected = next((name for name in found if name not in expected), None)
-    return f"the network has no '{unexpected}'" if unexpected else ""

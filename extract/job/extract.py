@@ -54,7 +54,7 @@ def extract_features(
             raise ImageRefused(_refused_line(digested.refusals[0]))
         with _timing(seconds, "load"):
             max_pixels = None if settings.retry_refused else settings.max_pixels
-            work = plan_work(asked, cache_root, memo, digested, max_pixels=max_pixels)
+            work = plan_work(asked, cache_root, memo, digested, max_pixels=max_pixels, say=progress.say)
             _start(work, digested, cache_root, settings, progress)
         run = _Run(work, settings, progress, seconds)
         run.refuse_again(_distinct(digested, work.refused), work.plans)

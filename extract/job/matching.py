@@ -151,20 +151,14 @@ def weights_of(request: FeatureRequest, memo: Memo) -> RequestedWeights:
     except WeightsMissing:  # for example a deleted file: there may be caches of it
         name = Path(request.weights or "").name.rpartition("Weights.")[2]
         return RequestedWeights(None if name.lower() in ("", "default") else name)
-    is_own = _is_own_file(source, request)
-    digest = _digest_in_this_state(source, memo) if is_own else None
+    digest = _digest_in_this_state(source, memo) if source.is_own else None
     return RequestedWeights(
         source.name,
         digest=digest,
-        is_unread=is_own and digest is None,
+        is_unread=source.is_own and digest is None,
         transform=request.adapted(source.transform),
         path=source.path if source.is_local else None,
     )
-
-
-def _is_own_file(source: WeightsSource, request: FeatureRequest) -> bool:
-    """Whether it is a file of the user, whose name does not identify its content."""
-    return request.weights is not None and source.path is not None and source.name == source.path.name
 
 
 def _digest_in_this_state(source: WeightsSource, memo: Memo) -> str | None:
@@ -175,8 +169,8 @@ def _digest_in_this_state(source: WeightsSource, memo: Memo) -> str | None:
     for _, answer in memo.answers():
         try:
             values = json.loads(answer)
-            known = values["weights_path"], values["state"], values["spec"]["backbone"]
-            if known == (path, state, source.backbone):
+            known = values["weights_path"], values["state"], values["spec"]["backbone"], values["weights"]
+            if known == (path, state, source.backbone, source.name):
                 return str(values["spec"]["weights_digest"])
         except (ValueError, KeyError, TypeError):
             continue

@@ -195,17 +195,26 @@ class Work:
 
 
 def plan_work(
-    asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested, *, max_pixels: int | None
+    asked: Sequence[FeatureRequest],
+    cache_root: Path,
+    memo: Memo,
+    digested: Digested,
+    *,
+    max_pixels: int | None,
+    say: Callable[[str], None] | None = None,
 ) -> Work:
     """Resolve the requests, from the memo if possible, and find the missing rows. Raises ExtractError.
 
     max_pixels: images that a run with this limit refused before are not missing; with None they are tried again.
+    say: called with a line on what was taken of a weights file that holds more than a state dict.
     """
     plans: dict[str, Plan] = {}
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
     for together in _by_network(asked):
         resolved, loaded = _resolve(together, cache_root, memo, digested)
+        if say is not None and loaded is not None and loaded.backbone.note:
+            say(loaded.backbone.note)
         missing = {}
         for request in together:
             key = resolved[request].spec.key

@@ -23,6 +23,7 @@ from featurecache.base.described import described, descriptions
 from featurecache.base.errors import ExtractError, RequestError
 from featurecache.base.plain_files import parse_json
 from featurecache.base.versions import installed_version
+from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec, SpecDocument
 from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec
@@ -71,7 +72,10 @@ class FeatureRequest:
         metavar="NAME", repeatable=True,
     )  # fmt: skip
     weights: str | None = described(
-        None, "a name such as IMAGENET1K_V1, or a .pth or .safetensors file (default: the network's best)", metavar="W"
+        None,
+        "a name such as IMAGENET1K_V1, a .pth or .safetensors file, or FILE#PART for one of several sets of weights in "
+        "it (default: the network's best)",
+        metavar="W",
     )
     layer: str | None = described(
         None, "a node of the network's graph, or 'stages' for the ends of all stages in one vector (default: "
@@ -249,9 +253,10 @@ def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
 
 def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
     """Return the request with the absolute path of its weights file, if it has one."""
-    if request.weights is None or not Path(request.weights).exists():
+    if request.weights is None:
         return request
-    return replace(request, weights=str(Path(request.weights).resolve()))
+    path, part = file_and_part(request.weights)
+    return replace(request, weights=with_part(str(path.resolve()), part)) if path.exists() else request
 
 
 def _memo_key(request: FeatureRequest) -> str:

@@ -93,7 +93,7 @@ def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, reques
     from featurecache.finetune.head_layers import as_module, random_layers
     from featurecache.finetune.map_store import open_maps
 
-    network, found, _ = load_network(request.backbone, size=request.size)
+    network, found, *_ = load_network(request.backbone, size=request.size)
     split = split_network(request.backbone, network, found.transform, CutRequest(), unfreeze=plan.unfreeze)
     layers = as_module(random_layers(split.feature_dim, len(labelled.classes), seed=0))
     lower, source = None, split

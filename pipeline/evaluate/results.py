@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -242,10 +242,7 @@ def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
 
 def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
     """Return what is saved with a head: its setting, its features and its classes."""
-    weights = tried.features.request.weights
-    request = tried.features.request
-    if weights is not None and Path(weights).exists():
-        request = replace(request, weights=str(Path(weights).resolve()))
+    request = with_absolute_path(tried.features.request)
     return {
         "name": tried.name,
         "params": tried.result.params,

@@ -66,7 +66,7 @@ def load_untrained(labelled: Labelled, features: Features, plan: FinetunePlan, s
     Raises ExtractError for a split that is not there, UsageError for an option that would do nothing here.
     """
     request = source.request
-    network, found, _ = load_network(request.backbone, weights=request.weights, size=request.size)
+    network, found, *_ = load_network(request.backbone, weights=request.weights, size=request.size)
     wanted = CutRequest(request.layer, request.pooling)
     split = split_network(request.backbone, network, found.transform, wanted, unfreeze=plan.unfreeze)
     _check_options(plan, split, request.backbone)

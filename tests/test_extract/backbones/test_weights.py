@@ -136,7 +136,7 @@ def test_old_names_of_densenet_are_understood(tmp_path):
 
 def test_old_names_of_transformers_are_understood(tmp_path):
     # A small one: the names are what is tested, so the tensors of one layer stand for all.
-    from featurecache.extract.backbones.weights import _modern_name
+    from featurecache.extract.backbones.fitting import _modern_name
 
     layer = "encoder.layers.encoder_layer_7.mlp"
     assert _modern_name(f"{layer}.linear_1.weight") == f"{layer}.0.weight"
@@ -164,8 +164,8 @@ def test_weights_of_another_architecture_name_the_first_tensor_that_differs(resn
 def test_a_missing_tensor_is_named(resnet_state, tmp_path):
     weights = saved(without(resnet_state, "layer2.0.bn1.bias"), tmp_path / "holed.pth")
     assert refusal("resnet18", weights) == (
-        "holed.pth does not hold weights of resnet18: 'layer2.0.bn1.bias' is missing from the file; "
-        "name the network that it is of"
+        "holed.pth does not hold weights of resnet18: 'layer2.0.bn1.bias' (128,) is missing from the file, where "
+        "'layer2.0.bn2.bias' (128,) is most like it; name the network that it is of"
     )
 
 
@@ -227,7 +227,8 @@ def test_a_truncated_file_is_refused(resnet_state, tmp_path):
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2), {"state_dict": {}}])
 def test_a_file_without_a_state_dict_is_refused(content, tmp_path):
     weights = saved(content, tmp_path / "odd.pth")
-    assert refusal("resnet18", weights) == "odd.pth holds no state dict; save `model.state_dict()` instead"
+    keys = f" (its keys: {', '.join(content)})" if isinstance(content, dict) and content else ""
+    assert refusal("resnet18", weights) == f"odd.pth holds no state dict{keys}; save `model.state_dict()` instead"
 
 
 @pytest.mark.parametrize(
