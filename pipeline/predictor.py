@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import CacheError, PipelineError
-from featurecache.base.plain_files import UnfitFile, check_plain_file
+from featurecache.base.errors import UnknownWeights
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import Memo
@@ -21,12 +20,19 @@ from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
-from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
-from featurecache.runs.folder import CONFIG_FILE, WEIGHTS_FILE
+from featurecache.runs.folder import CONFIG_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
-from featurecache.runs.moved import find_cache, find_file, missing_cache_note
+from featurecache.runs.moved import (
+    MOVED,
+    check_spec,
+    check_weights,
+    find_cache,
+    missing_cache_note,
+    named_weights,
+    with_run_weights,
+)
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -96,7 +102,9 @@ class Predictor:
     reading: the options by which the images of the run were read.
     """
 
-    def __init__(self, run: Path, chosen: HeadRow, cache_root: Path, *, trust_head: bool) -> None:
+    def __init__(
+        self, run: Path, chosen: HeadRow, cache_root: Path, *, trust_head: bool, weights: str | None = None
+    ) -> None:
         from featurecache.classify.heads.saving.folder import load_head
 
         place = saved_folder(run, chosen)
@@ -105,7 +113,7 @@ class Predictor:
         check_head(place, self._loaded, meta)
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
-        self.request = with_run_weights(run, meta.request)
+        self.request = with_run_weights(run, meta.request) if weights is None else named_weights(meta.request, weights)
         self.cache_root = cache_root
         self.reading = ReadOptions()
         self._meta = meta
@@ -116,12 +124,14 @@ class Predictor:
         run: str | os.PathLike[str],
         *,
         head: str | None = None,
+        weights: str | None = None,
         cache_root: Path | None = None,
         trust_head: bool = False,
         progress: Progress | None = None,
     ) -> Predictor:
         """Load a head of a run, the best on val unless named.
 
+        weights: the file of the run's weights where it has moved; it is checked by their digest before it is used.
         cache_root: where features are kept, the run's cache unless named. trust_head: use a scikit-learn classifier
         even if its arrays could crash the process, see `classify.heads.saving.folder`.
 
@@ -133,7 +143,7 @@ class Predictor:
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
         config = read_config(run)
         root = cache_root or recorded_cache(run, config, progress, features=results.get("features", []))
-        found = cls(run, chosen, root, trust_head=trust_head)
+        found = cls(run, chosen, root, trust_head=trust_head, weights=weights)
         found.reading = ReadOptions.from_dict(config.get("reading", {}))
         for note in found._loaded.notes:
             progress.say(note)
@@ -157,7 +167,11 @@ class Predictor:
             progress.say(note)
         wanted = _kept(images, FeatureCache(self.cache_root, self.spec), progress)
         if wanted is None:
-            report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
+            check_weights(self.request, self.spec, self.cache_root)
+            try:
+                report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
+            except UnknownWeights as error:
+                raise UnknownWeights(f"{error} {MOVED}") from error
             wanted = _extracted(report, self.spec)
         codes: NDArray[np.int64] = np.empty(0, np.int64)
         proba: NDArray[np.floating[Any]] = np.empty((0, len(self.classes)))
@@ -226,33 +240,3 @@ def recorded_cache(
     if note := missing_cache_note(recorded, found):
         progress.say(note)
     return found or DEFAULT_CACHE
-
-
-def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
-    """The request with the weights that a fine-tuned run carries, wherever its folder is now.
-
-    A weights file of the user's that has moved is sought by its name near the run and in the working folder;
-    `check_spec` finds out whether it is the same.
-    """
-    own = run / WEIGHTS_FILE
-    if not os.path.lexists(own):
-        was = Path(request.weights or "")
-        found = next(find_file(run, was), None) if was.is_absolute() and not was.exists() else None
-        return request if found is None else replace(request, weights=str(found))
-    try:
-        check_plain_file(own, run)
-    except (OSError, UnfitFile) as error:
-        raise PipelineError(
-            f"'{printable(own)}' is not read: {printable(str(error))}. Take a run that is whole."
-        ) from error
-    return replace(request, weights=str(own))
-
-
-def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
-    """Raises CacheError where a head would get other features than it was trained on."""
-    if trained != found:
-        fields = ", ".join(trained.differences(found))
-        raise CacheError(
-            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. "
-            "Use the same weights file and library versions, or train a head on the new features."
-        )

@@ -17,10 +17,10 @@ from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.head_layers import RANDOM, STARTERS, check_can_start
 from featurecache.finetune.plan import FinetunePlan
-from featurecache.predictor import check_spec, with_run_weights
 from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
+from featurecache.runs.moved import check_spec, with_run_weights
 from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
 
 # What a fine-tune takes over from the run besides its head.

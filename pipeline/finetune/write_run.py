@@ -35,11 +35,11 @@ from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.finetune.source_run import SourceRun
-from featurecache.predictor import with_run_weights
 from featurecache.report.page import report_on
 from featurecache.runs.documents import FinetuneRow, Results, cache_folder
 from featurecache.runs.folder import WEIGHTS_FILE
 from featurecache.runs.head_choice import metric_of
+from featurecache.runs.moved import with_run_weights
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import writing_run
 

@@ -16,10 +16,16 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.errors import CacheError, PipelineError
+from featurecache.base.plain_files import UnfitFile, check_plain_file
 from featurecache.base.text import printable
-from featurecache.extract.cache.memo import FILE_NAME
+from featurecache.extract.backbones.named_file import SEPARATOR, file_and_part, with_part
+from featurecache.extract.cache.memo import FILE_NAME, Memo
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.job.matching import load_if_here
+from featurecache.extract.job.request import FeatureRequest, recall
 from featurecache.runs.documents import Config, FeatureRow, Results, cache_folder
-from featurecache.runs.folder import is_run
+from featurecache.runs.folder import WEIGHTS_FILE, is_run
 
 if TYPE_CHECKING:
     from featurecache.runs.record import Record
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 MOST_ABOVE, MOST_PARTS = 6, 4
 # Images of the run by whose names its folder is recognised.
 MOST_NAMES = 5
+N_DIGITS = 12  # of a digest in an error message
+MOVED = "Put the weights that the run was made with next to the run, or name their file by --weights."
 
 
 def find_cache(run: Path, recorded: Path, features: Sequence[FeatureRow]) -> Path | None:
@@ -140,3 +148,72 @@ def _holds(place: Path, names: Iterable[str]) -> bool:
     if not _is_folder(place):
         return os.path.isfile(place)  # noqa: PTH113
     return any(os.path.isfile(place / name) for name in islice(names, MOST_NAMES))  # noqa: PTH113
+
+
+def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:
+    """The request with the weights that a fine-tuned run carries, wherever its folder is now.
+
+    A weights file of the user's that has moved is sought by its name near the run and in the working folder;
+    `check_weights` finds out whether it is the same.
+    """
+    own = run / WEIGHTS_FILE
+    if not os.path.lexists(own):
+        return replace(request, weights=_where_now(run, request.weights or "") or request.weights)
+    try:
+        check_plain_file(own, run)
+    except (OSError, UnfitFile) as error:
+        raise PipelineError(
+            f"'{printable(own)}' is not read: {printable(str(error))}. Take a run that is whole."
+        ) from error
+    return replace(request, weights=str(own))
+
+
+def _where_now(run: Path, recorded: str) -> str | None:
+    """Return the weights of a run where they are now; None where nothing has moved, or nothing is found."""
+    on_windows = PureWindowsPath(recorded)
+    path = Path("/", *on_windows.parts[1:]) if on_windows.drive else Path(recorded)
+    if not path.is_absolute() or os.path.isfile(file_and_part(recorded)[0]):  # noqa: PTH113 (names that are too long)
+        return None
+    name, _, part = path.name.rpartition(SEPARATOR)
+    for moved, own_part in ((path, ""), (path.parent / name, part) if name else (path, "")):
+        found = next(find_file(run, moved), None)
+        if found is not None:
+            return with_part(str(found), own_part)
+    return None
+
+
+def named_weights(request: FeatureRequest, weights: str) -> FeatureRequest:
+    """The request with the weights that the user names. Raises UnknownWeights if there are none of that name."""
+    if not file_and_part(weights)[0].is_file():
+        from featurecache.extract.backbones.weights import find_weights
+
+        find_weights(request.backbone, weights)
+    return replace(request, weights=weights)
+
+
+def check_weights(request: FeatureRequest, trained: FeatureSpec, cache_root: Path) -> None:
+    """Raises CacheError, before anything is extracted, where a weights file is not that of a head."""
+    if request.weights is None:
+        return
+    with Memo(cache_root) as memo:
+        resolved = recall(request, memo) or load_if_here(request, memo)
+    if resolved is None:
+        return
+    name, found = printable(resolved.weights), resolved.spec
+    if found.weights_digest != trained.weights_digest:
+        raise CacheError(
+            f"'{name}' does not hold the weights that the head was trained on: their digest begins with "
+            f"{trained.weights_digest[:N_DIGITS]}, and that of the file with {found.weights_digest[:N_DIGITS]}. "
+            "Name the file of the run's weights by --weights."
+        )
+    check_spec(trained, found)
+
+
+def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
+    """Raises CacheError where a head would get other features than it was trained on."""
+    if trained != found:
+        fields = ", ".join(trained.differences(found))
+        raise CacheError(
+            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. "
+            "Use the same weights file and library versions, or train a head on the new features."
+        )

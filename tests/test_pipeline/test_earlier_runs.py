@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from featurecache.base.exits import FAILED
+from featurecache.base.exits import FAILED, USAGE
 from featurecache.cli.main import DONE, run
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "commit-4e6fd91.tar.xz"
@@ -97,6 +99,48 @@ def test_a_fine_tune_goes_on_from_its_run(earlier):
     settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--augment", "none"]
     assert run([*command, *settings]) == DONE
     assert json.loads(Path("runs/more/results.json").read_text())["finetune"]["unfreeze"] == "features.12"
+
+
+NEW_IMAGE = "images/digit-0/new.png"
+
+
+@pytest.fixture
+def moved(earlier) -> Path:
+    """The weights of the run at another place under another name, and an image that the cache lacks."""
+    Image.fromarray(np.full((8, 8), 99, dtype=np.uint8)).save(NEW_IMAGE)
+    Path("elsewhere").mkdir()
+    return Path("squeezenet1_1.safetensors").rename("elsewhere/mine.safetensors")
+
+
+def predicted(*options: str) -> int:
+    command = ["predict", "runs/network", NEW_IMAGE, "--cache", "cache", "--engine", "torch", "--out", "said.json"]
+    return run([*command, *options, "--quiet"])
+
+
+def test_weights_that_moved_are_asked_for_and_accepted_by_their_digest(moved, capsys):
+    assert predicted() == USAGE
+    message = capsys.readouterr().err
+    assert "There is no file" in message
+    assert "next to the run, or name their file by --weights." in message
+    assert predicted("--weights", "elsewhere/other.safetensors") == USAGE
+    weights = load_file(moved)
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in weights.items()}}, "elsewhere/wrapped.pth")
+    assert predicted("--weights", "elsewhere/wrapped.pth") == DONE
+    assert json.loads(Path("said.json").read_text())["images"][0]["path"] == "new.png"
+
+
+def test_other_weights_are_refused_before_anything_is_extracted(moved, earlier, capsys):
+    save_file({name: 0.5 * tensor for name, tensor in load_file(moved).items()}, "elsewhere/other.safetensors")
+    before = shards(earlier)
+    assert predicted("--weights", "elsewhere/other.safetensors") == FAILED
+    assert "does not hold the weights that the head was trained on: their digest begins with" in capsys.readouterr().err
+    assert shards(earlier) == before
+
+
+@pytest.mark.parametrize("place", ["runs/network", "runs"])
+def test_weights_that_moved_with_their_run_are_found(moved, place):
+    moved.rename(Path(place) / "squeezenet1_1.safetensors")
+    assert predicted() == DONE
 
 
 def test_another_file_by_the_name_of_its_weights_is_not_taken_for_them(earlier, capsys):

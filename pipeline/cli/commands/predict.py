@@ -29,6 +29,11 @@ class PredictOptions:
     images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
     dry_run: bool = dry_run_option()
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
+    weights: str | None = option(
+        "--weights", metavar="FILE",
+        help="the weights that the run was made with, where their file has moved; checked by their digest "
+        "(default: found by the run, or next to it)",
+    )  # fmt: skip
     out: Path | None = option(
         "--out",
         metavar="FILE",
@@ -72,7 +77,12 @@ def command(
     writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
     with Console(quiet=printing.quiet) as console, writing as out:
         predictor = Predictor.load(
-            asked.run, head=asked.head, cache_root=cache.cache, trust_head=asked.trust_head, progress=console
+            asked.run,
+            head=asked.head,
+            weights=asked.weights,
+            cache_root=cache.cache,
+            trust_head=asked.trust_head,
+            progress=console,
         )
         settings = engine.settings()
         manifest = read_any_layout(
