@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.defaults import DEFAULT_CACHE, LARGEST_SEED
 from featurecache.base.errors import UsageError
 from featurecache.base.progress import Progress, Silent
+from featurecache.base.values import no_such, not_of, not_whole, refuse
 from featurecache.classify.evaluation.criteria import ACCURACY, METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.attempts import ClassifyPlan
@@ -45,13 +46,15 @@ def train_heads(
     report` writes it.
 
     Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
-    UsageError for another metric or class weight, FeaturesMissing where an image has no features, and what `classify`
-    raises.
+    UsageError for another invalid value, FeaturesMissing where an image has no features, and what `classify` raises.
     """
     from featurecache.classify.heads.table import parse_heads
     from featurecache.classify.selection.settings import listed_settings
 
-    _check_names(metric, class_weight)
+    refuse(UsageError, not_of("features", features, FeatureRequest), not_of("heads", heads, str))
+    refuse(UsageError, no_such("metric", metric, METRICS), no_such("class_weight", class_weight, CLASS_WEIGHTS))
+    wholes = (("seed", seed, 0, LARGEST_SEED), ("min_per_class", min_per_class, 1))
+    refuse(UsageError, *(not_whole(*each) for each in wholes), not_whole("folds", folds, 2, may_be_none=True))
     check_run_folder(out)
     plan = ClassifyPlan(
         tuple(features),
@@ -67,10 +70,3 @@ def train_heads(
         class_weight=class_weight,
     )
     return classify(images, plan, progress or Silent())
-
-
-def _check_names(metric: str, class_weight: str) -> None:
-    if metric not in METRICS:
-        raise UsageError(f"There is no metric '{metric}' to choose by: give {', '.join(METRICS)}.")
-    if class_weight not in CLASS_WEIGHTS:
-        raise UsageError(f"There is no class weight '{class_weight}': give {' or '.join(CLASS_WEIGHTS)}.")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import EngineError
+from featurecache.base.values import no_such, not_whole, refuse
 from featurecache.extract.cache.spec import PRECISIONS
 from featurecache.extract.engines.protocol import DEVICES, ENGINES, Engine, Source
 
@@ -29,11 +30,13 @@ def build_engine(
     graphs: storage of exported graphs; None to export again. say: called with a message before slow steps.
     Raises EngineError for an engine, device or precision that this machine does not have.
     """
-    _check("engine", engine, ENGINES)
-    _check("device", device, DEVICES)
-    _check("precision", precision, PRECISIONS)
-    if batch_size is not None and batch_size < 1:
-        raise EngineError(f"A batch of {batch_size} images cannot run: --batch-size is 1 or more.")
+    refuse(
+        EngineError,
+        no_such("engine", engine, ENGINES),
+        no_such("device", device, DEVICES),
+        no_such("precision", precision, PRECISIONS),
+        not_whole("batch size", batch_size, 1, may_be_none=True),
+    )
     from featurecache.extract.engines.choice import choose_cpu_engine
     from featurecache.extract.engines.torch_engine import build_torch_engine, choose_device
 
@@ -57,8 +60,3 @@ def _why_torch(engine: str, device: str, chosen: str) -> str:
 
 def _silent(_: str) -> None:
     pass
-
-
-def _check(kind: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise EngineError(f"There is no {kind} '{value}'. Choose from {', '.join(allowed)}.")

@@ -15,9 +15,10 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from featurecache.base.errors import ImageRefused
+from featurecache.base.errors import ImageRefused, RequestError
 from featurecache.base.progress import Pace, Progress, Silent
 from featurecache.base.text import printable
+from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
@@ -46,6 +47,7 @@ def extract_features(
     Raises BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. Otherwise a refused image
     does not end the run: it is in the report.
     """
+    refuse(RequestError, not_of("requests", asked, FeatureRequest))
     settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
     with _timing(seconds, "total"), Memo(cache_root) as memo:
         with _timing(seconds, "digest"):

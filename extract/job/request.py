@@ -22,6 +22,7 @@ from featurecache.base.defaults import DEFAULT_BACKBONE
 from featurecache.base.described import described, descriptions
 from featurecache.base.errors import ExtractError, RequestError
 from featurecache.base.plain_files import parse_json
+from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.cache.memo import FileState, Memo
@@ -100,8 +101,9 @@ class FeatureRequest:
     def __post_init__(self) -> None:
         for name, described_as in descriptions(type(self)).items():
             value, allowed = getattr(self, name), described_as.choices
-            if allowed and value not in allowed and not (name == "pooling" and value is None):
-                raise RequestError(f"There is no {name} {str(value)[:40]!r}: choose from {', '.join(allowed)}.")
+            wrong = no_such(name, value, allowed) if allowed else ""
+            if wrong and not (name == "pooling" and value is None):
+                raise RequestError(wrong)
         for name in ("backbone", "weights", "layer", "view"):
             value = getattr(self, name)
             is_name = isinstance(value, str) and len(value) <= LONGEST_NAME

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from featurecache.base.errors import RequestError
+from featurecache.base.values import no_such, not_whole, refuse
+from featurecache.extract.engines.protocol import DEVICES, ENGINES
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 
 OnError = Literal["skip", "fail"]
@@ -17,7 +19,7 @@ class Settings:
     """Settings of a run. They change no vector by more than 1e-4 relative, so they are not part of the key.
 
     retry_refused: decode again what an earlier run with the same libraries and limit has refused.
-    Raises RequestError for an invalid value; engine and device are checked when the engine is built.
+    Raises RequestError for an invalid value; whether this machine has the device is found out when it is needed.
     """
 
     engine: str = "auto"
@@ -28,7 +30,11 @@ class Settings:
     retry_refused: bool = False
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise RequestError(f"There is no on_error {self.on_error!r}: choose from {', '.join(ON_ERROR)}.")
-        if not self.max_pixels >= 1:
-            raise RequestError(f"The setting max_pixels is {self.max_pixels!r} and has to be 1 or more.")
+        refuse(
+            RequestError,
+            no_such("engine", self.engine, ENGINES),
+            no_such("device", self.device, DEVICES),
+            no_such("on_error", self.on_error, ON_ERROR),
+            not_whole("setting max_pixels", self.max_pixels, 1),
+            not_whole("setting batch_size", self.batch_size, 1, may_be_none=True),
+        )

@@ -7,6 +7,7 @@ progress       the Progress protocol
 text           names, numbers and tables for people
 defaults       values of options that are not given
 described      fields of dataclasses with their help and their choices
+values         checks of values that callers give
 quoting        commands as a shell reads them
 versions       installed versions
 cores          cores of this process

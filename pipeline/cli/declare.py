@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
+from featurecache.base.defaults import LARGEST_SEED
 from featurecache.base.described import Description, descriptions
 
 OPTION, GROUP, FIELDS_OF = "option", "group", "fields of"
@@ -242,6 +243,5 @@ class Share(click.FloatRange):
             self.fail(f"{str(value)!r} is not a share: give a number from 0 to below 1; 0.05 is 5 %.", param, ctx)
 
 
-LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 POSITIVE, SEED, SHARE = Whole(1), Whole(0, LARGEST_SEED), Share()
 RATE = click.FloatRange(0, min_open=True)

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.defaults import SPLITS
+from featurecache.base.defaults import LARGEST_SEED, SPLITS
+from featurecache.base.errors import RequestError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
+from featurecache.base.values import not_whole, refuse
 from featurecache.evaluate.audit_document import (
     AuditDocument,
     DoubtfulLabel,
@@ -113,19 +115,18 @@ def audit_images(
 
     Only the cache is asked for features. min_per_class: classes with fewer images are left out, as in `classify`.
 
-    Raises FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
+    Raises RequestError, FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
     """
+    refuse(RequestError, not_whole("min_per_class", min_per_class, 1), not_whole("seed", seed, 0, LARGEST_SEED))
     progress = progress or Silent()
-    for note in images.notes:
-        progress.say(note)
+    _say(images.notes, progress)
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
         labelled = label_samples(
             images, memo, seed=seed, requests=[request], cache_root=cache_root,
             min_per_class=min_per_class, on_progress=progress.digesting,
         )  # fmt: skip
         (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo)
-    for note in labelled.notes:
-        progress.say(note)
+    _say(labelled.notes, progress)
     copies, near = _all_copies(labelled, progress)
     groups = groups_across(labelled)
     conflicting = conflicts(labelled, copies, near)
@@ -151,6 +152,11 @@ def audit_images(
         n_near=len(near),
         files=labelled.files,
     )
+
+
+def _say(notes: Sequence[str], progress: Progress) -> None:
+    for note in notes:
+        progress.say(note)
 
 
 def _all_copies(labelled: Labelled, progress: Progress) -> tuple[list[Copies], list[NearCopy]]:

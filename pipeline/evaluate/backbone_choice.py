@@ -14,14 +14,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.errors import PipelineError
+from featurecache.base.defaults import LARGEST_SEED
+from featurecache.base.errors import PipelineError, RequestError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import count_is, printable
+from featurecache.base.values import not_of, not_whole, refuse
 from featurecache.evaluate.join import groups_of
 from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
 from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS
@@ -108,10 +111,12 @@ def select_backbones(
 ) -> Selection:
     """Extract a subsample with every backbone, measure how well each suits the labels, rank them and recommend one.
 
-    Raises PipelineError, or as `extract_features` does.
+    Raises RequestError, PipelineError, or as `extract_features` does.
     """
     from featurecache.classify.evaluation.units import units_of
 
+    wholes = (("n_sample", n_sample, 1), ("min_per_class", min_per_class, 1), ("seed", seed, 0, LARGEST_SEED))
+    refuse(RequestError, not_of("backbones", backbones, str), *(not_whole(*each) for each in wholes))
     progress = progress or Silent()
     least = max(LEAST_OF_CLASS, min_per_class)
     sample, left_out = subsample(images, n_sample, seed=seed, least=least)
@@ -126,12 +131,7 @@ def select_backbones(
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
     refusals = {each.name: each for report in reports for each in report.refusals}
-    files = count_files(
-        images,
-        list(common),
-        list(refusals.values()),
-        why_unused=lambda sample: RARE_CLASS if sample.label in left_out else NOT_SAMPLED,
-    )
+    files = count_files(images, list(common), list(refusals.values()), why_unused=partial(_why_unused, left_out))
     return Selection(
         images.source,
         len(images),
@@ -145,6 +145,10 @@ def select_backbones(
         left_out,
         least,
     )
+
+
+def _why_unused(left_out: Mapping[str, int], sample: Sample) -> str:
+    return RARE_CLASS if sample.label in left_out else NOT_SAMPLED
 
 
 def subsample(manifest: Manifest, n: int, *, seed: int, least: int = LEAST_OF_CLASS) -> tuple[Manifest, dict[str, int]]:

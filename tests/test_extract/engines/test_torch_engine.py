@@ -142,10 +142,10 @@ def test_images_of_another_size_or_type_are_refused(engine):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"engine": "tensorrt"}, "There is no engine 'tensorrt'. Choose from auto, onnxruntime, torch."),
-        ({"device": "tpu"}, "There is no device 'tpu'. Choose from auto, cpu, cuda, mps."),
-        ({"precision": "int8"}, "There is no precision 'int8'. Choose from fp32, fp16, bf16."),
-        ({"batch_size": 0}, "A batch of 0 images cannot run: --batch-size is 1 or more."),
+        ({"engine": "tensorrt"}, "There is no engine 'tensorrt': choose from auto, onnxruntime, torch."),
+        ({"device": "xla"}, "There is no device 'xla': choose from auto, cpu, cuda, mps."),
+        ({"precision": "int8"}, "There is no precision 'int8': choose from fp32, fp16, bf16."),
+        ({"batch_size": 0}, "The batch size is 0 and has to be a whole number of 1 or more."),
         (
             {"device": "cpu", "precision": "fp16"},
             "On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.",

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from featurecache.base.errors import BackboneError, CacheDamaged, CacheUnwritable, EngineError, ImageRefused
+from featurecache.base.errors import BackboneError, CacheDamaged, CacheUnwritable, ImageRefused, RequestError
 from featurecache.extract.backbones.registry import Backbone
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import image_digest
@@ -599,7 +599,7 @@ def test_a_shard_that_cannot_be_written_ends_the_run_and_leaves_no_half(extract,
 def test_an_unknown_backbone_or_device_ends_the_run_before_anything_is_written(extract, cache):
     with pytest.raises(BackboneError):
         extract("nobody")
-    with pytest.raises(EngineError):
+    with pytest.raises(RequestError):
         extract(device="abacus")
     assert shard_files(cache) == []
 

@@ -111,6 +111,9 @@ def test_the_sentence_names_what_there_is():
     with pytest.raises(RequestError) as raised:
         FeatureRequest(dtype="int8")
     assert str(raised.value) == "There is no dtype 'int8': choose from float32, float16."
+    with pytest.raises(RequestError) as raised:
+        FeatureRequest(decode="reducd")
+    assert str(raised.value) == "There is no decode 'reducd'; did you mean 'reduced'? Choose from full, reduced."
 
 
 @pytest.mark.parametrize("values", [None, [], "efficientnet_lite0", {"command": "rm"}])
@@ -124,7 +127,20 @@ def test_every_request_comes_back_from_its_fields():
     assert FeatureRequest.from_dict(asdict(request)) == request
 
 
-@pytest.mark.parametrize("values", [{"on_error": "ignore"}, {"on_error": None}, {"max_pixels": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"on_error": "ignore"},
+        {"on_error": None},
+        {"max_pixels": 0},
+        {"max_pixels": 1e9},
+        {"batch_size": 0},
+        {"batch_size": True},
+        {"batch_size": "8"},
+        {"engine": "onnx"},
+        {"device": "gpu"},
+    ],
+)
 def test_settings_that_there_are_not_are_refused(values):
     with pytest.raises(RequestError, match=next(iter(values))):
         Settings(**values)

@@ -68,7 +68,7 @@ def test_the_weight_of_one_head_can_be_given_against_it(words, tmp_path):
 def test_an_unknown_weight_is_a_wrong_command(words, digits_folder, tmp_path, capsys):
     assert run([*words, "--class-weight", "even", "--out", str(tmp_path / "run")]) == USAGE
     assert "balanced" in capsys.readouterr().err
-    with pytest.raises(FeatureCacheError, match="There is no class weight 'even': give none or balanced"):
+    with pytest.raises(FeatureCacheError, match="There is no class_weight 'even': choose from none, balanced"):
         train_heads(
             read_images(digits_folder),
             [FeatureRequest("pixels", size=8)],

@@ -219,7 +219,7 @@ def test_another_metric_is_a_wrong_command(images, cache, tmp_path, capsys):
     words = ["classify", str(images), *PIXELS, "--cache", str(cache), "--out", str(tmp_path / "run")]
     assert run([*words, "--metric", "auc"]) == USAGE
     assert "accuracy" in capsys.readouterr().err
-    with pytest.raises(FeatureCacheError, match="There is no metric 'auc' to choose by: give accuracy, balanced"):
+    with pytest.raises(FeatureCacheError, match="There is no metric 'auc': choose from accuracy, balanced"):
         train_heads(read_images(images), [FeatureRequest("pixels", size=8)], metric="auc", out=tmp_path / "run")
 
 
