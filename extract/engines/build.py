@@ -38,7 +38,7 @@ def build_engine(
         not_whole("batch size", batch_size, 1, may_be_none=True),
     )
     from featurecache.extract.engines.choice import choose_cpu_engine
-    from featurecache.extract.engines.torch_engine import build_torch_engine, choose_device
+    from featurecache.extract.engines.torch_engine import choose_device
 
     chosen = choose_device(device)
     if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
@@ -48,8 +48,39 @@ def build_engine(
         )
     if engine == "torch" or chosen != "cpu" or precision != "fp32":
         why = _why_torch(engine, device, chosen)
-        return build_torch_engine(source, device=chosen, precision=precision, batch_size=batch_size, why=why)
+        return _torch_engine(
+            source, chosen, precision=precision, batch_size=batch_size, why=why, is_asked=device != "auto", say=say
+        )
     return choose_cpu_engine(source, engine=engine, batch_size=batch_size, graphs=graphs, say=say or _silent)
+
+
+def _torch_engine(
+    source: Source,
+    device: str,
+    *,
+    precision: str,
+    batch_size: int | None,
+    why: str,
+    is_asked: bool,
+    say: Callable[[str], None] | None,
+) -> Engine:
+    """Build the engine torch; on any other device than the CPU its vectors are compared with the CPU's."""
+    from featurecache.extract.engines.device_check import checked_on_cpu
+    from featurecache.extract.engines.torch_engine import build_torch_engine
+
+    def build(is_channels_last: bool) -> Engine:
+        return build_torch_engine(
+            source, device=device, precision=precision, batch_size=batch_size, why=why, channels_last=is_channels_last
+        )
+
+    def reference() -> Engine:
+        because = f"{device} gives other features here"
+        return build_torch_engine(source, device="cpu", precision="fp32", batch_size=None, why=because)
+
+    if device == "cpu":
+        return build(True)
+    may_fall_back = not is_asked and precision == "fp32"
+    return checked_on_cpu(build, reference, source, may_fall_back=may_fall_back, say=say or _silent)
 
 
 def _why_torch(engine: str, device: str, chosen: str) -> str:

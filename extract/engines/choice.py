@@ -20,6 +20,7 @@ import numpy as np
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.base.versions import installed_version
+from featurecache.extract.engines.device_check import largest_difference
 from featurecache.extract.engines.export import export_graph
 from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from featurecache.extract.engines.protocol import Engine, Source
     from featurecache.extract.engines.torch_engine import TorchEngine
 
-# The largest relative difference of a vector that is permitted between engines.
+# The largest relative difference of a vector that is permitted between engines, for every cut.
 TOLERANCE = 1e-4
 # The ratio by which torch must be faster: more than repeated measurements differ.
 CLEARLY_FASTER = 1.1
@@ -103,7 +104,7 @@ def compare_engines(source: Source, batch_size: int | None) -> tuple[Verdict, by
         candidate = _onnx(source, batch_size, graph, "")
         images = _random_images(max(candidate.batch_size, reference.batch_size), source.side)
         few = images[: candidate.batch_size]
-        error = largest_error(_vectors(candidate, few), _vectors(reference, few))
+        error = largest_difference(_vectors(candidate, few), _vectors(reference, few), source).error
         rates = _rates(candidate, reference, images) if error <= TOLERANCE else {}
     except EngineError as failure:
         return Verdict("torch", 1, f"it does not export ({failure})", {}, None), None
@@ -126,13 +127,6 @@ def _vectors(engine: Engine, images: Tensor) -> np.ndarray:
         return engine.run(images)
     except OutOfMemory as error:
         raise _TooLarge(engine.name) from error
-
-
-def largest_error(vectors: np.ndarray, reference: np.ndarray) -> float:
-    """Return max_i |v_i - r_i| / |r_i| over the rows of (N, D); infinite if any is NaN."""
-    with np.errstate(all="ignore"):
-        errors = np.linalg.norm(vectors - reference, axis=1) / np.linalg.norm(reference, axis=1)
-    return float(np.nan_to_num(errors, nan=np.inf).max())
 
 
 class GraphIdentity(NetworkIdentity):

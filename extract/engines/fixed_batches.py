@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+# Messages of the CPU, of MPS and of CUDA's libraries, which have no exception type for it, in lower case.
+MEMORY_ERRORS = (
+    "can't allocate memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cudnn_status_internal_error_host_allocation_failed",
+    "cudnn_status_internal_error_device_allocation_failed",
+    "unable to find an engine to execute this computation",
+    "invalid buffer size",
+    "larger than int_max",
+)
+
 
 def run_in_batches(
     batch: Tensor, size: int, side: int, run: Callable[[Tensor], NDArray[np.float32]]
@@ -45,6 +58,13 @@ def out_of_memory(batch_size: int) -> OutOfMemory:
         f"A batch of {batch_size} images needs more memory than there is; take a smaller --batch-size. "
         "What was extracted is kept."
     )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch is due to a lack of memory."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in MEMORY_ERRORS)
 
 
 def not_run(engine: str, error: Exception, instead: str) -> EngineFailed:

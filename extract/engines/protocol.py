@@ -61,13 +61,14 @@ class Source:
     """A network that an engine is built from. It is loaded only if there is no stored graph.
 
     side: S. load: returns the module, uint8 (B, 3, S, S) -> float32 (B, D).
-    feature_dim: D, None if unknown before loading.
+    feature_dim: D, None if unknown before loading. columns: of each cut in the vectors; empty for a single cut.
     """
 
     identity: NetworkIdentity
     side: int
     load: Callable[[], nn.Module]
     feature_dim: int | None = None
+    columns: tuple[slice, ...] = ()
 
 
 def source_of(backbone: Backbone) -> Source:

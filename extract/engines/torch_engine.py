@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from featurecache.base.errors import EngineError, OutOfMemory
-from featurecache.extract.engines.fixed_batches import not_run, out_of_memory, run_in_batches
+from featurecache.extract.engines.fixed_batches import is_out_of_memory, not_run, out_of_memory, run_in_batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 # On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU copies nothing.
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
-# Messages of the CPU and MPS, which have no exception type for it.
-MEMORY_ERRORS = ("can't allocate memory", "out of memory")
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -50,23 +48,27 @@ LARGEST_OLD_THRESHOLD = 32 << 20
 KEPT_BYTES = 1 << 30  # the freed memory that the process may hold: more than the activations of one batch
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch is due to a lack of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in MEMORY_ERRORS)
-
-
 class TorchEngine:
     """A backbone on one device, at one precision; see `engines.protocol.Engine`.
 
     module: the network on the device, its batch norms folded; on a CPU it is what is exported.
-    halving: whether the batch size is halved, permanently, when a batch does not fit into memory.
+    halving: whether the batch size is halved, permanently, when a batch does not fit into memory. channels_last: the
+    order of the channels in memory, which is faster than the contiguous one.
     Raises EngineError or OutOfMemory if the network cannot be moved to the device.
     """
 
     name = "torch"
 
     def __init__(
-        self, source: Source, *, device: str, precision: str, batch_size: int, halving: bool, reason: str
+        self,
+        source: Source,
+        *,
+        device: str,
+        precision: str,
+        batch_size: int,
+        halving: bool,
+        reason: str,
+        channels_last: bool = True,
     ) -> None:
         self.device = device
         self.precision = precision
@@ -75,10 +77,12 @@ class TorchEngine:
         self.reason = reason
         self.side = source.side
         self.n_lanes = LANES[device]
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         folded = fold_batch_norms(source.load())
         with self._as_engine_error():
-            self.module = folded.to(device).to(memory_format=torch.channels_last)
+            self.module = folded.to(device).to(memory_format=self.memory_format)
         self._per_thread = threading.local()
+        self._can_pin = True
         # More threads than lanes may call it, next to engines with more lanes; still one batch runs at a time.
         self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
@@ -104,7 +108,7 @@ class TorchEngine:
 
     def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), self._numerics(), self._as_engine_error(), self._own_stream():
-            features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=torch.channels_last))
+            features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=self.memory_format))
             vectors: NDArray[np.float32] = features.float().cpu().numpy()
         return vectors
 
@@ -113,6 +117,8 @@ class TorchEngine:
         """Raise errors of torch as OutOfMemory or EngineFailed."""
         try:
             yield
+        except MemoryError as error:
+            raise out_of_memory(self.batch_size) from error
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise out_of_memory(self.batch_size) from error
@@ -129,11 +135,21 @@ class TorchEngine:
 
         The buffer can be reused once the vectors of its last batch are on the CPU, and `run` does not return earlier.
         """
-        if self.device != "cuda":
+        pinned = self._pinned(batch) if self.device == "cuda" else None
+        if pinned is None:
             return batch.to(self.device)
-        if not hasattr(self._per_thread, "pinned") or len(self._per_thread.pinned) != len(batch):
-            self._per_thread.pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
-        return self._per_thread.pinned.copy_(batch).to(self.device, non_blocking=True)  # type: ignore[no-any-return]
+        return pinned.copy_(batch).to(self.device, non_blocking=True)
+
+    def _pinned(self, batch: Tensor) -> Tensor | None:
+        """Return this thread's page-locked buffer for a batch; None where the system has no more such memory."""
+        buffer: Tensor | None = getattr(self._per_thread, "pinned", None)
+        if self._can_pin and (buffer is None or len(buffer) != len(batch)):
+            try:
+                buffer = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+            except RuntimeError:  # a limit on locked memory (ulimit -l): copies from ordinary memory are slower
+                self._can_pin, buffer = False, None
+            self._per_thread.pinned = buffer
+        return buffer
 
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -161,7 +177,15 @@ class TorchEngine:
             yield
 
 
-def build_torch_engine(source: Source, *, device: str, precision: str, batch_size: int | None, why: str) -> TorchEngine:
+def build_torch_engine(
+    source: Source,
+    *,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    why: str,
+    channels_last: bool = True,
+) -> TorchEngine:
     """Build the engine of a network on a device that `choose_device` has returned.
 
     Raises EngineError for a precision that is not supported on the device.
@@ -170,7 +194,7 @@ def build_torch_engine(source: Source, *, device: str, precision: str, batch_siz
         raise EngineError("On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.")
     if device == "cuda":
         # Exact fp32: TF32, cuDNN's default, has 10 bits of mantissa and changes vectors by 1e-3. Set for the process
-        # and not for each batch, because two threads would undo each other's settings.
+        # and not for each batch, because two threads would undo each other's settings; `torch_settings` restores it.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -181,6 +205,7 @@ def build_torch_engine(source: Source, *, device: str, precision: str, batch_siz
         batch_size=batch_size or BATCH_SIZES[device],
         halving=batch_size is None,
         reason=f"torch on {device} in {precision}: {why}",
+        channels_last=channels_last,
     )
 
 

@@ -118,6 +118,7 @@ class Group:
         from featurecache.extract.engines.protocol import NetworkIdentity, Source
 
         cuts = self._place_columns()
+        columns = tuple(sorted({plan.columns.stop: plan.columns for plan in self.plans.values()}.values(), key=_stop))
         spec = self._spec
         identity: NetworkIdentity = {
             "backbone": spec.backbone,
@@ -126,7 +127,7 @@ class Group:
             "transform": spec.transform.to_dict(),
         }
         self.engine = build_engine(
-            Source(identity, spec.transform.crop, self._load, max(plan.columns.stop for plan in self.plans.values())),
+            Source(identity, spec.transform.crop, self._load, columns[-1].stop, columns),
             engine=settings.engine,
             device=settings.device,
             precision=spec.precision,
@@ -249,6 +250,10 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
         f"{count(n_to_do, 'image')} to extract{into}, {n_there:,} already there{before}; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
     )
+
+
+def _stop(columns: slice) -> int:
+    return int(columns.stop)
 
 
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from featurecache.base.errors import Diverged, PipelineError
-from featurecache.extract.engines.torch_engine import is_out_of_memory
+from featurecache.extract.engines.fixed_batches import is_out_of_memory
 from featurecache.finetune.epochs import Epoch, val_metrics
 from featurecache.finetune.maps import Maps, in_order, shuffled
 from featurecache.finetune.network import TrainedPart, parameter_groups, trained_tensors

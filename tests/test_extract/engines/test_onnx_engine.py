@@ -15,7 +15,7 @@ from torch import nn
 
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.extract.backbones.registry import load_backbone
-from featurecache.extract.engines import choice, export, onnx_engine
+from featurecache.extract.engines import choice, device_check, export, onnx_engine
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.fixed_batches import out_of_memory
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
@@ -249,9 +249,9 @@ def test_weights_beyond_what_onnx_holds_are_not_exported(monkeypatch):
 
 def test_vectors_that_are_not_numbers_are_infinitely_far():
     nan = np.array([[1.0, math.nan]])
-    assert choice.largest_error(nan, np.ones((1, 2))) == math.inf
-    assert choice.largest_error(np.ones((1, 2)), nan) == math.inf
-    assert choice.largest_error(
+    assert device_check.largest_error(nan, np.ones((1, 2))) == math.inf
+    assert device_check.largest_error(np.ones((1, 2)), nan) == math.inf
+    assert device_check.largest_error(
         np.array([[3.0, 4.0], [0.0, 1.1]]), np.array([[3.0, 4.0], [0.0, 1.0]])
     ) == pytest.approx(0.1)
 

@@ -188,6 +188,11 @@ def test_with_glibc_the_allocator_takes_the_setting():
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, other allocations: 9 GB, max allowed: 9 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Invalid buffer size: 9.00 GB"),
+        MemoryError(),
     ],
 )
 def test_want_of_memory_is_one_sentence_that_names_the_batch(engine, images, monkeypatch, error):
@@ -246,6 +251,19 @@ def test_one_image_that_does_not_fit_is_said(backbone, images, monkeypatch):
     monkeypatch.setattr(engine, "module", short_of_memory(engine.module, 0))
     with pytest.raises(OutOfMemory, match=r"^A batch of 1 images needs more memory than there is; "):
         engine.run(images)
+
+
+def test_without_page_locked_memory_images_are_copied_from_ordinary_memory(engine, images, monkeypatch):
+    def limited(*_: object, pin_memory: bool = False, **__: object) -> torch.Tensor:
+        assert pin_memory
+        asked.append(pin_memory)
+        raise RuntimeError("CUDA error: OS call failed or operation not supported on this OS")
+
+    asked: list[bool] = []
+    monkeypatch.setattr(torch, "empty", limited)
+    monkeypatch.setattr(engine, "_can_pin", True)
+    assert [engine._pinned(images) for _ in range(2)] == [None, None]
+    assert len(asked) == 1
 
 
 def test_a_device_that_does_not_take_the_network_is_one_sentence(backbone, monkeypatch):
