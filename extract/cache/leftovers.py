@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from featurecache.base.files import TEMPORARY_PREFIX
+from featurecache.base.files import TEMPORARY_PREFIX, temporary_path
 from featurecache.extract.cache.index import SHARDS_FOLDER
 from featurecache.extract.cache.listing import MERGED_SUFFIX, shard_of_mark
 
@@ -26,19 +26,35 @@ def sweep_leftovers(cache_root: Path) -> list[Path]:
 
     Files that cannot be removed are ignored: a left-over file is never read.
     """
-    removed = [path for path in find_leftovers(cache_root) if _remove_old(path, path, OLD_SECONDS)]
+    now = _clock_of(cache_root)
+    removed = [path for path in find_leftovers(cache_root) if _remove_old(path, path, now - OLD_SECONDS)]
     for mark in sorted(cache_root.glob(f"*/{SHARDS_FOLDER}/*{MERGED_SUFFIX}")):
         shard = shard_of_mark(mark)
-        if _remove_old(shard, mark, MERGED_SECONDS):  # first the shard: without its mark it would count again
-            _remove_old(mark, mark, MERGED_SECONDS)
+        if _remove_old(shard, mark, now - MERGED_SECONDS):  # first the shard: without its mark it would count again
+            _remove_old(mark, mark, now - MERGED_SECONDS)
             removed.append(shard)
     return removed
 
 
-def _remove_old(path: Path, dated: Path, seconds: float) -> bool:
-    """Remove `path` if `dated` was last modified so many seconds ago or earlier; return whether it was removed."""
+def _clock_of(cache_root: Path) -> float:
+    """Return the time by the clock that dates the files of a cache: that of a file server may be another.
+
+    That of this machine where nothing can be written.
+    """
+    probe = temporary_path(cache_root / "clock")
     try:
-        if time.time() - dated.stat().st_mtime <= seconds:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        return time.time()
+    return now
+
+
+def _remove_old(path: Path, dated: Path, before: float) -> bool:
+    """Remove `path` if `dated` was last modified before a time; return whether it was removed."""
+    try:
+        if dated.stat().st_mtime >= before:
             return False
         path.unlink(missing_ok=True)
     except OSError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
+import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from featurecache.base.errors import EngineError
 from featurecache.extract.engines.fixed_batches import out_of_memory
@@ -14,6 +16,8 @@ from featurecache.extract.engines.fixed_batches import out_of_memory
 if TYPE_CHECKING:
     from torch import nn
 
+# What the exporter logs under, with their children.
+EXPORTER_LOGGERS = ("torch", "onnxscript", "onnx_ir", "onnx")
 # The limit of a protobuf message is 2 GiB; larger networks run on torch.
 MAX_BYTES = (2 << 30) - (16 << 20)
 
@@ -47,15 +51,35 @@ def export_graph(module: nn.Module, *, batch_size: int, side: int) -> bytes:
 
 @contextlib.contextmanager
 def _silenced():  # type: ignore[no-untyped-def]
-    """Suppress the warnings and messages of the exporter, which concern its internals; failures raise exceptions."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Suppress the warnings and messages of the exporter, which concern its internals; failures raise exceptions.
+
+    What other threads print in the meantime is printed, and loggers of other libraries are left alone.
+    """
+    levels = {name: logging.getLogger(name).level for name in EXPORTER_LOGGERS}
+    for name in EXPORTER_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(_OtherThreads(sys.stdout)):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+class _OtherThreads(io.TextIOBase):
+    """A stream that drops what this thread writes and passes on what others do."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write the text, unless this thread does; return its length."""
+        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
 
 
 def _first_cause(error: BaseException) -> BaseException:

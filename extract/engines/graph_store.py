@@ -5,13 +5,16 @@
 
 Both are derived and may be deleted at any time. A graph is used only if the identity is the same in every field
 (network, cut, precision, library versions, machine, the code that exports), the file has the recorded SHA-256, and it
-passes `graph_checks.py`; otherwise the network is exported again.
+passes `graph_checks.py`; otherwise the network is exported again. Graphs of other library versions, machines and batch
+sizes stay for whoever still uses them: saving one removes all but the newest, and those that were not used for long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +26,8 @@ from featurecache.base.text import printable
 from featurecache.extract.engines.protocol import ENGINES
 
 VERDICT_FORMAT = 1
+# Graphs in one folder, and how long one stays without being used: a graph of vgg16 is 528 MB.
+MOST_GRAPHS, UNUSED_SECONDS = 6, 60 * 24 * 3600.0
 # A document has about a kilobyte, and its reason is one sentence.
 MOST_BYTES, LONGEST_REASON = 1 << 20, 500
 
@@ -72,6 +77,7 @@ class GraphFolder:
                 return verdict, None
             check_plain_file(graph, self.root)
             content = graph.read_bytes()
+            _mark_used(graph)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (verdict, content) if hashlib.sha256(content).hexdigest() == document["sha256"] else None
@@ -94,11 +100,38 @@ class GraphFolder:
                 temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError:
             return False
+        self._remove_old(described)
         return True
+
+    def _remove_old(self, newest: Path) -> None:
+        """Remove the graphs that were not used for long, and all but the most recently used; `newest` stays."""
+        with contextlib.suppress(OSError):
+            others = [path for path in self.root.glob("engine-*.json") if path != newest]
+            dated = sorted(((_last_used(path), path) for path in others), reverse=True)
+            now = _last_used(newest)  # by the clock of the file system
+            for number, (used, path) in enumerate(dated, start=1):
+                if number >= MOST_GRAPHS or now - used > UNUSED_SECONDS:
+                    _graph_of(path).unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
     def _paths(self, identity: Mapping[str, Any]) -> tuple[Path, Path]:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         return self.root / f"engine-{name}.json", self.root / f"graph-{name}.onnx"
+
+
+def _graph_of(described: Path) -> Path:
+    return described.with_name(f"graph-{described.stem.removeprefix('engine-')}.onnx")
+
+
+def _last_used(described: Path) -> float:
+    """Return when a graph was last used, or the choice of an engine without a graph was made."""
+    graph = _graph_of(described)
+    return (graph if graph.is_file() else described).stat().st_mtime
+
+
+def _mark_used(graph: Path) -> None:
+    with contextlib.suppress(OSError):  # a cache of somebody else's
+        os.utime(graph)
 
 
 def _verdict(values: Mapping[str, Any]) -> Verdict:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from featurecache.base.errors import ImageRefused, RequestError
+from featurecache.base.errors import CacheError, ImageRefused, RequestError
 from featurecache.base.progress import Pace, Progress, Silent
 from featurecache.base.text import printable
 from featurecache.base.values import not_of, refuse
@@ -44,12 +44,12 @@ def extract_features(
 ) -> ExtractReport:
     """Compute the vectors of all images of a manifest that the caches of the requests lack, and write them.
 
-    Raises BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. Otherwise a refused image
-    does not end the run: it is in the report.
+    Raises RequestError, BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. Otherwise a
+    refused image does not end the run: it is in the report.
     """
     refuse(RequestError, not_of("requests", asked, FeatureRequest))
     settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
-    with _timing(seconds, "total"), Memo(cache_root) as memo:
+    with _timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
         with _timing(seconds, "digest"):
             digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
         if digested.refusals and settings.on_error == "fail":
@@ -57,6 +57,7 @@ def extract_features(
         with _timing(seconds, "load"):
             max_pixels = None if settings.retry_refused else settings.max_pixels
             work = plan_work(asked, cache_root, memo, digested, max_pixels=max_pixels, say=progress.say)
+            kept.enter_context(_settings_of_torch_kept(work))
             _start(work, digested, cache_root, settings, progress)
         run = _Run(work, settings, progress, seconds)
         run.refuse_again(_distinct(digested, work.refused), work.plans)
@@ -76,6 +77,15 @@ def extract_features(
         n_decoded=run.n_decoded,
         n_extracted=run.n_extracted,
     )
+
+
+def _settings_of_torch_kept(work: Work) -> AbstractContextManager[None]:
+    """Return a context that leaves torch's settings for the process as they were; torch is imported only to be used."""
+    if not work.groups:
+        return nullcontext()
+    from featurecache.extract.engines.torch_settings import restored_settings
+
+    return restored_settings()
 
 
 def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings, progress: Progress) -> None:
@@ -125,17 +135,30 @@ class _Run:
 
     @contextmanager
     def _writers(self) -> Iterator[dict[Group, list[Writer]]]:
-        """Yield the writers of every group; at the end each publishes its remaining rows, even if another fails."""
+        """Yield the writers of every group; at the end each publishes its remaining rows, even if another fails.
+
+        The first error is raised: that of the run, or that of the first writer that fails. Others are reported.
+        """
         writers = {
             group: [Writer(plan, group.started, partial(self._share, group)) for plan in group.plans.values()]
             for group in self.groups
         }
         everyone = [writer for each in writers.values() for writer in each]
+        first: BaseException | None = None
         try:
-            with ExitStack() as stack:
-                for writer in everyone:
-                    stack.enter_context(writer)
+            try:
                 yield writers
+            except BaseException as error:  # noqa: BLE001 (raised below, after every writer is closed)
+                first = error
+            for writer in everyone:
+                try:
+                    writer.close()
+                except BaseException as error:  # noqa: BLE001 (raised below, after every writer is closed)
+                    if first is not None and isinstance(error, CacheError):
+                        self.progress.say(f"Not published: {error}")
+                    first = first or error
+            if first is not None:
+                raise first
         finally:
             self.n_extracted = {writer.plan: writer.n_extracted for writer in everyone}
             self.seconds.write += sum(writer.seconds for writer in everyone)

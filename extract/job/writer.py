@@ -67,6 +67,10 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Publish the remaining rows and end the thread. Raises CacheUnwritable."""
         try:
             with contextlib.suppress(Exception):  # what could not be written is written again, with the rest
                 self._settle()

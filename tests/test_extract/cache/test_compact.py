@@ -599,5 +599,14 @@ def test_only_temporary_files_that_nobody_wrote_to_for_an_hour_are_swept(filled)
     assert_all_served(cache, rows)
 
 
+def test_a_live_file_is_not_swept_where_the_clocks_of_machine_and_file_server_differ(tmp_path, monkeypatch):
+    live = tmp_path / f"{TEMPORARY_PREFIX}live.h5"
+    live.write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    assert sweep_leftovers(tmp_path) == []
+    assert find_leftovers(tmp_path) == [live]
+
+
 def test_a_root_that_is_not_there_has_no_left_over_files(tmp_path):
     assert sweep_leftovers(tmp_path / "nowhere") == []

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featurecache.base.errors import CacheUnwritable
+from featurecache.base.errors import CacheUnwritable, OutOfMemory
+from featurecache.base.progress import Silent
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.job import writer as writers
-from featurecache.extract.job.plan import Plan
-from featurecache.extract.job.request import Resolved
+from featurecache.extract.job.extract import _Run
+from featurecache.extract.job.plan import Group, Plan, Work
+from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.extract.job.settings import Settings
+from featurecache.extract.job.summary import Seconds
 from featurecache.extract.job.writer import Writer
 
 D = 5
@@ -21,6 +26,16 @@ class ToyEngine:
     """What of an engine is recorded with a shard."""
 
     name, device, batch_size = "toy", "cpu", 4
+
+
+class Said(Silent):
+    """Keeps what it is given to say."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture
@@ -68,6 +83,36 @@ def failing(monkeypatch, fails) -> list[int]:
 
     monkeypatch.setattr(FeatureCache, "add", full)
     return calls
+
+
+def test_a_writer_that_fails_keeps_no_other_from_publishing_and_hides_no_earlier_error(tmp_path, spec, monkeypatch):
+    plans = [
+        Plan(Resolved(replace(spec, layer=layer), "toy.pth"), FeatureCache(tmp_path, replace(spec, layer=layer)),
+             {digest(i) for i in range(9)}, 0)
+        for layer in ("a", "b", "c")
+    ]  # fmt: skip
+    add = FeatureCache.add
+
+    def full(cache, rows, record):
+        if cache.spec.layer != "c":
+            raise CacheUnwritable(f"no space left for {cache.spec.layer}")
+        add(cache, rows, record)
+
+    monkeypatch.setattr(FeatureCache, "add", full)
+    monkeypatch.setattr(writers, "SHARD_SECONDS", 1000.0)
+    for error in (OutOfMemory("too large"), None):
+        run = _Run(Work([], [Group({FeatureRequest(layer=p.spec.layer): p for p in plans}, engine=ToyEngine())]),
+                   Settings(), said := Said(), Seconds())  # fmt: skip
+        with pytest.raises((OutOfMemory, CacheUnwritable)) as raised, run._writers() as found:
+            for each in found[run.groups[0]]:
+                each.add(*batch(1, 2))
+            if error is not None:
+                raise error
+        failed = ["no space left for a", "no space left for b"]
+        shown = [] if error is None else [f"Not published: {text}" for text in failed]
+        assert str(raised.value) == ("too large" if error is not None else failed[0])
+        assert said.lines == (shown or [f"Not published: {failed[1]}"])
+        assert published(plans[2]) == [1, 2]
 
 
 def test_rows_are_published_and_counted(plan):
