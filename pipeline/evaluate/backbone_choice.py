@@ -27,7 +27,7 @@ from featurecache.base.text import count_is, printable
 from featurecache.base.values import not_of, not_whole, refuse
 from featurecache.evaluate.join import groups_of
 from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
-from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS
+from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS, Reason
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.extract import Settings, extract_features
 from featurecache.extract.job.plan import OVERHEAD_BYTES_PER_ROW
@@ -147,7 +147,7 @@ def select_backbones(
     )
 
 
-def _why_unused(left_out: Mapping[str, int], sample: Sample) -> str:
+def _why_unused(left_out: Mapping[str, int], sample: Sample) -> Reason:
     return RARE_CLASS if sample.label in left_out else NOT_SAMPLED
 
 

@@ -15,7 +15,8 @@ head_choice          which head of a run
 work_folder          where a run is made
 placing              its way into its place
 locks                one process at a time
-moved                what a run names, where it is now
+moved                what a run names, where it is now: cache, images, weights
 leftover_runs        what killed processes left
+file_counts          every file of a command, used or not
 refusal_list         errors.csv outside runs
 """
