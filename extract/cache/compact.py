@@ -104,7 +104,7 @@ def plan_pruning(cache: FeatureCache, used: NDArray[np.uint8], *, shard_bytes: i
     kept = []
     for part in found:
         keep = np.isin(as_names(part.digests), names)
-        kept.append(ServedRows(part.path, part.n, part.rows[keep], part.digests[keep], part.is_alone))
+        kept.append(ServedRows(part.path, part.n, part.rows[keep], part.digests[keep], part.is_alone, part.revision))
     n_unused = sum(len(part.rows) for part in found) - sum(len(part.rows) for part in kept)
     chosen = [new for old, new in zip(found, kept, strict=True) if len(new.rows) < len(old.rows) or not old.is_alone]
     return _plan(cache, kept, chosen if n_unused else [], shard_bytes, n_unused=n_unused)
@@ -121,9 +121,10 @@ def _plan(
 ) -> Rewriting:
     groups: list[list[ServedRows]] = []
     filled = 0.0
-    for part in chosen:
+    # A shard records one revision of the decode rules: rows of different ones are never merged.
+    for part in sorted(chosen, key=lambda part: part.revision):
         size = part.path.stat().st_size * len(part.rows) / max(1, part.n)
-        if not groups or filled + size > shard_bytes:
+        if not groups or filled + size > shard_bytes or groups[-1][0].revision != part.revision:
             groups.append([])
             filled = 0.0
         groups[-1].append(part)

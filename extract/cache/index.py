@@ -41,7 +41,7 @@ SUM_BYTES, HASHED_BYTES = 32, 1 << 24
 class ServedRows:
     """The rows (m,) that are read from one shard of n rows, and their digests (m, 32).
 
-    is_alone: whether no other shard has a row of the same digest.
+    is_alone: whether no other shard has a row of the same digest. revision: of the decode rules of these rows.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class ServedRows:
     rows: NDArray[np.int64]
     digests: NDArray[np.uint8]
     is_alone: bool
+    revision: int = shards.FIRST_REVISION
 
 
 def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIX = ".h5"
+FIRST_REVISION = 1  # of the decode rules: that of shards that do not record one
 # Large enough to read fast, small enough to read one row quickly (h5py issue 1568: one row a chunk is 15 times slower).
 CHUNK_BYTES = 1 << 20
 # Bytes read at a time: enough to keep the disk busy, little compared with the result.
@@ -45,14 +46,15 @@ READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
 # The attributes whose type is checked on reading: those that are shown, compared and added up.
-TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds")
+TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds", "decode_revision")
 
 
 class ShardRecord(TypedDict, total=False):
     """The attributes of a shard, which describe how its rows were computed.
 
     spec: a FeatureSpec as JSON. versions: of libraries, by name; JSON when it is read. created: UTC in ISO 8601.
-    seconds: time spent on these rows. n: number of rows, which is counted on reading and not stored.
+    seconds: time spent on these rows. decode_revision: of the rules by which their images were read, 1 where it is not
+    stored. n: number of rows, which is counted on reading and not stored.
     """
 
     format: int
@@ -64,6 +66,7 @@ class ShardRecord(TypedDict, total=False):
     versions: Mapping[str, str | None] | str
     created: str
     seconds: float
+    decode_revision: int
     n: int
 
 
@@ -174,10 +177,15 @@ def _plain(value: Any) -> Any:
 
 def read_digests(path: Path, spec: FeatureSpec) -> NDArray[np.uint8]:
     """Return the digests (n, 32) of a shard. Raises CacheDamaged if it is not a complete shard of `spec`."""
+    return read_rows(path, spec)[0]
+
+
+def read_rows(path: Path, spec: FeatureSpec) -> tuple[NDArray[np.uint8], int]:
+    """Return the digests (n, 32) and the decode revision of a shard; raises as `read_digests` does."""
     with open_shard(path) as file:
         check_spec(path, file, spec)
-        digests: NDArray[np.uint8] = file["digests"][:]
-        return digests
+        revision = _plain(file.attrs.get("decode_revision", FIRST_REVISION))
+        return file["digests"][:], revision if isinstance(revision, int) else FIRST_REVISION
 
 
 def check_spec(path: Path, file: Any, spec: FeatureSpec) -> None:

@@ -27,13 +27,15 @@ N_LISTINGS = 10
 class Snapshot:
     """The rows of a cache at one time. It is immutable: the cache replaces it as a whole.
 
-    paths: the shards, in order. lengths: the number of rows of each. names: the M distinct digests, sorted.
+    paths: the shards, in order. lengths, revisions: the number of rows of each, and the decode revision by which they
+    were read. names: the M distinct digests, sorted.
     shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and its number of rows.
     without: shards that were excluded.
     """
 
     paths: tuple[Path, ...]
     lengths: tuple[int, ...]
+    revisions: tuple[int, ...]
     names: NDArray[np.bytes_]
     shard_of: NDArray[np.int64]
     row_of: NDArray[np.int64]
@@ -65,10 +67,11 @@ class Snapshot:
         order = np.lexsort((self.row_of, self.shard_of))
         parts = np.split(order, np.searchsorted(self.shard_of[order], np.arange(1, len(self.paths))))
         found = []
-        for path, n, places in zip(self.paths, self.lengths, parts if self.paths else [], strict=True):
+        each = zip(self.paths, self.lengths, self.revisions, parts if self.paths else [], strict=True)
+        for path, n, revision, places in each:
             digests = self.names[places].view(np.uint8).reshape(-1, 32)
             is_alone = len(places) == n and bool((self.n_copies[places] == 1).all())
-            found.append(ServedRows(path, n, self.row_of[places], digests, is_alone))
+            found.append(ServedRows(path, n, self.row_of[places], digests, is_alone, revision))
         return found
 
     def is_outdated(self) -> bool:
@@ -89,26 +92,29 @@ def read_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] =
     for _ in range(N_LISTINGS):
         paths = _paths(folder, without)
         try:
-            return _joined(paths, [shards.read_digests(path, spec) for path in paths], without)
+            return _joined(paths, [shards.read_rows(path, spec) for path in paths], without)
         except (CacheDamaged, ShardGone):
             if all(os.path.lexists(path) for path in paths):
                 raise
     paths = _paths(folder, without)
-    return _joined(paths, [shards.read_digests(path, spec) for path in paths], without)
+    return _joined(paths, [shards.read_rows(path, spec) for path in paths], without)
 
 
 def _paths(folder: Path, without: frozenset[Path]) -> list[Path]:
     return [path for path in settled_shard_paths(folder) if path not in without]
 
 
-def _joined(paths: list[Path], parts: list[NDArray[np.uint8]], without: frozenset[Path]) -> Snapshot:
-    digests = np.concatenate(parts) if parts else np.empty((0, 32), dtype=np.uint8)
-    shard_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    row_of = np.concatenate([np.arange(len(part)) for part in parts]) if parts else np.empty(0, dtype=np.int64)
-    # Of several rows of a digest, written by several processes, every reader takes the first in shard order.
+def _joined(paths: list[Path], parts: list[tuple[NDArray[np.uint8], int]], without: frozenset[Path]) -> Snapshot:
+    lengths, revisions = [len(digests) for digests, _ in parts], [revision for _, revision in parts]
+    # Of several rows of a digest, every reader takes the first in shard order of those by the latest decode rules.
+    order = sorted(range(len(parts)), key=lambda number: -revisions[number])
+    none = np.empty(0, dtype=np.int64)
+    digests = np.concatenate([parts[i][0] for i in order]) if parts else np.empty((0, 32), dtype=np.uint8)
+    shard_of = np.concatenate([np.full(lengths[i], i) for i in order]) if parts else none
+    row_of = np.concatenate([np.arange(lengths[i]) for i in order]) if parts else none
     names, first, n_copies = np.unique(as_names(digests), return_index=True, return_counts=True)
-    lengths = tuple(len(part) for part in parts)
-    return Snapshot(tuple(paths), lengths, names, shard_of[first], row_of[first].astype(np.int64), n_copies, without)
+    rows = shard_of[first].astype(np.int64), row_of[first].astype(np.int64)
+    return Snapshot(tuple(paths), tuple(lengths), tuple(revisions), names, *rows, n_copies, without)
 
 
 def _heads(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:

@@ -25,8 +25,11 @@ POOLINGS = ("avg", "max", "gem", "flatten", "cls")
 PRECISIONS = ("fp32", "fp16", "bf16")
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
+# Which values of an image of more than 8 bits are black and white: these, or LOW:HIGH (images/levels.py).
+FULL_RANGE, IMAGE_RANGE = NAMED_RANGES = ("full", "image")
+BOUNDS = re.compile(r"(-?[0-9]{1,10}(?:\.[0-9]{1,6})?):(-?[0-9]{1,10}(?:\.[0-9]{1,6})?)")
 # Fields that are omitted from the text, and so from the key, at these values: keys without such fields stay valid.
-FIELD_DEFAULTS = {"decode": FULL, "view": ""}
+FIELD_DEFAULTS = {"decode": FULL, "range": FULL_RANGE, "view": ""}
 
 
 # Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
@@ -45,6 +48,14 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MOST_CHARACTERS
 
 
+def bounds_of(levels: object) -> tuple[float, float] | None:
+    """Return LOW and HIGH of a range LOW:HIGH; None for anything else."""
+    found = BOUNDS.fullmatch(levels) if isinstance(levels, str) else None
+    if found is None or not float(found[1]) < float(found[2]):
+        return None
+    return float(found[1]), float(found[2])
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and 1 <= value <= MOST_NUMBERS
 
@@ -60,6 +71,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "precision": lambda value: value in PRECISIONS,
     "dtype": lambda value: value in DTYPES,
     "decode": lambda value: value in DECODES,
+    "range": lambda value: value in NAMED_RANGES or bounds_of(value) is not None,
     "view": _is_text,
 }
 
@@ -81,6 +93,7 @@ class SpecDocument(_SpecDocument, total=False):
     """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields at their default are omitted."""
 
     decode: str
+    range: str
     view: str
 
 
@@ -99,6 +112,7 @@ class FeatureSpec:
     precision: str = "fp32"
     dtype: str = "float32"
     decode: str = FULL
+    range: str = FULL_RANGE
     view: str = ""
 
     def to_json(self) -> str:

@@ -21,8 +21,9 @@ from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
+from featurecache.extract.cache.judged import read_judged
 from featurecache.extract.cache.opening import open_index
-from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, read_snapshot
+from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, as_names, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ class FeatureCache:
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have no row: bool (N,)."""
         return ~self._snapshot.find(digests)[1]
+
+    def outdated(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
+        """Return which of the digests (N, 32) have a row by decode rules before `revision`: bool (N,).
+
+        Rows that were judged to be the same by these rules are left out.
+        """
+        snapshot = self._snapshot
+        if all(found >= revision for found in snapshot.revisions):
+            return np.zeros(len(digests), dtype=bool)
+        place, found = snapshot.find(digests)
+        found[found] = np.array(snapshot.revisions)[snapshot.shard_of[place[found]]] < revision
+        return found & ~np.isin(as_names(digests), as_names(read_judged(self.folder, revision)))
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.

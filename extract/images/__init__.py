@@ -10,9 +10,11 @@ read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
 tables        CSV, TSV, TXT and Parquet
+checked_file  opening an image file, checked against its digest
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels
-decode_rules  the version of its rules, and the largest image
+decode_rules  the version and revision of its rules, and the largest image
+decoding      its parts: one decoder a module, and what all of them share
 transform     pixels to the size of the input
 augmentation  augmented views of images, by a seed
 fingerprints  grey thumbnails, by which copies are found

@@ -1,83 +1,146 @@
 """Decoding: image file to uint8 RGB pixels (3, H, W), upright. All rules for image formats are here.
 
-The version of these rules is part of every feature key (increase `decode_rules.DECODE_VERSION` when one of them changes
-a pixel):
+`decode_rules.py` says what happens to features that are there when one of these rules changes a pixel:
 
-    orientation       rotated upright by EXIF
+    orientation       rotated upright by EXIF (orientation.py)
     grey, bilevel     the value in all three channels
     palette           its colours
     transparent       on white
     CMYK, YCbCr, LAB  converted to RGB, embedded profiles not applied
-    16 bits a channel the high byte
-    32-bit, float     refused: the value of white is unknown
+    16 bits a channel the high byte, or the range that was asked for (levels.py)
+    32-bit, float     the range that was asked for, else refused: the value of white is unknown
     animated, paged   the first frame
-    truncated         refused, even if a part could be decoded
+    HEIC, HEIF        the main picture; by pillow-heif
+    DICOM             the first frame in its window (dicom.py)
+    damaged           refused, even if a part could be decoded
 
 On request a large JPEG is decoded at a fraction of its size, which changes the pixels and so is part of the key. JPEG
-is decoded by torchvision, twice as fast as by Pillow; other formats, and files that torchvision refuses, are decoded by
-Pillow, which is the reference in the tests. Both release the interpreter lock. torchvision's PNG decoder is a quarter
-faster too, but one flipped bit in a PNG can crash the process (torchvision 0.29: segmentation fault when libpng reports
-an error); of 12,000 damaged JPEGs none did.
+is decoded by libjpeg-turbo itself (jpeg.py), other formats by Pillow, which is the reference in the tests. Both release
+the interpreter lock.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.cache.spec import FULL_RANGE
 from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.decoding.dicom import decode_dicom, is_dicom
+from featurecache.extract.images.decoding.heif import is_heif, open_heif
+from featurecache.extract.images.decoding.jpeg import LEAST_REDUCED_SIDE, check_jpeg, decode_jpeg
+from featurecache.extract.images.decoding.levels import check_levels, is_wide, levels_of, wide_grey
+from featurecache.extract.images.decoding.memory import DECODING
+from featurecache.extract.images.decoding.orientation import orientation_of, turned_upright
+from featurecache.extract.images.decoding.picture import SWAPPED, Picture, rows_of
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 # Formats that Pillow renders by an external program, which no file may start.
 DRAWN_OUTSIDE = {"EPS", "WMF"}
-FAST_MODES = {"L", "RGB", "CMYK"}
+JPEG_FORMATS, FAST_MODES = {"JPEG", "MPO"}, {"L", "RGB"}
 GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}
-EXIF_ORIENTATION = 0x0112
+# More than a JPEG can have; what follows in a file, such as the film of a motion photo, is not read.
+JPEG_BYTES, JPEG_BYTES_A_PIXEL = 16 << 20, 16
+NO_MEMORY = "decoding it needs more memory than there is"
+# What formats are recognised by: DICOM has 128 bytes of anything in front.
+HEAD_BYTES = 132
 
 # Pillow's warning at this size is replaced by ImageRefused, which names the file; its error at twice the size remains.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> torch.Tensor:
-    """Decode an image file of any format: bytes -> uint8 (3, H, W), RGB, upright.
+def decode_image(
+    data: bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None, levels: str = FULL_RANGE
+) -> torch.Tensor:
+    """Decode an image as `decode_picture` does: uint8 (3, H, W), RGB, upright; grey has strides of 0 between channels.
+
+    It waits while other threads decode as many pixels as are decoded at once.
+    """
+    with DECODING.reservation() as reservation, _refusing():
+        return decode_picture(
+            data, max_pixels=max_pixels, at_least=at_least, levels=levels, reserve=reservation.reserve
+        ).pixels()
+
+
+def decode_picture(
+    data: bytes | BinaryIO, *, max_pixels: int, at_least: int | None, levels: str, reserve: Callable[[int], None]
+) -> Picture:
+    """Decode an image file of any format, given as its bytes or as an open file.
 
     at_least: decode a JPEG at 1/2, 1/4 or 1/8 of its size, from fewer DCT coefficients, if its shortest side still has
     this many pixels; None for full size.
+    levels: which values of an image of more than 8 bits are black and white (levels.py).
+    reserve: called with the number of pixels before they are decoded; it may wait.
     Raises ImageRefused with the reason if the bytes are not an image, are damaged, or have more than `max_pixels`.
     """
-    if not data:
-        raise ImageRefused("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+
+    def take(width: int, height: int) -> None:
+        if width * height > max_pixels:
+            size = f"{width} x {height} pixels"
+            raise ImageRefused(f"{size} are more than the limit of {max_pixels:,} (see --max-pixels)")
+        reserve(width * height)
+
+    with _refusing():
+        head = _head_of(file)
+        if not head:
+            raise ImageRefused("the file is empty")
+        if is_dicom(head):
+            return Picture.of(decode_dicom(file, levels, take))
+        with open_heif(file) if is_heif(head) else Image.open(file) as image:
             if image.format in DRAWN_OUTSIDE:
                 raise ImageRefused(f"{image.format} is a drawing, not an image; save it as PNG")
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} x {image.height} pixels"
-                raise ImageRefused(f"{size} are more than the limit of {max_pixels:,} (see --max-pixels)")
-            if at_least is not None and _reduce(image, at_least):
-                return _from_pillow(image)
-            if _is_plain(image):
-                fast = _decode_fast(data)
-                if fast is not None:
-                    return fast
-            return _from_pillow(image)
+            take(*image.size)
+            return _decoded(image, file, at_least, levels)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise ImageRefused for every error of decoding."""
+    try:
+        yield
     except ImageRefused:
         raise
-    except UnidentifiedImageError:
-        raise ImageRefused("no image format that can be read") from None
-    except Image.DecompressionBombError:
-        raise ImageRefused(f"more than {2 * MAX_PIXELS:,} pixels, which no limit allows") from None
-    except MemoryError:
-        raise ImageRefused("decoding it needs more memory than there is") from None
     except Exception as error:  # noqa: BLE001  (Pillow's plug-ins raise anything on damaged files)
-        raise ImageRefused(f"damaged: {_one_line(error)}") from None
+        raise ImageRefused(refusal_of(error)) from None
+
+
+def refusal_of(error: Exception) -> str:
+    """Return why an image is refused whose decoding or resizing raised an error."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that can be read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * MAX_PIXELS:,} pixels, which no limit allows"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch raises a RuntimeError
+        return NO_MEMORY
+    return f"damaged: {_one_line(error)}"
+
+
+def _head_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _decoded(image: ImageFile.ImageFile, file: BinaryIO, at_least: int | None, levels: str) -> Picture:
+    if image.format in JPEG_FORMATS:
+        is_reduced = at_least is not None and _reduce(image, at_least)
+        found = _decode_fast(image, file, is_reduced=is_reduced)
+        if found is not None:
+            return Picture.of(turned_upright(found, orientation_of(image)))
+    return _from_pillow(image, levels)
 
 
 def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
@@ -88,62 +151,44 @@ def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
     return image.size != whole
 
 
-def _is_plain(image: Image.Image) -> bool:
-    if image.format != "JPEG" or image.mode not in FAST_MODES:
-        return False
-    # torchvision reads the orientation from EXIF alone, Pillow also from XMP.
-    return not ("xmp" in image.info and _is_turned(image))
+def _decode_fast(image: ImageFile.ImageFile, file: BinaryIO, *, is_reduced: bool) -> NDArray[np.uint8] | None:
+    """Return a JPEG's pixels as they are stored, or None if Pillow has to decode them. Raises ImageRefused."""
+    file.seek(0)
+    data = file.read(JPEG_BYTES + JPEG_BYTES_A_PIXEL * image.width * image.height)
+    if image.mode in FAST_MODES and not (is_reduced and min(image.size) < LEAST_REDUCED_SIDE):
+        shape = (image.height, image.width)
+        return decode_jpeg(data, shape, is_reduced=is_reduced, is_grey=image.mode == "L")
+    check_jpeg(data)
+    return None
 
 
-def _decode_fast(data: bytes) -> torch.Tensor | None:
-    """Return the pixels as decoded by torchvision, or None if it refuses: then Pillow decodes or gives the reason."""
-    import torch
-
-    try:
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:  # a later release of torchvision will not have decoders
-        return None
-    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    try:
-        pixels: torch.Tensor = decode_jpeg(raw, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError:
-        return None
-    return pixels
-
-
-def _from_pillow(image: ImageFile.ImageFile) -> torch.Tensor:
-    import torch
-
+def _from_pillow(image: ImageFile.ImageFile, levels: str) -> Picture:
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         # Pillow scales 2 and 4 bits to 0..255, but not the grey value that is declared transparent.
         image.info["transparency"] *= GREY_STEPS.get(image.tile[0].args, 1)
+    check_levels(image, levels)
     image.load()
-    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
-    pixels = np.array(_to_rgb(upright, image.format or ""), dtype=np.uint8)
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    convert, span = _plain, None
+    if is_wide(image):
+        low, high, span = levels_of(image, levels)
+        convert = partial(wide_grey, low=low, high=high)
+    orientation = orientation_of(image)
+    height, width = image.size if orientation in SWAPPED else (image.height, image.width)
+    return Picture(height, width, rows_of(image, orientation, convert), span if levels == FULL_RANGE else None)
 
 
-def _is_turned(image: Image.Image) -> bool:
-    try:
-        return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
-    except Exception:  # noqa: BLE001  (damaged metadata next to good pixels: the pixels count)
-        return False
+def _plain(image: Image.Image) -> NDArray[np.uint8]:
+    return np.array(_to_plain(image), dtype=np.uint8)
 
 
-def _to_rgb(image: Image.Image, file_format: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
-        values = np.asarray(image).astype(np.int64)
-        high_byte = (values >> 8).clip(0, 255).astype(np.uint8)
-        high_byte[values == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(high_byte).convert("RGB")
-    if image.mode in {"I", "F"}:
-        raise ImageRefused("32-bit or float pixels, whose white is not known; save it with 8 or 16 bits a channel")
+def _to_plain(image: Image.Image) -> Image.Image:
+    """Return the image in 8 bits, grey or RGB."""
     if image.mode == "LAB":
         return _from_lab(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

@@ -1,6 +1,11 @@
-"""Constants of decoding: the version of its rules, and the largest image."""
+"""Constants of decoding: the version and the revision of its rules, and the largest image.
 
-# Increased when a rule of `decode.py` changes a pixel: it is part of every feature key.
+A rule of `decode.py` that changes the pixels of few images is a new revision, which is recorded in every shard:
+`revisions.py` says which images it reads otherwise, their rows are computed again, and all others stay. A rule that
+changes those of most images is a new version, which is part of every key: all features are computed again.
+"""
+
 DECODE_VERSION = 1
+DECODE_REVISION = 2
 # Pillow's threshold of its warning of a decompression bomb: a 24-bit image of a quarter of a GiB.
 MAX_PIXELS = 89_478_485

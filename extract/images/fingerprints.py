@@ -18,6 +18,7 @@ import numpy as np
 
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.cache.spec import FULL_RANGE, IMAGE_RANGE
 from featurecache.extract.images.decode import decode_image
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
@@ -50,7 +51,7 @@ def read_thumbnails(
 def same_pixels(one: Sample, other: Sample) -> bool:
     """Whether two files decode to identical pixels."""
     try:
-        return bool(_pixels(one).equal(_pixels(other)))
+        return bool(_pixels(one, FULL_RANGE).equal(_pixels(other, FULL_RANGE)))
     except (OSError, ImageRefused):
         return False
 
@@ -59,7 +60,7 @@ def _read(sample: Sample) -> NDArray[np.float32]:
     from PIL import Image
 
     try:
-        pixels = _pixels(sample)
+        pixels = _pixels(sample, IMAGE_RANGE)
     except (OSError, ImageRefused):
         return np.zeros(SIDE * SIDE, dtype=np.float32)
     grey = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
@@ -69,5 +70,6 @@ def _read(sample: Sample) -> NDArray[np.float32]:
     return toned / np.linalg.norm(toned) if toned.std() >= FLAT else np.zeros_like(toned)
 
 
-def _pixels(sample: Sample) -> torch.Tensor:
-    return decode_image(Path(sample.path).read_bytes())
+def _pixels(sample: Sample, levels: str) -> torch.Tensor:
+    with Path(sample.path).open("rb") as file:
+        return decode_image(file, levels=levels)

@@ -5,6 +5,8 @@ matching        existing caches that match a request
 settings        settings that do not change the features
 plan            missing vectors, and shared forward passes
 refused_before  images that earlier runs refused
+outdated        rows that other decode rules would change
+fixed_pictures  a change of decoders or of the resize kernel, noticed
 compute         images to vectors, on all cores
 writer          writing the shards of one cache, in a thread
 extract         extract_features: reader, engine and writers

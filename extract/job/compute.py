@@ -24,15 +24,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import apply_view
-from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.checked_file import open_checked
+from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
+from featurecache.extract.images.decoding.levels import Span
+from featurecache.extract.images.decoding.memory import DECODING
+from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job.plan import Group
@@ -47,22 +49,33 @@ Item = tuple[bytes, Sample]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
+CHANGED = "it changed while the run was going on; run extract again"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decoded:
     """One decoded image: uint8 pixels (3, S, S) for each group that needs them, or the reason of its refusal.
 
-    is_lasting: whether it is refused for its content, and not for a failure to read it.
+    is_lasting: whether it is refused for its content, and not for a failure to read it. span: the values of an image
+    of 16 bits that was read by its high byte.
     """
 
     digest: bytes
     name: str
-    images: list[tuple[Group, torch.Tensor]]
-    refusal: str | None
-    is_lasting: bool
-    read_seconds: float
-    decode_seconds: float
+    images: list[tuple[Group, torch.Tensor]] = field(default_factory=list)
+    refusal: str | None = None
+    is_lasting: bool = False
+    span: Span | None = None
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest image, and what is called with the number of pixels before they are decoded."""
+
+    max_pixels: int
+    reserve: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -148,44 +161,48 @@ def use_threads(n_threads: int) -> None:
 
 
 def decode_item(item: Item, groups: Sequence[Group], max_pixels: int) -> Decoded:
-    """Read, decode and transform one image; the reason of a refusal is in the result."""
+    """Read, decode and transform one image; the reason of a refusal is in the result, whatever went wrong."""
     digest, sample = item
     started = time.perf_counter()
-    read, images, refusal, is_lasting = started, [], None, False
+    decoded = Decoded(digest, sample.name)
     try:
-        data = Path(sample.path).read_bytes()
-        read = time.perf_counter()
-        if image_digest(data) != digest:
-            raise ImageRefused("it changed while the run was going on; run extract again")
-        is_lasting = True
-        images = _fit(digest, data, groups, max_pixels)
+        with open_checked(sample.path, digest, changed=CHANGED) as file, DECODING.reservation() as reserved:
+            decoded.read_seconds = time.perf_counter() - started
+            decoded.is_lasting = True
+            _fit(decoded, file, groups, Limits(max_pixels, reserved.reserve))
     except OSError as error:
-        refusal = f"cannot be read: {error.strerror or error}"
+        decoded.refusal = f"cannot be read: {error.strerror or error}"
     except ImageRefused as error:
-        refusal = str(error)
-    except MemoryError:
-        refusal = "it needs more memory than there is"
-    return Decoded(digest, sample.name, images, refusal, is_lasting, read - started, time.perf_counter() - read)
+        decoded.refusal = str(error)
+    except Exception as error:  # noqa: BLE001  (one image never ends a run)
+        decoded.refusal = refusal_of(error)
+    if decoded.refusal is not None:
+        decoded.images.clear()
+        decoded.is_lasting &= decoded.refusal != NO_MEMORY
+    decoded.decode_seconds = time.perf_counter() - started - decoded.read_seconds
+    return decoded
 
 
-def _fit(digest: bytes, data: bytes, groups: Sequence[Group], max_pixels: int) -> list[tuple[Group, torch.Tensor]]:
-    """Return the pixels for each group that misses this image; groups share decoding and transform where they can."""
+def _fit(decoded: Decoded, file: bytes | BinaryIO, groups: Sequence[Group], limits: Limits) -> None:
+    """Add the pixels for each group that misses this image; groups share decoding and transform where they can."""
     from featurecache.extract.images.transform import apply_transform
 
-    pixels: dict[int | None, torch.Tensor] = {}
-    fitted: dict[tuple[int | None, TransformSpec], torch.Tensor] = {}
-    images = []
+    pictures: dict[tuple[int | None, str], Picture] = {}
+    fitted: dict[tuple[int | None, str, TransformSpec], torch.Tensor] = {}
     for group in groups:
-        if not group.misses(digest):
+        if not group.misses(decoded.digest):
             continue
-        wanted = group.at_least, group.geometry
-        if group.at_least not in pixels:
-            pixels[group.at_least] = decode_image(data, max_pixels=max_pixels, at_least=group.at_least)
+        how = group.at_least, group.levels
+        if how not in pictures:
+            pictures[how] = decode_picture(
+                file, max_pixels=limits.max_pixels, at_least=how[0], levels=how[1], reserve=limits.reserve
+            )
+        wanted = *how, group.geometry
         if wanted not in fitted:
-            fitted[wanted] = apply_transform(pixels[group.at_least], group.transform)
-        view = group.view
-        images.append((group, fitted[wanted] if view is None else apply_view(fitted[wanted], view, digest)))
-    return images
+            fitted[wanted] = apply_transform(pictures[how], group.transform)
+        view, pixels = group.view, fitted[wanted]
+        decoded.images.append((group, pixels if view is None else apply_view(pixels, view, decoded.digest)))
+        decoded.span = pictures[how].span
 
 
 def forward(decoded: list[Decoded]) -> Computed:

@@ -21,9 +21,11 @@ from featurecache.base.text import printable
 from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.decoding.levels import DimImages
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.compute import Computed, Item, compute_vectors
+from featurecache.extract.job.fixed_pictures import check_pixels
 from featurecache.extract.job.plan import Group, Plan, Work, outlook, plan_work
 from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.request import FeatureRequest
@@ -58,13 +60,16 @@ def extract_features(
             max_pixels = None if settings.retry_refused else settings.max_pixels
             work = plan_work(asked, cache_root, memo, digested, max_pixels=max_pixels, say=progress.say)
             kept.enter_context(_settings_of_torch_kept(work))
-            _start(work, digested, cache_root, settings, progress)
+            notes = _start(work, digested, cache_root, settings, progress)
         run = _Run(work, settings, progress, seconds)
         run.refuse_again(_distinct(digested, work.refused), work.plans)
         try:
             run.fill(_distinct(digested, work.missing))
         finally:
             remember_refused(memo, run.lasting, settings.max_pixels)
+        if line := run.dim.line():
+            notes.append(line)
+            progress.say(line)
         for plan in work.plans:
             plan.cache.refresh()
             if len(plan.cache):
@@ -76,6 +81,7 @@ def extract_features(
         seconds=seconds,
         n_decoded=run.n_decoded,
         n_extracted=run.n_extracted,
+        notes=notes,
     )
 
 
@@ -88,12 +94,17 @@ def _settings_of_torch_kept(work: Work) -> AbstractContextManager[None]:
     return restored_settings()
 
 
-def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings, progress: Progress) -> None:
+def _start(work: Work, digested: Digested, cache_root: Path, settings: Settings, progress: Progress) -> list[str]:
+    """Build the engines, and return a line for each cache whose images had other pixels."""
     if not work.groups:
-        return
+        return []
     progress.say(outlook(work, digested, cache_root))
     for reason in dict.fromkeys([group.start(settings, progress.say).reason for group in work.groups]):
         progress.say(reason)
+    notes = check_pixels(work.groups)
+    for line in notes:
+        progress.say(line)
+    return notes
 
 
 @contextmanager
@@ -114,6 +125,7 @@ class _Run:
         self.refused: dict[bytes, Refusal] = {}
         # (digest, key) -> reason of those that are refused for their content, and not for a failure to read them.
         self.lasting: dict[tuple[bytes, str], str] = {}
+        self.dim = DimImages()
         self.n_decoded = 0
         self.n_extracted: dict[Plan, int] = {}
 
@@ -191,6 +203,7 @@ class _Run:
             self.seconds.decode += item.decode_seconds
             if item.refusal is None:
                 self.n_decoded += 1
+                self.dim.add(item.name, item.span)
             else:
                 plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
                 self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])

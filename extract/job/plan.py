@@ -27,6 +27,7 @@ from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.digests import Digested, n_distinct
 from featurecache.extract.job import request as requests
 from featurecache.extract.job.matching import find_unique
+from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.refused_before import refused_before
 from featurecache.extract.job.request import FeatureRequest, LoadedNetwork, Resolved
 from featurecache.extract.job.settings import Settings
@@ -47,6 +48,8 @@ class Plan:
     """One set of features to extract: its cache, the missing digests, and its columns of the network's output.
 
     refused: images without a row that an earlier run refused, with the reasons; they are not among the missing ones.
+    pixels: those of the fixed pictures, for the first rows. n_outdated: images among the missing ones that have a row,
+    by older decode rules that read them otherwise.
     """
 
     resolved: Resolved
@@ -54,7 +57,9 @@ class Plan:
     missing: set[bytes]
     n_present: int
     refused: dict[bytes, str] = field(default_factory=dict)
+    n_outdated: int = 0
     columns: slice = field(default_factory=lambda: slice(None))
+    pixels: Mapping[str, Any] | None = None
 
     @property
     def spec(self) -> FeatureSpec:
@@ -93,6 +98,11 @@ class Group:
     def at_least(self) -> int | None:
         """The shortest side that decoding may reduce an image to, in pixels; None to decode all of it."""
         return self.transform.resize if self._spec.decode == REDUCED else None
+
+    @cached_property
+    def levels(self) -> str:
+        """The `range` of the spec."""
+        return self._spec.range
 
     @property
     def _spec(self) -> FeatureSpec:
@@ -210,6 +220,7 @@ def plan_work(
     say: called with a line on what was taken of a weights file that holds more than a state dict.
     """
     plans: dict[str, Plan] = {}
+    outdated = OutdatedRows(digested)
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
     for together in _by_network(asked):
@@ -221,7 +232,7 @@ def plan_work(
             key = resolved[request].spec.key
             if key not in plans:
                 refused = {} if max_pixels is None else refused_before(memo, key, max_pixels)
-                plans[key] = _plan(resolved[request], cache_root, digested, refused)
+                plans[key] = _plan(resolved[request], cache_root, digested, refused, outdated)
                 if plans[key].missing:
                     missing[request] = plans[key]
             plan_of[request] = plans[key]
@@ -244,10 +255,11 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
     n_refused = len(work.refused - work.missing)
     n_there = n_distinct(digested.digests) - n_to_do - n_refused
     before = f", {n_refused:,} refused before" if n_refused else ""
-    n_caches = sum(bool(plan.missing) for plan in work.plans)
+    n_caches, n_outdated = sum(bool(plan.missing) for plan in work.plans), max(plan.n_outdated for plan in work.plans)
     into = f" into {n_caches} caches" if n_caches > 1 else ""
+    again = f" ({n_outdated:,} of them again: their EXIF orientation is read otherwise now)" if n_outdated else ""
     return (
-        f"{count(n_to_do, 'image')} to extract{into}, {n_there:,} already there{before}; "
+        f"{count(n_to_do, 'image')} to extract{into}{again}, {n_there:,} already there{before}; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
     )
 
@@ -282,13 +294,16 @@ def _resolve(
     return resolved, loaded
 
 
-def _plan(resolved: Resolved, cache_root: Path, digested: Digested, refused: Mapping[bytes, str]) -> Plan:
+def _plan(
+    resolved: Resolved, cache_root: Path, digested: Digested, refused: Mapping[bytes, str], outdated: OutdatedRows
+) -> Plan:
     cache = FeatureCache(cache_root, resolved.spec)
-    absent = cache.missing(digested.digests)
-    missing = {bytes(row) for row in digested.digests[absent]}
+    absent, changed = cache.missing(digested.digests), outdated.of(cache)
+    todo = absent | changed
+    missing = {bytes(row) for row in digested.digests[todo]}
     again = {digest: refused[digest] for digest in missing & refused.keys()}
-    n_present = n_distinct(digested.digests[~absent])
-    return Plan(resolved, cache, missing - again.keys(), n_present, again)
+    n_present, n_outdated = n_distinct(digested.digests[~todo]), n_distinct(digested.digests[changed])
+    return Plan(resolved, cache, missing - again.keys(), n_present, again, n_outdated)
 
 
 def _bytes_per_row(spec: FeatureSpec) -> int:

@@ -26,7 +26,18 @@ from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.cache.memo import FileState, Memo
-from featurecache.extract.cache.spec import DECODES, DTYPES, FULL, POOLINGS, PRECISIONS, FeatureSpec, SpecDocument
+from featurecache.extract.cache.spec import (
+    DECODES,
+    DTYPES,
+    FULL,
+    FULL_RANGE,
+    NAMED_RANGES,
+    POOLINGS,
+    PRECISIONS,
+    FeatureSpec,
+    SpecDocument,
+    bounds_of,
+)
 from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.decode_rules import DECODE_VERSION
@@ -93,6 +104,11 @@ class FeatureRequest:
         "photographs from cameras, and other features than full",
         choices=DECODES,
     )  # fmt: skip
+    range: str = described(
+        FULL_RANGE, "values that are black and white in images of more than 8 bits: image takes the least and the "
+        "greatest of each, LOW:HIGH these, for instance 0:4095 (default: full, the high byte of 16)",
+        metavar="full|image|LOW:HIGH",
+    )  # fmt: skip
     size: int | None = described(
         None, "side of the input in pixels (default: what the weights expect)", metavar="S", least=1
     )
@@ -104,6 +120,11 @@ class FeatureRequest:
             wrong = no_such(name, value, allowed) if allowed else ""
             if wrong and not (name == "pooling" and value is None):
                 raise RequestError(wrong)
+        if self.range not in NAMED_RANGES and bounds_of(self.range) is None:
+            raise RequestError(
+                f"The range is {str(self.range)[:40]!r} and has to be {', '.join(NAMED_RANGES)} or LOW:HIGH, "
+                "for instance 0:4095."
+            )
         for name in ("backbone", "weights", "layer", "view"):
             value = getattr(self, name)
             is_name = isinstance(value, str) and len(value) <= LONGEST_NAME

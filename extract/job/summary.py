@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,20 +38,25 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Filled:
-    """One cache after the run: distinct images that it had before, and that were added."""
+    """One cache after the run: distinct images that it had before, and that were added.
+
+    n_outdated: images among those to add that it had by older decode rules, which read them otherwise.
+    """
 
     request: FeatureRequest
     resolved: Resolved
     cache: FeatureCache
     n_present: int
     n_extracted: int
+    n_outdated: int = 0
 
 
 @dataclass(frozen=True)
 class ExtractReport:
     """The result of `extract_features`: samples with features, and their digests (N, 32).
 
-    Counts are of distinct images; `refusals` has an entry for every refused sample.
+    Counts are of distinct images; `refusals` has an entry for every refused sample. notes: lines on images whose pixels
+    may not be what the user expects, and on a change of all pixels.
     """
 
     samples: tuple[Sample, ...]
@@ -61,6 +66,7 @@ class ExtractReport:
     seconds: Seconds
     n_decoded: int
     engines: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
 
 def write_report(
@@ -71,6 +77,7 @@ def write_report(
     seconds: Seconds,
     n_decoded: int,
     n_extracted: Mapping[Plan, int],
+    notes: Sequence[str] = (),
 ) -> ExtractReport:
     """Return the report of a run; every copy of a refused image is a refusal."""
     samples, digests, refusals = digested.samples, digested.digests, list(digested.refusals)
@@ -85,9 +92,12 @@ def write_report(
     return ExtractReport(
         samples=samples,
         digests=digests,
-        filled=tuple(Filled(r, p.resolved, p.cache, p.n_present, n_extracted.get(p, 0)) for r, p in work.asked),
+        filled=tuple(
+            Filled(r, p.resolved, p.cache, p.n_present, n_extracted.get(p, 0), p.n_outdated) for r, p in work.asked
+        ),
         refusals=tuple(refusals),
         seconds=seconds,
         n_decoded=n_decoded,
         engines=tuple(group.engine.reason for group in work.groups if group.engine is not None),
+        notes=tuple(notes),
     )

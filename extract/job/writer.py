@@ -23,6 +23,8 @@ import numpy as np
 
 from featurecache.base.versions import installed_version
 from featurecache.extract.cache.shards import ShardRecord, ShardRows
+from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.job.fixed_pictures import record_pixels
 from featurecache.extract.job.plan import Plan
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 # lose; on a slow machine the seconds do, but for what comes while a shard is being written.
 SHARD_SECONDS = 30.0
 SHARD_BYTES = 64 << 20
-RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "h5py", "numpy")
+RECORDED_LIBRARIES = ("featurecache", "torch", "torchvision", "pillow", "simplejpeg", "h5py", "numpy")
 
 Key = tuple[bytes, str]
 
@@ -134,6 +136,7 @@ class Writer:
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), dtype=np.uint8).reshape(-1, 32)
         vectors = np.concatenate([batch.vectors for batch in batches])
         self.plan.cache.add(ShardRows(vectors, digests, [name for _, name in keys]), record)
+        record_pixels(self.plan)
         return len(keys), time.perf_counter() - started
 
     def _record(self, seconds: float) -> ShardRecord:
@@ -145,6 +148,7 @@ class Writer:
             "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(seconds, 3),
+            "decode_revision": DECODE_REVISION,
         }
 
     def _overflow(self, vector: NDArray[np.float32]) -> str:

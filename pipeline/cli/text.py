@@ -129,11 +129,12 @@ def extract_text(report: ExtractReport) -> str:
 def _filled_line(filled: Filled, report: ExtractReport) -> str:
     spec = filled.resolved.spec
     layer = f", {filled.request.layer}" if filled.request.layer else ""
+    again = f"{filled.n_outdated:,} of them again by newer decode rules, " if filled.n_outdated else ""
     rate = f" ({filled.n_extracted / report.seconds.total:.1f} images/s)" if filled.n_extracted else ""
     return (
         f"{spec.backbone} ({filled.resolved.weights}{layer}): {count(filled.n_present + filled.n_extracted, 'image')}, "
         f"{filled.n_present:,} already there, {filled.n_extracted:,} extracted in {report.seconds.total:.1f} s{rate}, "
-        f"{spec.feature_dim} numbers each\n  {filled.cache.folder / 'features.h5'}"
+        f"{again}{spec.feature_dim} numbers each\n  {filled.cache.folder / 'features.h5'}"
     )
 
 
@@ -167,6 +168,7 @@ def extract_json(report: ExtractReport, files: FileCounts) -> str:
             "dim": f.resolved.spec.feature_dim,
             "n_present": f.n_present,
             "n_extracted": f.n_extracted,
+            "n_outdated": f.n_outdated,
         }
         for f in report.filled
     ]
@@ -176,6 +178,7 @@ def extract_json(report: ExtractReport, files: FileCounts) -> str:
         "caches": caches,
         "refused": [refusal.to_dict() for refusal in files.refusals],
         "files": files.to_dict(),
+        "notes": list(report.notes),
         "seconds": asdict(report.seconds),
     }
     return json.dumps(values, indent=2)

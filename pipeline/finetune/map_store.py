@@ -66,7 +66,15 @@ def _made(
     samples = [labelled.samples[i] for i in rows]
     views = plan.view_list if name == "train" else [None]
     return ComputedMaps(
-        samples, labelled.digests[rows], views, transform, request.decode, None, request.dtype, plan.max_pixels
+        samples,
+        labelled.digests[rows],
+        views,
+        transform,
+        request.decode,
+        None,
+        request.dtype,
+        plan.max_pixels,
+        request.range,
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,11 +18,13 @@ from torch import Tensor
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused, PipelineError
 from featurecache.base.text import printable
-from featurecache.extract.cache.spec import REDUCED, image_digest
+from featurecache.extract.cache.spec import FULL_RANGE, REDUCED
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View, apply_view
-from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.checked_file import open_checked
+from featurecache.extract.images.decode import decode_picture
 from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.transform import apply_transform
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Batches that are ready before they are needed: one is trained on, one waits.
 N_AHEAD = 2
+CHANGED = "it changed while the training went on"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class ComputedMaps:
     """Maps from the images: read, decoded and fitted, and run through the lower part where there is one.
 
     views: the view behind each number; the first is None, for the image itself. dtype: what the maps are rounded to.
+    decode, levels: as `decode` and `range` of a request.
     """
 
     samples: Sequence[Sample]
@@ -94,6 +97,7 @@ class ComputedMaps:
     engine: Engine | None
     dtype: str
     max_pixels: int = MAX_PIXELS
+    levels: str = FULL_RANGE
 
     def batches(self, order: Sequence[Batch]) -> Iterator[Tensor]:
         """See `Maps`. Raises PipelineError where an image has changed or gone since it was hashed."""
@@ -121,17 +125,17 @@ class ComputedMaps:
         sample, digest, view = self.samples[row], bytes(self.digests[row]), self.views[number]
         at_least = self.transform.resize if self.decode == REDUCED else None
         try:
-            data = Path(sample.path).read_bytes()
-            if image_digest(data) != digest:
-                raise ImageRefused("it changed while the training went on")
-            image = decode_image(data, max_pixels=self.max_pixels, at_least=at_least)
+            with open_checked(sample.path, digest, changed=CHANGED) as file, DECODING.reservation() as reserved:
+                picture = decode_picture(
+                    file, max_pixels=self.max_pixels, at_least=at_least, levels=self.levels, reserve=reserved.reserve
+                )
+                image = apply_transform(picture, self.transform)
         except (OSError, ImageRefused) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise PipelineError(
                 f"'{printable(sample.name)}' cannot be trained on any more: {reason}. Put it back, and give the same "
                 "command with --resume."
             ) from error
-        image = apply_transform(image, self.transform)
         return image if view is None else apply_view(image, view, digest)
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from featurecache.base.errors import ImageRefused
 from featurecache.base.text import count
-from featurecache.extract.cache.spec import image_digest
+from featurecache.extract.cache.spec import IMAGE_RANGE, image_digest
 
 # Decoding releases the interpreter's lock; more threads than that do not help on the machines reports are made on.
 N_THREADS = 4
@@ -112,7 +112,8 @@ def _decode(data: bytes, side: int) -> Image.Image:
             return ImageOps.exif_transpose(image.convert("RGB"))
     from featurecache.extract.images.decode import decode_image
 
-    return Image.fromarray(decode_image(data).permute(1, 2, 0).numpy())
+    # A picture for people: the values that the image uses, where it has more than 8 bits.
+    return Image.fromarray(decode_image(data, levels=IMAGE_RANGE).permute(1, 2, 0).numpy())
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -54,6 +54,7 @@ class ToyGroup(Group):
 
     transform = geometry = SPEC
     view = None
+    levels = "full"
 
     @property
     def at_least(self) -> int | None:

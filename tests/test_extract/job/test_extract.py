@@ -25,7 +25,7 @@ from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images import digests
-from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode import decode_image, decode_picture
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
@@ -95,10 +95,10 @@ def counts(open_folder, monkeypatch) -> Counts:
 
     def decode(data, **options):
         counts.decoded.append(data)
-        return decode_image(data, **options)
+        return decode_picture(data, **options)
 
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_backbone", load)
-    monkeypatch.setattr(compute, "decode_image", decode)
+    monkeypatch.setattr(compute, "decode_picture", decode)
     # Toys are no networks that could be built from shapes, to find their caches without their weights.
     monkeypatch.setattr("featurecache.extract.job.plan.find_unique", lambda *_, **__: None)
     return counts
@@ -247,7 +247,7 @@ def test_a_second_run_extracts_nothing_decodes_nothing_and_loads_nothing(extract
         "featurecache.extract.images.digests._hash_file",
     ):
         monkeypatch.setattr(place, never)
-    monkeypatch.setattr(compute, "decode_image", never)
+    monkeypatch.setattr(compute, "decode_picture", never)
     second = extract()
     assert counted(second) == [(N, 0)]
     assert second.n_decoded == 0

@@ -1,0 +1,12 @@
+"""The parts of decoding: one decoder a module, and what all of them share.
+
+jpeg         JPEG by libjpeg-turbo, strictly
+heif         HEIC and HEIF, by pillow-heif
+dicom        DICOM, by pydicom
+levels       values of more than 8 bits as bytes
+orientation  EXIF orientation: one reading for all
+picture      a decoded image, converted by strips of rows
+memory       the limit of pixels that are decoded at once
+taps         some columns of a resized image
+revisions    which images other revisions of the rules read otherwise
+"""

@@ -1,0 +1,85 @@
+"""A decoded image, whose rows are converted to uint8 RGB where they are wanted: a large one never as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.extract.images.decoding.levels import Span
+from featurecache.extract.images.decoding.orientation import turned_upright
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+
+# Rows are converted so many pixels at a time.
+STRIP_PIXELS = 1 << 22
+SWAPPED, FROM_THE_END = (5, 6, 7, 8), (3, 4, 7, 8)
+
+Rows = Callable[[int, int], "NDArray[np.uint8]"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of `height` x `width` pixels, upright.
+
+    rows: returns the rows of a range, uint8 (h, W, 3), or (h, W) of a grey image.
+    span: the values of an image of 16 bits that was read by its high byte; None for others.
+    """
+
+    height: int
+    width: int
+    rows: Rows
+    span: Span | None = None
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> Picture:
+        """Return pixels (H, W) or (H, W, 3) as a picture."""
+        return cls(pixels.shape[0], pixels.shape[1], lambda top, bottom: pixels[top:bottom])
+
+    def strips(self, wanted: range) -> Iterator[torch.Tensor]:
+        """Yield the wanted rows in strips (3, h, W); a grey strip has its values once, and strides of 0."""
+        step = max(1, STRIP_PIXELS // self.width)
+        for top in range(wanted.start, wanted.stop, step):
+            yield _as_tensor(self.rows(top, min(wanted.stop, top + step)))
+
+    def pixels(self) -> torch.Tensor:
+        """Return all pixels: uint8 (3, H, W), RGB."""
+        if self.height * self.width <= STRIP_PIXELS:
+            return _as_tensor(self.rows(0, self.height))
+        strips = self.strips(range(self.height))
+        first = next(strips)
+        n_channels = 1 if first.stride(0) == 0 else 3
+        whole = np.empty((self.height, self.width, n_channels), dtype=np.uint8)
+        image = _as_tensor(whole if n_channels == 3 else whole[..., 0])
+        top = 0
+        for strip in chain([first], strips):
+            image[:n_channels, top : top + strip.shape[1]] = strip[:n_channels]
+            top += strip.shape[1]
+        return image
+
+
+def rows_of(image: Image.Image, orientation: int, convert: Callable[[Image.Image], NDArray[np.uint8]]) -> Rows:
+    """Return the function to read upright rows of a loaded image; `convert` makes pixels of a part of it."""
+    n = image.width if orientation in SWAPPED else image.height
+
+    def rows(top: int, bottom: int) -> NDArray[np.uint8]:
+        first, last = (n - bottom, n - top) if orientation in FROM_THE_END else (top, bottom)
+        box = (first, 0, last, image.height) if orientation in SWAPPED else (0, first, image.width, last)
+        part = image if last - first == n else image.crop(box)
+        return turned_upright(convert(part), orientation)
+
+    return rows
+
+
+def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    import torch
+
+    # A side of one pixel may have a negative stride and count as contiguous; torch takes none.
+    tensor = torch.from_numpy(pixels.copy() if min(pixels.strides) < 0 else np.ascontiguousarray(pixels))
+    return tensor.expand(3, -1, -1) if tensor.ndim == 2 else tensor.permute(2, 0, 1)

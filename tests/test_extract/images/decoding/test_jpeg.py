@@ -1,0 +1,99 @@
+"""JPEGs have Pillow's pixels bit for bit, at every scale, and damaged ones are refused by both decode policies."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from featurecache.base.errors import ImageRefused
+from featurecache.extract.images.decode import decode_image
+
+
+@pytest.fixture(autouse=True)
+def room_to_write(monkeypatch):
+    monkeypatch.setattr(ImageFile, "MAXBLOCK", 1 << 22)
+
+
+def textured(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    steps = np.random.default_rng(seed).integers(-9, 10, (height, width, channels))
+    return np.cumsum(steps, axis=0).astype(np.uint8)
+
+
+def jpeg(mode: str, height: int, width: int, seed: int, **options: object) -> bytes:
+    channels = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
+    pixels = textured(height, width, channels, seed)
+    image = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
+    image = image if image.mode == mode else Image.frombytes(mode, (width, height), pixels.tobytes())
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def random_jpegs(n: int, least: int, most: int) -> list[bytes]:
+    chance, found = random.Random(3), []
+    for seed in range(n):
+        mode = chance.choice(["L", "RGB", "RGB", "RGB", "CMYK"])
+        options = {"quality": chance.randint(5, 100), "progressive": chance.random() < 0.5}
+        if mode == "RGB":
+            options["subsampling"] = chance.choice([0, 1, 2])
+        if chance.random() < 0.3:
+            options["restart_marker_blocks"] = chance.randint(1, 9)
+        found.append(jpeg(mode, chance.randint(least, most), chance.randint(least, most), seed, **options))
+    return found
+
+
+def test_random_jpegs_have_pillows_pixels():
+    for data in random_jpegs(80, 1, 70):
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(decode_image(data).permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
+
+
+def test_reduced_jpegs_have_pillows_pixels():
+    chance, n_reduced = random.Random(4), 0
+    for data in random_jpegs(50, 40, 300):
+        at_least = chance.randint(1, 60)
+        with Image.open(io.BytesIO(data)) as image:
+            whole = image.size
+            image.draft(None, tuple(at_least * side // min(whole) for side in whole))
+            n_reduced += image.size != whole
+            np.testing.assert_array_equal(
+                decode_image(data, at_least=at_least).permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB"))
+            )
+    assert n_reduced > 20
+
+
+def cut_and_closed(data: bytes) -> bytes:
+    """What downloaders and recovery tools leave: three fifths of the image data, and an end marker."""
+    start = data.index(b"\xff\xda")
+    return data[: start + int(0.6 * (len(data) - start))] + b"\xff\xd9"
+
+
+def with_a_hole(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(200) + data[middle + 200 :]
+
+
+@pytest.mark.parametrize("at_least", [None, 30])
+@pytest.mark.parametrize("damage", [cut_and_closed, with_a_hole])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damaged_image_data_is_refused(mode, progressive, damage, at_least):
+    data = damage(jpeg(mode, 150, 190, 5, quality=85, progressive=progressive))
+    with pytest.raises(ImageRefused) as refused:
+        decode_image(data, at_least=at_least)
+    assert str(refused.value).startswith("damaged: ")
+
+
+def test_whole_image_data_with_something_behind_it_is_read():
+    data = jpeg("RGB", 50, 60, 0)
+    assert decode_image(data + bytes(1000) + b"a film").equal(decode_image(data))
+
+
+def test_an_odd_header_next_to_whole_image_data_is_read():
+    data = jpeg("RGB", 50, 60, 0)
+    assert data[6:13] == b"JFIF\0\x01\x01"
+    assert decode_image(data[:11] + b"\x09" + data[12:]).equal(decode_image(data))
