@@ -1,0 +1,159 @@
+"""Rows whose image older decode rules read otherwise are computed again; all others, and the key, stay."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurecache.extract.cache.compact import compact_cache
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.images.decoding import revisions
+from featurecache.extract.images.read import read_images
+from featurecache.extract.job import fixed_pictures, outdated, writer
+from featurecache.extract.job.extract import extract_features
+from featurecache.extract.job.request import FeatureRequest
+
+REQUEST = FeatureRequest("pixels", size=8)
+
+
+def jpeg(number: int, *segments: bytes) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    parts = [b"\xff\xe1" + struct.pack(">H", len(each) + 2) + each for each in segments]
+    return file.getvalue()[:2] + b"".join(parts) + file.getvalue()[2:]
+
+
+def exif(orientation: int) -> bytes:
+    value = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"Exif\0\0MM" + struct.pack(">HIH", 42, 8, 1) + value + bytes(4)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six pictures, of which the first rules of decoding turned one otherwise."""
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(4):
+        (root / f"{number}.jpg").write_bytes(jpeg(number))
+    (root / "4.jpg").write_bytes(jpeg(4, exif(6)))
+    (root / "5.jpg").write_bytes(jpeg(5, b"FLIR\0" + bytes(9), exif(6)))
+    return root
+
+
+@pytest.fixture
+def extract(images, tmp_path):
+    def extracted():
+        return extract_features(read_images(images), [REQUEST], tmp_path / "cache")
+
+    return extracted
+
+
+def vectors(report) -> np.ndarray:
+    filled = report.filled[0]
+    return FeatureCache(filled.cache.folder.parent, filled.resolved.spec).lookup(report.digests)
+
+
+@pytest.fixture
+def old(extract, monkeypatch):
+    """A cache by the first rules: its shards record no revision, and one picture was read sideways."""
+    record = writer.Writer._record
+    with monkeypatch.context() as before:
+        before.setattr(
+            writer.Writer,
+            "_record",
+            lambda self, seconds: {k: v for k, v in record(self, seconds).items() if k != "decode_revision"},
+        )
+        before.setattr("featurecache.extract.images.decode.orientation_of", lambda image: 1)
+        report = extract()
+    assert report.filled[0].n_extracted == 6
+    return report
+
+
+def test_only_the_affected_images_are_computed_again_and_counted(old, extract, monkeypatch):
+    before = vectors(old)
+    second = extract()
+    (filled,) = second.filled
+    assert (filled.n_present, filled.n_extracted, filled.n_outdated) == (5, 1, 1)
+    assert filled.resolved.spec.key == old.filled[0].resolved.spec.key
+    after = vectors(second)
+    np.testing.assert_array_equal(np.flatnonzero((before != after).any(axis=1)), [5])
+
+    def never(*_: object) -> bool:
+        pytest.fail("a header was looked at twice")
+
+    monkeypatch.setattr(outdated, "reads_otherwise", never)
+    third = extract()
+    assert (third.filled[0].n_extracted, third.filled[0].n_outdated) == (0, 0)
+    np.testing.assert_array_equal(vectors(third), after)
+
+
+def test_compacting_never_takes_an_old_row_for_a_new_one(old, extract, monkeypatch):
+    after = vectors(extract())
+    folder = old.filled[0].cache.folder
+    compact_cache(folder)
+    monkeypatch.setattr(outdated, "reads_otherwise", lambda *_: pytest.fail("a header was looked at twice"))
+    again = extract()
+    np.testing.assert_array_equal(vectors(again), after)
+    assert again.filled[0].n_extracted == 0
+    assert {record.get("decode_revision", 1) for record in again.filled[0].cache.records()} == {1, DECODE_REVISION}
+
+
+def test_a_file_that_cannot_be_read_is_judged_at_another_time(old, extract, monkeypatch):
+    def unreadable(*_: object) -> bool:
+        raise OSError("no disk")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outdated, "reads_otherwise", unreadable)
+        assert extract().filled[0].n_extracted == 0
+    assert extract().filled[0].n_outdated == 1
+
+
+def test_new_shards_are_not_judged(extract, monkeypatch):
+    extract()
+    monkeypatch.setattr(revisions, "reads_otherwise", lambda *_: pytest.fail("a header was looked at"))
+    assert extract().filled[0].n_outdated == 0
+
+
+def test_other_pixels_of_the_fixed_pictures_are_noticed(extract, images, monkeypatch):
+    first = extract()
+    path = first.filled[0].cache.folder / fixed_pictures.PIXELS_FILE
+    kept = json.loads(path.read_text())
+    assert first.notes == ()
+    (images / "6.jpg").write_bytes(jpeg(6))
+    assert extract().notes == ()
+
+    apply = fixed_pictures.apply_transform
+    monkeypatch.setattr(fixed_pictures, "apply_transform", lambda image, spec: 255 - apply(image, spec))
+    monkeypatch.setattr(
+        fixed_pictures, "installed_version", lambda name: "99" if name == "torch" else kept["versions"][name]
+    )
+    (images / "7.jpg").write_bytes(jpeg(7))
+    (note,) = extract().notes
+    assert note.startswith("Images are decoded or resized to other pixels than when 'pixels-")
+    assert f"(torch {kept['versions']['torch']} then and 99 now)" in note
+    assert json.loads(path.read_text()) == kept
+
+
+def test_the_fixed_pictures_exercise_the_resize_kernel():
+    pixels = fixed_pictures.decode_image(fixed_pictures.fixed_png())
+    assert pixels.shape == (3, 427, 640)
+    assert fixed_pictures.decode_image(fixed_pictures.JPEG).shape == (3, 72, 96)
+
+
+def test_dim_images_are_named(images, tmp_path):
+    for number, most in enumerate((263, 4000)):
+        values = np.linspace(38, most, 400).astype(np.uint16).reshape(20, 20)
+        Image.fromarray(values).save(images / f"dim{number}.png")
+    (note,) = extract_features(read_images(images), [REQUEST], tmp_path / "cache").notes
+    assert note.startswith("2 16-bit images, the first 'dim0.png', with values in 38:4000 only")
+    request = FeatureRequest("pixels", size=8, range="0:4095")
+    report = extract_features(read_images(images), [request], tmp_path / "cache")
+    assert report.notes == ()
+    assert report.filled[0].n_extracted == 8
