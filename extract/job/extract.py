@@ -26,7 +26,8 @@ from featurecache.extract.images.digests import Digested, Refusal, digest_sample
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.compute import Computed, Item, compute_vectors
 from featurecache.extract.job.fixed_pictures import check_pixels
-from featurecache.extract.job.plan import Group, Plan, Work, outlook, plan_work
+from featurecache.extract.job.outlook import outlook
+from featurecache.extract.job.plan import Group, Plan, Work, plan_work
 from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import OnError, Settings

@@ -8,17 +8,13 @@ Two requests that resolve to the same spec are one plan, so no row is computed o
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from featurecache.base.errors import CacheUnwritable, WeightsMismatch
-from featurecache.base.text import count, readable_bytes
+from featurecache.base.errors import WeightsMismatch
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import DTYPES, REDUCED, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
 
     from featurecache.extract.engines.protocol import Engine
 
-# HDF5 structures, checksums, digests and paths in addition to the vectors: measured 130 bytes a row, rounded up.
-OVERHEAD_BYTES_PER_ROW = 256
 # Requests that differ in nothing else are answered by one forward pass.
 SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 
@@ -241,33 +235,6 @@ def plan_work(
     return Work([(request, plan_of[request]) for request in asked], groups)
 
 
-def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
-    """Return one line on the work to do. Raises CacheUnwritable if the disk has too little space."""
-    n_vectors = sum(len(plan.missing) for plan in work.plans)
-    needed = sum(len(plan.missing) * _bytes_per_row(plan.spec) for plan in work.plans)
-    free = shutil.disk_usage(cache_root).free
-    if needed > free:
-        raise CacheUnwritable(
-            f"{n_vectors:,} vectors need {readable_bytes(needed)} and '{cache_root}' has {readable_bytes(free)} free: "
-            f"{readable_bytes(needed - free)} too little. Free some space or choose another folder with --cache."
-        )
-    n_to_do = len(work.missing)
-    n_refused = len(work.refused - work.missing)
-    n_there = n_distinct(digested.digests) - n_to_do - n_refused
-    before = f", {n_refused:,} refused before" if n_refused else ""
-    n_caches, n_outdated = sum(bool(plan.missing) for plan in work.plans), max(plan.n_outdated for plan in work.plans)
-    into = f" into {n_caches} caches" if n_caches > 1 else ""
-    again = f" ({n_outdated:,} of them again: their EXIF orientation is read otherwise now)" if n_outdated else ""
-    return (
-        f"{count(n_to_do, 'image')} to extract{into}{again}, {n_there:,} already there{before}; "
-        f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
-    )
-
-
-def _stop(columns: slice) -> int:
-    return int(columns.stop)
-
-
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
     groups: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in dict.fromkeys(asked):
@@ -306,5 +273,5 @@ def _plan(
     return Plan(resolved, cache, missing - again.keys(), n_present, again, n_outdated)
 
 
-def _bytes_per_row(spec: FeatureSpec) -> int:
-    return spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW
+def _stop(columns: slice) -> int:
+    return int(columns.stop)

@@ -30,7 +30,7 @@ from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
 from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS, Reason
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.extract import Settings, extract_features
-from featurecache.extract.job.plan import OVERHEAD_BYTES_PER_ROW
+from featurecache.extract.job.outlook import OVERHEAD_BYTES_PER_ROW
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport, Filled
 from featurecache.runs.file_counts import FileCounts, count_files
