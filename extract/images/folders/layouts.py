@@ -192,7 +192,17 @@ def _hierarchy(folder: Folder, tops: Sequence[Folder], above: tuple[str, ...]) -
     for top in tops:
         by_top.setdefault(top.name, set()).update(each.name for each in top.with_images())
     below = [name for names in by_top.values() for name in names]
-    if len(by_top) < 2 or any(top.images for top in tops) or len(set(below)) < len(below) or _are_numbered(below):
+    if len(by_top) < 2 or any(top.images for top in tops):
+        return None
+    same = sorted(set.intersection(*by_top.values()))
+    if len(same) > 1 and len(below) == len(same) * len(by_top) and not _are_numbered(same):
+        raise _two_ways(
+            folder,
+            f"in each of {_names(sorted(by_top))} there are the same folders: {_names(same)}",
+            f"classes {_names(sorted(by_top))}", "/".join((*above, CLASS)),
+            f"classes {_names(same)}", "/".join((*above, ANY, CLASS)),
+        )  # fmt: skip
+    if len(set(below)) < len(below) or _are_numbered(below):
         return None
     deep = any(each.with_images() for top in tops for each in top.with_images())
     letters = all(len(top) == 1 for top in by_top)

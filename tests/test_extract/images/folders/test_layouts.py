@@ -85,6 +85,14 @@ def test_a_folder_is_read_in_the_way_that_there_is(tmp_path, name):
 
 
 TWO_WAYS = {
+    "splits in another language": (
+        ["entrenamiento/cat", "entrenamiento/dog", "prueba/cat", "prueba/dog"],
+        {"class": of("entrenamiento -", "prueba -", n=4), "any/class": of("cat -", "dog -", n=4)},
+    ),
+    "folds": (
+        ["fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog", "fold3/cat", "fold3/dog"],
+        {"class": of("fold1 -", "fold2 -", "fold3 -", n=4), "any/class": of("cat -", "dog -", n=6)},
+    ),
     "kinds and breeds": (
         ["cat/siamese", "cat/persian", "dog/poodle", "dog/beagle"],
         {"class": of("cat -", "dog -", n=4), "any/class": of("siamese -", "persian -", "poodle -", "beagle -")},
