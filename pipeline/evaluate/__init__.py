@@ -11,7 +11,6 @@ failures         why a head failed
 results          results.json and the other files
 transfer         features against raw pixels
 few_shot         curves of few labels
-label_notes      labels that are made of others
 leaks            test images in train, at a glance
 leakage          what they can change
 audit            copies, leaks, doubtful labels, outliers

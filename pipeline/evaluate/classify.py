@@ -21,9 +21,9 @@ from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, 
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
-from featurecache.evaluate.label_notes import label_warnings
 from featurecache.evaluate.leakage import AuditAdvice, AuditCall, advise_audit_images
 from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.rare_classes import label_warnings
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
@@ -83,7 +83,11 @@ def _classify(
     home, _ = home_of(plan.out), plan.grids  # an error in these is raised first
     labelled, features = _gather(manifest, plan, home, progress)
     call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
-    warnings = [*leak_warnings(labelled, features[0].X, call, advise), *label_warnings(labelled), *unweighed(plan)]
+    warnings = [
+        *leak_warnings(labelled, features[0].X, call, advise),
+        *label_warnings([str(sample.label) for sample in labelled.samples]),
+        *unweighed(plan),
+    ]
     for warning in warnings:
         progress.say(warning)
     if plan.shots:

@@ -1,4 +1,4 @@
-"""Arrays of features: in memory within a budget, in a temporary file beyond it."""
+"""Arrays of features, in memory within a budget, in a temporary file beyond it; and what they are called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.extract.cache.store import FeatureCache
+    from featurecache.extract.job.request import FeatureRequest
 
 # Heads take some memory besides the features, and so does everything else that runs.
 DEFAULT_SHARE = 0.5
@@ -120,3 +122,12 @@ class FeatureArrays:
                 f"Features of {n_bytes / 1e9:.2f} GB are beyond the memory budget and cannot be put into a file in "
                 f"'{self.folder}': {error.strerror}. Make room there, or raise the budget with --memory."
             ) from error
+
+
+def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
+    """Return a name for the features of each request, fit for a folder: backbone, and layer where it has several."""
+    n_of = Counter(request.backbone for request in requests)
+    return {
+        each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
+        for each in requests
+    }

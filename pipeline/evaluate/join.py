@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import FeaturesMissing, PipelineError
 from featurecache.base.text import count_is, printable
-from featurecache.evaluate.feature_arrays import FeatureArrays
+from featurecache.evaluate.feature_arrays import FeatureArrays, feature_names
 from featurecache.evaluate.missing import ambiguous_caches, nearest_features
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
@@ -233,15 +232,6 @@ def look_up(
         for request, cache in zip(requests, found, strict=True)
         if cache
     ]
-
-
-def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
-    """Return a name for the features of each request, fit for a folder: backbone, and layer where it has several."""
-    n_of = Counter(request.backbone for request in requests)
-    return {
-        each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
-        for each in requests
-    }
 
 
 def find_cache(

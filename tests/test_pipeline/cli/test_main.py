@@ -233,8 +233,8 @@ def test_help_is_printed(argv, capsys):
 
 
 def test_a_wrong_flag_is_a_usage_error(capsys):
-    assert run(["extract", "folder", "--layr", "red"]) == USAGE
-    said = "featurecache: No such option '--layr'. Did you mean '--layer'? See 'featurecache extract --help'.\n"
+    assert run(["extract", "folder", "--poling", "red"]) == USAGE
+    said = "featurecache: No such option '--poling'. Did you mean '--pooling'? See 'featurecache extract --help'.\n"
     assert capsys.readouterr().err == said
 
 
