@@ -35,12 +35,7 @@ RACY_NS = 2_000_000_000
 LOCK_TIMEOUT_S = 20.0
 # Results of SQLite if a file is locked, or is on a network disk whose locks do not work. The low byte is the error.
 LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS}
-LOCK_FAILURES = {
-    sqlite3.SQLITE_IOERR_LOCK,
-    sqlite3.SQLITE_IOERR_UNLOCK,
-    sqlite3.SQLITE_IOERR_RDLOCK,
-    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
-}
+LOCK_FAILURES = {sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK}
 # Paths of one SELECT: every version of SQLite takes 999 values.
 SELECTED = 500
 # Of the year 9999, the last one of Python's calendar.
@@ -56,6 +51,8 @@ _IS_DIGEST = "typeof(sha256) = 'blob' AND length(sha256) = 32"
 # Behind a path, where a row has the format of the file in place of its SHA-256: for earlier versions that is no digest,
 # while a table of its own would be damage to them.
 _FORMAT_OF = b"\0"
+_IS_FORMAT = "typeof(sha256) = 'blob' AND length(sha256) < 32"
+_FILES = "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE"
 _TABLES = ("digests", "requests", "refused", "uses")
 # Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
@@ -144,12 +141,12 @@ class Memo:
         self._database.close()
 
     def known_digests(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
-        """Return what is remembered of these files: path -> (state, SHA-256); unknown ones are not in it."""
+        """Return what is remembered of these files: path -> (state, SHA-256); it may have that of other files too."""
         return self._known(paths, _IS_DIGEST)
 
     def known_formats(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
         """Return path -> (state, format) of the files whose format `remember_formats` stored."""
-        found = self._known([path + _FORMAT_OF for path in paths], "typeof(sha256) = 'blob'")
+        found = self._known([path + _FORMAT_OF for path in paths], _IS_FORMAT)
         return {path.removesuffix(_FORMAT_OF): remembered for path, remembered in found.items()}
 
     def remember_formats(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
@@ -157,16 +154,17 @@ class Memo:
         self.remember_digests(((path + _FORMAT_OF, state, name) for path, state, name in rows), read_ns=read_ns)
 
     def _known(self, paths: Sequence[bytes], wanted: str) -> dict[bytes, RememberedFile]:
-        known: dict[bytes, RememberedFile] = {}
-        for start in range(0, len(paths), SELECTED):
-            part = tuple(paths[start : start + SELECTED])
-            rows = self._read(
-                "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE "
-                f"path IN ({','.join('?' * len(part))}) AND {wanted}",
-                part,
-            )
-            known.update({row[0]: (row[1:4], row[4]) for row in rows})
-        return known
+        """Return the rows of these paths, read as a whole where few others lie between, as in a sorted data set."""
+        if not paths:
+            return {}
+        most = 2 * len(paths)
+        rows = self._read(f"{_FILES} path BETWEEN ? AND ? AND {wanted} LIMIT ?", (min(paths), max(paths), most + 1))
+        if len(rows) > most:
+            rows = []
+            for start in range(0, len(paths), SELECTED):
+                part = tuple(paths[start : start + SELECTED])
+                rows += self._read(f"{_FILES} path IN ({','.join('?' * len(part))}) AND {wanted}", part)
+        return {row[0]: (row[1:4], row[4]) for row in rows}
 
     def paths(self) -> Iterator[bytes]:
         """Yield the paths of all remembered files."""

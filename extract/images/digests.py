@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 # SHA-256 runs at 1-2 GB/s a core; more threads than cores help when reading from a network disk.
 N_THREADS = 8
+# Those of os.fsencode.
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 # What the memo has of a file that it does not know.
 UNKNOWN: RememberedFile = ((-1, -1, -1), b"")
 NO_NAMES = {"", os.curdir, os.pardir}
 # Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
+# Files that are hashed before it is known whether anything is missing; each is read a second time to be decoded.
+FIRST_BLOCK = 64
 
 
 class RefusalDocument(TypedDict):
@@ -64,15 +69,19 @@ class Digested:
 class DigestTable:
     """The digests of samples, as they become known: from the memo, or by reading the files.
 
-    unread: positions of the samples whose file the memo does not know. n_hashed: files that were read.
+    unread: positions of the samples whose file the memo does not know. n_hashed: files that were read. is_changed:
+    whether the run has found other digests than those that `collect` returned at first.
     """
 
     def __init__(self, samples: Sequence[Sample], memo: Memo) -> None:
         self.samples, self.unread, self.n_hashed = samples, list[int](), 0
+        self.is_changed = False
         self._memo = memo
         self._digests = np.zeros((len(samples), 32), dtype=np.uint8)
         self._is_known = np.zeros(len(samples), dtype=bool)
         self._refusals: dict[int, Refusal] = {}
+        self._fresh: list[tuple[bytes, FileState, bytes]] = []
+        self._places: dict[str, list[int]] = {}
         folders: dict[str, bytes] = {}
         for start in range(0, len(samples), BLOCK):
             self._look_up(start, folders)
@@ -91,7 +100,7 @@ class DigestTable:
                 else:
                     self._set(i, sample.digest)
                 continue
-            if not stat.S_ISREG(status.st_mode):
+            if stat.S_IFMT(status.st_mode) != stat.S_IFREG:
                 self._refusals[i] = Refusal(sample.name, "", "not a regular file")
                 continue
             state, digest = remembered.get(path, UNKNOWN)
@@ -104,14 +113,23 @@ class DigestTable:
             self._digests[places] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
             self._is_known[places] = True
 
-    def hash_unread(self, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the files that the memo does not know; `on_progress(done, total)` after every block."""
+    def hash_unread(
+        self,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        until: Callable[[NDArray[np.uint8]], bool] | None = None,
+    ) -> None:
+        """Read the files that the memo does not know; `on_progress(done, total)` after every block.
+
+        until: called with the digests of every block (n, 32); the rest stays unread when it returns True.
+        """
         unread, self.unread = self.unread, []
         if not unread:
             return
+        starts = [0, *range(BLOCK if until is None else FIRST_BLOCK, len(unread), BLOCK)]
         with ThreadPoolExecutor(N_THREADS, thread_name_prefix="digest") as pool:
-            for start in range(0, len(unread), BLOCK):
-                block = unread[start : start + BLOCK]
+            for start, stop in zip(starts, [*starts[1:], len(unread)], strict=True):
+                block = unread[start:stop]
                 read_ns = time.time_ns()
                 fresh: list[tuple[bytes, FileState, bytes]] = []
                 hashed = pool.map(_hash_file, [self.samples[i] for i in block])
@@ -121,7 +139,34 @@ class DigestTable:
                         fresh.append((_memo_path(self.samples[i].path, {}), state, result))
                 self._memo.remember_digests(fresh, read_ns=read_ns)
                 if on_progress is not None:
-                    on_progress(start + len(block), len(unread))
+                    on_progress(stop, len(unread))
+                known = [i for i in block if self._is_known[i]]
+                if until is not None and stop < len(unread) and until(self._digests[known]):
+                    self.unread = unread[stop:]
+                    return
+
+    def note(self, path: str, found: bytes | Refusal, *, state: FileState | None, read_ns: int) -> None:
+        """Set the digest of a file that was read at `read_ns`, in place of what the memo knew of it, or its refusal."""
+        if not self._places:
+            for i in self.unread:
+                self._places.setdefault(self.samples[i].path, []).append(i)
+        places = self._places.get(path)
+        if places is None:
+            places = [i for i, sample in enumerate(self.samples) if sample.path == path]
+            self._memo.forget([_memo_path(path, {})])
+        for i in places:
+            self.record(i, found)
+        self.is_changed = True
+        if isinstance(found, Refusal) or state is None or not state.is_settled(read_ns):
+            return
+        self._fresh.append((_memo_path(path, {}), state, found))
+        if len(self._fresh) >= BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let the memo remember the files that were noted."""
+        self._memo.remember_digests(self._fresh, read_ns=time.time_ns())
+        self._fresh.clear()
 
     def record(self, i: int, result: bytes | Refusal) -> None:
         """Set the digest of the sample at position i, or why its file could not be read."""
@@ -198,7 +243,7 @@ def _memo_path(path: str, folders: dict[str, bytes]) -> bytes:
         return os.fsencode(os.path.abspath(path))  # noqa: PTH100 (links are named as the user named them)
     if folder not in folders:
         folders[folder] = os.fsencode(os.path.join(os.path.abspath(folder + separator), ""))  # noqa: PTH100, PTH118
-    return folders[folder] + os.fsencode(name)
+    return folders[folder] + name.encode(ENCODING, ERRORS)
 
 
 def _unreadable(sample: Sample, error: OSError) -> Refusal:

@@ -4,10 +4,14 @@ request         FeatureRequest, and the FeatureSpec that it resolves to
 matching        existing caches that match a request
 settings        settings that do not change the features
 plan            missing vectors, and shared forward passes
+outlook         what is missing, and the disk space that it needs
 refused_before  images that earlier runs refused
 outdated        rows that other decode rules would change
 fixed_pictures  a change of decoders or of the resize kernel, noticed
-outlook         what is about to be done, and whether the disk has space for it
+in_flight       the images that are being decoded, in a file that outlives the process
+trial           decoding in a process of its own
+claims          each content once
+passes          the passes of a run over the images
 compute         images to vectors, on all cores
 writer          writing the shards of one cache, in a thread
 extract         extract_features: reader, engine and writers

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -28,15 +28,17 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.cache.memo import FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import apply_view
-from featurecache.extract.images.checked_file import open_checked
+from featurecache.extract.images.checked_file import open_hashed
 from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
 from featurecache.extract.images.decoding.levels import Span
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Each = TypeVar("Each")
-Item = tuple[bytes, Sample]
+# The digest of a file, if it is known, and the sample.
+Item = tuple[bytes | None, Sample]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
@@ -57,7 +60,8 @@ class Decoded:
     """One decoded image: uint8 pixels (3, S, S) for each group that needs them, or the reason of its refusal.
 
     is_lasting: whether it is refused for its content, and not for a failure to read it. span: the values of an image
-    of 16 bits that was read by its high byte.
+    of 16 bits that was read by its high byte. file: path, state and time of the reading if the digest is another than
+    the known one. is_skipped: whether the content needs no computing, or another file has it.
     """
 
     digest: bytes
@@ -66,6 +70,8 @@ class Decoded:
     refusal: str | None = None
     is_lasting: bool = False
     span: Span | None = None
+    file: tuple[str, FileState | None, int] | None = None
+    is_skipped: bool = False
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -97,10 +103,12 @@ class Computed:
 
 
 def compute_vectors(
-    items: Sequence[Item], groups: Sequence[Group], *, max_pixels: int
+    items: Sequence[Item], groups: Sequence[Group], *, max_pixels: int, claims: Claims | None = None
 ) -> Generator[Computed, None, None]:
     """Yield the vectors of all images for all groups that miss them, in chunks; the groups have to be started.
 
+    claims: on the contents of files whose digest is not known, or is another than the known one; without them such
+    files are refused.
     Refused images are part of the result. Raises EngineError or OutOfMemory. Closing the generator stops the threads.
     """
     engines = [group.started for group in groups]
@@ -109,7 +117,7 @@ def compute_vectors(
     n_cores = count_cores()
 
     def decode(item: Item) -> Decoded:
-        return decode_item(item, groups, max_pixels)
+        return decode_item(item, groups, max_pixels, claims)
 
     if engines[0].device == "cpu":
         n_decoders = 1 if n_lanes > 1 else n_cores
@@ -160,16 +168,25 @@ def use_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
-def decode_item(item: Item, groups: Sequence[Group], max_pixels: int) -> Decoded:
+def decode_item(item: Item, groups: Sequence[Group], max_pixels: int, claims: Claims | None = None) -> Decoded:
     """Read, decode and transform one image; the reason of a refusal is in the result, whatever went wrong."""
-    digest, sample = item
+    known, sample = item
     started = time.perf_counter()
-    decoded = Decoded(digest, sample.name)
+    decoded = Decoded(known or b"", sample.name)
+    if known is None:
+        decoded.file = sample.path, None, 0
     try:
-        with open_checked(sample.path, digest, changed=CHANGED) as file, DECODING.reservation() as reserved:
+        with open_hashed(sample.path) as file, DECODING.reservation() as reserved:
             decoded.read_seconds = time.perf_counter() - started
-            decoded.is_lasting = True
-            _fit(decoded, file, groups, Limits(max_pixels, reserved.reserve))
+            if file.digest != known:
+                if claims is None:
+                    raise ImageRefused(CHANGED)
+                decoded.digest, decoded.file = file.digest, (sample.path, file.state, file.read_ns)
+                decoded.is_skipped = not claims.take(file.digest)
+            if not decoded.is_skipped:
+                decoded.is_lasting = True
+                with nullcontext() if claims is None else claims.decoding(file.digest):
+                    _fit(decoded, file.content, groups, Limits(max_pixels, reserved.reserve))
     except OSError as error:
         decoded.refusal = f"cannot be read: {error.strerror or error}"
     except ImageRefused as error:
@@ -228,7 +245,7 @@ def _by_missing_groups(items: Sequence[Item], groups: Sequence[Group]) -> Sequen
     """Return the items sorted by the groups that miss them, so that the batches of every group are full."""
     if len(groups) == 1:
         return items
-    return sorted(items, key=lambda item: [group.misses(item[0]) for group in groups])
+    return sorted(items, key=lambda item: [item[0] is None or group.misses(item[0]) for group in groups])
 
 
 def _chunks(items: Iterable[Each], size: int) -> Iterator[list[Each]]:

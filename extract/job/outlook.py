@@ -1,33 +1,68 @@
-"""What an extraction is about to do, in one line, and whether the disk has the space for it."""
+"""The outlook of an extraction: whether anything is missing, how much, and the disk space that it needs."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurecache.base.errors import CacheUnwritable
 from featurecache.base.text import count, readable_bytes
+from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Digested, n_distinct
+from featurecache.extract.job import request as requests
 from featurecache.extract.job.plan import Work
+from featurecache.extract.job.request import FeatureRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # HDF5 structures, checksums, digests and paths in addition to the vectors: measured 130 bytes a row, rounded up.
 OVERHEAD_BYTES_PER_ROW = 256
 
 
-def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
+def lacks_rows(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo) -> Callable[[NDArray[np.uint8]], bool]:
+    """Return a function that is called with the digests (n, 32) of more and more images.
+
+    It returns whether each of the requested caches lacks a row for one of these images, so that all networks are
+    needed. Without a remembered request it depends on all digests whether a cache of another version holds them, so
+    that they have to be known first; unless there are no caches.
+    """
+    resolved = [requests.recall(request, memo) for request in asked]
+    if None in resolved:
+        has_caches = bool(find_caches(cache_root))
+        return lambda digests: not has_caches
+    whole = [FeatureCache(cache_root, spec) for spec in {each.spec for each in resolved if each is not None}]
+
+    def all_lack(digests: NDArray[np.uint8]) -> bool:
+        whole[:] = [cache for cache in whole if not cache.missing(digests).any()]
+        return not whole
+
+    return all_lack
+
+
+def needed_bytes(work: Work, n_unread: int = 0) -> int:
+    """Return the disk space for the missing rows, if each of `n_unread` files is missing too."""
+    return sum((len(plan.missing) + n_unread) * _bytes_per_row(plan.spec) for plan in work.plans)
+
+
+def outlook(work: Work, digested: Digested, cache_root: Path, *, n_unread: int = 0) -> str:
     """Return one line on the work to do. Raises CacheUnwritable if the disk has too little space."""
-    n_vectors = sum(len(plan.missing) for plan in work.plans)
-    needed = sum(len(plan.missing) * _bytes_per_row(plan.spec) for plan in work.plans)
+    n_vectors = sum(len(plan.missing) + n_unread for plan in work.plans)
+    needed = needed_bytes(work, n_unread)
     free = shutil.disk_usage(cache_root).free
     if needed > free:
         raise CacheUnwritable(
             f"{n_vectors:,} vectors need {readable_bytes(needed)} and '{cache_root}' has {readable_bytes(free)} free: "
             f"{readable_bytes(needed - free)} too little. Free some space or choose another folder with --cache."
         )
-    n_to_do = len(work.missing)
+    n_to_do, at_most = len(work.missing), "up to " if n_unread else ""
     n_refused = len(work.refused - work.missing)
     n_there = n_distinct(digested.digests) - n_to_do - n_refused
     before = f", {n_refused:,} refused before" if n_refused else ""
@@ -35,7 +70,7 @@ def outlook(work: Work, digested: Digested, cache_root: Path) -> str:
     into = f" into {n_caches} caches" if n_caches > 1 else ""
     again = f" ({n_outdated:,} of them again: their EXIF orientation is read otherwise now)" if n_outdated else ""
     return (
-        f"{count(n_to_do, 'image')} to extract{into}{again}, {n_there:,} already there{before}; "
+        f"{at_most}{count(n_to_do + n_unread, 'image')} to extract{into}{again}, {n_there:,} already there{before}; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"
     )
 

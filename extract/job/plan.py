@@ -42,6 +42,7 @@ class Plan:
     """One set of features to extract: its cache, the missing digests, and its columns of the network's output.
 
     refused: images without a row that an earlier run refused, with the reasons; they are not among the missing ones.
+    refused_before: everything that earlier runs refused for this cache.
     pixels: those of the fixed pictures, for the first rows. n_outdated: images among the missing ones that have a row,
     by older decode rules that read them otherwise.
     """
@@ -51,6 +52,7 @@ class Plan:
     missing: set[bytes]
     n_present: int
     refused: dict[bytes, str] = field(default_factory=dict)
+    refused_before: Mapping[bytes, str] = field(default_factory=dict)
     n_outdated: int = 0
     columns: slice = field(default_factory=lambda: slice(None))
     pixels: Mapping[str, Any] | None = None
@@ -207,11 +209,13 @@ def plan_work(
     *,
     max_pixels: int | None,
     say: Callable[[str], None] | None = None,
+    n_unread: int = 0,
 ) -> Work:
     """Resolve the requests, from the memo if possible, and find the missing rows. Raises ExtractError.
 
     max_pixels: images that a run with this limit refused before are not missing; with None they are tried again.
     say: called with a line on what was taken of a weights file that holds more than a state dict.
+    n_unread: files whose digest is not known yet; if there are any, each cache may miss some.
     """
     plans: dict[str, Plan] = {}
     outdated = OutdatedRows(digested)
@@ -227,7 +231,7 @@ def plan_work(
             if key not in plans:
                 refused = {} if max_pixels is None else refused_before(memo, key, max_pixels)
                 plans[key] = _plan(resolved[request], cache_root, digested, refused, outdated)
-                if plans[key].missing:
+                if plans[key].missing or n_unread:
                     missing[request] = plans[key]
             plan_of[request] = plans[key]
         if missing:
@@ -270,7 +274,7 @@ def _plan(
     missing = {bytes(row) for row in digested.digests[todo]}
     again = {digest: refused[digest] for digest in missing & refused.keys()}
     n_present, n_outdated = n_distinct(digested.digests[~todo]), n_distinct(digested.digests[changed])
-    return Plan(resolved, cache, missing - again.keys(), n_present, again, n_outdated)
+    return Plan(resolved, cache, missing - again.keys(), n_present, again, refused, n_outdated)
 
 
 def _stop(columns: slice) -> int:

@@ -31,9 +31,10 @@ from featurecache.extract.cache import compact
 from featurecache.extract.cache import store as cache_module
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.verify import verify_cache
+from featurecache.extract.images import digests
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job import extract as fill
-from featurecache.extract.job import writer
+from featurecache.extract.job import trial, writer
 from featurecache.extract.job.request import FeatureRequest
 
 N_IMAGES = 64
@@ -42,11 +43,15 @@ BATCH = 4
 SHARD_ROWS = 8
 # Of eight shards: they are merged at the end.
 MOST_SHARDS = 5
+# The other files are read once, by the threads that decode them.
+FIRST_BLOCK = 8
+# A trial of the images that a killed process was decoding, which imports nothing and finds nothing.
+TRIAL = "import json, sys; print('decoded\\n' * len(json.load(sys.stdin)), end='')"
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
 SIZE = 64  # small, so that most kills at any time come where something is read or written
 PAUSE = 0.01  # seconds between two looks of the reader, which else takes a core from the writers
 POINTS = KillPoints(
-    decode="featurecache.extract.job.compute:decode_image",
+    decode="featurecache.extract.job.compute:decode_picture",
     writer="featurecache.extract.job.writer:Writer._write",
     shard_write="featurecache.extract.cache.shards:_write_file",
     rename="featurecache.base.files:publish",
@@ -56,6 +61,7 @@ POINTS = KillPoints(
     merge="featurecache.extract.cache.compact:_merge",
     mark="featurecache.extract.cache.compact:_mark",
     memo="featurecache.extract.cache.memo:Memo._write",
+    notes="featurecache.extract.job.in_flight:InFlight.__enter__",
 )
 
 
@@ -76,8 +82,10 @@ def extract(
 ) -> fill.ExtractReport:
     """Fill `cache` with small shards; in whatever process this is."""
     writer.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
-    weights.SETTLING_SECONDS = 0.0  # nobody edits the file
     compact.MOST_SHARDS = MOST_SHARDS
+    weights.SETTLING_SECONDS = 0.0  # nobody edits the file
+    digests.FIRST_BLOCK = FIRST_BLOCK
+    trial.command = lambda: [sys.executable, "-c", TRIAL]
     torch.set_num_threads(1)
     # Named, for the quicker engine is another one on a busy machine, and vectors differ in their last bits.
     settings = fill.Settings(batch_size=BATCH, device="cpu", engine="torch")

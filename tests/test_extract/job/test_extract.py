@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import apply_transform
-from featurecache.extract.job import compute, refused_before, writer
+from featurecache.extract.job import compute, in_flight, refused_before, trial, writer
 from featurecache.extract.job import extract as fill
 from featurecache.extract.job.extract import ExtractReport, Settings, Silent, extract_features
 from featurecache.extract.job.request import FeatureRequest, recall
@@ -387,46 +388,215 @@ def test_images_that_cannot_be_read_and_too_large_or_long_ones_are_refused_by_re
     assert len(reasons) == 3
 
 
-def test_a_file_that_changes_between_hashing_and_decoding_is_refused(extract, images, monkeypatch):
+def after_hashing(monkeypatch, act) -> None:
+    """Let `act` happen once, between the hashing of the images and their decoding."""
+    plan_work = fill.plan_work
+
+    def then_act(*arguments, **options):
+        work = plan_work(*arguments, **options)
+        monkeypatch.setattr(fill, "plan_work", plan_work)
+        act()
+        return work
+
+    monkeypatch.setattr(fill, "plan_work", then_act)
+
+
+def test_a_file_that_changes_between_hashing_and_decoding_is_taken_for_what_it_is(extract, images, monkeypatch):
     edited = images / "a" / "2.png"
-    digest_samples = fill.digest_samples
-
-    def then_edited(*arguments, **options):
-        found = digest_samples(*arguments, **options)
-        Image.new("RGB", (20, 20), "red").save(edited)
-        return found
-
-    monkeypatch.setattr(fill, "digest_samples", then_edited)
+    after_hashing(monkeypatch, lambda: Image.new("RGB", (20, 20), "red").save(edited))
     report = extract()
-    assert [(r.name, r.reason) for r in report.refusals] == [
-        ("a/2.png", "it changed while the run was going on; run extract again")
-    ]
-    assert counted(report) == [(0, N - 1)]
-    monkeypatch.undo()
+    assert report.refusals == ()
+    assert counted(report) == [(0, N)]
+    assert image_digest(edited.read_bytes()) in set(map(bytes, report.digests))
+    assert not report.filled[0].cache.missing(report.digests).any()
+    assert counted(extract()) == [(N, 0)]
+
+
+@pytest.mark.parametrize("content", ["of nothing else", "of another image", "of a copy"])
+def test_a_wrong_row_of_the_memo_heals_in_the_same_run(extract, images, cache, monkeypatch, content):
+    """A memo has no checksums. Nobody is served the vector of another image, and what is right is remembered."""
+    settle(monkeypatch)
+    wrong, right = images / "a" / "0.jpg", images / "b" / "1.png"
+    if content == "of a copy":
+        shutil.copy(wrong, images / "b" / "copy.jpg")
+    digest = bytes(32) if content != "of another image" else image_digest(right.read_bytes())
+    with Memo(cache) as memo:
+        paths = [wrong] if content != "of a copy" else [wrong, images / "b" / "copy.jpg"]
+        rows = [(os.fsencode(path), FileState.of(path.stat()), digest) for path in paths]
+        memo.remember_digests(rows, read_ns=time.time_ns() + 10**12)
+    report = extract()
+    assert report.refusals == ()
+    assert counted(report) == [(0, N)]
+    expected = [image_digest(Path(sample.path).read_bytes()) for sample in report.samples]
+    assert [bytes(row) for row in report.digests] == expected
+    with Memo(cache) as memo:
+        known = memo.known_digests([os.fsencode(wrong)])
+    assert known[os.fsencode(wrong)][1] == image_digest(wrong.read_bytes())
+    assert counted(extract()) == [(N, 0)]
 
 
 def test_only_what_the_bytes_are_refused_for_is_remembered(extract, images, cache, monkeypatch):
     """A file that changed or vanished in the middle says nothing about those bytes when they come back."""
     (images / "a" / "broken.png").write_bytes(BROKEN)
     kept = (images / "a" / "2.png").read_bytes(), (images / "a" / "4.png").read_bytes()
-    digest_samples = fill.digest_samples
 
-    def then_changed(*arguments, **options):
-        found = digest_samples(*arguments, **options)
+    def change() -> None:
         (images / "a" / "2.png").write_bytes(b"changed")
         (images / "a" / "4.png").unlink()
-        return found
 
-    with monkeypatch.context() as patched:
-        patched.setattr(fill, "digest_samples", then_changed)
-        report = extract()
+    after_hashing(monkeypatch, change)
+    report = extract()
     assert len(report.refusals) == 3
     key = report.filled[0].resolved.spec.key
     with Memo(cache) as memo:
-        assert list(memo.refusals(key)) == [image_digest(BROKEN)]
+        assert set(memo.refusals(key)) == {image_digest(BROKEN), image_digest(b"changed")}
     (images / "a" / "2.png").write_bytes(kept[0])
     (images / "a" / "4.png").write_bytes(kept[1])
     assert counted(extract()) == [(N - 2, 2)]
+
+
+# Read once
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Counter[str]:
+    """How often each file was opened, for its digest alone or to be decoded."""
+    found: Counter[str] = Counter()
+    hash_file, open_hashed = digests._hash_file, compute.open_hashed
+    monkeypatch.setattr(digests, "_hash_file", lambda s: (found.update([s.path]), hash_file(s))[1])
+    monkeypatch.setattr(compute, "open_hashed", lambda path: (found.update([str(path)]), open_hashed(path))[1])
+    monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
+    return found
+
+
+def test_a_first_run_reads_every_file_but_the_first_once_and_computes_every_content_once(
+    extract, images, cache, counts, reads, monkeypatch
+):
+    settle(monkeypatch)
+    for number in range(3):
+        shutil.copy(images / "b" / "9.jpg", images / "b" / f"copy {number}.jpg")
+    (images / "b" / "broken.png").write_bytes(BROKEN)
+    (images / "b" / "none.png").write_bytes(b"")
+    told = Told()
+    report = extract(progress=told)
+    assert counted(report) == [(0, N)]
+    assert sorted(reads.values()) == [1] * (N + 4) + [2]
+    assert len(counts.decoded) == N + 2
+    assert {r.name for r in report.refusals} == {"b/broken.png", "b/none.png"}
+    assert [sample.name for sample in report.samples] == [
+        s.name for s in read_images(images).samples if s.name not in ("b/broken.png", "b/none.png")
+    ]
+    assert [bytes(row) for row in report.digests] == [image_digest(Path(s.path).read_bytes()) for s in report.samples]
+    assert any(line.startswith(f"up to {N + 5} images to extract, 0 already there") for line in told.lines)
+    with Memo(cache) as memo:
+        assert len(list(memo.paths())) == N + 5
+    reads.clear()
+    assert counted(extract()) == [(N, 0)]
+    assert reads == {}
+
+
+def test_files_that_the_memo_does_not_know_need_no_network_where_the_cache_has_their_content(
+    extract, images, counts, reads
+):
+    extract()
+    del counts.loaded[:], counts.decoded[:]
+    moved = images.rename(images.with_name("moved"))
+    assert counted(extract(root=moved)) == [(N, 0)]
+    Image.new("RGB", (9, 9), "red").save(moved / "b" / "new.png")
+    assert counted(extract(root=moved)) == [(N, 1)]
+    assert len(counts.decoded) == 1
+
+
+def test_copies_do_not_count_as_disk_space_that_is_needed(extract, images, reads, monkeypatch):
+    for number in range(30):
+        shutil.copy(images / "b" / "9.jpg", images / "b" / f"copy {number}.jpg")
+    room = 15 * (6 * 4 + 256)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(room, 0, room))
+    assert counted(extract()) == [(0, N)]
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_refused_by_name(extract, images, reads, monkeypatch):
+    after_hashing(monkeypatch, (images / "b" / "9.jpg").unlink)
+    report = extract()
+    assert [(r.name, r.digest, r.reason) for r in report.refusals] == [
+        ("b/9.jpg", "", "cannot be read: No such file or directory")
+    ]
+    assert counted(report) == [(0, N - 1)]
+
+
+# What ends the process
+
+
+def leave_notes(cache: Path, *decoding: Path) -> Path:
+    """The notes of a process that was ended while it decoded these files."""
+    notes = cache / f"{in_flight.PREFIX}0123456789abcdef"
+    cache.mkdir(exist_ok=True)
+    slots = b"".join(image_digest(path.read_bytes()) + bytes(32) for path in decoding)
+    notes.write_bytes(slots.ljust(in_flight.N_SLOTS * 32, b"\0"))
+    return notes
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_was_in_flight_at_a_crash_comes_last_and_is_refused_if_it_ends_a_process_again(
+    extract, images, cache, counts, monkeypatch, is_known
+):
+    settle(monkeypatch)
+    innocent, deadly = images / "a" / "0.jpg", images / "b" / "3.jpg"
+    if not is_known:
+        monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
+    notes = leave_notes(cache, innocent, deadly)
+    program = (
+        "import json, os, signal, sys\n"
+        "for path in json.load(sys.stdin):\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV) if path.endswith('3.jpg') else print('decoded', flush=True)"
+    )
+    monkeypatch.setattr(trial, "command", lambda: [sys.executable, "-c", program])
+    told = Told()
+    report = extract(progress=told)
+    assert "trying 2 images that a process was decoding when it was ended" in told.lines
+    assert [(r.name, r.reason) for r in report.refusals] == [
+        ("b/3.jpg", "decoding it ends the process (SIGSEGV); convert it to another format, for example PNG")
+    ]
+    assert counted(report) == [(0, N - 1)]
+    assert counts.decoded[-1] == innocent.read_bytes()
+    assert deadly.read_bytes() not in counts.decoded
+    assert not notes.exists()
+    assert [path.name for path in cache.iterdir() if path.name.startswith(in_flight.PREFIX)] == []
+    assert len(extract().refusals) == 1
+    assert counted(extract(retry_refused=True)) == [(N - 1, 1)]
+
+
+def test_notes_about_other_images_are_kept_and_change_nothing(extract, images, cache, tmp_path):
+    other = tmp_path / "other.png"
+    Image.new("RGB", (9, 9), "red").save(other)
+    notes = leave_notes(cache, other)
+    assert counted(extract()) == [(0, N)]
+    assert notes.exists()
+
+
+def test_what_is_being_decoded_is_noted_while_it_is_and_read_by_nobody_else(extract, cache, counts, monkeypatch):
+    seen = []
+
+    def noting(decoded, *arguments):
+        seen.append((decoded.digest, in_flight.InFlight(cache).suspects))
+        (path,) = cache.glob(f"{in_flight.PREFIX}*")
+        assert decoded.digest in path.read_bytes()
+        return fit(decoded, *arguments)
+
+    fit = compute._fit
+    monkeypatch.setattr(compute, "_fit", noting)
+    extract()
+    assert len(seen) == N
+    assert all(suspects == set() for _, suspects in seen)
+    assert list(cache.glob(f"{in_flight.PREFIX}*")) == []
+
+
+def test_a_trial_decodes_in_a_process_of_its_own(images):
+    paths = sorted(map(str, images.rglob("*.png")))[:2]
+    assert trial._run(paths, 10**6, {None, 8}) == (2, 0)
+
+
+# Refused before
 
 
 def test_a_refused_image_is_refused_again_without_a_network_and_without_decoding(extract, images, counts, monkeypatch):
@@ -661,7 +831,7 @@ def test_a_warm_cache_that_may_only_be_read_serves_a_second_run(open_folder, clo
 
 
 def test_a_refusal_is_one_line_for_people():
-    line = fill._refused_line(Refusal("new\nline.png", "", "the file is empty"))
+    line = fill.refused_line(Refusal("new\nline.png", "", "the file is empty"))
     assert line == "'new\\nline.png' is refused: the file is empty."
 
 

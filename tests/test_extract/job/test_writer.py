@@ -11,8 +11,9 @@ import pytest
 from featurecache.base.errors import CacheUnwritable, OutOfMemory
 from featurecache.base.progress import Silent
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import DigestTable
 from featurecache.extract.job import writer as writers
-from featurecache.extract.job.extract import _Run
+from featurecache.extract.job.passes import Run
 from featurecache.extract.job.plan import Group, Plan, Work
 from featurecache.extract.job.request import FeatureRequest, Resolved
 from featurecache.extract.job.settings import Settings
@@ -101,8 +102,8 @@ def test_a_writer_that_fails_keeps_no_other_from_publishing_and_hides_no_earlier
     monkeypatch.setattr(FeatureCache, "add", full)
     monkeypatch.setattr(writers, "SHARD_SECONDS", 1000.0)
     for error in (OutOfMemory("too large"), None):
-        run = _Run(Work([], [Group({FeatureRequest(layer=p.spec.layer): p for p in plans}, engine=ToyEngine())]),
-                   Settings(), said := Said(), Seconds())  # fmt: skip
+        run = Run(Work([], [Group({FeatureRequest(layer=p.spec.layer): p for p in plans}, engine=ToyEngine())]),
+                  DigestTable((), None), Settings(), said := Said(), Seconds())  # fmt: skip
         with pytest.raises((OutOfMemory, CacheUnwritable)) as raised, run._writers() as found:
             for each in found[run.groups[0]]:
                 each.add(*batch(1, 2))

@@ -1,0 +1,60 @@
+"""Claims on contents: each is computed once in a run, whatever the number of files that have it.
+
+The digest of a file that the memo does not know, or knows wrongly, is found by the thread that decodes it. The thread
+claims the content; another file with the same content is then not decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from threading import Lock
+
+import numpy as np
+
+from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.job.in_flight import InFlight
+from featurecache.extract.job.plan import Plan
+
+
+class Claims:
+    """The contents that this run computes, for threads.
+
+    suspects: contents that are not computed until they were tried in a process of their own.
+    """
+
+    def __init__(self, plans: Sequence[Plan], notes: InFlight, *, suspects: Iterable[bytes] = ()) -> None:
+        self.suspects = set(suspects)
+        self._plans, self._notes = plans, notes
+        self._taken: set[bytes] = set()
+        self._lock = Lock()
+
+    def take_all(self, digests: Iterable[bytes]) -> None:
+        """Claim contents whose own files are read in this run."""
+        with self._lock:
+            self._taken.update(digests)
+
+    def take(self, digest: bytes) -> bool:
+        """Claim a content that a file turned out to have; False if it needs no computing, or not by this file."""
+        with self._lock:
+            if digest in self._taken:
+                return False
+            is_missing = sum(self._misses(plan, digest) for plan in self._plans) > 0
+            if digest not in self.suspects:
+                self._taken.add(digest)
+            return is_missing and digest not in self.suspects
+
+    def decoding(self, digest: bytes) -> AbstractContextManager[None]:
+        """Note that the image is being decoded while the context is active."""
+        return self._notes.decoding(digest)
+
+    def _misses(self, plan: Plan, digest: bytes) -> bool:
+        """Whether the cache of a plan has no row for an image, which is then one of those that the plan misses."""
+        row = np.frombuffer(digest, dtype=np.uint8)[None]
+        if not (plan.cache.missing(row) | plan.cache.outdated(row, DECODE_REVISION))[0]:
+            return False
+        if digest in plan.refused_before:
+            plan.refused[digest] = plan.refused_before[digest]
+            return False
+        plan.missing.add(digest)
+        return True
