@@ -34,6 +34,7 @@ OTHER_VALUES = {
     "precision": "fp16",
     "dtype": "float16",
     "decode": "reduced",
+    "range": "0:4095",
     "view": "light-v1:0:1",
 }
 OTHER_TRANSFORM_VALUES = {

@@ -28,6 +28,7 @@ OTHER_VALUES = {
     "precision": "fp16",
     "dtype": "float16",
     "decode": "reduced",
+    "range": "0:4095",
     "size": 96,
     "view": "light-v1:0:1",
 }
