@@ -28,8 +28,7 @@ from featurecache.extract.backbones.weights import (
     weights_digest,
 )
 from featurecache.extract.cache.memo import FileState
-from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images.transform import scaled_to
+from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to
 
 __all__ = [
     "Backbone",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any, TypedDict, cast
 
@@ -67,3 +67,8 @@ class TransformSpec:
 
 
 TRANSFORM_DEFAULTS = {each.name: each.default for each in fields(TransformSpec) if each.default is not MISSING}
+
+
+def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:
+    """Return the transform for another input side, with `resize` in proportion: the same part of the image is used."""
+    return replace(spec, resize=round(spec.resize * size / spec.crop), crop=size)

@@ -9,7 +9,6 @@ resize the shortest side to `resize`, then centre crop.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import ImageRefused
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 MAX_RESIZED_PIXELS = 178_956_970  # Pillow's limit too: twice its MAX_IMAGE_PIXELS
 # From this multiple of the crop on, only what the crop needs of the longest side is resized.
 LONG = 4
-
-
-def scaled_to(spec: TransformSpec, size: int) -> TransformSpec:
-    """Return the transform for another input side, with `resize` in proportion: the same part of the image is used."""
-    return replace(spec, resize=round(spec.resize * size / spec.crop), crop=size)
 
 
 def apply_transform(image: Tensor | Picture, spec: TransformSpec) -> Tensor:

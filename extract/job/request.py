@@ -38,10 +38,9 @@ from featurecache.extract.cache.spec import (
     SpecDocument,
     bounds_of,
 )
-from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec
+from featurecache.extract.cache.transform_spec import MAX_SIDE, TransformSpec, scaled_to
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.decode_rules import DECODE_VERSION
-from featurecache.extract.images.transform import scaled_to
 
 if TYPE_CHECKING:
     from featurecache.extract.backbones.cutting import Cut

@@ -12,8 +12,7 @@ from featurecache.extract.backbones.architectures import Network, build_network
 from featurecache.extract.backbones.cutting import CutRequest, cut_network
 from featurecache.extract.backbones.freezing import split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
-from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images.transform import scaled_to
+from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to
 
 SIDE = 64
 
@@ -24,6 +23,9 @@ def random_tensors(name: str) -> dict[str, torch.Tensor]:
     drawn = torch.Generator().manual_seed(0)
     tensors = {}
     for key, tensor in build_network(name).module.state_dict().items():
+        if not tensor.is_floating_point():
+            tensors[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+            continue
         value = torch.randn(tensor.shape, generator=drawn)
         if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
             value = 1 + 0.2 * value.tanh()

@@ -23,7 +23,7 @@ from featurecache.extract.backbones.weights import (
     save_weights,
     weights_digest,
 )
-from featurecache.extract.images.transform import scaled_to
+from featurecache.extract.cache.transform_spec import scaled_to
 
 
 def random_state(name: str, **arguments) -> dict[str, torch.Tensor]:

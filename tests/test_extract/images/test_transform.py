@@ -10,8 +10,8 @@ from sklearn.datasets import load_sample_image
 from torchvision import models
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images.transform import apply_transform, scaled_to
+from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to
+from featurecache.extract.images.transform import apply_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BILINEAR = TransformSpec(256, 224, "bilinear", True, *IMAGENET)

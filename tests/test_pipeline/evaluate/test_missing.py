@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "precision": "bf16",
     "dtype": "float16",
     "decode": "reduced",
+    "range": "0:4095",
     "view": "light-v1:0:1",
     "transform.resize": 300,
     "transform.crop": 200,

@@ -26,8 +26,9 @@ from featurecache.extract.backbones.cutting import CutRequest, cut_network
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.spec import image_digest
+from featurecache.extract.cache.transform_spec import scaled_to
 from featurecache.extract.images.manifest import Manifest, Sample
-from featurecache.extract.images.transform import apply_transform, scaled_to
+from featurecache.extract.images.transform import apply_transform
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.assembly import _check_options, _class_weights, build_training
 from featurecache.finetune.checkpoint import Checkpoint
