@@ -33,6 +33,20 @@ class HashedFile:
     state: FileState | None
     read_ns: int
 
+    def is_as_hashed(self) -> bool:
+        """Return whether what was decoded is what was hashed: a large file may be edited in between.
+
+        It is read again where its state could not show an edit.
+        """
+        if isinstance(self.content, bytes):
+            return True
+        if self.state is None or FileState.of(os.fstat(self.content.fileno())) != self.state:
+            return False
+        if self.state.is_settled(self.read_ns):
+            return True
+        self.content.seek(0)
+        return _streamed_digest(self.content) == self.digest
+
 
 @contextmanager
 def open_hashed(path: str | os.PathLike[str]) -> Iterator[HashedFile]:
@@ -56,6 +70,8 @@ def open_checked(path: str | os.PathLike[str], digest: bytes, *, changed: str) -
         if file.digest != digest:
             raise ImageRefused(changed)
         yield file.content
+        if not file.is_as_hashed():
+            raise ImageRefused(changed)
 
 
 def _streamed_digest(file: BinaryIO) -> bytes:

@@ -107,11 +107,15 @@ def decode_picture(
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Raise ImageRefused for every error of decoding."""
+    """Raise ImageRefused for every error of decoding, and OSError for one of the system: Pillow's own have no errno."""
     try:
         yield
     except ImageRefused:
         raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ImageRefused(refusal_of(error)) from None
     except Exception as error:  # noqa: BLE001  (Pillow's plug-ins raise anything on damaged files)
         raise ImageRefused(refusal_of(error)) from None
 

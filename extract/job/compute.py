@@ -187,7 +187,11 @@ def decode_item(item: Item, groups: Sequence[Group], max_pixels: int, claims: Cl
                 decoded.is_lasting = True
                 with nullcontext() if claims is None else claims.decoding(file.digest):
                     _fit(decoded, file.content, groups, Limits(max_pixels, reserved.reserve))
+                if not file.is_as_hashed():
+                    decoded.is_lasting = False
+                    raise ImageRefused(CHANGED)
     except OSError as error:
+        decoded.is_lasting = False
         decoded.refusal = f"cannot be read: {error.strerror or error}"
     except ImageRefused as error:
         decoded.refusal = str(error)

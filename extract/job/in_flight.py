@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -44,7 +45,9 @@ class InFlight:
 
             self._file = self._path.open("w+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(N_SLOTS * DIGEST_BYTES)
+            self._file.write(bytes(N_SLOTS * DIGEST_BYTES))  # on a full disk an error here, not a signal later
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._notes = mmap.mmap(self._file.fileno(), N_SLOTS * DIGEST_BYTES)
             self._free.extend(range(0, N_SLOTS * DIGEST_BYTES, DIGEST_BYTES))
         return self

@@ -57,7 +57,7 @@ def _run(paths: Sequence[str], max_pixels: int, at_least: Collection[int | None]
 
 def command() -> list[str]:
     """Return the command of a trial."""
-    return [sys.executable, "-m", MODULE]
+    return [sys.executable, "-P", "-m", MODULE]  # -P: no module is taken from the working folder
 
 
 def _reason(status: int) -> str | None:

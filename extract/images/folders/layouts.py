@@ -103,7 +103,9 @@ def _below_wrappers(folder: Folder, above: tuple[str, ...]) -> Layout:
             "splits, without the others", "/".join((*above, SPLIT, CLASS)),
             "classes", "/".join((*above, CLASS)),
         )  # fmt: skip
-    return _classes(folder, [folder], above)
+    found = _classes(folder, [folder], above)
+    remarks = [f"'{printable(name)}' is read as a class; as a split it is with --layout split/class." for name in roles]
+    return Layout(found.levels, (*found.remarks, *remarks))
 
 
 def _is_one_class_by_chance(inner: Sequence[Folder], roles: dict[str, str]) -> bool:

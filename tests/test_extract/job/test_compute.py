@@ -176,3 +176,30 @@ def test_decoders_have_one_thread_each(items, monkeypatch):
     for device in ("cpu", "toy"):
         list(compute_vectors(items, [ToyGroup(MeanEngine(device, 1, 4), every(items))], max_pixels=10**6))
     assert seen == {1}
+
+
+def test_a_large_file_that_is_edited_while_it_is_decoded_is_not_taken_for_what_was_hashed(tmp_path, monkeypatch):
+    from featurecache.extract.images import checked_file
+
+    monkeypatch.setattr(checked_file, "WHOLE_BYTES", 10)
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before" * 9)
+    with checked_file.open_hashed(path) as file:
+        assert file.is_as_hashed()
+        with path.open("r+b") as other:
+            other.write(b"after!")
+        assert not file.is_as_hashed()
+
+
+def test_an_error_of_the_disk_is_no_fault_of_the_image():
+    import errno
+    import io
+
+    from featurecache.extract.images.decode import decode_image
+
+    class Failing(io.BytesIO):
+        def read(self, *_):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        decode_image(Failing(b"x" * 100))

@@ -203,3 +203,10 @@ def test_odd_readings_are_remarked_on(tmp_path):
     make(tmp_path, "seg_train/seg_train/cat", "seg_pred/seg_pred")
     (remark,) = scan_folder(tmp_path).remarks
     assert remark == "The folders are splits: 'seg_pred' as images without labels, 'seg_train' as train."
+
+
+def test_a_class_that_is_called_like_a_split_is_remarked(tmp_path):
+    make(tmp_path, "cat", "dog", "test")
+    manifest = scan_folder(tmp_path)
+    assert manifest.classes == ["cat", "dog", "test"]
+    assert any("'test' is read as a class" in note for note in manifest.notes)
