@@ -26,9 +26,9 @@ def read_judged(folder: Path, revision: int) -> NDArray[np.uint8]:
     try:
         check_plain_file(path, folder)
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, UnfitFile):
+    except (OSError, ValueError, EOFError, MemoryError, UnfitFile):
         return np.empty((0, 32), dtype=np.uint8)
-    is_ours = found.dtype == np.uint8 and found.ndim == 2 and found.shape[1] == 32
+    is_ours = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 2 and found.shape[1] == 32
     return found if is_ours else np.empty((0, 32), dtype=np.uint8)
 
 

@@ -75,12 +75,19 @@ class FeatureCache:
 
         Rows that were judged to be the same by these rules are left out.
         """
+        older = self.older(digests, revision)
+        if not older.any():
+            return older
+        return older & ~np.isin(as_names(digests), as_names(read_judged(self.folder, revision)))
+
+    def older(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
+        """Return which of the digests (N, 32) have a row by decode rules before `revision`, judged or not."""
         snapshot = self._snapshot
         if all(found >= revision for found in snapshot.revisions):
             return np.zeros(len(digests), dtype=bool)
         place, found = snapshot.find(digests)
         found[found] = np.array(snapshot.revisions)[snapshot.shard_of[place[found]]] < revision
-        return found & ~np.isin(as_names(digests), as_names(read_judged(self.folder, revision)))
+        return found
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.

@@ -12,7 +12,10 @@ from threading import Lock
 
 import numpy as np
 
+from featurecache.extract.cache.shards import FIRST_REVISION
+from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.images.decoding.revisions import reads_otherwise
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.plan import Plan
 
@@ -34,12 +37,16 @@ class Claims:
         with self._lock:
             self._taken.update(digests)
 
-    def take(self, digest: bytes) -> bool:
-        """Claim a content that a file turned out to have; False if it needs no computing, or not by this file."""
+    def take(self, digest: bytes, path: str) -> bool:
+        """Claim a content that a file turned out to have; False if it needs no computing, or not by this file.
+
+        Raises OSError if the file cannot be read.
+        """
+        lacking = [plan for plan in self._plans if _lacks(plan.cache, digest, path)]
         with self._lock:
             if digest in self._taken:
                 return False
-            is_missing = sum(self._misses(plan, digest) for plan in self._plans) > 0
+            is_missing = sum(_misses(plan, digest) for plan in lacking) > 0
             if digest not in self.suspects:
                 self._taken.add(digest)
             return is_missing and digest not in self.suspects
@@ -48,13 +55,19 @@ class Claims:
         """Note that the image is being decoded while the context is active."""
         return self._notes.decoding(digest)
 
-    def _misses(self, plan: Plan, digest: bytes) -> bool:
-        """Whether the cache of a plan has no row for an image, which is then one of those that the plan misses."""
-        row = np.frombuffer(digest, dtype=np.uint8)[None]
-        if not (plan.cache.missing(row) | plan.cache.outdated(row, DECODE_REVISION))[0]:
-            return False
-        if digest in plan.refused_before:
-            plan.refused[digest] = plan.refused_before[digest]
-            return False
-        plan.missing.add(digest)
+
+def _lacks(cache: FeatureCache, digest: bytes, path: str) -> bool:
+    """Whether a cache has no row for an image, or one by decode rules that read its file otherwise."""
+    row = np.frombuffer(digest, dtype=np.uint8)[None]
+    if cache.missing(row)[0]:
         return True
+    return bool(cache.older(row, DECODE_REVISION)[0]) and reads_otherwise(path, FIRST_REVISION)
+
+
+def _misses(plan: Plan, digest: bytes) -> bool:
+    """Let a plan miss an image that its cache lacks, and return True; False if it was refused before."""
+    if digest in plan.refused_before:
+        plan.refused[digest] = plan.refused_before[digest]
+        return False
+    plan.missing.add(digest)
+    return True

@@ -182,7 +182,7 @@ def decode_item(item: Item, groups: Sequence[Group], max_pixels: int, claims: Cl
                 if claims is None:
                     raise ImageRefused(CHANGED)
                 decoded.digest, decoded.file = file.digest, (sample.path, file.state, file.read_ns)
-                decoded.is_skipped = not claims.take(file.digest)
+                decoded.is_skipped = not claims.take(file.digest, sample.path)
             if not decoded.is_skipped:
                 decoded.is_lasting = True
                 with nullcontext() if claims is None else claims.decoding(file.digest):

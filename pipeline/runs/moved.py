@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_ABOVE, MOST_PARTS = 6, 4
 # Images of the run by whose names its folder is recognised.
 MOST_NAMES = 5
+READ_BYTES = 1 << 20  # of a table, in which their names are sought
 N_DIGITS = 12  # of a digest in an error message
 MOVED = "Put the weights that the run was made with next to the run, or name their file by --weights."
 
@@ -144,10 +145,19 @@ def _is_folder(place: Path) -> bool:
 
 
 def _holds(place: Path, names: Iterable[str]) -> bool:
-    """Whether a place is a table, or the folder of these images."""
-    if not _is_folder(place):
-        return os.path.isfile(place)  # noqa: PTH113
-    return any(os.path.isfile(place / name) for name in islice(names, MOST_NAMES))  # noqa: PTH113
+    """Whether a place is the folder of these images, a table next to them, or one that names any of them."""
+    some = list(islice(names, MOST_NAMES))
+    folder = place if _is_folder(place) else place.parent
+    if any(os.path.isfile(folder / name) for name in some):  # noqa: PTH113
+        return folder == place or os.path.isfile(place)  # noqa: PTH113
+    if folder == place or not os.path.isfile(place):  # noqa: PTH113
+        return False
+    try:
+        with place.open("rb") as file:
+            start = file.read(READ_BYTES)
+    except OSError:
+        return False
+    return any(Path(name).name.encode() in start for name in some)
 
 
 def with_run_weights(run: Path, request: FeatureRequest) -> FeatureRequest:

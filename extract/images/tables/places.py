@@ -50,10 +50,11 @@ def find_files(table: Path, names: Sequence[str], options: ReadOptions, *, known
     if base is None and not all(known):
         raise finder.nothing_there(names, known)
     paths = [finder.find(base or finder.bases[0], i, name) for i, name in enumerate(names)]
+    finder.part_rows(base or finder.bases[0], names, paths)
     return Files(
         paths,
         finder.missing,
-        [*finder.base_note(base), *finder.found_notes(), *finder.missing_notes(names, paths, known)],
+        [*finder.base_note(base), *finder.found_notes(names, paths), *finder.missing_notes(names, paths, known)],
     )
 
 
@@ -77,8 +78,7 @@ class _Finder:
     table: Path
     roots: list[Path]
     listed: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    found: Counter[str] = field(default_factory=Counter)
-    first: dict[str, tuple[str, str]] = field(default_factory=dict)
+    turned: dict[int, str] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -129,11 +129,23 @@ class _Finder:
         similar = self.similar(base, name)
         if similar is None:
             self.missing.append(i)
-            return path or self.at(self.roots[0], name) or self.at(self.roots[-1], name)
-        how, path = similar
-        self.found[how] += 1
-        self.first.setdefault(how, (name, path))
+            return self._as_written(base, name)
+        self.turned[i], path = similar
         return path
+
+    def _as_written(self, base: Path, name: str) -> str:
+        return self.at(base, name) or self.at(self.roots[0], name) or self.at(self.roots[-1], name)
+
+    def part_rows(self, base: Path, names: Sequence[str], paths: list[str]) -> None:
+        """Let rows miss their file that would share one, in another case, with rows that name it in another way."""
+        meant: dict[str, set[str]] = {}
+        for name, path in zip(names, paths, strict=True):
+            meant.setdefault(path, set()).add(name)
+        for i in [i for i, how in self.turned.items() if how == CASE and len(meant[paths[i]]) > 1]:
+            del self.turned[i]
+            paths[i] = self._as_written(base, names[i])
+            self.missing.append(i)
+        self.missing.sort()
 
     def similar(self, base: Path, name: str) -> tuple[str, str] | None:
         """Return how a path may be meant, and the file that is there then; None where there is none, or are several."""
@@ -191,11 +203,11 @@ class _Finder:
                 "folder of the table there are none of its files."
             )
 
-    def found_notes(self) -> Iterator[str]:
+    def found_notes(self, names: Sequence[str], paths: Sequence[str]) -> Iterator[str]:
         """Yield a note for each way in which paths were read otherwise than they are written."""
-        for how, n in self.found.items():
-            name, path = self.first[how]
-            example = f"'{printable(name)}' is '{printable(path)}'"
+        for how, n in Counter(self.turned.values()).items():
+            first = next(i for i, each in self.turned.items() if each == how)
+            example = f"'{printable(names[first])}' is '{printable(paths[first])}'"
             yield f"{count(n, 'path')} of '{printable(self.table)}' read {how}: {example}."
 
     def missing_notes(self, names: Sequence[str], paths: Sequence[str], known: Sequence[bool]) -> Iterator[str]:

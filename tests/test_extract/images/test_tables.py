@@ -354,3 +354,13 @@ def test_a_digest_stands_for_a_file_that_is_not_there_and_must_be_that_of_one_th
     assert [(refused.name, refused.reason) for refused in digested.refusals] == [
         ("img/b.png", "the file has another digest than the table says"),
     ]
+
+
+def test_a_row_in_another_case_takes_no_file_that_another_row_names(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\nA.png,cat\na.png,dog\n")
+    manifest = read_images(path)
+    assert [(sample.name, sample.label) for sample in manifest.samples] == [("a.png", "dog")]
+    assert manifest.left_out.names(MISSING_FILE) == ("A.png",)
+    assert not any("another case" in note for note in manifest.notes)

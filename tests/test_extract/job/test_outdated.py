@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from featurecache.extract.cache.compact import compact_cache
+from featurecache.extract.cache.judged import read_judged
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images import digests
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding import revisions
 from featurecache.extract.images.read import read_images
@@ -157,3 +159,21 @@ def test_dim_images_are_named(images, tmp_path):
     report = extract_features(read_images(images), [request], tmp_path / "cache")
     assert report.notes == ()
     assert report.filled[0].n_extracted == 8
+
+
+def test_files_that_moved_and_a_new_one_leave_old_rows_that_are_read_alike(old, extract, images, monkeypatch):
+    monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
+    for path in sorted(images.iterdir()):
+        path.rename(images / f"moved-{path.name}")
+    (images / "-1.jpg").write_bytes(jpeg(6))  # the first, and new: the digests of the others are found on the way
+    before = vectors(old)
+    report = extract()
+    assert report.filled[0].n_extracted == 2
+    np.testing.assert_array_equal(np.flatnonzero((vectors(report)[1:] != before).any(axis=1)), [5])
+
+
+def test_an_archive_under_the_name_of_the_judged_rows_is_ignored(old):
+    folder = old.filled[0].cache.folder
+    with (folder / f"judged-{DECODE_REVISION}.npy").open("wb") as file:
+        np.savez(file, np.zeros((1, 32), np.uint8))
+    assert len(read_judged(folder, DECODE_REVISION)) == 0

@@ -174,3 +174,12 @@ def test_a_weights_file_that_moved_is_found_near_the_run(project, place):
     (project / place).parent.mkdir(exist_ok=True)
     (project / place).touch()
     assert os.path.samefile(str(with_run_weights(project / RUN, request).weights), project / place)
+
+
+def test_another_table_of_the_same_name_is_not_that_of_a_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "labels.csv").write_text("path,label\nother/1.png,x\n")
+    config = {"images": "/old/birds/labels.csv"}
+    assert find_images(tmp_path / "run", config, ["img/owl.png"]) is None
+    (tmp_path / "labels.csv").write_text("path,label\nimg/owl.png,x\n")
+    assert find_images(tmp_path / "run", config, ["img/owl.png"]) == str(tmp_path / "labels.csv")
