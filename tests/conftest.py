@@ -169,15 +169,19 @@ def digits_folder(made_once, digit_images) -> Path:
 
 
 @pytest.fixture(scope="session")
-def filled_cache(made_once, digits_folder, judged_once) -> Path:
-    """A cache root with the features of `digits_folder`, extracted by the command line. Read only."""
+def filled_cache(made_once, digits_folder, judged_once, tmp_path_factory) -> Path:
+    """A cache root with the features of `digits_folder`, extracted by the command line. Read only.
+
+    Each process has a copy of its own: a command that only reads still remembers digests beside the cache, and a folder
+    that is written to meanwhile cannot be copied by `cache`.
+    """
     from featurecache.cli.main import run
 
     def extract(root: Path) -> None:
         with judged_once():
             assert run(["extract", str(digits_folder), "--cache", str(root / "cache"), "--quiet"]) == 0
 
-    return made_once("features", extract) / "cache"
+    return Path(shutil.copytree(made_once("features", extract) / "cache", tmp_path_factory.mktemp("filled") / "cache"))
 
 
 @pytest.fixture
