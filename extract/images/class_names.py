@@ -1,4 +1,4 @@
-"""Names of classes: their order, and those that differ only in how they are written."""
+"""Names of classes: their order, those that differ only in how they are written, and those that are hardly classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from collections.abc import Iterable
 from featurecache.base.text import printable
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+_SEP = r"[-_. ]?"
+_MONTH = (
+    "(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?"
+    "|dec(ember)?)"
+)
+# 2021, 2021-03, 20210301, 2021-03-01 at the sea, 01.03.2021, March 2021, 03-March.
+_DATE = re.compile(
+    rf"(19|20)\d\d({_SEP}(0[1-9]|1[0-2])({_SEP}(0[1-9]|[12]\d|3[01])(\D.*)?)?)?"
+    rf"|(0?[1-9]|[12]\d|3[01]){_SEP}(0?[1-9]|1[0-2]){_SEP}(19|20)\d\d"
+    rf"|((19|20)\d\d{_SEP})?((0[1-9]|1[0-2]){_SEP})?{_MONTH}({_SEP}(19|20)\d\d)?",
+    re.ASCII,
+)
+# The folders of memory cards: 100CANON, 101_PANA; and of phones and numbered cameras, and the makers of cameras.
+_CARD = re.compile(r"[1-9]\d\d(?!\d{5})[A-Z0-9_]{5}", re.ASCII)
+_CAMERA = re.compile(
+    r"(img|image)?_?dcim|(ip)?cam(era)?[-_ ]?(\d+|[a-z]|roll)?|whatsapp images|screenshots"
+    r"|(canon|nikon|sony|fujifilm|olympus|panasonic|pentax|leica|gopro|dji|apple|iphone|samsung|huawei|xiaomi|google)"
+    r"([-_ ].*)?",
+    re.ASCII,
+)
 # Groups of names that a remark shows.
 SHOWN = 3
 
@@ -36,6 +56,24 @@ def remark_on_alike(names: Iterable[str | None]) -> tuple[str, ...]:
         "Classes whose names differ only in case, spaces or Unicode form are classes of their own: "
         f"{shown}{more}. Give them one name if they are one class.",
     )
+
+
+def remark_on_origins(names: Iterable[str | None]) -> tuple[str, ...]:
+    """Return a sentence on classes that are all called like dates or cameras; none for others."""
+    found = in_order({name for name in names if name is not None})
+    if len(found) < 2 or not all(map(_is_origin, found)):
+        return ()
+    shown = ", ".join(f"'{printable(name)}'" for name in found[:SHOWN])
+    more = ", ..." if len(found) > SHOWN else ""
+    return (
+        f"The classes {shown}{more} look like dates or cameras, not like what the images show. If they are no classes, "
+        "use --layout flat (images without labels), or a table with a column 'label'.",
+    )
+
+
+def _is_origin(name: str) -> bool:
+    plain = name.casefold().strip()
+    return bool(_DATE.fullmatch(plain) or _CAMERA.fullmatch(plain) or _CARD.fullmatch(name))
 
 
 def _exactly(name: str) -> str:

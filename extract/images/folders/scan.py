@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
-from featurecache.extract.images.class_names import remark_on_alike
+from featurecache.extract.images.class_names import remark_on_alike, remark_on_origins
 from featurecache.extract.images.first_bytes import read_formats
 from featurecache.extract.images.folders.layouts import Layout, find_layout, parse_layout
 from featurecache.extract.images.folders.reading import Reading
@@ -34,7 +34,10 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cach
     reading = Reading(tree, found.levels)
     samples: list[Sample] = []
     empty: dict[str, str] = {}
+    dated: set[str] = set()
     for folder in tree.below():
+        if folder.images:
+            dated.add("-".join(folder.parts[: len(found.levels)]))  # of 2021/03 the class is 03
         samples += reading.samples(folder, tally)
         folder.images.clear()
         if folder.n_foreign and not folder.n_below and reading.is_class(folder):
@@ -43,7 +46,8 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cach
     for name, path in empty.items():
         if name not in labels:
             tally.add(EMPTY_CLASS, path)
-    remarks = (*found.remarks, *reading.remarks, *remark_on_alike(labels))
+    origins = () if levels is not None else remark_on_origins(labels) or remark_on_origins(dated)
+    remarks = (*found.remarks, *reading.remarks, *remark_on_alike(labels), *origins)
     return _manifest(Path(root), samples, tally, remarks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurecache.extract.images.class_names import in_order, remark_on_alike
+from featurecache.extract.images.class_names import in_order, remark_on_alike, remark_on_origins
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,34 @@ def test_names_that_look_the_same_are_pointed_out(pair):
 
 def test_other_names_need_no_remark():
     assert remark_on_alike(["cat", "cats", None]) == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "2021/2022",
+        "2021-03/2021-04/2022_01",
+        "20210301/20210302",
+        "2021-03-01 at the sea/2022-07-30",
+        "01.03.2021/2.3.2021",
+        "January/February/03-March",
+        "100CANON/101CANON/102_PANA",
+        "IMG_DCIM/Camera/Screenshots",
+        "Cam1/Cam2/camera_3",
+        "Canon EOS 5D/Nikon/iPhone 12",
+        "2021/100APPLE",
+    ],
+)
+def test_classes_that_look_like_dates_or_cameras_are_pointed_out(names):
+    (remark,) = remark_on_origins([*names.split("/"), None])
+    first = in_order(names.split("/"))[0]
+    assert remark.startswith(f"The classes '{first}', ")
+    assert "--layout flat" in remark
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["0/1/9", "1/12/31", "cat/2021", "2021", "apple/pear", "marble/maybe", "00100/12345", "12345678/23456789", ""],
+)
+def test_classes_with_other_names_need_no_such_remark(names):
+    assert remark_on_origins(names.split("/")) == ()

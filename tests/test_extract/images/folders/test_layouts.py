@@ -210,3 +210,18 @@ def test_a_class_that_is_called_like_a_split_is_remarked(tmp_path):
     manifest = scan_folder(tmp_path)
     assert manifest.classes == ["cat", "dog", "test"]
     assert any("'test' is read as a class" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    "names", [["2021/03", "2021/04"], ["2021/03", "2022/03", "2022/04"], ["photos/2021-03-01", "photos/2021-03-02"]]
+)
+def test_folders_of_dates_are_remarked_on_unless_the_layout_is_named(tmp_path, names):
+    make(tmp_path, *names)
+    assert any("look like dates or cameras" in remark for remark in scan_folder(tmp_path).remarks)
+    assert not any("look like" in remark for remark in scan_folder(tmp_path, "class").remarks)
+    assert {sample.label for sample in scan_folder(tmp_path, "flat").samples} == {None}
+
+
+def test_months_without_a_year_may_be_digits(tmp_path):
+    make(tmp_path, "digits/01", "digits/02")
+    assert not any("look like" in remark for remark in scan_folder(tmp_path).remarks)
