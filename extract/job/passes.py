@@ -95,7 +95,7 @@ class Run:
         ending = find_ending(
             [sample.path for _, sample in suspects],
             max_pixels=self.settings.max_pixels,
-            at_least={group.at_least for group in self.groups},
+            ways={(group.at_least, group.levels) for group in self.groups},
         )
         for at, reason in ending.items():
             digest, sample = suspects[at]

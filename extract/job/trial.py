@@ -1,11 +1,12 @@
 """Trial decoding of suspect images in a process of their own, which a decoder in C may end.
 
-python -m featurecache.extract.job.trial     arguments: the limit of pixels, and the sizes that may be reduced to
-input: a JSON list of paths; output: a line for each decoded one
+python -m featurecache.extract.job.trial     arguments: the limit of pixels, and the ways to decode
+input: a JSON list of paths; output: a line when it begins, and one for each decoded image
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,29 +18,34 @@ from collections.abc import Collection, Sequence
 LEAST_OF_WINDOWS = 0xC0000000
 ENDING_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"}
 MODULE = "featurecache.extract.job.trial"
+BEGUN = "begun\n"
+
+# The shortest side that an image may be reduced to, None for its full size; and the range of its values.
+How = tuple[int | None, str]
 
 
-def find_ending(paths: Sequence[str], *, max_pixels: int, at_least: Collection[int | None]) -> dict[int, str]:
+def find_ending(paths: Sequence[str], *, max_pixels: int, ways: Collection[How]) -> dict[int, str]:
     """Return the positions of the images whose decoding ends the process, with the reason of their refusal.
 
-    A trial that says nothing, because it cannot be started or was stopped, finds none.
+    ways: each image is decoded in all of them. A process that is stopped from outside says nothing about the image that
+    it was decoding; one that cannot be started says nothing about any.
     """
     ending: dict[int, str] = {}
     start = 0
     while start < len(paths):
-        n_done, status = _run(paths[start:], max_pixels, at_least)
-        reason = _reason(status)
+        has_begun, n_done, status = _run(paths[start:], max_pixels, ways)
         at = start + n_done
-        if reason is None or at >= len(paths):
+        if not has_begun or at >= len(paths):
             break
-        ending[at] = reason
+        if (reason := _reason(status)) is not None:
+            ending[at] = reason
         start = at + 1
     return ending
 
 
-def _run(paths: Sequence[str], max_pixels: int, at_least: Collection[int | None]) -> tuple[int, int]:
-    """Return how many images were decoded, and the status with which the process ended."""
-    arguments = [json.dumps([max_pixels, sorted(at_least, key=str)])]
+def _run(paths: Sequence[str], max_pixels: int, ways: Collection[How]) -> tuple[bool, int, int]:
+    """Return whether the process began to decode, how many images it decoded, and the status with which it ended."""
+    arguments = [json.dumps([max_pixels, sorted(ways, key=str)])]
     search = os.pathsep.join(path for path in sys.path if path)
     try:
         ended = subprocess.run(
@@ -51,8 +57,9 @@ def _run(paths: Sequence[str], max_pixels: int, at_least: Collection[int | None]
             env={**os.environ, "PYTHONPATH": search},
         )
     except OSError:
-        return 0, 0
-    return ended.stdout.count("\n"), ended.returncode
+        return False, 0, 0
+    n_lines = ended.stdout.count("\n")
+    return n_lines > 0, n_lines - 1, ended.returncode
 
 
 def command() -> list[str]:
@@ -61,11 +68,11 @@ def command() -> list[str]:
 
 
 def _reason(status: int) -> str | None:
-    """Return why an image is refused whose trial ended with this status; None if a decoder did not end it."""
+    """Return why an image is refused whose trial ended with this status; None if it was stopped from outside."""
     if status >= LEAST_OF_WINDOWS:
         return _sentence(f"error {status:#x}")
-    if status >= 0:
-        return None
+    if status >= 0:  # a library in C called exit(): errors of Python are caught
+        return _sentence(f"exit status {status}")
     try:
         name = signal.Signals(-status).name
     except ValueError:
@@ -79,19 +86,22 @@ def _sentence(how: str) -> str:
 
 def main(limits: str) -> None:
     """Decode the images named on stdin, and print a line after each."""
-    from featurecache.base.errors import ImageRefused
+    from featurecache.extract.images.checked_file import open_hashed
     from featurecache.extract.images.decode import decode_image
 
-    max_pixels, sizes = json.loads(limits)
-    for path in json.load(sys.stdin):
-        for at_least in sizes:
-            try:
-                with open(path, "rb") as file:  # noqa: PTH123
-                    decode_image(file.read(), max_pixels=max_pixels, at_least=at_least)
-            except (OSError, ImageRefused, MemoryError):
-                continue
-        sys.stdout.write("decoded\n")
-        sys.stdout.flush()
+    max_pixels, ways = json.loads(limits)
+    paths = json.load(sys.stdin)
+    _write(BEGUN)
+    for path in paths:
+        for at_least, levels in ways:
+            with contextlib.suppress(Exception), open_hashed(path) as file:
+                decode_image(file.content, max_pixels=max_pixels, at_least=at_least, levels=levels)
+        _write("decoded\n")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

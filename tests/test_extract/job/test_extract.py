@@ -547,6 +547,7 @@ def test_what_was_in_flight_at_a_crash_comes_last_and_is_refused_if_it_ends_a_pr
     notes = leave_notes(cache, innocent, deadly)
     program = (
         "import json, os, signal, sys\n"
+        "print('begun', flush=True)\n"
         "for path in json.load(sys.stdin):\n"
         "    os.kill(os.getpid(), signal.SIGSEGV) if path.endswith('3.jpg') else print('decoded', flush=True)"
     )
@@ -589,11 +590,6 @@ def test_what_is_being_decoded_is_noted_while_it_is_and_read_by_nobody_else(extr
     assert len(seen) == N
     assert all(suspects == set() for _, suspects in seen)
     assert list(cache.glob(f"{in_flight.PREFIX}*")) == []
-
-
-def test_a_trial_decodes_in_a_process_of_its_own(images):
-    paths = sorted(map(str, images.rglob("*.png")))[:2]
-    assert trial._run(paths, 10**6, {None, 8}) == (2, 0)
 
 
 # Refused before
