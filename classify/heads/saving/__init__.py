@@ -2,6 +2,7 @@
 
 folder        save_head, load_head
 documents     head.json
+mapped_arrays its arrays, left in their file
 sameness      comparison of a loaded head with the saved one
 sklearn_file  a scikit-learn classifier as head.skops
 skops_file    the nodes of such a file, checked before anything is built

@@ -15,7 +15,7 @@ Format 1: as here, but head.skops holds the ForeignHead. Format 2, of scikit-lea
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 from featurecache.base.errors import SavedHeadError
 from featurecache.base.files import replacing_folder
 from featurecache.base.versions import installed_version
+from featurecache.classify.arrays.array_types import AnyArray
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
     HeadDocument,
@@ -38,6 +39,7 @@ from featurecache.classify.heads.saving.documents import (
     restored,
     textual,
 )
+from featurecache.classify.heads.saving.mapped_arrays import mapped_arrays
 from featurecache.classify.heads.saving.sameness import first_difference
 from featurecache.classify.heads.shared.learned import OPTIONAL_LEARNED, check_fitted
 from featurecache.classify.heads.table import HEADS, build_head
@@ -51,6 +53,8 @@ BEFORE: Mapping[str, Mapping[str, Any]] = {
     "lda": {"temperature": 1.0},
     "knn": {"temperature": 1.0},
 }
+# From a head.safetensors, its arrays by name.
+ReadArrays = Callable[[Path], dict[str, AnyArray]]
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "scipy", "safetensors", "skops")
 
 
@@ -90,7 +94,12 @@ def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
     Raises SavedHeadError, whatever is in the folder: where it is missing, damaged, of another format, names types that
     no head needs, or holds values that no head has learned.
     """
-    root = Path(root)
+    from safetensors.numpy import load_file
+
+    return _load(Path(root), trust=trust, read_arrays=load_file)
+
+
+def _load(root: Path, *, trust: bool, read_arrays: ReadArrays) -> LoadedHead:
     document = _read_document(root)
     try:
         path = root / document["file"]
@@ -100,7 +109,7 @@ def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
         if document["name"] == FOREIGN:
             head, notes = _load_foreign(document, path, trust=trust)
         else:
-            head, notes = _load_own(document, path), ()
+            head, notes = _load_own(document, path, read_arrays), ()
         return LoadedHead(head, dict(document["meta"]), notes)
     except SavedHeadError:
         raise
@@ -145,8 +154,9 @@ def _write_learned(head: Any, folder: Path) -> HeadDocument:
 
 def _check_written(head: Any, fresh: Path) -> None:
     """Load what was just written; raises SavedHeadError where that fails, or gives another head."""
-    # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded.
-    loaded = load_head(fresh, trust=True).head
+    # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded. They stay in
+    # their file, for they may be as large as the features.
+    loaded = _load(fresh, trust=True, read_arrays=mapped_arrays).head
     difference = first_difference(json_value(_params_and_learned(head)), json_value(_params_and_learned(loaded)))
     if difference:
         raise SavedHeadError(
@@ -185,14 +195,13 @@ def _read_document(root: Path) -> HeadDocument:
     return checked
 
 
-def _load_own(document: HeadDocument, path: Path) -> Any:
+def _load_own(document: HeadDocument, path: Path, read_arrays: ReadArrays) -> Any:
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     if document["name"] not in HEADS:
         raise SavedHeadError(f"The head '{document['name']}' is unknown to this version: {AGAIN}")
     try:
-        arrays = load_file(path)
+        arrays = read_arrays(path)
     except SafetensorError as error:
         raise SavedHeadError(f"head.safetensors cannot be read ({error}): {AGAIN}") from error
     params = {key: rekeyed(value) for key, value in document["params"].items()}

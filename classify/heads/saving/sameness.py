@@ -7,6 +7,7 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray
 from featurecache.classify.heads.saving.skops_types import BALL_TREE, KD_TREE
+from featurecache.classify.heads.shared.learned import pieces
 
 
 def first_difference(ours: Any, theirs: Any, place: str = "") -> str:
@@ -58,4 +59,8 @@ def _same_array(ours: AnyArray, theirs: AnyArray) -> bool:
         return not first_difference(ours.tolist(), theirs.tolist())
     if ours.dtype.names:
         return all(_same_array(ours[name], theirs[name]) for name in ours.dtype.names)
+    return all(map(_same_numbers, pieces(ours), pieces(theirs)))
+
+
+def _same_numbers(ours: AnyArray, theirs: AnyArray) -> bool:
     return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"))

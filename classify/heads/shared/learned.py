@@ -128,15 +128,15 @@ def _check_numbers(name: str, value: Any, declared: Array, sizes: dict[str, int]
         raise ValueError(f"{name} has shape {value.shape}, where ({', '.join(declared.shape)}) is {wanted}")
     most = sizes[declared.below] - 1 if declared.below else np.inf
     least = 0.0 if declared.below else declared.least
-    for block in _pieces(value):
+    for block in pieces(value):
         if is_finite and not np.isfinite(block).all():
             raise ValueError(f"{name} has numbers that are not finite")
         if (block < least).any() or (block > most).any():
             raise ValueError(f"{name} has numbers that are not from {least:g} to {most:g}")
 
 
-def _pieces(value: AnyArray) -> Iterator[AnyArray]:
-    """Yield an array in pieces, so that no copy of a large one is made."""
+def pieces(value: AnyArray) -> Iterator[AnyArray]:
+    """Yield an array in pieces, so that nothing as large as the whole is made of a large one."""
     rows = np.atleast_1d(value)
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]

@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_arrays_are_written_and_read_without_the_whole_file_in_memory(tmp_path, 
     monkeypatch.setattr(Path, "read_bytes", whole)
     save_head(head, tmp_path / "head", meta={})
     assert (load_head(tmp_path / "head").head.predict(X) == head.predict(X)).all()
+
+
+def test_saving_a_head_with_many_rows_takes_a_part_of_their_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 200)).astype(np.float32)  # 16 MB, compared 4,096 rows at a time
+    head = build_head("knn").fit(X, np.arange(len(X)) % 3)
+    save_head(head, tmp_path / "first", meta={})  # imports
+    tracemalloc.start()
+    try:
+        save_head(head, tmp_path / "head", meta={})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * head.rows_.nbytes
+    assert (load_head(tmp_path / "head").head.rows_ == head.rows_).all()
 
 
 def test_an_unfitted_head_is_refused(tmp_path):
