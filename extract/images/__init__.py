@@ -10,7 +10,7 @@ read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
 tables        CSV, TSV, TXT and Parquet
-checked_file  opening an image file, checked against its digest
+sources       the bytes of a sample: the only module that opens one
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels
 decode_rules  the version and revision of its rules, and the largest image

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +16,7 @@ import numpy as np
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import FileState, Memo, RememberedFile
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.sources import find_state, hash_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,18 +92,18 @@ class DigestTable:
         places, digests = [], []
         for i, (sample, path) in enumerate(zip(block, paths, strict=True), start):
             try:
-                status = os.stat(sample.path)  # noqa: PTH116 (hot loop)
+                found = find_state(sample.path)
             except OSError as error:
                 if sample.digest is None:
                     self._refusals[i] = _unreadable(sample, error)
                 else:
                     self._set(i, sample.digest)
                 continue
-            if stat.S_IFMT(status.st_mode) != stat.S_IFREG:
+            if found is None:
                 self._refusals[i] = Refusal(sample.name, "", "not a regular file")
                 continue
             state, digest = remembered.get(path, UNKNOWN)
-            if state == (status.st_size, status.st_mtime_ns, status.st_ctime_ns):
+            if state == found:
                 places.append(i)
                 digests.append(digest)
             else:
@@ -227,13 +226,9 @@ def n_distinct(digests: NDArray[np.uint8]) -> int:
 
 def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
     try:
-        with open(sample.path, "rb") as file:  # noqa: PTH123 (hot loop)
-            before = FileState.of(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            after = FileState.of(os.fstat(file.fileno()))
+        return hash_sample(sample.path)
     except OSError as error:
         return _unreadable(sample, error), None
-    return digest, after if before == after else None
 
 
 def _memo_path(path: str, folders: dict[str, bytes]) -> bytes:

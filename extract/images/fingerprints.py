@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from featurecache.extract.cache.spec import FULL_RANGE, IMAGE_RANGE
 from featurecache.extract.images.decode import decode_image
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.sources import open_sample
 
 if TYPE_CHECKING:
     import torch
@@ -71,5 +71,5 @@ def _read(sample: Sample) -> NDArray[np.float32]:
 
 
 def _pixels(sample: Sample, levels: str) -> torch.Tensor:
-    with Path(sample.path).open("rb") as file:
+    with open_sample(sample.path) as file:
         return decode_image(file, levels=levels)

@@ -31,13 +31,13 @@ from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.memo import FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import apply_view
-from featurecache.extract.images.checked_file import open_hashed
 from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
 from featurecache.extract.images.decoding.levels import Span
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.sources import open_hashed
 from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.plan import Group
 

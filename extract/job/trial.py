@@ -86,8 +86,8 @@ def _sentence(how: str) -> str:
 
 def main(limits: str) -> None:
     """Decode the images named on stdin, and print a line after each."""
-    from featurecache.extract.images.checked_file import open_hashed
     from featurecache.extract.images.decode import decode_image
+    from featurecache.extract.images.sources import open_hashed
 
     max_pixels, ways = json.loads(limits)
     paths = json.load(sys.stdin)

@@ -21,11 +21,11 @@ from featurecache.base.text import printable
 from featurecache.extract.cache.spec import FULL_RANGE, REDUCED
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View, apply_view
-from featurecache.extract.images.checked_file import open_checked
 from featurecache.extract.images.decode import decode_picture
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.loader import load_ahead
+from featurecache.extract.images.sources import open_checked
 from featurecache.extract.images.transform import apply_transform
 
 if TYPE_CHECKING:

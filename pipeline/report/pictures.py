@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from featurecache.base.errors import ImageRefused
 from featurecache.base.text import count
 from featurecache.extract.cache.spec import IMAGE_RANGE, image_digest
+from featurecache.extract.images.sources import read_sample
 
 # Decoding releases the interpreter's lock; more threads than that do not help on the machines reports are made on.
 N_THREADS = 4
@@ -87,7 +87,7 @@ def _read(
     if name not in files:
         return GONE
     try:
-        data = Path(files[name]).read_bytes()
+        data = read_sample(files[name])
     except OSError:
         return GONE
     if name in digests and image_digest(data).hex() != digests[name]:

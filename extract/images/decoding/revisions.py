@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
 from typing import BinaryIO
 
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION, TURNED, UPRIGHT, orientation_of
+from featurecache.extract.images.sources import open_sample
 
 APP1, START_OF_SCAN, ALONE = 0xE1, 0xDA, {0x01, *range(0xD0, 0xD9)}
 EXIF_HEADER_BYTES = 6
@@ -26,7 +26,7 @@ def reads_otherwise(path: str | os.PathLike[str], since: int) -> bool:
     """Whether the present rules give other pixels of a file than revision `since`. Raises OSError."""
     if since >= 2:
         return False
-    with Path(path).open("rb") as file:
+    with open_sample(path) as file:
         return _is_turned_otherwise(file)
 
 

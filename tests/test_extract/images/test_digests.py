@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from featurecache.extract.cache.memo import RACY_NS, FileState, Memo
-from featurecache.extract.images import digests
+from featurecache.extract.images import digests, sources
 from featurecache.extract.images.digests import Refusal, digest_samples, forget_others
 from featurecache.extract.images.manifest import Sample
 
@@ -133,7 +133,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(folder, cache, s
                 again.write(b"!")
         return file_digest(file, algorithm)
 
-    monkeypatch.setattr(digests.hashlib, "file_digest", edited_meanwhile)
+    monkeypatch.setattr(sources.hashlib, "file_digest", edited_meanwhile)
     digest(folder, cache)
     with Memo(cache) as known:
         assert os.fsencode(folder / "b.png") not in list(known.paths())

@@ -179,12 +179,12 @@ def test_decoders_have_one_thread_each(items, monkeypatch):
 
 
 def test_a_large_file_that_is_edited_while_it_is_decoded_is_not_taken_for_what_was_hashed(tmp_path, monkeypatch):
-    from featurecache.extract.images import checked_file
+    from featurecache.extract.images import sources
 
-    monkeypatch.setattr(checked_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 10)
     path = tmp_path / "a.bin"
     path.write_bytes(b"before" * 9)
-    with checked_file.open_hashed(path) as file:
+    with sources.open_hashed(path) as file:
         assert file.is_as_hashed()
         with path.open("r+b") as other:
             other.write(b"after!")

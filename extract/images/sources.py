@@ -1,14 +1,18 @@
-"""Image files opened for decoding, checked against their digest; a large one is not read into memory."""
+"""Where the bytes of a sample come from: the only module that opens one, by its `Sample.path`.
+
+A large file is not read into memory for decoding. What is decoded is checked against its digest.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from io import BufferedReader
 from typing import BinaryIO
 
 from featurecache.base.errors import ImageRefused
@@ -40,7 +44,7 @@ class HashedFile:
         """
         if isinstance(self.content, bytes):
             return True
-        if self.state is None or FileState.of(os.fstat(self.content.fileno())) != self.state:
+        if self.state is None or _state_of_open(self.content) != self.state:
             return False
         if self.state.is_settled(self.read_ns):
             return True
@@ -48,21 +52,51 @@ class HashedFile:
         return _streamed_digest(self.content) == self.digest
 
 
+def open_sample(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a sample; what is returned can be read and sought in, and has to be closed. Raises OSError."""
+    return open(path, "rb")  # noqa: PTH123 (hot loop)
+
+
+def read_sample(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a sample. Raises OSError."""
+    with open_sample(path) as file:
+        return file.read()
+
+
+def find_state(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
+    """Return the state of a sample, as a FileState, without opening it; None for what is no regular file.
+
+    Raises OSError.
+    """
+    status = os.stat(path)  # noqa: PTH116 (hot loop)
+    if stat.S_IFMT(status.st_mode) != stat.S_IFREG:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def hash_sample(path: str | os.PathLike[str]) -> tuple[bytes, FileState | None]:
+    """Return the SHA-256 of a sample, and its state if it did not change while it was read. Raises OSError."""
+    with open_sample(path) as file:
+        before = _state_of_open(file)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        return digest, before if before == _state_of_open(file) else None
+
+
 @contextmanager
 def open_hashed(path: str | os.PathLike[str]) -> Iterator[HashedFile]:
-    """Yield an image file with its digest; it is read once. Raises OSError."""
+    """Yield a sample with its digest; it is read once. Raises OSError."""
     read_ns = time.time_ns()
-    with Path(path).open("rb") as file:
-        before = os.fstat(file.fileno())
-        data = file.read() if before.st_size <= WHOLE_BYTES else None
+    with open_sample(path) as file:
+        before = _state_of_open(file)
+        data = file.read() if before.size <= WHOLE_BYTES else None
         digest = _streamed_digest(file) if data is None else image_digest(data)
-        is_same = FileState.of(before) == FileState.of(os.fstat(file.fileno()))
-        yield HashedFile(file if data is None else data, digest, FileState.of(before) if is_same else None, read_ns)
+        state = before if before == _state_of_open(file) else None
+        yield HashedFile(file if data is None else data, digest, state, read_ns)
 
 
 @contextmanager
 def open_checked(path: str | os.PathLike[str], digest: bytes, *, changed: str) -> Iterator[bytes | BinaryIO]:
-    """Yield the bytes of an image file, or the open file if it is large.
+    """Yield the bytes of a sample, or the open file if it is large.
 
     Raises OSError, and ImageRefused with the text `changed` if its SHA-256 is not `digest`.
     """
@@ -72,6 +106,10 @@ def open_checked(path: str | os.PathLike[str], digest: bytes, *, changed: str) -
         yield file.content
         if not file.is_as_hashed():
             raise ImageRefused(changed)
+
+
+def _state_of_open(file: BinaryIO) -> FileState:
+    return FileState.of(os.fstat(file.fileno()))
 
 
 def _streamed_digest(file: BinaryIO) -> bytes:
