@@ -12,8 +12,8 @@ from featurecache.base.progress import Progress, Silent
 from featurecache.base.values import no_such, not_of, not_whole, refuse
 from featurecache.classify.evaluation.criteria import ACCURACY, METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.evaluate.attempts import ClassifyPlan
 from featurecache.evaluate.classify import classify
+from featurecache.evaluate.classify_plan import ClassifyPlan
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Results

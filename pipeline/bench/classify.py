@@ -123,9 +123,9 @@ def report_cost() -> None:
     from featurecache.base.errors import ClassifyError
     from featurecache.cli.advice import naming_commands
     from featurecache.cli.console import Console
-    from featurecache.evaluate.attempts import ClassifyPlan
     from featurecache.evaluate.backbone_choice import subsample
     from featurecache.evaluate.classify import classify
+    from featurecache.evaluate.classify_plan import ClassifyPlan
     from featurecache.evaluate.feature_arrays import return_freed_memory
     from featurecache.report.page import report_on
 

@@ -91,8 +91,8 @@ class Contest:
         return float(results["heads"][0]["test"]["accuracy"])
 
     def _classify(self, manifest: Manifest, folder: Path, console: Console) -> Results:
-        from featurecache.evaluate.attempts import ClassifyPlan
         from featurecache.evaluate.classify import classify
+        from featurecache.evaluate.classify_plan import ClassifyPlan
         from featurecache.extract.job.extract import extract_features
         from featurecache.report.page import report_on
 

@@ -12,7 +12,7 @@ from featurecache.base.text import printable
 from featurecache.runs.command_lines import audit_command, extract_commands, image_words
 
 if TYPE_CHECKING:
-    from featurecache.evaluate.leakage import AuditAdvice, AuditCall
+    from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall
     from featurecache.extract.images.manifest import Manifest
     from featurecache.extract.images.read_options import ReadOptions
 

@@ -42,7 +42,7 @@ from featurecache.evaluate.audit_document import (
 )
 from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, same_bytes
 from featurecache.evaluate.join import Labelled, label_samples, look_up
-from featurecache.evaluate.leakage import Leakage, leakage_of
+from featurecache.evaluate.leak_effect import Leakage, leakage_of
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest

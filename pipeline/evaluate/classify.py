@@ -15,14 +15,14 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import count_is
 from featurecache.classify.arrays.memmap import mapped
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.evaluate.attempts import Attempts, ClassifyPlan, Tried
+from featurecache.evaluate.classify_plan import Attempts, ClassifyPlan, Tried
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
 from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, return_freed_memory
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
-from featurecache.evaluate.leakage import AuditAdvice, AuditCall, advise_audit_images
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leak_check import leak_warnings
+from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, advise_audit_images
 from featurecache.evaluate.rare_classes import label_warnings
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo

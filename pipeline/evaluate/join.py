@@ -14,7 +14,7 @@ from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import FeaturesMissing, PipelineError
 from featurecache.base.text import count_is, printable
 from featurecache.evaluate.feature_arrays import FeatureArrays, feature_names
-from featurecache.evaluate.missing import ambiguous_caches, nearest_features
+from featurecache.evaluate.nearest_features import ambiguous_caches, nearest_features
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache

@@ -23,7 +23,7 @@ from featurecache.base.files import replacing_folder
 from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
-from featurecache.evaluate.attempts import Tried, head_folder
+from featurecache.evaluate.classify_plan import Tried, head_folder
 from featurecache.evaluate.join import Features, Labelled
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.classify.selection.settings import Grid
-    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.evaluate.classify_plan import ClassifyPlan
 
 FORMAT = 1
 # Fields of the plan that change no head: where the run is written, what is done with finished heads. The settings of

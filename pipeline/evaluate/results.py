@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featurecache.evaluate.attempts import ClassifyPlan, Tried
+    from featurecache.evaluate.classify_plan import ClassifyPlan, Tried
 
 # So many of the numbers that are none are named; the rest is counted.
 NAMED_PLACES = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
-from featurecache.evaluate.leakage import AuditAdvice, advise_audit_images
+from featurecache.evaluate.leak_effect import AuditAdvice, advise_audit_images
 from featurecache.extract.images.manifest import Manifest
 from featurecache.finetune.plan import FinetunePlan
 from featurecache.runs.documents import Results

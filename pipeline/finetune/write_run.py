@@ -17,11 +17,11 @@ from featurecache.base.text import printable
 from featurecache.classify.evaluation.calibration import fit_tempering
 from featurecache.classify.evaluation.metrics import score
 from featurecache.classify.selection.sweep import SweepResult
-from featurecache.evaluate.attempts import ClassifyPlan, Tried
+from featurecache.evaluate.classify_plan import ClassifyPlan, Tried
 from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.join import Features, Labelled, look_up
-from featurecache.evaluate.leakage import AuditAdvice, AuditCall
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leak_check import leak_warnings
+from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall
 from featurecache.evaluate.results import summarise, write_run
 from featurecache.extract.backbones.weights import save_weights
 from featurecache.extract.cache.inventory import remember_use

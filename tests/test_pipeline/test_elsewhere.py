@@ -66,7 +66,7 @@ def test_a_page_that_is_made_elsewhere_has_its_pictures(home, tmp_path, monkeypa
 
 
 def test_weights_of_the_users_are_named_by_a_way_that_works_from_anywhere(home, tmp_path):
-    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.evaluate.classify_plan import ClassifyPlan
     from featurecache.evaluate.results import _config
 
     (home / "mine.pth").write_bytes(b"")

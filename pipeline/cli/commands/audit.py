@@ -19,7 +19,7 @@ from featurecache.cli.dry_run import show_reading
 from featurecache.cli.options import PATH, CacheOption, FeatureOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for
-from featurecache.evaluate.leakage import MOST_LEAKED
+from featurecache.evaluate.leak_effect import MOST_LEAKED
 from featurecache.runs.folder import ERRORS_FILE, check_fillable
 
 

@@ -33,7 +33,7 @@ from featurecache.runs.folder import (
 from featurecache.runs.work_folder import heal
 
 if TYPE_CHECKING:
-    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.evaluate.classify_plan import ClassifyPlan
     from featurecache.extract.images.manifest import Manifest
     from featurecache.runs.documents import Results
 
@@ -133,7 +133,7 @@ def classify_with(
 def _plan(
     out: Path, *, features: FeatureOptions, heads: HeadOptions, split: SplitOptions, cache: CacheOption
 ) -> ClassifyPlan:
-    from featurecache.evaluate.attempts import ClassifyPlan
+    from featurecache.evaluate.classify_plan import ClassifyPlan
 
     return ClassifyPlan(
         features.requests(),

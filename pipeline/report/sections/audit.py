@@ -14,7 +14,7 @@ from typing import Any
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.text import count, printable, short
-from featurecache.evaluate.leakage import read_leakage
+from featurecache.evaluate.leak_effect import read_leakage
 from featurecache.report.sections.galleries import MAX_CARDS, Card, Gallery
 from featurecache.report.sections.reproduce import audit_commands
 from featurecache.runs.documents import Config, Results, split_sizes

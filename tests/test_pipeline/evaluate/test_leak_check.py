@@ -7,8 +7,8 @@ from PIL import Image
 
 from featurecache.cli.main import DONE, run
 from featurecache.evaluate.join import label_samples, look_up
-from featurecache.evaluate.leakage import AuditCall
-from featurecache.evaluate.leaks import leak_warnings
+from featurecache.evaluate.leak_check import leak_warnings
+from featurecache.evaluate.leak_effect import AuditCall
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest

@@ -15,7 +15,7 @@ from featurecache.base.text import count_is, printable
 from featurecache.evaluate.audit import conflicts, groups_across, leaked
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
-from featurecache.evaluate.leakage import AuditAdvice, AuditCall, Leakage, advise_audit_images, leakage_of
+from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, Leakage, advise_audit_images, leakage_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
