@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from featurecache.classify.arrays.array_types import AnyArray, FloatArray, IntArray
 from featurecache.classify.evaluation.clustered import are_own
 from featurecache.classify.evaluation.metrics import (
+    COUNT_METRICS,
     ECE_BINS,
     TOP,
     briers,
@@ -110,9 +111,7 @@ class _Sums:
         n = w.sum(axis=0)
         expected = self.gaps.sum(axis=1)[:, None] * (n / self.n)
         found = {
-            "accuracy": hits.sum(axis=0) / n,
-            "balanced_accuracy": _mean_share(hits, support),
-            "macro_f1": _mean_share(2 * hits, support + named),
+            **{name: value(hits, support, named) for name, value in COUNT_METRICS.items()},
             "ece": np.abs(gaps).sum(axis=0) / n,
             "ece_if_calibrated": np.abs(gaps - expected).sum(axis=0) / n,
             **dict(zip(self.mean_names, self.terms @ w / n, strict=True)),
@@ -129,13 +128,6 @@ def _grouped(group: IntArray, n_groups: int, values: FloatArray | None = None) -
     entries = np.ones(len(group)) if values is None else values
     matrix: AnyArray = csr_array((entries.astype(np.float32), (group, np.arange(len(group)))), (n_groups, len(group)))
     return matrix
-
-
-def _mean_share(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Return the mean over the classes of part / whole, (C, B) each, without those that a resample has none of."""
-    there = whole > 0
-    share = np.divide(part, whole, out=np.zeros_like(part), where=there)
-    return np.asarray(share.sum(axis=0) / there.sum(axis=0))
 
 
 class _Ranking:

@@ -8,11 +8,10 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.evaluation.metrics import (
+    COUNT_METRICS,
     ECE_BINS,
     SMALLEST_PROBABILITY,
     confidence_bins,
-    mean_f1,
-    mean_recall,
 )
 
 
@@ -75,9 +74,8 @@ class MetricSums:
     def metrics(self, support: IntArray) -> dict[str, float]:
         """Return `metrics.score` of these rows, of which support (C,) belong to each class."""
         return {
-            "accuracy": self.right / self.n_rows,
-            "balanced_accuracy": mean_recall(self.hits, support),
-            "macro_f1": mean_f1(self.hits, support, self.named),
+            **{name: float(value(self.hits, support, self.named)) for name, value in COUNT_METRICS.items()},
+            "accuracy": self.right / self.n_rows,  # also of rows whose class has no column
             "log_loss": self.loss / self.n_rows + 0.0,  # never -0.0
             "ece": float(np.abs(self.gaps).sum() / self.n_rows),
             "brier": self.squares / self.n_rows,

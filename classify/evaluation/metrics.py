@@ -3,11 +3,12 @@
 N samples, C classes, y_i the true class of sample i, p_ic its predicted probability of class c.
 """
 
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import numpy as np
 
-from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.evaluation.clustered import effective_number
 
 # Log loss is infinite where the true class got probability 0; scikit-learn clips at the machine epsilon too.
@@ -42,9 +43,7 @@ def score(y_true: IntArray, proba: FloatArray, y_pred: IntArray) -> dict[str, fl
             f"y_true {y_true.shape}, proba {proba.shape} and y_pred {y_pred.shape} must have the same, non-zero length."
         )
     return {
-        "accuracy": float(np.mean(y_true == y_pred)),
-        "balanced_accuracy": balanced_accuracy(y_true, y_pred),
-        "macro_f1": macro_f1(y_true, y_pred),
+        **{name: of_predictions(name, y_true, y_pred) for name in COUNT_METRICS},
         "log_loss": log_loss(y_true, proba),
         "ece": expected_calibration_error(y_true, proba, y_pred),
         "brier": brier(y_true, proba),
@@ -108,32 +107,43 @@ def _counts(y_true: IntArray, y_pred: IntArray, n_classes: int) -> tuple[IntArra
     return hits, np.bincount(y_true, minlength=n_classes), np.bincount(y_pred, minlength=n_classes)
 
 
-def balanced_accuracy(y_true: IntArray, y_pred: IntArray) -> float:
-    """Mean recall over the classes that occur in y_true (Brodersen et al. 2010).
-
-    (1 / C) sum_c TP_c / (TP_c + FN_c)
-    """
-    hits, support, _ = _counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1)
-    return mean_recall(hits, support)
+def accuracy(hits: AnyArray, support: AnyArray, named: AnyArray) -> FloatArray:
+    """Share of right answers: sum_c TP_c / N."""
+    return np.asarray(hits.sum(axis=0) / support.sum(axis=0))
 
 
-def mean_recall(hits: IntArray, support: IntArray) -> float:
-    """Return the balanced accuracy from TP_c and TP_c + FN_c, (C,) each."""
-    return float(np.mean(hits[support > 0] / support[support > 0]))
+def balanced_accuracy(hits: AnyArray, support: AnyArray, named: AnyArray) -> FloatArray:
+    """Mean recall over the classes that occur in y_true (Brodersen et al. 2010): (1 / C) sum_c TP_c / (TP_c + FN_c)."""
+    return _mean_share(hits, support)
 
 
-def macro_f1(y_true: IntArray, y_pred: IntArray) -> float:
+def macro_f1(hits: AnyArray, support: AnyArray, named: AnyArray) -> FloatArray:
     """Mean F1 over the classes that occur in y_true or in y_pred (van Rijsbergen 1979; scikit-learn's average="macro").
 
     F1_c = 2 TP_c / (2 TP_c + FP_c + FN_c)
     """
-    return mean_f1(*_counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1))
+    return _mean_share(2 * hits, support + named)
 
 
-def mean_f1(hits: IntArray, support: IntArray, named: IntArray) -> float:
-    """Return the macro F1 from TP_c, TP_c + FN_c and TP_c + FP_c, (C,) each."""
-    both = support + named
-    return float(np.mean(2 * hits[both > 0] / both[both > 0]))
+def _mean_share(part: AnyArray, whole: AnyArray) -> FloatArray:
+    """Return the mean over the classes of part / whole, (C, ...) each, without those where the whole is 0."""
+    there = whole > 0
+    share = np.divide(part, whole, out=np.zeros(part.shape, np.result_type(part, np.float32)), where=there)
+    return np.asarray(share.sum(axis=0) / there.sum(axis=0))
+
+
+# Metrics that follow from the counts of each class, by their names in `criteria`: functions of TP_c, TP_c + FN_c and
+# TP_c + FP_c, (C,) or (C, B) each, for one data set or for B of them.
+COUNT_METRICS: Mapping[str, Callable[[AnyArray, AnyArray, AnyArray], FloatArray]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+}
+
+
+def of_predictions(metric: str, y_true: IntArray, y_pred: IntArray) -> float:
+    """Return one of `COUNT_METRICS` of predictions y_pred (N,); y are codes. Raises KeyError for another metric."""
+    return float(COUNT_METRICS[metric](*_counts(y_true, y_pred, int(max(y_true.max(), y_pred.max())) + 1)))
 
 
 def log_loss(y_true: IntArray, proba: FloatArray) -> float:

@@ -12,16 +12,16 @@ is below any level at most as often as that says, for every B (Phipson and Smyth
 Never Be Zero"). Where the units that differ are few, all 2^U exchanges are counted instead, and p is their share.
 
 Log loss and balanced accuracy are sums over units, so all pairs of heads are one matrix product with the random signs;
-macro F1 needs the counts of each class after each exchange. All pairs see the same exchanges.
+other metrics, such as macro F1, need the counts of each class after each exchange. All pairs see the same exchanges.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
-from featurecache.classify.evaluation.metrics import balanced_accuracy, macro_f1
+from featurecache.classify.evaluation.metrics import COUNT_METRICS, of_predictions
 
 # The least p-value is then 1e-4, which Holm's correction for the 36 pairs of nine heads leaves below 0.4 %.
 N_EXCHANGES = 9999
@@ -33,11 +33,9 @@ BLOCK = 1 << 22
 NEAR = 1e-9
 
 Pairs = Sequence[tuple[int, int]]
-OF_PREDICTIONS: Mapping[str, Callable[[IntArray, IntArray], float]] = {
-    "accuracy": lambda y_true, predicted: float(np.mean(predicted == y_true)),
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-}
+CountMetric = Callable[[AnyArray, AnyArray, AnyArray], FloatArray]
+# Metrics that are sums of terms of the images.
+SUMS = ("log_loss", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,10 @@ class Answers:
     losses: FloatArray
 
     def value(self, metric: str, y_true: IntArray) -> float:
-        """Return accuracy, balanced_accuracy, macro_f1 or log_loss for codes y_true (N,); else KeyError."""
+        """Return the log loss or one of `metrics.COUNT_METRICS` for codes y_true (N,). Raises KeyError for others."""
         if metric == "log_loss":
             return float(self.losses.mean() + 0.0)
-        return OF_PREDICTIONS[metric](y_true, self.predicted)
+        return of_predictions(metric, y_true, self.predicted)
 
 
 def permutation_tests(
@@ -65,21 +63,19 @@ def permutation_tests(
 ) -> list[float]:
     """Return the two-sided p-value that two heads have the same metric, for pairs (P,) of places in answers.
 
-    metric: balanced_accuracy, macro_f1 or log_loss; y_true (N,): codes; units (N,): images that change places together.
-    Raises ValueError for another metric.
+    metric: log_loss or one of `metrics.COUNT_METRICS`; y_true (N,): codes; units (N,): images that change places
+    together. Raises KeyError for another metric.
     """
     own = np.arange(len(y_true)) if units is None else np.unique(units, return_inverse=True)[1].ravel()
-    if metric == "macro_f1":
-        return _tests_of_f1(y_true, answers, pairs, own, seed)
-    return _tests_of_sums(_terms(metric, y_true, answers), pairs, own, seed)
+    if metric in SUMS:
+        return _tests_of_sums(_terms(metric, y_true, answers), pairs, own, seed)
+    return _tests_of_counts(COUNT_METRICS[metric], y_true, answers, pairs, own, seed)
 
 
 def _terms(metric: str, y_true: IntArray, answers: Sequence[Answers]) -> FloatArray:
-    """Return terms (H, N) whose sums over images are the metric."""
+    """Return terms (H, N) whose sums over images are the metric, one of `SUMS`."""
     if metric == "log_loss":
         return np.stack([each.losses for each in answers]).astype(np.float64) / len(y_true)
-    if metric != "balanced_accuracy":
-        raise ValueError(f"'{metric}' is no sum over images.")
     _, codes, support = np.unique(y_true, return_inverse=True, return_counts=True)
     weight = 1.0 / (len(support) * support[codes.ravel()])
     return np.stack([(each.predicted == y_true) * weight for each in answers])
@@ -104,10 +100,12 @@ def _tests_of_sums(terms: FloatArray, pairs: Pairs, units: IntArray, seed: int) 
     return [float(p) for p in found]
 
 
-def _tests_of_f1(y_true: IntArray, answers: Sequence[Answers], pairs: Pairs, units: IntArray, seed: int) -> list[float]:
+def _tests_of_counts(
+    value: CountMetric, y_true: IntArray, answers: Sequence[Answers], pairs: Pairs, units: IntArray, seed: int
+) -> list[float]:
     n_classes = int(max(y_true.max(), *(each.predicted.max() for each in answers))) + 1
     support = np.bincount(y_true, minlength=n_classes)
-    tests = [_F1Test(y_true, answers[a].predicted, answers[b].predicted, units, support) for a, b in pairs]
+    tests = [_CountTest(value, y_true, answers[a].predicted, answers[b].predicted, units, support) for a, b in pairs]
     found = [each.p_of_all() if len(each.differing) <= MOST_ALL else None for each in tests]
     left = [each for each, p in zip(tests, found, strict=True) if p is None]
     n_as_large = np.zeros(len(left))
@@ -117,10 +115,12 @@ def _tests_of_f1(y_true: IntArray, answers: Sequence[Answers], pairs: Pairs, uni
     return [float(next(drawn)) if p is None else p for p in found]
 
 
-class _F1Test:
-    """The macro F1 of two heads after some of the units on which they differ have changed places."""
+class _CountTest:
+    """A metric of two heads after some of the units on which they differ have changed places."""
 
-    def __init__(self, y_true: IntArray, a: IntArray, b: IntArray, units: IntArray, support: IntArray) -> None:
+    def __init__(
+        self, value: CountMetric, y_true: IntArray, a: IntArray, b: IntArray, units: IntArray, support: IntArray
+    ) -> None:
         from scipy.sparse import csr_array
 
         n_classes, other = len(support), a != b
@@ -135,7 +135,7 @@ class _F1Test:
         truth, ours, theirs = y_true[other], a[other], b[other]
         self.hits = counted(theirs, theirs == truth) - counted(ours, ours == truth)
         self.named = counted(theirs) - counted(ours)
-        self.support = support
+        self.value, self.support = value, support[:, None]
         self.of_a, self.of_b = (
             (np.bincount(each[each == y_true], minlength=n_classes), np.bincount(each, minlength=n_classes))
             for each in (a, b)
@@ -143,16 +143,10 @@ class _F1Test:
         self.least = abs(float(self._differences(np.zeros((1, shape[0])))[0])) - NEAR
 
     def _differences(self, exchanged: FloatArray) -> FloatArray:
-        """Return the macro F1 of a minus that of b after exchanges, 0 or 1, (B, U): (B,)."""
+        """Return the metric of a minus that of b after exchanges, 0 or 1, (B, U): (B,)."""
         hits, named = exchanged @ self.hits, exchanged @ self.named
-        return self._f1(self.of_a[0] + hits, self.of_a[1] + named) - self._f1(self.of_b[0] - hits, self.of_b[1] - named)
-
-    def _f1(self, hits: FloatArray, named: FloatArray) -> FloatArray:
-        both = self.support + named
-        there = both > 0
-        return np.asarray(
-            np.divide(2.0 * hits, both, out=np.zeros_like(both), where=there).sum(axis=1) / there.sum(axis=1)
-        )
+        of_a = self.value((self.of_a[0] + hits).T, self.support, (self.of_a[1] + named).T)
+        return of_a - self.value((self.of_b[0] - hits).T, self.support, (self.of_b[1] - named).T)
 
     def n_as_large(self, exchanged: FloatArray) -> int:
         """Return how many of the exchanges (B, U) make the difference as large as it is, or larger."""

@@ -31,7 +31,7 @@ from featurecache.classify.heads.shared.validation import (
 )
 from featurecache.classify.heads.shared.votes import Voters, elect
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
-from featurecache.classify.solvers.neighbours import METRICS, find_neighbours, round_neighbours, zero_rows
+from featurecache.classify.solvers.neighbours import DISTANCES, find_neighbours, round_neighbours, zero_rows
 
 # Rows of weight zero are left out by `fit`.
 SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
@@ -57,7 +57,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     allowed: ClassVar[Allowed] = {
         "k": Range("1 neighbour or more, a whole number", least=1.0, whole=True),
-        "metric": Choice(*METRICS),
+        "metric": Choice(*DISTANCES),
         "sharpness": OPTIONAL,
         "temperature": POSITIVE,
     }

@@ -1,6 +1,6 @@
 """A network with one hidden layer, all settings of its grid trained together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -17,7 +17,7 @@ from featurecache.classify.arrays.minibatches import Batches
 from featurecache.classify.arrays.scaling import Scaling
 from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.evaluation.criteria import ACCURACY
-from featurecache.classify.evaluation.metrics import balanced_accuracy, macro_f1
+from featurecache.classify.evaluation.metrics import of_predictions
 from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
 from featurecache.classify.heads.shared.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
@@ -248,7 +248,7 @@ class Training:
 
         Candidates that halving stopped there are trained for one epoch, which shows how far behind they are.
         """
-        codes, rank = self.evaluated.codes[self.evaluated.rows], RANKS[metric]
+        codes, rank = self.evaluated.codes[self.evaluated.rows], _rank_by(metric)
         if others:
             epochs = [1 if other.stopped else other.epoch for other in others]
             return train_for(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, rank=rank)
@@ -256,21 +256,20 @@ class Training:
         return halve(self.networks, self.epoch, self.look, judge, codes, epochs=epochs, patience=patience, rank=rank)
 
 
-def _rank_by(value: Callable[[IntArray, IntArray], float], scores: FloatArray, codes: IntArray) -> tuple[float, float]:
-    return value(codes, scores.argmax(axis=1)), -log_loss(scores, codes)
+def _rank_by(metric: str) -> Rank:
+    """Return what ranks epochs and settings by a metric, then by log loss; by log loss, then by accuracy."""
+    if metric == ACCURACY:
+        return by_accuracy
+    return _by_log_loss if metric == "log_loss" else partial(_by_counts, metric)
+
+
+def _by_counts(metric: str, scores: FloatArray, codes: IntArray) -> tuple[float, float]:
+    return of_predictions(metric, codes, scores.argmax(axis=1)), -log_loss(scores, codes)
 
 
 def _by_log_loss(scores: FloatArray, codes: IntArray) -> tuple[float, float]:
     accuracy, loss = by_accuracy(scores, codes)
     return loss, accuracy
-
-
-RANKS: Mapping[str, Rank] = {
-    ACCURACY: by_accuracy,
-    "balanced_accuracy": partial(_rank_by, balanced_accuracy),
-    "macro_f1": partial(_rank_by, macro_f1),
-    "log_loss": _by_log_loss,
-}
 
 
 def _stored_like(X: FloatArray, n_rows: int, n_columns: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from featurecache.classify.arrays.as_numpy import working, working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like
 
 Tensor = torch.Tensor
-METRICS = ("cosine", "euclidean")
+DISTANCES = ("cosine", "euclidean")
 # Rows of a block where both sides look, 2048 x 2048 float32, 17 MB, taken twice; and where one does, 17 MB. Blocks of
 # twice or half the size are not faster by more than 5 % (10,000 x 1280 rows, two AVX-512 cores).
 SQUARE = (2048, 2048)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.text import printable
-from featurecache.classify.evaluation.criteria import METRICS as CHOICES
+from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.extract.cache.inventory import files_bytes
 from featurecache.extract.cache.spec import HEX_DIGEST
 from featurecache.runs.comparison_document import EntryRow
@@ -28,14 +28,21 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     from numpy.typing import NDArray
 
-METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
+NEEDED_METRICS = ("accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier")
 # Rows of probabilities that are in memory at a time: at 1,000 classes 32 MB.
 BATCH_ROWS = 8192
 ITEM_BYTES = {"float32": 4, "float16": 2}
 # What the table reads of results.json, besides what every reader does.
 NEEDED = ("created", "config.requests", "features", "dataset.name", "dataset.n_train", "dataset.n_val",
           "dataset.n_test")  # fmt: skip
-NEEDED_OF_HEADS = ("features", "params", "saved", "fit_seconds", "predict_seconds", *(f"test.{m}" for m in METRICS))
+NEEDED_OF_HEADS = (
+    "features",
+    "params",
+    "saved",
+    "fit_seconds",
+    "predict_seconds",
+    *(f"test.{m}" for m in NEEDED_METRICS),
+)
 # {(features, head): ((digest, label) of its N test images, what it said of them (N,), its losses (N,))}
 Said = dict[tuple[str, str], "tuple[list[tuple[str, str]], NDArray[np.str_], NDArray[np.float64]]"]
 
@@ -224,7 +231,7 @@ def _row(folder: Path, name: str, results: Results, head: HeadRow) -> EntryRow:
         "log_loss": test["log_loss"],
         "ece": test["ece"],
         "brier": test["brier"],
-        "ci": {metric: interval_of(test, metric) for metric in CHOICES},
+        "ci": {metric: interval_of(test, metric) for metric in METRICS},
         "extract_seconds": features["extract_seconds"],
         "fit_seconds": head["fit_seconds"],
         "predict_1000_seconds": round(head_seconds + (1000 / rate if rate else 0.0), 3),

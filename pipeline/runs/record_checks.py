@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.text import printable
-from featurecache.classify.evaluation.criteria import METRICS as CHOICES
+from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
 from featurecache.extract.images.read_options import ReadOptions
@@ -91,7 +91,7 @@ def _are_params(value: Any) -> bool:
     )
 
 
-METRIC = Kind(lambda v: isinstance(v, str) and v in CHOICES, f"one of {', '.join(CHOICES)}")
+METRIC = Kind(lambda v: isinstance(v, str) and v in METRICS, f"one of {', '.join(METRICS)}")
 WEIGHT = Kind(lambda v: isinstance(v, str) and v in CLASS_WEIGHTS, f"{' or '.join(CLASS_WEIGHTS)}")
 PARAMS = Kind(_are_params, "parameters of heads, each with a list of values")
 
@@ -132,19 +132,18 @@ CONFIG = Shape({
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
     "params": PARAMS, "metric": METRIC, "class_weight": WEIGHT,
 })  # fmt: skip
-METRICS = {
-    "accuracy": SHARE, "accuracy_ci": INTERVAL, "balanced_accuracy": SHARE_OR_NONE, "macro_f1": SHARE_OR_NONE,
-    "log_loss": NUMBER_OR_NONE, "ece": NUMBER_OR_NONE, "brier": NUMBER_OR_NONE,
+TO_CHOOSE_BY = {name: NUMBER_OR_NONE if each.lower_is_better else SHARE_OR_NONE for name, each in CRITERIA.items()}
+HEAD_METRICS = {
+    **TO_CHOOSE_BY, ACCURACY: SHARE, "accuracy_ci": INTERVAL, "ece": NUMBER_OR_NONE, "brier": NUMBER_OR_NONE,
     "ci": LIMITS,
 }  # fmt: skip
 EFFECT = {"temperature": NUMBER, "ece_before": NUMBER, "ece_after": NUMBER, "log_loss_before": NUMBER,
           "log_loss_after": NUMBER}  # fmt: skip
-TRIAL = {"params": OBJECT, "val_accuracy": SHARE_OR_NONE, "val_log_loss": NUMBER_OR_NONE,
-         "val_balanced_accuracy": SHARE_OR_NONE, "val_macro_f1": SHARE_OR_NONE}  # fmt: skip
+TRIAL = {"params": OBJECT, **{f"val_{name}": kind for name, kind in TO_CHOOSE_BY.items()}}
 HEAD = Shape({
     "name": TEXT, "backbone": WORD, "features": TEXT, "params": OBJECT, "grid_size": COUNT, "fit_seconds": SECONDS,
-    "predict_seconds": SECONDS, "val": Shape({**METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),
-    "test": Shape(METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
+    "predict_seconds": SECONDS, "val": Shape({**HEAD_METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),
+    "test": Shape(HEAD_METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
     "grid": [Shape(TRIAL, ("params",))], "tempering": Shape(EFFECT, tuple(EFFECT), or_none=True),
 }, ("name", "backbone", "val"))  # fmt: skip
 FEATURES = Shape({

@@ -19,7 +19,7 @@ LEAF = -1
 LARGEST = 1e15
 KERNELS = ("linear", "poly", "rbf", "sigmoid")
 # Distances that scikit-learn's search without a tree computes from the rows alone.
-METRICS = ("minkowski", "euclidean", "l2", "manhattan", "cityblock", "l1", "chebyshev", "cosine")
+DISTANCES = ("minkowski", "euclidean", "l2", "manhattan", "cityblock", "l1", "chebyshev", "cosine")
 
 
 class Unsound(ValueError):
@@ -164,7 +164,7 @@ def _check_neighbours(estimator: Any) -> None:
     _must(rows.shape == (estimator.n_samples_fit_, estimator.n_features_in_), "its rows are of another shape")
     _must(bool((np.abs(rows) <= LARGEST).all()), f"its rows are not finite or above {LARGEST:g}")
     if method == "brute":
-        known = estimator.metric in METRICS and estimator.effective_metric_ in METRICS
+        known = estimator.metric in DISTANCES and estimator.effective_metric_ in DISTANCES
         _must(known and estimator.p in (1, 2) and not estimator.metric_params, f"metric={estimator.metric!r} and its p")
     else:
         _must(type_name(tree) in (KD_TREE, BALL_TREE), "it has no tree")

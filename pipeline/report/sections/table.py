@@ -11,13 +11,12 @@ from featurecache.runs.head_choice import interval_of, metric_of
 from featurecache.runs.record import Record
 
 # Key in "test" of results.json, title, factor, digits; a column is shown where any head has the number.
-METRICS = (
-    ("accuracy", "accuracy %", 100, 2),
-    ("balanced_accuracy", "balanced %", 100, 2),
-    ("macro_f1", "macro F1 %", 100, 2),
+_COLUMNS = {name: (name, each.column, each.factor, each.digits) for name, each in CRITERIA.items()}
+COLUMNS = (
+    *(_COLUMNS[name] for name, each in CRITERIA.items() if not each.lower_is_better),
     ("top5_accuracy", "top-5 %", 100, 2),
     ("auc", "AUC", 1, 4),
-    ("log_loss", "log loss", 1, 3),
+    *(_COLUMNS[name] for name, each in CRITERIA.items() if each.lower_is_better),
     ("ece", "ECE", 1, 3),
     ("brier", "Brier", 1, 3),
 )
@@ -39,7 +38,7 @@ def scoreboard(record: Record) -> dict[str, Any]:
         ("95 % interval", lambda head: "–".join(map(by.number, interval_of(head["test"], metric) or ()))),
         ("p", lambda head: "" if head is record.heads[0] else _p_value(head.get("p_vs_best"))),
     ]
-    for key, title, factor, digits in METRICS:
+    for key, title, factor, digits in COLUMNS:
         if key != metric and any(head["test"].get(key) is not None for head in record.heads):
             columns.append((title, _metric(key, factor, digits)))
     columns += [

@@ -170,7 +170,7 @@ def test_a_metric_that_is_not_there_is_no_other_one():
     answers = [Answers(y_true, np.zeros(3)), Answers(1 - y_true, np.ones(3))]
     with pytest.raises(KeyError, match="top5"):
         answers[0].value("top5", y_true)
-    with pytest.raises(ValueError, match="'top5' is no sum over images"):
+    with pytest.raises(KeyError, match="top5"):
         permutation_tests("top5", y_true, answers, [(0, 1)])
 
 
