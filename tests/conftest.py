@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from PIL import Image
 # Before torch is loaded, here and in the processes that tests start: its threads wait for each other by spinning. On
 # two cores with other work, 90 images of 64 pixels took two threads 26.9 s of CPU time, and 1.5 s without spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Nothing that is made while tests are collected is garbage: see `pytest_collection_finish`.
+gc.disable()
 
 # How long an input takes to make says something of the machine, and nothing of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,6 +58,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Let garbage collections pass over the modules and tests, which stay to the end."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -106,19 +112,22 @@ def shared_folder(tmp_path_factory) -> Path:
 def judged_once(shared_folder):
     """A context in which a network is exported and judged for the first cache that asks, not for each: five seconds.
 
-    What judges is the engines' own, and their tests show how; a graph is kept as a cache keeps it.
+    What judges is the engines' own, and their tests show how; a graph is kept as a cache keeps it, in a folder of its
+    own, because all but a few graphs of one folder are removed.
     """
     from featurecache.extract.engines import choice
     from featurecache.extract.engines.graph_store import GraphFolder
 
-    compare_engines, graphs = choice.compare_engines, GraphFolder(shared_folder)
+    compare_engines = choice.compare_engines
 
     def compare_once(source, batch_size):
         identity = choice.full_identity(source, batch_size)
-        found = graphs.find(identity)
-        if found is None:
-            found = compare_engines(source, batch_size)
-            graphs.save(identity, *found)
+        folder = shared_folder / f"graph-{sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}"
+        with FileLock(f"{folder}.lock"):
+            found = GraphFolder(folder).find(identity)
+            if found is None:
+                found = compare_engines(source, batch_size)
+                GraphFolder(folder).save(identity, *found)
         return found
 
     @contextlib.contextmanager

@@ -37,6 +37,12 @@ def exif(orientation: int) -> bytes:
     return b"Exif\0\0MM" + struct.pack(">HIH", 42, 8, 1) + value + bytes(4)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _judged_once(judged_once):
+    with judged_once():
+        yield
+
+
 @pytest.fixture
 def images(tmp_path):
     """Six pictures, of which the first rules of decoding turned one otherwise."""
