@@ -270,9 +270,13 @@ def read_features(
 def read_names(path: Path) -> list[str]:
     """Return the names under which the n images were first read. Raises CacheDamaged."""
     with open_shard(path) as file:
-        names = file["paths"][:].tolist()
+        return names_of(path, file["paths"][:])
+
+
+def names_of(path: Path, stored: NDArray[np.bytes_]) -> list[str]:
+    """Return the names (n,) that are stored in a shard as text. Raises CacheDamaged."""
     try:
-        return [name.decode("utf-8") for name in names]
+        return [name.decode("utf-8") for name in stored.tolist()]
     except UnicodeDecodeError as error:
         raise damaged(path, "its paths are not UTF-8") from error
 
@@ -280,9 +284,14 @@ def read_names(path: Path) -> list[str]:
 def read_record(path: Path) -> ShardRecord:
     """Return the attributes of a shard and `n`, its number of rows. Raises CacheDamaged, or as `open_shard` does."""
     with open_shard(path) as file:
-        record = read_attributes(file)
-        for name, value in record.items():
-            is_number = isinstance(value, int | float) and 0 <= value < float("inf")
-            if (name in TEXTS and not isinstance(value, str)) or (name in NUMBERS and not is_number):
-                raise damaged(path, f"its '{name}' is {str(value)[:40]}")
-        return cast("ShardRecord", {**record, "n": len(file["digests"])})
+        return record_of(path, file)
+
+
+def record_of(path: Path, file: Any) -> ShardRecord:
+    """Return what `read_record` does of an open shard. Raises CacheDamaged."""
+    record = read_attributes(file)
+    for name, value in record.items():
+        is_number = isinstance(value, int | float) and 0 <= value < float("inf")
+        if (name in TEXTS and not isinstance(value, str)) or (name in NUMBERS and not is_number):
+            raise damaged(path, f"its '{name}' is {str(value)[:40]}")
+    return cast("ShardRecord", {**record, "n": len(file["digests"])})

@@ -120,11 +120,12 @@ def _unsealed_note(names: list[str]) -> str:
 
 def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
     """Compare all rows, paths and attributes of a shard of `spec` with its checksums. Raises CacheDamaged."""
-    digests = shards.read_digests(path, spec)
-    shards.read_names(path)
-    shards.read_record(path)
     with open_shard(path) as file:
-        features, names, sealed = file["features"], file["paths"][:], shards.seals_of(file, len(digests))
+        shards.check_spec(path, file, spec)
+        digests, names = file["digests"][:], file["paths"][:]
+        shards.names_of(path, names)
+        shards.record_of(path, file)
+        features, sealed = file["features"], shards.seals_of(file, len(digests))
         is_sealed = shards.is_sealed(file)
         seals = np.empty((len(digests), SEAL_BYTES), dtype=np.uint8)
         block = max(1, CHECKED_BYTES // (spec.feature_dim * features.dtype.itemsize))
