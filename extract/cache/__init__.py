@@ -8,7 +8,7 @@ listing          the shards of a folder by name, and the marks of merged ones
 shards           one immutable HDF5 file of rows
 index            features.h5, all shards as one array
 checksums        seals: checksums that bind a vector to its image
-judged           rows of older decode rules that stay as they are
+judged           rows of older decode rules that stay, and that do not count any more
 memo             remembered file digests and resolved requests: digests.sqlite
 opening          opening HDF5 files that may be damaged or untrusted
 shard_structure  the permitted structure of such a file

@@ -1,8 +1,10 @@
-"""The rows of an older decode revision whose image the present rules read alike: they stay, and are not judged again.
+"""The rows of older decode rules that were judged by the present ones: their images are not judged again.
 
-    <cache folder>/judged-<revision>.npy     the digests (n, 32) of these rows, uint8
+    <cache folder>/judged-<revision>.npy       the rows that stay, since the rules of the revision read the image alike
+    <cache folder>/withdrawn-<revision>.npy    the older rows that do not count, since these rules refuse the image
 
-It is derived: without it the headers of these images are looked at once more. A file with another structure is ignored.
+Each holds digests (n, 32) uint8. They are derived: without them these images are judged once more. A file with another
+structure is ignored.
 """
 
 from __future__ import annotations
@@ -19,10 +21,44 @@ from featurecache.base.plain_files import UnfitFile, check_plain_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+JUDGED, WITHDRAWN = "judged", "withdrawn"
+
 
 def read_judged(folder: Path, revision: int) -> NDArray[np.uint8]:
     """Return the digests (n, 32) that were judged to be read alike by this revision."""
-    path = _path(folder, revision)
+    return _read(folder, folder / f"{JUDGED}-{revision}.npy")
+
+
+def remember_judged(folder: Path, revision: int, digests: NDArray[np.uint8]) -> None:
+    """Add digests (n, 32) to those that are read alike. A folder that cannot be written costs time, nothing else."""
+    with contextlib.suppress(OSError):
+        _add(folder, folder / f"{JUDGED}-{revision}.npy", digests)
+
+
+def read_withdrawn(folder: Path) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Return the digests (n, 32) whose rows by the rules before a revision do not count, with that revision."""
+    found = []
+    for path in sorted(folder.glob(f"{WITHDRAWN}-*.npy")):
+        revision = path.stem.removeprefix(f"{WITHDRAWN}-")
+        if revision.isdecimal() and len(digests := _read(folder, path)):
+            found.append((int(revision), digests))
+    return found
+
+
+def withdraw(folder: Path, revision: int, digests: NDArray[np.uint8]) -> None:
+    """Let the rows of digests (n, 32) by the rules before a revision not count any more. Raises OSError."""
+    _add(folder, folder / f"{WITHDRAWN}-{revision}.npy", digests)
+
+
+def _add(folder: Path, path: Path, digests: NDArray[np.uint8]) -> None:
+    if not len(digests):
+        return
+    whole = np.unique(np.concatenate([_read(folder, path), digests]), axis=0)
+    with replacing_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, whole)
+
+
+def _read(folder: Path, path: Path) -> NDArray[np.uint8]:
     try:
         check_plain_file(path, folder)
         found = np.load(path, allow_pickle=False)
@@ -30,20 +66,3 @@ def read_judged(folder: Path, revision: int) -> NDArray[np.uint8]:
         return np.empty((0, 32), dtype=np.uint8)
     is_ours = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 2 and found.shape[1] == 32
     return found if is_ours else np.empty((0, 32), dtype=np.uint8)
-
-
-def remember_judged(folder: Path, revision: int, digests: NDArray[np.uint8]) -> None:
-    """Add digests (n, 32) to those that are read alike. A folder that cannot be written costs time, nothing else."""
-    if not len(digests):
-        return
-    whole = np.unique(np.concatenate([read_judged(folder, revision), digests]), axis=0)
-    with (
-        contextlib.suppress(OSError),
-        replacing_file(_path(folder, revision)) as temporary,
-        temporary.open("wb") as file,
-    ):
-        np.save(file, whole)
-
-
-def _path(folder: Path, revision: int) -> Path:
-    return folder / f"judged-{revision}.npy"

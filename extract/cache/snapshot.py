@@ -13,6 +13,7 @@ import numpy as np
 from featurecache.base.errors import CacheDamaged, ShardGone
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import ServedRows
+from featurecache.extract.cache.judged import read_withdrawn
 from featurecache.extract.cache.listing import settled_shard_paths
 from featurecache.extract.cache.spec import FeatureSpec
 
@@ -28,7 +29,7 @@ class Snapshot:
     """The rows of a cache at one time. It is immutable: the cache replaces it as a whole.
 
     paths: the shards, in order. lengths, revisions: the number of rows of each, and the decode revision by which they
-    were read. names: the M distinct digests, sorted.
+    were read. names: the M distinct digests with a row that counts, sorted.
     shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and its number of rows.
     without: shards that were excluded.
     """
@@ -92,19 +93,21 @@ def read_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] =
     for _ in range(N_LISTINGS):
         paths = _paths(folder, without)
         try:
-            return _joined(paths, [shards.read_rows(path, spec) for path in paths], without)
+            return _joined(folder, paths, [shards.read_rows(path, spec) for path in paths], without)
         except (CacheDamaged, ShardGone):
             if all(os.path.lexists(path) for path in paths):
                 raise
     paths = _paths(folder, without)
-    return _joined(paths, [shards.read_rows(path, spec) for path in paths], without)
+    return _joined(folder, paths, [shards.read_rows(path, spec) for path in paths], without)
 
 
 def _paths(folder: Path, without: frozenset[Path]) -> list[Path]:
     return [path for path in settled_shard_paths(folder) if path not in without]
 
 
-def _joined(paths: list[Path], parts: list[tuple[NDArray[np.uint8], int]], without: frozenset[Path]) -> Snapshot:
+def _joined(
+    folder: Path, paths: list[Path], parts: list[tuple[NDArray[np.uint8], int]], without: frozenset[Path]
+) -> Snapshot:
     lengths, revisions = [len(digests) for digests, _ in parts], [revision for _, revision in parts]
     # Of several rows of a digest, every reader takes the first in shard order of those by the latest decode rules.
     order = sorted(range(len(parts)), key=lambda number: -revisions[number])
@@ -112,6 +115,9 @@ def _joined(paths: list[Path], parts: list[tuple[NDArray[np.uint8], int]], witho
     digests = np.concatenate([parts[i][0] for i in order]) if parts else np.empty((0, 32), dtype=np.uint8)
     shard_of = np.concatenate([np.full(lengths[i], i) for i in order]) if parts else none
     row_of = np.concatenate([np.arange(lengths[i]) for i in order]) if parts else none
+    for revision, withdrawn in read_withdrawn(folder) if parts else []:
+        counts = (np.array(revisions)[shard_of] >= revision) | ~np.isin(as_names(digests), as_names(withdrawn))
+        digests, shard_of, row_of = digests[counts], shard_of[counts], row_of[counts]
     names, first, n_copies = np.unique(as_names(digests), return_index=True, return_counts=True)
     rows = shard_of[first].astype(np.int64), row_of[first].astype(np.int64)
     return Snapshot(tuple(paths), tuple(lengths), tuple(revisions), names, *rows, n_copies, without)

@@ -8,6 +8,7 @@ replaced atomically and rebuilt when the list of shards has changed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,7 +22,7 @@ from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
-from featurecache.extract.cache.judged import read_judged
+from featurecache.extract.cache.judged import read_judged, withdraw
 from featurecache.extract.cache.opening import open_index
 from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, as_names, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
@@ -82,12 +83,31 @@ class FeatureCache:
 
     def older(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have a row by decode rules before `revision`, judged or not."""
-        snapshot = self._snapshot
-        if all(found >= revision for found in snapshot.revisions):
+        if all(found >= revision for found in self._snapshot.revisions):
             return np.zeros(len(digests), dtype=bool)
+        found = self.revisions(digests)
+        return (found > 0) & (found < revision)
+
+    def revisions(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the decode revision of the row of each digest (N, 32): int64 (N,), 0 where it has no row."""
+        snapshot = self._snapshot
         place, found = snapshot.find(digests)
-        found[found] = np.array(snapshot.revisions)[snapshot.shard_of[place[found]]] < revision
-        return found
+        revisions = np.zeros(len(digests), dtype=np.int64)
+        revisions[found] = np.array(snapshot.revisions, dtype=np.int64)[snapshot.shard_of[place[found]]]
+        return revisions
+
+    def withdraw(self, digests: NDArray[np.uint8], revision: int) -> None:
+        """Let the rows of these digests (N, 32) by decode rules before `revision`, which refuses them, not count.
+
+        In a folder that cannot be written they stay.
+        """
+        older = digests[self.older(digests, revision)]
+        if not len(older):
+            return
+        with contextlib.suppress(OSError):
+            withdraw(self.folder, revision, older)
+            (self.folder / INDEX_FILE).unlink(missing_ok=True)  # which has these rows; it is written again
+        self.refresh()
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.

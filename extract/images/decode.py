@@ -36,25 +36,28 @@ from featurecache.extract.cache.spec import FULL_RANGE
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.decoding.dicom import decode_dicom, is_dicom
 from featurecache.extract.images.decoding.heif import is_heif, open_heif
-from featurecache.extract.images.decoding.jpeg import LEAST_REDUCED_SIDE, check_jpeg, decode_jpeg
+from featurecache.extract.images.decoding.jpeg import (
+    JPEG_FORMATS,
+    LEAST_REDUCED_SIDE,
+    check_jpeg,
+    decode_jpeg,
+    read_jpeg,
+)
 from featurecache.extract.images.decoding.levels import check_levels, is_wide, levels_of, wide_grey
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import orientation_of, turned_upright
 from featurecache.extract.images.decoding.picture import SWAPPED, Picture, rows_of
+from featurecache.extract.images.decoding.pillow_formats import readable_formats
+from featurecache.extract.images.decoding.tiff import has_wide_planes, name_wide_planes
+from featurecache.extract.images.formats import N_FIRST_BYTES, why_unread
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-# Formats that Pillow renders by an external program, which no file may start.
-DRAWN_OUTSIDE = {"EPS", "WMF"}
-JPEG_FORMATS, FAST_MODES = {"JPEG", "MPO"}, {"L", "RGB"}
+FAST_MODES = {"L", "RGB"}
 GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}
-# More than a JPEG can have; what follows in a file, such as the film of a motion photo, is not read.
-JPEG_BYTES, JPEG_BYTES_A_PIXEL = 16 << 20, 16
 NO_MEMORY = "decoding it needs more memory than there is"
-# What formats are recognised by: DICOM has 128 bytes of anything in front.
-HEAD_BYTES = 132
 
 # Pillow's warning at this size is replaced by ImageRefused, which names the file; its error at twice the size remains.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -98,11 +101,16 @@ def decode_picture(
             raise ImageRefused("the file is empty")
         if is_dicom(head):
             return Picture.of(decode_dicom(file, levels, take))
-        with open_heif(file) if is_heif(head) else Image.open(file) as image:
-            if image.format in DRAWN_OUTSIDE:
-                raise ImageRefused(f"{image.format} is a drawing, not an image; save it as PNG")
+        with open_heif(file) if is_heif(head) else _open(file, head) as image:
             take(*image.size)
             return _decoded(image, file, at_least, levels)
+
+
+def _open(file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(file, formats=readable_formats())
+    except UnidentifiedImageError:
+        raise ImageRefused(why_unread(head)) from None
 
 
 @contextmanager
@@ -122,7 +130,7 @@ def _refusing() -> Iterator[None]:
 
 def refusal_of(error: Exception) -> str:
     """Return why an image is refused whose decoding or resizing raised an error."""
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):  # of an image within the file
         return "no image format that can be read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * MAX_PIXELS:,} pixels, which no limit allows"
@@ -133,7 +141,7 @@ def refusal_of(error: Exception) -> str:
 
 def _head_of(file: BinaryIO) -> bytes:
     file.seek(0)
-    head = file.read(HEAD_BYTES)
+    head = file.read(N_FIRST_BYTES)
     file.seek(0)
     return head
 
@@ -157,8 +165,7 @@ def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
 
 def _decode_fast(image: ImageFile.ImageFile, file: BinaryIO, *, is_reduced: bool) -> NDArray[np.uint8] | None:
     """Return a JPEG's pixels as they are stored, or None if Pillow has to decode them. Raises ImageRefused."""
-    file.seek(0)
-    data = file.read(JPEG_BYTES + JPEG_BYTES_A_PIXEL * image.width * image.height)
+    data = read_jpeg(file, image.width, image.height)
     if image.mode in FAST_MODES and not (is_reduced and min(image.size) < LEAST_REDUCED_SIDE):
         shape = (image.height, image.width)
         return decode_jpeg(data, shape, is_reduced=is_reduced, is_grey=image.mode == "L")
@@ -170,6 +177,8 @@ def _from_pillow(image: ImageFile.ImageFile, levels: str) -> Picture:
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         # Pillow scales 2 and 4 bits to 0..255, but not the grey value that is declared transparent.
         image.info["transparency"] *= GREY_STEPS.get(image.tile[0].args, 1)
+    if has_wide_planes(image):
+        name_wide_planes(image)
     check_levels(image, levels)
     image.load()
     convert, span = _plain, None

@@ -100,6 +100,12 @@ _STARTS = {
     b"gimp xcf ": OTHER,
 }
 _LONGEST_FIRST = sorted(_STARTS, key=len, reverse=True)
+# What a download or a checkout leaves in place of an image, in lower case.
+_INSTEAD = {
+    b"version https://git-lfs": "a pointer of Git LFS in place of the image; run 'git lfs pull'",
+    b"<!doctype html": "a web page in place of the image; download it again",
+    b"<html": "a web page in place of the image; download it again",
+}
 _BRANDS = {b"avif": PILLOW, b"avis": PILLOW, b"crx ": CAMERA} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"), HEIF
 )
@@ -131,6 +137,20 @@ def format_of_bytes(start: bytes) -> Format | None:
     if _NETPBM.match(start):
         return PILLOW
     return DICOM if start[128:132] == b"DICM" else None
+
+
+def why_unread(start: bytes) -> str:
+    """Return why a file that nothing here opens as an image is refused, by its first N_FIRST_BYTES."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for begin, why in _INSTEAD.items():
+        if text.startswith(begin):
+            return why
+    found = format_of_bytes(start)
+    if found is None:
+        return "no image format that can be read"
+    if found.package is None:
+        return found.without.text()
+    return "damaged, or of a kind of its format that is not read; save it as JPEG, PNG or TIFF of 8 bits"
 
 
 def _format_of_brands(start: bytes) -> Format | None:

@@ -12,10 +12,9 @@ from threading import Lock
 
 import numpy as np
 
-from featurecache.extract.cache.shards import FIRST_REVISION
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
-from featurecache.extract.images.decoding.revisions import reads_otherwise
+from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.plan import Plan
 
@@ -57,11 +56,12 @@ class Claims:
 
 
 def _lacks(cache: FeatureCache, digest: bytes, path: str) -> bool:
-    """Whether a cache has no row for an image, or one by decode rules that read its file otherwise."""
+    """Whether a cache has no row for an image, or one by rules that read its file otherwise or did not refuse it."""
     row = np.frombuffer(digest, dtype=np.uint8)[None]
     if cache.missing(row)[0]:
         return True
-    return bool(cache.older(row, DECODE_REVISION)[0]) and reads_otherwise(path, FIRST_REVISION)
+    since = int(cache.revisions(row)[0])
+    return since < DECODE_REVISION and (bool(refusal_since(path, since)) or reads_otherwise(path, since))
 
 
 def _misses(plan: Plan, digest: bytes) -> bool:

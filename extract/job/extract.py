@@ -29,7 +29,6 @@ from featurecache.extract.job.fixed_pictures import check_pixels
 from featurecache.extract.job.outlook import lacks_rows, needed_bytes, outlook
 from featurecache.extract.job.passes import Run, refused_line, timing
 from featurecache.extract.job.plan import Work, plan_work
-from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import OnError, Settings
 from featurecache.extract.job.summary import ExtractReport, Filled, Seconds, write_report
@@ -69,7 +68,7 @@ def extract_features(
             run.fill(cache_root)
         finally:
             table.flush()
-            remember_refused(memo, run.lasting, settings.max_pixels)
+            run.remember_refusals(memo)
         digested = run.after(digested)
         if line := run.dim.line():
             notes.append(line)

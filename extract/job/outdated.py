@@ -1,20 +1,21 @@
-"""Rows of older decode rules: which of the requested images the present rules read otherwise.
+"""Rows of older decode rules: which of the requested images the present rules read otherwise, or refuse.
 
-The header of every image with such a row is looked at once, and the answer is kept next to the rows (judged.py).
+Every image with such a row is judged once, and the answer is kept next to the rows (judged.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.base.text import count
 from featurecache.extract.cache.judged import remember_judged
-from featurecache.extract.cache.shards import FIRST_REVISION
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
-from featurecache.extract.images.decoding.revisions import reads_otherwise
+from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.images.digests import N_THREADS, Digested
 from featurecache.extract.images.loader import load_ahead
 
@@ -22,38 +23,54 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_AHEAD = 256
+# So many take a second or more.
+MANY = 1000
+
+
+# Whether an image is read otherwise, or why it is refused; None if its file cannot be read now.
+Verdict = bool | str | None
 
 
 class OutdatedRows:
-    """The images of a data set whose rows have to be computed again; each is judged once, for all caches."""
+    """The images of a data set whose rows have to be computed again; each is judged once, for all caches.
 
-    def __init__(self, digested: Digested) -> None:
-        self._digested = digested
-        self._verdicts: dict[bytes, bool | None] = {}
+    say: called with a line before many are judged.
+    """
 
-    def of(self, cache: FeatureCache) -> NDArray[np.bool_]:
-        """Return which images (N,) have a row in this cache that the present rules would change: bool (N,)."""
+    def __init__(self, digested: Digested, say: Callable[[str], None] | None = None) -> None:
+        self._digested, self._say = digested, say
+        self._verdicts: dict[tuple[bytes, int], Verdict] = {}
+
+    def of(self, cache: FeatureCache) -> tuple[NDArray[np.bool_], dict[bytes, str]]:
+        """Return which images (N,) have a row in this cache that the present rules would change: bool (N,).
+
+        Second: SHA-256 -> reason of those with a row that these rules refuse.
+        """
         digests = self._digested.digests
         asked = np.flatnonzero(cache.outdated(digests, DECODE_REVISION))
-        self._judge(asked)
-        verdicts = [self._verdicts[bytes(digests[i])] for i in asked]
+        names = [bytes(digests[i]) for i in asked]
+        rows = list(zip(names, cache.revisions(digests[asked]).tolist(), strict=True))
+        self._judge(dict(zip(rows, asked.tolist(), strict=True)))
+        verdicts = [self._verdicts[row] for row in rows]
         same = [i for i, verdict in zip(asked, verdicts, strict=True) if verdict is False]
         remember_judged(cache.folder, DECODE_REVISION, digests[same])
         changed = np.zeros(len(digests), dtype=bool)
-        changed[[i for i, verdict in zip(asked, verdicts, strict=True) if verdict]] = True
-        return changed
+        changed[[i for i, verdict in zip(asked, verdicts, strict=True) if verdict is True]] = True
+        return changed, {name: each for name, each in zip(names, verdicts, strict=True) if isinstance(each, str)}
 
-    def _judge(self, asked: NDArray[np.int64]) -> None:
-        rows = {bytes(self._digested.digests[i]): int(i) for i in asked}
-        new = [(digest, row) for digest, row in rows.items() if digest not in self._verdicts]
-        paths = [self._digested.samples[row].path for _, row in new]
-        with closing(load_ahead(paths, _verdict, n_threads=N_THREADS, n_ahead=N_AHEAD)) as verdicts:
-            self._verdicts.update({digest: verdict for (digest, _), verdict in zip(new, verdicts, strict=True)})
+    def _judge(self, asked: Mapping[tuple[bytes, int], int]) -> None:
+        """Judge rows by digest and revision; each has the position of a sample."""
+        new = [row for row in asked if row not in self._verdicts]
+        if self._say is not None and len(new) >= MANY:
+            self._say(f"checking {count(len(new), 'image')} whose features are of an older version for damage, once")
+        files = [(self._digested.samples[asked[row]].path, row[1]) for row in new]
+        with closing(load_ahead(files, _verdict, n_threads=N_THREADS, n_ahead=N_AHEAD)) as verdicts:
+            self._verdicts.update(zip(new, verdicts, strict=True))
 
 
-def _verdict(path: str) -> bool | None:
-    """Whether the file is read otherwise than by the first rules; None if it cannot be read now."""
+def _verdict(file: tuple[str, int]) -> Verdict:
+    """Judge a file, whose row is of this revision, by the present rules."""
     try:
-        return reads_otherwise(path, FIRST_REVISION)
+        return refusal_since(*file) or reads_otherwise(*file)
     except OSError:
         return None

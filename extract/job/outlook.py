@@ -68,7 +68,7 @@ def outlook(work: Work, digested: Digested, cache_root: Path, *, n_unread: int =
     before = f", {n_refused:,} refused before" if n_refused else ""
     n_caches, n_outdated = sum(bool(plan.missing) for plan in work.plans), max(plan.n_outdated for plan in work.plans)
     into = f" into {n_caches} caches" if n_caches > 1 else ""
-    again = f" ({n_outdated:,} of them again: their EXIF orientation is read otherwise now)" if n_outdated else ""
+    again = f" ({n_outdated:,} of them again: their images are read otherwise now)" if n_outdated else ""
     return (
         f"{at_most}{count(n_to_do + n_unread, 'image')} to extract{into}{again}, {n_there:,} already there{before}; "
         f"{readable_bytes(needed)} of disk needed, {readable_bytes(free)} free"

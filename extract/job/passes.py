@@ -9,9 +9,13 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from featurecache.base.errors import CacheError, ImageRefused
 from featurecache.base.progress import Pace, Progress
 from featurecache.base.text import count, printable
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
@@ -19,6 +23,7 @@ from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.compute import CHANGED, Computed, Decoded, Item, compute_vectors
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.plan import Group, Plan, Work
+from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.settings import Settings
 from featurecache.extract.job.summary import Seconds
 from featurecache.extract.job.trial import find_ending
@@ -213,7 +218,16 @@ class Run:
         """Refuse the images that an earlier run refused, for the same reasons, without decoding them."""
         plans = self.work.plans
         for digest, sample in _distinct(digested, self.work.refused):
-            self._refuse(digest, sample.name, next(p.refused[digest] for p in plans if digest in p.refused), [])
+            reason = next(p.refused[digest] for p in plans if digest in p.refused)
+            self._refuse(digest, sample.name, reason, [p for p in plans if digest in p.damaged])
+
+    def remember_refusals(self, memo: Memo) -> None:
+        """Remember the images that were refused for their content; their rows by older rules do not count any more."""
+        remember_refused(memo, self.lasting, self.settings.max_pixels)
+        for plan in self.work.plans:
+            refused = [digest for digest, key in self.lasting if key == plan.spec.key]
+            digests = np.frombuffer(b"".join(refused), dtype=np.uint8).reshape(-1, 32)
+            plan.cache.withdraw(digests, DECODE_REVISION)
 
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
         """Record the refusal of an image; `plans` are those that will have no row for it."""

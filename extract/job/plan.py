@@ -41,7 +41,8 @@ SHARED: dict[str, Any] = {"layer": None, "pooling": None, "dtype": DTYPES[0]}
 class Plan:
     """One set of features to extract: its cache, the missing digests, and its columns of the network's output.
 
-    refused: images without a row that an earlier run refused, with the reasons; they are not among the missing ones.
+    refused: images that an earlier run refused, with the reasons; they are not among the missing ones.
+    damaged: those of them that have a row by older decode rules, which did not refuse them.
     refused_before: everything that earlier runs refused for this cache.
     pixels: those of the fixed pictures, for the first rows. n_outdated: images among the missing ones that have a row,
     by older decode rules that read them otherwise.
@@ -54,6 +55,7 @@ class Plan:
     refused: dict[bytes, str] = field(default_factory=dict)
     refused_before: Mapping[bytes, str] = field(default_factory=dict)
     n_outdated: int = 0
+    damaged: Mapping[bytes, str] = field(default_factory=dict)
     columns: slice = field(default_factory=lambda: slice(None))
     pixels: Mapping[str, Any] | None = None
 
@@ -218,7 +220,7 @@ def plan_work(
     n_unread: files whose digest is not known yet; if there are any, each cache may miss some.
     """
     plans: dict[str, Plan] = {}
-    outdated = OutdatedRows(digested)
+    outdated = OutdatedRows(digested, say)
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
     for together in _by_network(asked):
@@ -269,12 +271,12 @@ def _plan(
     resolved: Resolved, cache_root: Path, digested: Digested, refused: Mapping[bytes, str], outdated: OutdatedRows
 ) -> Plan:
     cache = FeatureCache(cache_root, resolved.spec)
-    absent, changed = cache.missing(digested.digests), outdated.of(cache)
+    absent, (changed, damaged) = cache.missing(digested.digests), outdated.of(cache)
     todo = absent | changed
     missing = {bytes(row) for row in digested.digests[todo]}
-    again = {digest: refused[digest] for digest in missing & refused.keys()}
+    again = {digest: refused[digest] for digest in missing & refused.keys()} | damaged
     n_present, n_outdated = n_distinct(digested.digests[~todo]), n_distinct(digested.digests[changed])
-    return Plan(resolved, cache, missing - again.keys(), n_present, again, refused, n_outdated)
+    return Plan(resolved, cache, missing - again.keys(), n_present - len(damaged), again, refused, n_outdated, damaged)
 
 
 def _stop(columns: slice) -> int:

@@ -1,12 +1,15 @@
 """The parts of decoding: one decoder a module, and what all of them share.
 
-jpeg         JPEG by libjpeg-turbo, strictly
-heif         HEIC and HEIF, by pillow-heif
-dicom        DICOM, by pydicom
-levels       values of more than 8 bits as bytes
-orientation  EXIF orientation: one reading for all
-picture      a decoded image, converted by strips of rows
-memory       the limit of pixels that are decoded at once
-taps         some columns of a resized image
-revisions    which images other revisions of the rules read otherwise
+pillow_formats  the formats that Pillow may open
+jpeg            JPEG by libjpeg-turbo, strictly
+jpeg_holes      holes of zeros in them that it does not notice
+heif            HEIC and HEIF, by pillow-heif
+dicom           DICOM, by pydicom
+tiff            TIFF with planes of 16 bits
+levels          values of more than 8 bits as bytes
+orientation     EXIF orientation: one reading for all
+picture         a decoded image, converted by strips of rows
+memory          the limit of pixels that are decoded at once
+taps            some columns of a resized image
+revisions       which images other revisions of the rules read otherwise
 """

@@ -1,21 +1,27 @@
 """JPEG files decoded strictly by libjpeg-turbo, and by the same decoder at 1/2, 1/4 or 1/8 of their size.
 
 libjpeg goes on after an error and fills what is lost with grey or garbage. Strictly, its warnings about the image data
-are errors: a file that was cut and closed again, or that has a hole of zeros, is refused. Its other warnings, about odd
+are errors: a file that was cut and closed again, or that has a hole of zeros, is refused (most holes of zeros that it
+does not notice are found by jpeg_holes.py). Its other warnings, about odd
 headers next to whole data, are none. The pixels are those of Pillow, bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.images.decoding.jpeg_holes import has_hole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Pillow's names of them: a MPO is a JPEG with more pictures behind it.
+JPEG_FORMATS = {"JPEG", "MPO"}
+# More than a JPEG can have; what follows in a file, such as the film of a motion photo, is not read.
+JPEG_BYTES, JPEG_BYTES_A_PIXEL = 16 << 20, 16
 # How libjpeg's warnings about missing or impossible image data begin.
 DATA_WARNINGS = ("corrupt jpeg data", "premature end")
 # From this side on, no other scale of libjpeg gives a reduced image of the same size.
@@ -36,9 +42,16 @@ def decode_jpeg(data: bytes, shape: tuple[int, int], *, is_reduced: bool, is_gre
     except ValueError as error:
         _refuse_damage(error)
         return None
+    refuse_hole(data)
     if pixels.shape[:2] != shape:
         return None
     return pixels[..., 0] if is_grey else pixels
+
+
+def read_jpeg(file: BinaryIO, width: int, height: int) -> bytes:
+    """Return the bytes of a JPEG of this size from its file, without most of what follows its pixels."""
+    file.seek(0)
+    return file.read(JPEG_BYTES + JPEG_BYTES_A_PIXEL * width * height)
 
 
 def check_jpeg(data: bytes) -> None:
@@ -49,6 +62,13 @@ def check_jpeg(data: bytes) -> None:
         simplejpeg.decode_jpeg(data, "Gray", min_height=1, min_width=1)
     except ValueError as error:
         _refuse_damage(error)
+    refuse_hole(data)
+
+
+def refuse_hole(data: bytes) -> None:
+    """Raise ImageRefused if the image data of a JPEG has a hole of zeros that the decoder may not notice."""
+    if has_hole(data):
+        raise ImageRefused("damaged: a hole of zeros in the image data")
 
 
 def _refuse_damage(error: ValueError) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 WIDEST = (0.0, 65535.0)
 STRIP_VALUES = 1 << 20
+PPM_CODECS = {"ppm", "ppm_plain"}
+# Of the codestream of JPEG 2000: its first two markers, and the byte that has the bits of the first channel.
+START_OF_JPEG2000, BITS_AT, JPEG2000_HEAD = b"\xff\x4f\xff\x51", 42, 1 << 16
 # Images that use fewer of the 65,536 values are named: 128 grey levels of 256 are left to them, or fewer.
 DIM_VALUES = 1 << 15
 
@@ -52,8 +55,30 @@ def check_levels(image: Image.Image, levels: str) -> None:
                 "32-bit or float pixels, whose white is not known; name it with --range LOW:HIGH, "
                 "or save it with 8 or 16 bits a channel"
             )
-    elif not is_wide(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-        raise ImageRefused("16 bits a channel in colour, of which --range reads grey only; leave --range out")
+    elif not is_wide(image) and _is_wide_in_file(image):
+        raise ImageRefused(
+            "16 bits a channel in colour or with transparency, of which --range reads grey only; leave --range out"
+        )
+
+
+def _is_wide_in_file(image: Image.Image) -> bool:
+    """Whether an opened image of 8 bits has more in its file."""
+    if image.format == "JPEG2000":
+        return _bits_of_jpeg2000(image) > 8
+    return any(
+        ";16" in str(args) or codec == "SGI16" or (codec in PPM_CODECS and args[1] > 255)
+        for codec, _, _, args in getattr(image, "tile", ())
+    )
+
+
+def _bits_of_jpeg2000(image: Any) -> int:
+    """Return the bits a channel by the first marker of the image data, SIZ; 8 where it is not near the beginning."""
+    before = image.fp.tell()
+    image.fp.seek(0)
+    head: bytes = image.fp.read(JPEG2000_HEAD)
+    image.fp.seek(before)
+    at = head.find(START_OF_JPEG2000)
+    return (head[at + BITS_AT] & 0x7F) + 1 if 0 <= at < len(head) - BITS_AT else 8
 
 
 def levels_of(image: Image.Image, levels: str) -> tuple[float, float, Span]:

@@ -1,20 +1,35 @@
-"""Which images another revision of the decode rules reads otherwise, judged by the header of their file.
+"""Which images another revision of the decode rules reads otherwise, or did not refuse.
 
-    1   the orientation of a JPEG that is decoded at full size was read from its first APP1 segment alone, as 16 bits
-    2   one reading of the orientation for all formats (orientation.py)
+    1   the orientation of a JPEG that is decoded at full size was read from its first APP1 segment alone, as 16 bits;
+        a JPEG that was cut and closed again, or has a hole, was filled with grey or garbage
+    2   one reading of the orientation for all formats (orientation.py); damaged JPEGs are refused (jpeg.py)
+    3   uncompressed TIFFs of 16 bits a channel in planes are no longer taken for 8 bits (tiff.py); JPEGs with a hole of
+        zeros that the decoder does not notice are refused (jpeg_holes.py)
 
-A rule that refuses more images is no revision: the features of an image that was accepted stay.
+All is judged by the header, but for damage, which shows in the image data only: a JPEG is decoded at an eighth of its
+size for that.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import BinaryIO
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from featurecache.base.errors import ImageRefused
+from featurecache.extract.images.decoding.jpeg import check_jpeg, read_jpeg, refuse_hole
+from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION, TURNED, UPRIGHT, orientation_of
+from featurecache.extract.images.decoding.tiff import has_wide_planes
 from featurecache.extract.images.sources import open_sample
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+Found = TypeVar("Found")
+START_OF_JPEG, STARTS_OF_TIFF = b"\xff\xd8", (b"II", b"MM")
 APP1, START_OF_SCAN, ALONE = 0xE1, 0xDA, {0x01, *range(0xD0, 0xD9)}
 EXIF_HEADER_BYTES = 6
 TIFF_MARK = 42
@@ -24,31 +39,69 @@ MOST_ENTRIES = 1000
 
 def reads_otherwise(path: str | os.PathLike[str], since: int) -> bool:
     """Whether the present rules give other pixels of a file than revision `since`. Raises OSError."""
-    if since >= 2:
-        return False
     with open_sample(path) as file:
-        return _is_turned_otherwise(file)
+        return (since < 2 and _is_turned_otherwise(file)) or (since < 3 and _has_wide_planes(file))
+
+
+def refusal_since(path: str | os.PathLike[str], since: int) -> str:
+    """Return why the present rules refuse a file that revision `since` read; empty if they do not. Raises OSError."""
+    if since >= 3:
+        return ""
+    check = check_jpeg if since < 2 else refuse_hole
+    with open_sample(path) as file, DECODING.reservation() as reservation:
+        if (size := _size_of_jpeg(file)) is None:
+            return ""
+        reservation.reserve(size[0] * size[1])
+        try:
+            check(read_jpeg(file, *size))
+        except ImageRefused as error:
+            return str(error)
+    return ""
+
+
+def _has_wide_planes(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(2) in STARTS_OF_TIFF and _of_opened(file, "TIFF", has_wide_planes, otherwise=False)
 
 
 def _is_turned_otherwise(file: BinaryIO) -> bool:
-    from PIL import Image, UnidentifiedImageError
-
-    if file.read(2) != b"\xff\xd8":
+    if file.read(len(START_OF_JPEG)) != START_OF_JPEG:
         return False
     before = _orientation_of_revision_1(_first_app1(file))
+    return _of_opened(file, "JPEG", partial(_is_turned_since, before), otherwise=False)
+
+
+def _is_turned_since(before: int, image: Image.Image) -> bool:
+    now = orientation_of(image)
+    # Pillow decoded these: others than JPEG, and those that are turned and have XMP.
+    is_pillows = image.format != "JPEG" or ("xmp" in image.info and now != UPRIGHT)
+    return not is_pillows and before != now
+
+
+def _size_of_jpeg(file: BinaryIO) -> tuple[int, int] | None:
+    if file.read(len(START_OF_JPEG)) != START_OF_JPEG:
+        return None
+    return _of_opened(file, "JPEG", _size_of, otherwise=None)
+
+
+def _size_of(image: Image.Image) -> tuple[int, int] | None:
+    return image.size
+
+
+def _of_opened(file: BinaryIO, kind: str, read: Callable[[Image.Image], Found], *, otherwise: Found) -> Found:
+    """Return what is read of an image of this format; `otherwise` where its header is damaged. Raises OSError."""
+    from PIL import Image
+
     file.seek(0)
     try:
-        with Image.open(file) as image:
-            now = orientation_of(image)
-            # Pillow decoded these: others than JPEG, and those that are turned and have XMP.
-            is_pillows = image.format != "JPEG" or ("xmp" in image.info and now != UPRIGHT)
-    except UnidentifiedImageError:
-        return False
-    except OSError:
-        raise
+        with Image.open(file, formats=(kind,)) as image:
+            return read(image)
+    except OSError as error:
+        if error.errno is not None:
+            raise
     except Exception:  # noqa: BLE001  (Pillow raises anything on damaged files, which the decoder refuses)
-        return False
-    return not is_pillows and before != now
+        pass
+    return otherwise
 
 
 def _first_app1(file: BinaryIO) -> bytes:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from featurecache.base.errors import ManifestError, NoSuchImages
 from featurecache.base.text import printable
+from featurecache.extract.images.decoding.pillow_formats import READ, readable_formats
 from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.images.folders.split_names import SPLIT_NAMES
 from featurecache.extract.images.formats import IMAGE_SUFFIXES
@@ -70,6 +71,13 @@ def test_suffixes_are_those_that_pillow_itself_can_open():
     Image.init()
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     assert (readable | READ_UNDER_ANOTHER_NAME) - set(NOT_STILL_PICTURES) == IMAGE_SUFFIXES
+
+
+def test_pillow_opens_the_formats_of_these_suffixes_and_no_others():
+    Image.init()
+    kinds = {kind for suffix, kind in Image.registered_extensions().items() if suffix in IMAGE_SUFFIXES}
+    assert kinds & set(Image.OPEN) == set(READ)
+    assert set(readable_formats()) == set(READ)
 
 
 def test_folders_are_the_classes(tmp_path):

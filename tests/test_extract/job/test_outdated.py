@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from featurecache.extract.cache.compact import compact_cache
 from featurecache.extract.cache.judged import read_judged
+from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.cache.verify import verify_cache
 from featurecache.extract.images import digests
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding import revisions
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job import fixed_pictures, outdated, writer
 from featurecache.extract.job.extract import extract_features
+from featurecache.extract.job.plan import Group
 from featurecache.extract.job.request import FeatureRequest
 
 REQUEST = FeatureRequest("pixels", size=8)
@@ -69,7 +74,7 @@ def vectors(report) -> np.ndarray:
 
 
 @pytest.fixture
-def old(extract, monkeypatch):
+def old(extract, images, monkeypatch):
     """A cache by the first rules: its shards record no revision, and one picture was read sideways."""
     record = writer.Writer._record
     with monkeypatch.context() as before:
@@ -79,9 +84,18 @@ def old(extract, monkeypatch):
             lambda self, seconds: {k: v for k, v in record(self, seconds).items() if k != "decode_revision"},
         )
         before.setattr("featurecache.extract.images.decode.orientation_of", lambda image: 1)
+        before.setattr("featurecache.extract.images.decoding.jpeg._refuse_damage", lambda error: None)
         report = extract()
-    assert report.filled[0].n_extracted == 6
+    assert report.filled[0].n_extracted == len(list(images.iterdir()))
     return report
+
+
+@pytest.fixture
+def damaged(images):
+    """A picture that was cut and closed again, which the first rules of decoding filled with grey."""
+    data = jpeg(8)
+    (images / "8.jpg").write_bytes(data[: len(data) * 3 // 4] + b"\xff\xd9")
+    return images / "8.jpg"
 
 
 def test_only_the_affected_images_are_computed_again_and_counted(old, extract, monkeypatch):
@@ -167,7 +181,7 @@ def test_dim_images_are_named(images, tmp_path):
     assert report.filled[0].n_extracted == 8
 
 
-def test_files_that_moved_and_a_new_one_leave_old_rows_that_are_read_alike(old, extract, images, monkeypatch):
+def test_files_that_moved_and_a_new_one_leave_old_rows_that_are_read_judged(old, extract, images, monkeypatch):
     monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
     for path in sorted(images.iterdir()):
         path.rename(images / f"moved-{path.name}")
@@ -183,3 +197,49 @@ def test_an_archive_under_the_name_of_the_judged_rows_is_ignored(old):
     with (folder / f"judged-{DECODE_REVISION}.npy").open("wb") as file:
         np.savez(file, np.zeros((1, 32), np.uint8))
     assert len(read_judged(folder, DECODE_REVISION)) == 0
+
+
+def refused_rows(report) -> list[str]:
+    return [refusal.name for refusal in report.refusals if refusal.reason.startswith("damaged: ")]
+
+
+def test_a_damaged_image_that_older_rules_read_is_refused_and_its_row_does_not_count(
+    damaged, old, extract, tmp_path, monkeypatch
+):
+    second = extract()
+    assert refused_rows(second) == ["8.jpg"]
+    (filled,) = second.filled
+    assert (filled.n_present, filled.n_extracted, filled.n_outdated) == (5, 1, 1)
+    digest = np.frombuffer(hashlib.sha256(damaged.read_bytes()).digest(), np.uint8)[None]
+    cache = FeatureCache(tmp_path / "cache", filled.resolved.spec)
+    assert cache.missing(digest).all()
+    with h5py.File(cache.folder / "features.h5") as file:
+        assert len(file["features"]) == 6
+    assert verify_cache(cache.folder).damaged == ()
+    with Memo(tmp_path / "cache") as memo:
+        assert digest.tobytes() in memo.refusals(filled.resolved.spec.key), "classify leaves the image out by this"
+
+    monkeypatch.setattr(outdated, "refusal_since", lambda *_: pytest.fail("a file was judged twice"))
+    third = extract()
+    assert refused_rows(third) == ["8.jpg"]
+    assert third.filled[0].n_extracted == 0
+    compact_cache(cache.folder)
+    assert refused_rows(extract()) == ["8.jpg"]
+
+
+def test_a_damaged_image_is_refused_without_the_network(damaged, old, extract, images, monkeypatch):
+    (images / "5.jpg").unlink()  # the one that was read sideways
+    monkeypatch.setattr(Group, "start", lambda *_: pytest.fail("a network was loaded"))
+    assert refused_rows(extract()) == ["8.jpg"]
+
+
+def test_a_damaged_image_that_moved_is_refused_too(damaged, old, extract, images, monkeypatch):
+    monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
+    for path in sorted(images.iterdir()):
+        path.rename(images / f"moved-{path.name}")
+    (images / "-1.jpg").write_bytes(jpeg(6))
+    report = extract()
+    assert refused_rows(report) == ["moved-8.jpg"]
+    assert report.filled[0].n_extracted == 2
+    cache = FeatureCache(report.filled[0].cache.folder.parent, report.filled[0].resolved.spec)
+    assert len(cache) == 7

@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decoding import jpeg_holes
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +98,47 @@ def test_an_odd_header_next_to_whole_image_data_is_read():
     data = jpeg("RGB", 50, 60, 0)
     assert data[6:13] == b"JFIF\0\x01\x01"
     assert decode_image(data[:11] + b"\x09" + data[12:]).equal(decode_image(data))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_blocks": 20}])
+def test_a_hole_of_zeros_is_refused_wherever_it_is(mode, options):
+    data = jpeg(mode, 120, 160, 5, quality=85, **options)
+    start = data.index(b"\xff\xda") + 20
+    for place in range(start, len(data) - 400, (len(data) - start) // 40):
+        with pytest.raises(ImageRefused, match="damaged: "):
+            decode_image(data[:place] + bytes(200) + data[place + 200 :])
+
+
+def plain_pictures() -> list[np.ndarray]:
+    ramp = np.tile(np.linspace(0, 255, 800).astype(np.uint8), (320, 1))
+    half = textured(320, 800, 3, 1)
+    half[:, 300:] = 255
+    board = (np.indices((320, 800)).sum(0) % 2 * 255).astype(np.uint8)
+    flat = [np.full((320, 800, 3), colour, np.uint8) for colour in (0, 128, 255)]
+    return [*flat, ramp, np.ascontiguousarray(ramp.T), half, board]
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_plain_areas_are_no_holes(optimize):
+    n_with_zeros = 0
+    for pixels in plain_pictures():
+        for quality in (1, 30, 75, 100):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=optimize)
+            n_with_zeros += jpeg_holes.HOLE in file.getvalue()
+            assert not jpeg_holes.has_hole(file.getvalue())
+    assert n_with_zeros > 5 or not optimize
+
+
+def test_zeros_in_front_of_and_behind_the_image_data_are_no_holes():
+    data = jpeg("RGB", 50, 60, 0)
+    padding = b"\xff\xe5" + (402).to_bytes(2, "big") + bytes(400)
+    assert decode_image(data[:2] + padding + data[2:] + bytes(400)).equal(decode_image(data))
+
+
+def test_damaged_headers_are_no_error_in_looking_for_holes():
+    data = jpeg("RGB", 30, 30, 0)
+    for place in range(2, data.index(b"\xff\xda") + 20):
+        jpeg_holes.has_hole(data[:place] + bytes(100))
+        jpeg_holes.has_hole(data[:place] + b"\xff" + data[place + 1 :] + bytes(100))
