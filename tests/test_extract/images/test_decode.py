@@ -367,7 +367,7 @@ def photo(width: int, height: int) -> Image.Image:
         ((600, 1600), 150, (150, 400)),
         ((803, 601), 100, (201, 151)),
         ((90, 70), 256, (90, 70)),
-        ((4000, 3000), 10, (500, 375)),
+        ((2000, 1600), 10, (250, 200)),
     ],
 )
 def test_a_jpeg_is_reduced_as_far_as_its_shortest_side_allows(size, at_least, found):
