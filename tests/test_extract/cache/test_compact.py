@@ -314,7 +314,6 @@ STEPS = [
     (FeatureCache, "refresh"),
     (compact, "_merge"),
     (Path, "unlink"),
-    (Path, "replace"),
 ]
 
 
