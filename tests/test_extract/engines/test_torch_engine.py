@@ -21,18 +21,18 @@ from featurecache.extract.engines.torch_engine import (
     reuse_freed_memory,
 )
 
-N_IMAGES = 11
+N_IMAGES, SIDE = 11, 96
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone("efficientnet_lite0")
+    return load_backbone("efficientnet_lite0", size=SIDE)
 
 
 @pytest.fixture(scope="module")
 def images():
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (N_IMAGES, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (N_IMAGES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_folding_removes_batch_norms_and_changes_only_rounding(name, tmp_path):
     module = load_backbone(name, weights=str(tmp_path / "weights.pth")).module
 
     folded = fold_batch_norms(module)
-    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
 
     def n_norms(part: nn.Module) -> int:
         return sum(isinstance(inner, nn.BatchNorm2d) for inner in part.modules())
@@ -134,9 +134,9 @@ def test_the_reason_names_device_and_precision(backbone, engine):
 def test_images_of_another_size_or_type_are_refused(engine):
     with pytest.raises(EngineError) as refused:
         engine.run(torch.zeros((1, 3, 32, 32), dtype=torch.uint8))
-    assert str(refused.value) == "The backbone takes uint8 (B, 3, 224, 224), not torch.uint8 (1, 3, 32, 32)."
-    with pytest.raises(EngineError, match=r"not torch\.float32 \(1, 3, 224, 224\)\.$"):
-        engine.run(torch.zeros((1, 3, 224, 224)))
+    assert str(refused.value) == "The backbone takes uint8 (B, 3, 96, 96), not torch.uint8 (1, 3, 32, 32)."
+    with pytest.raises(EngineError, match=r"not torch\.float32 \(1, 3, 96, 96\)\.$"):
+        engine.run(torch.zeros((1, 3, SIDE, SIDE)))
 
 
 @pytest.mark.parametrize(
