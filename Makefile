@@ -22,7 +22,7 @@ OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict finetune report picture test lint torture survey bench clean
+.PHONY: all help install data features classify run predict finetune report picture test lint torture survey compat bench clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
@@ -82,11 +82,14 @@ torture: $(STAMP)  ## kill 100 extractions, 100 classifies and 20 fine-tunes, fo
 survey: $(STAMP)  ## what `make test` leaves out: every network there is, benches
 	@$(BIN)/python -m pytest -m slow -s --deselect tests/test_classify/evaluation/test_clustered.py
 
+compat: $(STAMP)  ## the same pixels and vectors by the oldest and newest libraries, at every instruction set of torch
+	@$(BIN)/python tests/tools/compat.py $(ARGS)
+
 bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
 	@$(COMMAND) bench extract --backbone $(BACKBONE) --out data/bench-extract.json
 	@$(COMMAND) bench heads --out data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
 
-clean:  ## remove the environment, the made data sets and tool caches; features and runs stay
-	rm -rf $(VENV) data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments, the made data sets and tool caches; features and runs stay
+	rm -rf $(VENV) .venv-compat data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@echo 'kept: data/cache and data/runs'
