@@ -51,10 +51,12 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory) -> GraphFolder:
+def graphs(tmp_path_factory, exported) -> GraphFolder:
     """A folder with the graph of the small network, for tests of what runs, not of how it is prepared."""
     folder = GraphFolder(tmp_path_factory.mktemp("graphs"))
-    build_engine(source(), engine="onnxruntime", graphs=folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choice, "export_graph", lambda *_, **__: exported)
+        build_engine(source(), engine="onnxruntime", graphs=folder)
     return folder
 
 
@@ -131,6 +133,7 @@ def test_lanes_and_the_pool_that_they_share_are_as_many_threads_as_cores(monkeyp
 # The choice
 
 
+@pytest.mark.usefixtures("export_done")
 def test_the_engine_is_chosen_once_and_the_graph_is_enough_ever_after(tmp_path, images):
     said: list[str] = []
     first = build_engine(source(), graphs=GraphFolder(tmp_path), say=said.append)
@@ -230,7 +233,9 @@ def test_an_engine_that_runs_out_of_memory_only_while_it_is_timed_is_not_taken_e
 
 
 @pytest.mark.parametrize(("asked", "rows"), [(2, {2}), (None, {4, 16})])
-def test_both_engines_are_tried_with_the_batch_size_that_was_asked_for(monkeypatch, asked, rows):
+def test_both_engines_are_tried_with_the_batch_size_that_was_asked_for(monkeypatch, exported, asked, rows):
+    if asked is None:  # the graph that is there already
+        monkeypatch.setattr(choice, "export_graph", lambda *_, **__: exported)
     seen = set()
     for engine in (TorchEngine, OnnxEngine):
         run_whole = engine._run_whole
