@@ -89,6 +89,7 @@ bench: $(STAMP)  ## our extraction and heads against what is usual, on this mach
 	@$(COMMAND) bench extract --backbone $(BACKBONE) --out data/bench-extract.json
 	@$(COMMAND) bench heads --out data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
+	@$(COMMAND) bench warm --out data/bench-warm.json
 
 clean:  ## remove the environments, the made data sets and tool caches; features and runs stay
 	rm -rf $(VENV) .venv-compat data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ index            features.h5, all shards as one array
 checksums        seals: checksums that bind a vector to its image
 judged           rows of older decode rules that stay, and that do not count any more
 memo             remembered file digests and resolved requests: digests.sqlite
+memo_checks      locks and damage of that file
 opening          opening HDF5 files that may be damaged or untrusted
 shard_structure  the permitted structure of such a file
 inventory        the caches below a cache root

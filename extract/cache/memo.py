@@ -27,15 +27,13 @@ from featurecache.base.files import make_folder
 from featurecache.base.plain_files import UnfitFile, check_plain_file
 from featurecache.base.progress import LOGGER
 from featurecache.base.text import printable
+from featurecache.extract.cache.memo_checks import check_schema, is_damaged, is_locked
 
 FILE_NAME = "digests.sqlite"
 # Not less than the resolution of any file system's clock (FAT: 2 s), so that a later edit always has another time.
 RACY_NS = 2_000_000_000
 # Long enough for another process to finish a batch of inserts.
 LOCK_TIMEOUT_S = 20.0
-# Results of SQLite if a file is locked, or is on a network disk whose locks do not work. The low byte is the error.
-LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS}
-LOCK_FAILURES = {sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK}
 # Paths of one SELECT: every version of SQLite takes 999 values.
 SELECTED = 500
 # Of the year 9999, the last one of Python's calendar.
@@ -53,7 +51,6 @@ _IS_DIGEST = "typeof(sha256) = 'blob' AND length(sha256) = 32"
 _FORMAT_OF = b"\0"
 _IS_FORMAT = "typeof(sha256) = 'blob' AND length(sha256) < 32"
 _FILES = "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE"
-_TABLES = ("digests", "requests", "refused", "uses")
 # Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
 
@@ -77,6 +74,8 @@ class FileState(NamedTuple):
 
 # What is remembered of a file: its state as in FileState, and its SHA-256.
 RememberedFile = tuple[tuple[int, int, int], bytes]
+# The same with its path before it: (path, size, mtime_ns, ctime_ns, SHA-256).
+MemoRow = tuple[bytes, int, int, int, bytes]
 
 
 class Memo:
@@ -105,7 +104,7 @@ class Memo:
                 make_folder(self.path.parent)
             self._database = self._open_file()
         except (OSError, sqlite3.OperationalError) as error:
-            if isinstance(error, sqlite3.OperationalError) and _is_locked(error):
+            if isinstance(error, sqlite3.OperationalError) and is_locked(error):
                 self._go_on_in_memory("is locked by another program")
                 return
             if read_only:
@@ -142,21 +141,25 @@ class Memo:
 
     def known_digests(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
         """Return what is remembered of these files: path -> (state, SHA-256); it may have that of other files too."""
+        return _by_path(self.known_files(paths))
+
+    def known_files(self, paths: Sequence[bytes]) -> list[MemoRow]:
+        """Return the rows of these files that have a SHA-256; in the order of the paths where these are all sorted."""
         return self._known(paths, _IS_DIGEST)
 
     def known_formats(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
         """Return path -> (state, format) of the files whose format `remember_formats` stored."""
-        found = self._known([path + _FORMAT_OF for path in paths], _IS_FORMAT)
+        found = _by_path(self._known([path + _FORMAT_OF for path in paths], _IS_FORMAT))
         return {path.removesuffix(_FORMAT_OF): remembered for path, remembered in found.items()}
 
     def remember_formats(self, rows: Iterable[tuple[bytes, FileState, bytes]], *, read_ns: int) -> None:
         """Store (path, state, format) of the files whose state had settled by `read_ns`, before any was read."""
         self.remember_digests(((path + _FORMAT_OF, state, name) for path, state, name in rows), read_ns=read_ns)
 
-    def _known(self, paths: Sequence[bytes], wanted: str) -> dict[bytes, RememberedFile]:
+    def _known(self, paths: Sequence[bytes], wanted: str) -> list[MemoRow]:
         """Return the rows of these paths, read as a whole where few others lie between, as in a sorted data set."""
         if not paths:
-            return {}
+            return []
         most = 2 * len(paths)
         rows = self._read(f"{_FILES} path BETWEEN ? AND ? AND {wanted} LIMIT ?", (min(paths), max(paths), most + 1))
         if len(rows) > most:
@@ -164,7 +167,7 @@ class Memo:
             for start in range(0, len(paths), SELECTED):
                 part = tuple(paths[start : start + SELECTED])
                 rows += self._read(f"{_FILES} path IN ({','.join('?' * len(part))}) AND {wanted}", part)
-        return {row[0]: (row[1:4], row[4]) for row in rows}
+        return rows
 
     def paths(self) -> Iterator[bytes]:
         """Yield the paths of all remembered files."""
@@ -243,10 +246,10 @@ class Memo:
 
     def _recover(self, error: Exception) -> None:
         """After an error: go on in memory if the file is locked, and with an empty file if it is damaged."""
-        if isinstance(error, sqlite3.OperationalError) and _is_locked(error):
+        if isinstance(error, sqlite3.OperationalError) and is_locked(error):
             self._close()
             self._go_on_in_memory("is locked by another program")
-        elif not isinstance(error, sqlite3.OperationalError) and _is_damaged(self._database):
+        elif not isinstance(error, sqlite3.OperationalError) and is_damaged(self._database):
             self._close()
             if self._is_read_only:
                 self._go_on_in_memory("is damaged")
@@ -262,37 +265,17 @@ class Memo:
             self._database.close()
 
 
-def _is_locked(error: sqlite3.OperationalError) -> bool:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in LOCKED or code in LOCK_FAILURES
-
-
-def _is_damaged(database: sqlite3.Connection) -> bool:
-    try:
-        return bool(database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
-    except sqlite3.OperationalError:
-        return False
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
-        return True
+def _by_path(rows: Iterable[MemoRow]) -> dict[bytes, RememberedFile]:
+    return {row[0]: (row[1:4], row[4]) for row in rows}
 
 
 def _open(path: str | Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)
     try:
         database.execute("PRAGMA trusted_schema = OFF")
-        _check_schema(database)
+        check_schema(database)
         database.executescript(_SCHEMA)
     except (sqlite3.Error, UnicodeDecodeError):
         database.close()
         raise
     return database
-
-
-def _check_schema(database: sqlite3.Connection) -> None:
-    """Raise DatabaseError for a file with more than the memo's tables: a view or a trigger could falsify them."""
-    found = database.execute(
-        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    ).fetchall()
-    strange = next((name for kind, name in found if kind != "table" or name not in _TABLES), None)
-    if strange is not None:
-        raise sqlite3.DatabaseError(f"unexpected table, view or trigger: {strange}")

@@ -24,7 +24,7 @@ from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
 from featurecache.extract.cache.judged import read_judged, withdraw
 from featurecache.extract.cache.opening import open_index
-from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, as_names, read_snapshot
+from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, are_among, as_names, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class FeatureCache:
         older = self.older(digests, revision)
         if not older.any():
             return older
-        return older & ~np.isin(as_names(digests), as_names(read_judged(self.folder, revision)))
+        return older & ~are_among(as_names(digests), as_names(read_judged(self.folder, revision)))
 
     def older(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have a row by decode rules before `revision`, judged or not."""

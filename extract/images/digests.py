@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from featurecache.base.garbage import no_garbage_search
 from featurecache.base.text import printable
-from featurecache.extract.cache.memo import FileState, Memo, RememberedFile
+from featurecache.extract.cache.memo import FileState, Memo
+from featurecache.extract.cache.snapshot import as_names, distinct_names
+from featurecache.extract.images.file_states import StateReader, States
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.images.sources import find_state, hash_sample
+from featurecache.extract.images.sources import hash_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 N_THREADS = 8
 # Those of os.fsencode.
 ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-# What the memo has of a file that it does not know.
-UNKNOWN: RememberedFile = ((-1, -1, -1), b"")
 NO_NAMES = {"", os.curdir, os.pardir}
 # Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
@@ -72,45 +73,58 @@ class DigestTable:
     whether the run has found other digests than those that `collect` returned at first.
     """
 
+    @no_garbage_search()
     def __init__(self, samples: Sequence[Sample], memo: Memo) -> None:
         self.samples, self.unread, self.n_hashed = samples, list[int](), 0
         self.is_changed = False
         self._memo = memo
+        self._with_digest = [i for i, sample in enumerate(samples) if sample.digest is not None]
         self._digests = np.zeros((len(samples), 32), dtype=np.uint8)
         self._is_known = np.zeros(len(samples), dtype=bool)
         self._refusals: dict[int, Refusal] = {}
         self._fresh: list[tuple[bytes, FileState, bytes]] = []
         self._places: dict[str, list[int]] = {}
         folders: dict[str, bytes] = {}
-        for start in range(0, len(samples), BLOCK):
-            self._look_up(start, folders)
+        with StateReader() as reader:
+            for start in range(0, len(samples), BLOCK):
+                named = [sample.path for sample in samples[start : start + BLOCK]]
+                paths = _memo_paths(named, folders)
+                # The absolute path, which is encoded already, leads to another file where a link comes before "..".
+                has_links = os.pardir in "\0".join(named)
+                self._look_up(start, paths, reader.read(named if has_links else paths))
 
-    def _look_up(self, start: int, folders: dict[str, bytes]) -> None:
-        block = self.samples[start : start + BLOCK]
-        paths = [_memo_path(sample.path, folders) for sample in block]
-        remembered = self._memo.known_digests(paths)
-        places, digests = [], []
-        for i, (sample, path) in enumerate(zip(block, paths, strict=True), start):
-            try:
-                found = find_state(sample.path)
-            except OSError as error:
-                if sample.digest is None:
-                    self._refusals[i] = _unreadable(sample, error)
-                else:
-                    self._set(i, sample.digest)
-                continue
-            if found is None:
-                self._refusals[i] = Refusal(sample.name, "", "not a regular file")
-                continue
-            state, digest = remembered.get(path, UNKNOWN)
-            if state == found:
-                places.append(i)
-                digests.append(digest)
-            else:
+    def _look_up(self, start: int, paths: Sequence[bytes], found: States) -> None:
+        """Take the digests of a block of samples from the memo, whose files have not changed since."""
+        (states, reasons), rows = found, self._memo.known_files(paths)
+        if [row[1:4] for row in rows] == states and [row[0] for row in rows] == paths:  # nothing has changed
+            self._take(range(start, start + len(paths)), [row[4] for row in rows])
+            return
+        remembered = {(row[0], row[1:4]): row[4] for row in rows}
+        known: dict[int, bytes] = {}
+        for i, (path, state) in enumerate(zip(paths, states, strict=True), start):
+            if state is None:
+                self._look_elsewhere(i, reasons[i - start])
+            elif (digest := remembered.get((path, state))) is None:
                 self.unread.append(i)
+            else:
+                known[i] = digest
+        self._take([*known], [*known.values()])
+
+    def _take(self, places: Sequence[int], digests: Sequence[bytes]) -> None:
         if places:
-            self._digests[places] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
-            self._is_known[places] = True
+            at = slice(places[0], places[-1] + 1) if isinstance(places, range) else places
+            self._digests[at] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+            self._is_known[at] = True
+
+    def _look_elsewhere(self, i: int, error: OSError | None) -> None:
+        """Refuse the sample at position i, whose file cannot be read, unless its table has the digest of one."""
+        sample = self.samples[i]
+        if error is None:
+            self._refusals[i] = Refusal(sample.name, "", "not a regular file")
+        elif sample.digest is None:
+            self._refusals[i] = _unreadable(sample, error)
+        else:
+            self._set(i, sample.digest)
 
     def hash_unread(
         self,
@@ -181,10 +195,12 @@ class DigestTable:
 
     def _refuse_other_digests(self) -> None:
         """Refuse the samples whose file has another digest than the table says."""
-        for i, sample in enumerate(self.samples):
-            if sample.digest is not None and self._is_known[i] and sample.digest != bytes(self._digests[i]):
-                digest = bytes(self._digests[i]).hex()
-                self._refusals[i] = Refusal(sample.name, digest, "the file has another digest than the table says")
+        for i in self._with_digest:
+            sample, digest = self.samples[i], bytes(self._digests[i])
+            if self._is_known[i] and sample.digest != digest:
+                self._refusals[i] = Refusal(
+                    sample.name, digest.hex(), "the file has another digest than the table says"
+                )
                 self._is_known[i] = False
 
     def collect(self) -> Digested:
@@ -221,7 +237,7 @@ def forget_others(samples: Sequence[Sample], cache_root: Path) -> None:
 
 def n_distinct(digests: NDArray[np.uint8]) -> int:
     """Return the number of distinct digests among (N, 32)."""
-    return len(np.unique(np.ascontiguousarray(digests).view("S32")))
+    return len(distinct_names(as_names(digests))[0])
 
 
 def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
@@ -231,14 +247,30 @@ def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
         return _unreadable(sample, error), None
 
 
+def _memo_paths(paths: Sequence[str], folders: dict[str, bytes]) -> list[bytes]:
+    """Return `_memo_path` of every path; their names are encoded together."""
+    parts = [path.rpartition(os.sep) for path in paths]
+    names = [part[2] for part in parts]
+    encoded = "\0".join(names).encode(ENCODING, ERRORS).split(b"\0")
+    within = {part[0] for part in parts}
+    if os.altsep or "" in within or len(encoded) != len(names) or not NO_NAMES.isdisjoint(names):
+        return [_memo_path(path, folders) for path in paths]
+    prefixes = {folder: _memo_prefix(folder, folders) for folder in within}
+    return [prefixes[part[0]] + name for part, name in zip(parts, encoded, strict=True)]
+
+
 def _memo_path(path: str, folders: dict[str, bytes]) -> bytes:
     """Return the absolute path under which the memo knows a file; `folders` keeps those of its folder for the next."""
     folder, separator, name = path.rpartition(os.sep)
     if not separator or name in NO_NAMES or (os.altsep and os.altsep in name):
         return os.fsencode(os.path.abspath(path))  # noqa: PTH100 (links are named as the user named them)
+    return _memo_prefix(folder, folders) + name.encode(ENCODING, ERRORS)
+
+
+def _memo_prefix(folder: str, folders: dict[str, bytes]) -> bytes:
     if folder not in folders:
-        folders[folder] = os.fsencode(os.path.join(os.path.abspath(folder + separator), ""))  # noqa: PTH100, PTH118
-    return folders[folder] + name.encode(ENCODING, ERRORS)
+        folders[folder] = os.fsencode(os.path.join(os.path.abspath(folder + os.sep), ""))  # noqa: PTH100, PTH118
+    return folders[folder]
 
 
 def _unreadable(sample: Sample, error: OSError) -> Refusal:

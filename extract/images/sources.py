@@ -63,7 +63,7 @@ def read_sample(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def find_state(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
+def find_state(path: str | bytes | os.PathLike[str]) -> tuple[int, int, int] | None:
     """Return the state of a sample, as a FileState, without opening it; None for what is no regular file.
 
     Raises OSError.

@@ -15,6 +15,7 @@ from featurecache.base.errors import CacheError, ImageRefused
 from featurecache.base.progress import Pace, Progress
 from featurecache.base.text import count, printable
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.snapshot import are_among, as_names
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
@@ -243,10 +244,9 @@ def _distinct(digested: Digested, missing: set[bytes]) -> list[tuple[bytes, Samp
     items: dict[bytes, Sample] = {}
     if not missing:
         return []
-    for row, sample in zip(digested.digests, digested.samples, strict=True):
-        digest = bytes(row)
-        if digest in missing:
-            items.setdefault(digest, sample)
+    is_missing = are_among(as_names(digested.digests), np.array(list(missing), dtype="S32"))
+    for i in np.flatnonzero(is_missing).tolist():
+        items.setdefault(bytes(digested.digests[i]), digested.samples[i])
     return list(items.items())
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.extract.cache.snapshot import are_among, as_names
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Digested, Refusal
 from featurecache.extract.images.manifest import Sample
@@ -82,8 +83,7 @@ def write_report(
     """Return the report of a run; every copy of a refused image is a refusal."""
     samples, digests, refusals = digested.samples, digested.digests, list(digested.refusals)
     if refused:
-        names = np.array(list(refused), dtype="S32")
-        is_refused = np.isin(np.ascontiguousarray(digests).view("S32").reshape(-1), names)
+        is_refused = are_among(as_names(digests), np.array(list(refused), dtype="S32"))
         for i in np.flatnonzero(is_refused):
             reason = refused[bytes(digests[i])]
             refusals.append(Refusal(samples[i].name, reason.digest, reason.reason))

@@ -12,6 +12,7 @@ features    the features of both
 classify    `bench classify`: seconds and memory
 finetune    `bench finetune`
 starts      `bench starts`
+warm        `bench warm`
 output      printing and writing of figures
 clock       seconds
 demo_data   the data sets of `make data`

@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError
+from featurecache.base.garbage import no_garbage_search
 from featurecache.base.text import printable
 from featurecache.extract.images.class_names import remark_on_alike, remark_on_origins
 from featurecache.extract.images.first_bytes import read_formats
@@ -20,6 +21,7 @@ from featurecache.extract.images.left_out import EMPTY_CLASS, Tally
 from featurecache.extract.images.manifest import Manifest, Sample
 
 
+@no_garbage_search()
 def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cache_root: Path | None = None) -> Manifest:
     """Read a folder of images in its layout: class folders, splits above or below them, or flat.
 
@@ -51,6 +53,7 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cach
     return _manifest(Path(root), samples, tally, remarks)
 
 
+@no_garbage_search()
 def scan_any_layout(
     root: str | os.PathLike[str], classes: Collection[str] = (), *, cache_root: Path | None = None
 ) -> Manifest:

@@ -5,5 +5,7 @@ from featurecache.cli.group import Group
 command = Group(
     name="bench",
     help="Measure speed on this machine, compared with other tools.",
-    places={name: f"featurecache.bench.{name}" for name in ("extract", "heads", "classify", "finetune", "starts")},
+    places={
+        name: f"featurecache.bench.{name}" for name in ("extract", "heads", "classify", "finetune", "starts", "warm")
+    },
 )

@@ -20,6 +20,7 @@ from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.shards import ShardRows
+from featurecache.extract.cache.snapshot import are_among, as_names, distinct_names
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 
 
@@ -58,6 +59,18 @@ def test_rows_are_seen_after_looking_again(tmp_path, spec, make_rows):
     reader.refresh()
     assert not reader.missing(rows.digests).any()
     assert len(reader) == 3
+
+
+@pytest.mark.parametrize("n_shared", [0, 8, 31])
+def test_sorted_names_are_those_of_numpy_also_where_they_begin_alike(n_shared):
+    some = np.random.default_rng(0).integers(0, 256, (20, 32), dtype=np.uint8)
+    some[:, :n_shared] = 1
+    for n in (0, 1, 200):
+        names = as_names(some[np.random.default_rng(n).integers(0, 20, n)])
+        expected = np.unique(names, return_index=True, return_counts=True)
+        for found, wanted in zip(distinct_names(names), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(are_among(as_names(some), names), np.isin(as_names(some), names))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -243,6 +243,43 @@ def test_a_file_is_remembered_under_its_absolute_path(name):
     assert digests._memo_path(name, {}) == os.fsencode(os.path.abspath(name))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.png", "b.png"],
+        ["/x/a", "/x/b", "/y/c"],
+        ["x//a", "x/./b"],
+        ["a/.", "b/c"],
+        ["ü/\udcff", "ü/z"],
+        ["/a", "/b/c"],
+    ],
+)
+def test_files_of_a_block_are_remembered_under_their_absolute_paths(names):
+    assert digests._memo_paths(names, {}) == [os.fsencode(os.path.abspath(name)) for name in names]
+
+
+def test_a_file_behind_a_link_and_two_dots_is_the_one_that_is_read(tmp_path, cache, settle):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"alpha")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    samples = [Sample(str(tmp_path / "link") + "/../a.png", "a.png")]
+    for n_hashed in (1, 0):
+        with Memo(cache) as known:
+            found = digest_samples(samples, known)
+        assert bytes(found.digests[0]) == hashlib.sha256(b"alpha").digest()
+        assert found.n_hashed == n_hashed
+
+
+def test_one_file_of_a_block_that_changed_is_read_and_no_other(folder, cache, settle):
+    before = digest(folder, cache)
+    (folder / "c.png").write_bytes(b"gamma")
+    (folder / "b.png").unlink()
+    after = digest(folder, cache)
+    assert after.n_hashed == 1
+    assert [bytes(row).hex() for row in after.digests] == sha256_of(after.samples)
+    assert [sample.name for sample in after.samples] == [s.name for s in before.samples if s.name != "b.png"]
+
+
 def test_the_memo_keeps_the_state_that_was_read(folder, cache, settle):
     digest(folder, cache)
     with Memo(cache) as known:

@@ -15,6 +15,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.bench import classify as bench_classify
 from featurecache.bench import finetune as bench_finetune
 from featurecache.bench import starts as bench_starts
+from featurecache.bench import warm as bench_warm
 from featurecache.bench.extract import Measured, measure_together, smallest_cosine, text_of
 from featurecache.bench.inputs import write_photos
 from featurecache.cli.main import DONE, FAILED, run
@@ -209,3 +210,20 @@ def test_each_tells_its_own_options(capsys, what):
 def test_no_round_and_no_image_are_nothing_to_measure(capsys, option):
     assert run(["bench", "extract", option, "0"]) == 2
     assert "'0' is not a whole number of 1 or more." in capsys.readouterr().err
+
+
+def test_a_million_warm_images_are_a_row_with_the_time_of_each(tmp_path, monkeypatch):
+    found = bench_warm.Warm(1_000_000, 80.0, [9.0, 8.0, 8.5], 400.4)
+    last = bench_warm.text_of(found).splitlines()[-1]
+    assert last.split() == ["1,000,000", "80.0", "8.50", "8.00-9.00", "8.5", "400"]
+    monkeypatch.setattr(bench_warm, "measure", lambda *_: replace(found, peak_mb=None))
+    assert run(["bench", "warm", "--out", str(tmp_path / "found.json")]) == DONE
+    assert json.loads((tmp_path / "found.json").read_text())["us_per_image"] == 8.5
+
+
+@pytest.mark.slow
+def test_warm_runs_extract_nothing(tmp_path):
+    found = bench_warm.measure(tmp_path, 30, 2)
+    assert found.n_images == 30
+    assert len(found.seconds) == 2
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 30
