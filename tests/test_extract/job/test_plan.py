@@ -25,7 +25,8 @@ from featurecache.extract.job.extract import ExtractReport, Settings, Silent, ex
 from featurecache.extract.job.request import FeatureRequest, remembered
 
 N = 6
-EARLY, LATE, ALL = FeatureRequest(layer="_blocks.1"), FeatureRequest(layer="_blocks.4"), FeatureRequest(layer="stages")
+SMALL = {"size": 64}  # an eighth of the work of 224
+EARLY, LATE, ALL = (FeatureRequest(layer=layer, **SMALL) for layer in ("_blocks.1", "_blocks.4", "stages"))
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def counted(report: ExtractReport) -> list[tuple[int, int]]:
 
 
 def test_layers_asked_for_together_are_the_same_bits_as_each_alone_and_take_one_pass(extract, forwards):
-    asked = [FeatureRequest(), ALL, LATE]
+    asked = [FeatureRequest(**SMALL), ALL, LATE]
     together = extract(*asked)
     assert sum(forwards) == N
     assert counted(together) == [(0, N)] * 3
@@ -100,7 +101,7 @@ def test_layers_asked_for_together_are_the_same_bits_as_each_alone_and_take_one_
 
 
 def test_the_stages_end_in_the_usual_vector_and_hold_the_layers_they_are_made_of(extract):
-    usual, stages, late = vectors(extract(FeatureRequest(), ALL, LATE))
+    usual, stages, late = vectors(extract(FeatureRequest(**SMALL), ALL, LATE))
     np.testing.assert_array_equal(stages[:, -1280:], usual)
     np.testing.assert_array_equal(stages[:, 16 + 24 : 16 + 24 + 40], late)
 
@@ -147,14 +148,14 @@ def test_a_run_that_was_stopped_goes_on_for_every_layer_where_it_was(extract):
 
 
 def test_single_and_half_precision_numbers_of_one_layer_come_from_one_pass(extract, forwards):
-    half = FeatureRequest(layer=EARLY.layer, dtype="float16")
+    half = FeatureRequest(layer=EARLY.layer, dtype="float16", **SMALL)
     single, halved = vectors(extract(EARLY, half))
     assert sum(forwards) == N
     np.testing.assert_array_equal(halved, single.astype(np.float16))
 
 
 def test_two_names_of_the_same_features_are_one_cache_and_are_written_once(extract, forwards):
-    report = extract(FeatureRequest(), FeatureRequest(layer="_swish_1"))
+    report = extract(FeatureRequest(**SMALL), FeatureRequest(layer="_swish_1", **SMALL))
     assert sum(forwards) == N
     assert counted(report) == [(0, N)] * 2
     assert report.filled[0].cache.folder == report.filled[1].cache.folder
@@ -168,7 +169,7 @@ def test_the_same_request_twice_is_one(extract, forwards):
 
 
 def test_layers_in_another_arithmetic_run_by_themselves(extract, forwards):
-    rough = FeatureRequest(layer=EARLY.layer, precision="bf16")
+    rough = FeatureRequest(layer=EARLY.layer, precision="bf16", **SMALL)
     fine, other = vectors(extract(EARLY, rough))
     assert sum(forwards) == 2 * N
     assert not np.array_equal(fine, other)
@@ -177,7 +178,7 @@ def test_layers_in_another_arithmetic_run_by_themselves(extract, forwards):
 
 def test_a_layer_that_is_not_there_ends_the_run_before_anything_is_written(extract, tmp_path):
     with pytest.raises(UnknownLayer, match="efficientnet_lite0 has no layer 'features'"):
-        extract(EARLY, FeatureRequest(layer="features"))
+        extract(EARLY, FeatureRequest(layer="features", **SMALL))
     assert not list((tmp_path / "cache").glob("*/shards/*"))
 
 
@@ -254,7 +255,7 @@ def test_before_it_begins_one_line_says_what_is_to_do(extract, images):
         told.lines[0],
     )
     told = Told()
-    extract(EARLY, FeatureRequest(layer=LATE.layer), told=told)
+    extract(EARLY, FeatureRequest(layer=LATE.layer, **SMALL), told=told)
     assert told.lines == []
 
 
