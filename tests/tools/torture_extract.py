@@ -46,7 +46,7 @@ MOST_SHARDS = 5
 # The other files are read once, by the threads that decode them.
 FIRST_BLOCK = 8
 # A trial of the images that a killed process was decoding, which imports nothing and finds nothing.
-TRIAL = "import json, sys; print('decoded\\n' * len(json.load(sys.stdin)), end='')"
+TRIAL = "import json, sys; print('begun\\n' + 'decoded\\n' * len(json.load(sys.stdin)), end='')"
 BACKBONE, FEATURE_DIM = "squeezenet1_1", 512
 SIZE = 64  # small, so that most kills at any time come where something is read or written
 PAUSE = 0.01  # seconds between two looks of the reader, which else takes a core from the writers
