@@ -20,6 +20,7 @@ from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
+from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE
@@ -31,6 +32,7 @@ from featurecache.runs.moved import (
     find_cache,
     missing_cache_note,
     named_weights,
+    weights_by_digest,
     with_run_weights,
 )
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
@@ -114,6 +116,7 @@ class Predictor:
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
         self.request = with_run_weights(run, meta.request) if weights is None else named_weights(meta.request, weights)
+        self._run = run if weights is None else None  # where weights that moved are sought
         self.cache_root = cache_root
         self.reading = ReadOptions()
         self._meta = meta
@@ -167,6 +170,10 @@ class Predictor:
             progress.say(note)
         wanted = _kept(images, FeatureCache(self.cache_root, self.spec), progress)
         if wanted is None:
+            if self._run is not None:
+                self.request, line = weights_by_digest(self._run, self._meta.request, self.spec, self.cache_root)
+                if line:
+                    progress.say(line)
             check_weights(self.request, self.spec, self.cache_root)
             try:
                 report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
@@ -195,7 +202,7 @@ class Vectors(NamedTuple):
 
 
 def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vectors | None:
-    """The images and their features, without the backbone; None where the cache lacks any."""
+    """The images and their features, without the backbone; None where the cache lacks any, or has some to replace."""
     import numpy as np
 
     if not manifest.samples:
@@ -205,6 +212,9 @@ def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vector
     with Memo(cache.folder.parent, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
     if digested.refusals or cache.missing(digested.digests).any():
+        return None
+    changed, damaged = OutdatedRows(digested, progress.say).of(cache)
+    if changed.any() or damaged:
         return None
     return Vectors(digested.samples, digested.digests, cache, ())
 

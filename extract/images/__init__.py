@@ -5,7 +5,7 @@ read_options  which columns of a table mean what, and where its files may be
 left_out      files that are not samples, counted by reason and suffix
 formats       image formats by suffix and first bytes, and what each needs
 first_bytes   the format of files whose suffix does not say it
-class_names   the order of classes, and names that are nearly the same
+class_names   the order of classes, names that are nearly the same, and those that are several in one
 read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts

@@ -1,12 +1,13 @@
-"""Names of classes: their order, those that differ only in how they are written, and those that are hardly classes."""
+"""Names of classes: their order, and those that are written nearly alike, are several in one, or hardly classes."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
-from featurecache.base.text import printable
+from featurecache.base.text import count, printable
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _SEP = r"[-_. ]?"
@@ -31,6 +32,10 @@ _CAMERA = re.compile(
 )
 # Groups of names that a remark shows.
 SHOWN = 3
+# What people put between several labels in one cell, and what hardly anybody puts into one.
+SEPARATOR, SURE_SEPARATOR = re.compile(r"\s*[|;,/+&]\s*"), re.compile("[|;]")
+# What lists in a cell are written with, such as ['cat', 'dog'].
+OF_LISTS = "[](){}'\""
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -42,10 +47,14 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def remark_on_alike(names: Iterable[str | None]) -> tuple[str, ...]:
-    """Return a sentence on classes whose names are equal but for case, spaces or Unicode form; none for no such."""
+    """Return a sentence on classes whose names are equal but for case, spaces or Unicode form; none for no such.
+
+    Characters that cannot be seen, such as spaces of no width, are of the Unicode form.
+    """
     written: dict[str, list[str]] = {}
     for name in sorted({name for name in names if name is not None}):
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        seen = "".join(c for c in name if c.isascii() or unicodedata.category(c) != "Cf")
+        plain = " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
         written.setdefault(plain, []).append(name)
     alike = [same for same in written.values() if len(same) > 1]
     if not alike:
@@ -74,6 +83,44 @@ def remark_on_origins(names: Iterable[str | None]) -> tuple[str, ...]:
 def _is_origin(name: str) -> bool:
     plain = name.casefold().strip()
     return bool(_DATE.fullmatch(plain) or _CAMERA.fullmatch(plain) or _CARD.fullmatch(name))
+
+
+def remark_on_several(labels: Iterable[str | None]) -> tuple[str, ...]:
+    """Return a sentence on labels of images that are several in one, such as 'cat|dog'; none for no such.
+
+    All of their parts are labels too, or parts of several, and one is a label. Next to | or ; one known part will do;
+    of parts with nothing but spaces between them all have to be labels.
+    """
+    n_of = Counter(label for label in labels if label is not None)
+    parts = {name: _parts(name) for name in sorted(n_of)}
+    in_labels = Counter(part for own in parts.values() if len(own) > 1 for part in set(own))
+    plain = {name.strip(OF_LISTS) for name in n_of if not SEPARATOR.search(name)}
+    known = plain | {part for part, n in in_labels.items() if n > 1}
+    found = [name for name, own in parts.items() if len(own) > 1 and _are_labels(name, own, plain, known)]
+    if not found:
+        return ()
+    named = ", ".join(f"'{printable(name)}'" for name in found[:SHOWN])
+    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    made, classes_of = ("is", "is a class of its") if len(found) == 1 else ("are", "are classes of their")
+    n_images = sum(n_of[name] for name in found)
+    return (
+        f"{count(len(found), 'label')} with {count(n_images, 'image')} {made} made of other labels ({named}{more}) "
+        f"and {classes_of} own: an image has one label here.",
+    )
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of a label between separators, or where it has none the words in it."""
+    bare = name.strip(OF_LISTS)
+    return [part.strip(OF_LISTS) for part in (SEPARATOR.split(bare) if SEPARATOR.search(bare) else bare.split())]
+
+
+def _are_labels(name: str, parts: Collection[str], plain: Collection[str], known: Collection[str]) -> bool:
+    if SURE_SEPARATOR.search(name):
+        return any(part in known for part in parts)
+    if not SEPARATOR.search(name):
+        return all(part in plain for part in parts)
+    return all(part in known for part in parts) and any(part in plain for part in parts)
 
 
 def _exactly(name: str) -> str:

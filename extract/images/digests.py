@@ -17,6 +17,7 @@ from featurecache.base.garbage import no_garbage_search
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.snapshot import as_names, distinct_names
+from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.file_states import StateReader, States
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import hash_sample
@@ -31,7 +32,7 @@ ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 NO_NAMES = {"", os.curdir, os.pardir}
 # Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
-# Files that are hashed before it is known whether anything is missing; each is read a second time to be decoded.
+# Files that are hashed at first to find out whether anything is missing; each is read a second time if it is.
 FIRST_BLOCK = 64
 
 
@@ -134,11 +135,12 @@ class DigestTable:
     ) -> None:
         """Read the files that the memo does not know; `on_progress(done, total)` after every block.
 
-        until: called with the digests of every block (n, 32); the rest stays unread when it returns True.
+        until: called with the digests of every block (n, 32), and before the first with none; the rest stays unread
+        when it returns True.
         """
-        unread, self.unread = self.unread, []
-        if not unread:
+        if not self.unread or (until is not None and until(self._digests[:0])):
             return
+        unread, self.unread = self.unread, []
         starts = [0, *range(BLOCK if until is None else FIRST_BLOCK, len(unread), BLOCK)]
         with ThreadPoolExecutor(N_THREADS, thread_name_prefix="digest") as pool:
             for start, stop in zip(starts, [*starts[1:], len(unread)], strict=True):
@@ -157,6 +159,14 @@ class DigestTable:
                 if until is not None and stop < len(unread) and until(self._digests[known]):
                     self.unread = unread[stop:]
                     return
+
+    def stand_in(self) -> None:
+        """Give every file that the memo does not know the digest of its path in place of its own."""
+        folders: dict[str, bytes] = {}
+        for i in self.unread:
+            sample = self.samples[i]
+            self._set(i, sample.digest or image_digest(_memo_path(sample.path, folders)))
+        self.unread = []
 
     def note(self, path: str, found: bytes | Refusal, *, state: FileState | None, read_ns: int) -> None:
         """Set the digest of a file that was read at `read_ns`, in place of what the memo knew of it, or its refusal."""
@@ -223,6 +233,16 @@ def digest_samples(
     """
     table = DigestTable(samples, memo)
     table.hash_unread(on_progress)
+    return table.collect()
+
+
+def stand_in_digests(samples: Sequence[Sample], memo: Memo) -> Digested:
+    """Return the same without reading a file: what the memo does not know has a digest as no other file has it.
+
+    So copies are taken for different images.
+    """
+    table = DigestTable(samples, memo)
+    table.stand_in()
     return table.collect()
 
 

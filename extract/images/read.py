@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from featurecache.base.errors import ManifestError, NoSuchImages
+from featurecache.base.errors import ManifestError, NoSuchImages, UnfitOption
 from featurecache.base.text import printable
 from featurecache.extract.images.first_bytes import read_formats
 from featurecache.extract.images.folders.scan import scan_folder
@@ -32,22 +32,40 @@ def read_images(
     Raises NoSuchImages when there is nothing there, ManifestError when there is nothing in it.
     """
     options = options or ReadOptions()
+    if not os.fspath(images):
+        raise NoSuchImages("The name of the images is empty. Name a folder, a table or an image.")
     return replace(_read(Path(images), options, cache_root), source=str(images), options=options)
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path names a table, and no folder."""
+    return os.path.splitext(path)[1].lower() in TABLE_SUFFIXES and not _is_folder(path)  # noqa: PTH122 (as below)
+
+
+def check_options(path: str | os.PathLike[str], options: ReadOptions) -> None:
+    """Raise UnfitOption for options that mean nothing for a table, or for anything else."""
+    if options.is_usual:
+        return
+    if is_table(path) and options.layout is not None:
+        raise UnfitOption(f"'{printable(path)}' is a table, and --layout is about folders: leave it out.")
+    if not is_table(path) and (given := options.of_tables()):
+        raise UnfitOption(
+            f"'{printable(path)}' is no table, and {given[0]} is about tables: leave it out, or name a table."
+        )
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
 
 
 def _read(path: Path, options: ReadOptions, cache_root: Path | None) -> Manifest:
     suffix = path.suffix.lower()
-    is_folder = os.path.isdir(path)  # noqa: PTH112 (pathlib's own raises where a name is too long or a folder is closed)
+    is_folder = _is_folder(path)
     if not is_folder and not os.path.exists(path):  # noqa: PTH110
         raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
-    if not is_folder and suffix in TABLE_SUFFIXES:
-        if options.layout is not None and not options.is_usual:
-            raise ManifestError(f"'{printable(path)}' is a table, and --layout is about folders: leave it out.")
+    check_options(path, options)
+    if is_table(path):
         return read_manifest(path, options)
-    if (given := options.of_tables()) and not options.is_usual:
-        raise ManifestError(
-            f"'{printable(path)}' is no table, and {given[0]} is about tables: leave it out, or name a table."
-        )
     if is_folder:
         return scan_folder(path, options.layout, cache_root=cache_root)
     if suffix in SPREADSHEETS:

@@ -70,6 +70,11 @@ class ReadOptions:
         """Return the given options that mean something for tables only, as they are written on the command line."""
         return [f"--{name.replace('_', '-')}" for name in self.given() if name in OF_TABLES]
 
+    def about(self, *, tables: bool) -> ReadOptions:
+        """Return the same without the options that mean something for folders only, or for tables only."""
+        kept = {name: value for name, value in self.given().items() if (name in OF_TABLES) == tables}
+        return ReadOptions(**{**kept, "is_usual": self.is_usual})
+
     def from_anywhere(self) -> ReadOptions:
         """Return the same with an absolute path, for commands that are given in another working folder."""
         return self if self.root is None else replace(self, root=str(Path(self.root).absolute()))

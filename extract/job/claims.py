@@ -12,22 +12,28 @@ from threading import Lock
 
 import numpy as np
 
+from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.plan import Plan
 
+CHANGED = "it changed while the run was going on; run extract again"
+
 
 class Claims:
     """The contents that this run computes, for threads.
 
-    suspects: contents that are not computed until they were tried in a process of their own.
+    filled: the plans whose missing rows this run computes. suspects: contents that are not computed until they were
+    tried in a process of their own.
     """
 
-    def __init__(self, plans: Sequence[Plan], notes: InFlight, *, suspects: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], notes: InFlight, *, filled: Iterable[Plan], suspects: Iterable[bytes] = ()
+    ) -> None:
         self.suspects = set(suspects)
-        self._plans, self._notes = plans, notes
+        self._plans, self._filled, self._notes = plans, set(filled), notes
         self._taken: set[bytes] = set()
         self._lock = Lock()
 
@@ -39,13 +45,17 @@ class Claims:
     def take(self, digest: bytes, path: str) -> bool:
         """Claim a content that a file turned out to have; False if it needs no computing, or not by this file.
 
-        Raises OSError if the file cannot be read.
+        Raises OSError if the file cannot be read, ImageRefused if a cache lacks it for which this run has no network,
+        because it had a row for every file as the files were.
         """
         lacking = [plan for plan in self._plans if _lacks(plan.cache, digest, path)]
         with self._lock:
             if digest in self._taken:
                 return False
-            is_missing = sum(_misses(plan, digest) for plan in lacking) > 0
+            missed_by = [plan for plan in lacking if _misses(plan, digest)]
+            if any(plan not in self._filled for plan in missed_by):
+                raise ImageRefused(CHANGED)
+            is_missing = bool(missed_by)
             if digest not in self.suspects:
                 self._taken.add(digest)
             return is_missing and digest not in self.suspects

@@ -38,7 +38,7 @@ from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import open_hashed
-from featurecache.extract.job.claims import Claims
+from featurecache.extract.job.claims import CHANGED, Claims
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ Item = tuple[bytes | None, Sample]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
-CHANGED = "it changed while the run was going on; run extract again"
 
 
 @dataclass

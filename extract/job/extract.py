@@ -13,7 +13,7 @@ disk, an image with `on_error="fail"`), the vectors computed so far are publishe
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from featurecache.base.progress import Progress, Silent
 from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.images.digests import Digested, DigestTable
+from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
 from featurecache.extract.job.outlook import lacks_rows, needed_bytes, outlook
@@ -46,18 +46,18 @@ def extract_features(
 ) -> ExtractReport:
     """Compute the vectors of all images of a manifest that the caches of the requests lack, and write them.
 
-    Raises RequestError, BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused. Otherwise a
-    refused image does not end the run: it is in the report.
+    Raises RequestError, BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused, also for a file
+    that somebody would miss. Otherwise a refused image does not end the run: it is in the report.
     """
     refuse(RequestError, not_of("requests", asked, FeatureRequest))
     settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
+    _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
         with timing(seconds, "digest"):
             table = DigestTable(manifest.samples, memo)
             if table.unread:
                 table.hash_unread(progress.digesting, until=lacks_rows(asked, cache_root, memo))
-        if (unreadable := table.collect().refusals) and settings.on_error == "fail":
-            raise ImageRefused(refused_line(unreadable[0]))
+        _stop_at(settings, table.collect().refusals)
         with timing(seconds, "load"):
             digested, work = _planned(asked, cache_root, memo, table, settings=settings, progress=progress)
             kept.enter_context(_settings_of_torch_kept(work))
@@ -86,6 +86,12 @@ def extract_features(
         n_extracted=run.n_extracted,
         notes=notes,
     )
+
+
+def _stop_at(settings: Settings, refusals: Iterable[Refusal]) -> None:
+    """Raise ImageRefused for the first, if the first is to end the run."""
+    for each in refusals if settings.on_error == "fail" else ():
+        raise ImageRefused(refused_line(each))
 
 
 def _planned(

@@ -5,7 +5,7 @@ Every image with such a row is judged once, and the answer is kept next to the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.images.digests import N_THREADS, Digested
 from featurecache.extract.images.loader import load_ahead
+from featurecache.extract.images.manifest import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,13 @@ class OutdatedRows:
         self._digested, self._say = digested, say
         self._verdicts: dict[tuple[bytes, int], Verdict] = {}
 
+    @classmethod
+    def among(
+        cls, samples: Sequence[Sample], digests: NDArray[np.uint8], say: Callable[[str], None] | None = None
+    ) -> OutdatedRows:
+        """Return those among N samples with their digests (N, 32)."""
+        return cls(Digested(tuple(samples), digests, (), 0), say)
+
     def of(self, cache: FeatureCache) -> tuple[NDArray[np.bool_], dict[bytes, str]]:
         """Return which images (N,) have a row in this cache that the present rules would change: bool (N,).
 
@@ -57,6 +65,24 @@ class OutdatedRows:
         changed = np.zeros(len(digests), dtype=bool)
         changed[[i for i, verdict in zip(asked, verdicts, strict=True) if verdict is True]] = True
         return changed, {name: each for name, each in zip(names, verdicts, strict=True) if isinstance(each, str)}
+
+    def note(self, cache: FeatureCache) -> str:
+        """Return a sentence on them, for a command that uses the rows as they are; empty where there are none."""
+        changed, damaged = self.of(cache)
+        n_damaged = sum(bytes(digest) in damaged for digest in self._digested.digests) if damaged else 0
+        n = int(changed.sum()) + n_damaged
+        if not n:
+            return ""
+        has, them, they_are, these = (
+            ("has", "it", "it is", "this one") if n == 1 else ("have", "them", "they are", "these")
+        )
+        effects = [("computes", f"read {them} otherwise")] if changed.any() else []
+        effects += [("refuses", f"did not notice that {they_are} damaged")] if damaged else []
+        verbs, reasons = (" or ".join(words) for words in zip(*effects, strict=True))
+        return (
+            f"{count(n, 'image')} of {len(changed):,} {has} features of {cache.spec.backbone} by an older version, "
+            f"which {reasons}: extract again with the same options, which {verbs} only {these}."
+        )
 
     def _judge(self, asked: Mapping[tuple[bytes, int], int]) -> None:
         """Judge rows by digest and revision; each has the position of a sample."""

@@ -28,17 +28,18 @@ OVERHEAD_BYTES_PER_ROW = 256
 
 
 def lacks_rows(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo) -> Callable[[NDArray[np.uint8]], bool]:
-    """Return a function that is called with the digests (n, 32) of more and more images.
+    """Return a function that is called with the digests (n, 32) of more and more images, first of none.
 
-    It returns whether each of the requested caches lacks a row for one of these images, so that all networks are
-    needed. Without a remembered request it depends on all digests whether a cache of another version holds them, so
-    that they have to be known first; unless there are no caches.
+    It returns whether each of the requested caches lacks a row for one of these images, or has no rows at all, so that
+    all networks are needed. Without a remembered request it depends on all digests whether a cache of another version
+    holds them, so that they have to be known first; unless there are no caches.
     """
     resolved = [requests.recall(request, memo) for request in asked]
     if None in resolved:
         has_caches = bool(find_caches(cache_root))
         return lambda digests: not has_caches
-    whole = [FeatureCache(cache_root, spec) for spec in {each.spec for each in resolved if each is not None}]
+    specs = {each.spec for each in resolved if each is not None}
+    whole = [cache for cache in (FeatureCache(cache_root, spec) for spec in specs) if len(cache)]
 
     def all_lack(digests: NDArray[np.uint8]) -> bool:
         whole[:] = [cache for cache in whole if not cache.missing(digests).any()]

@@ -20,8 +20,8 @@ from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.job.claims import Claims
-from featurecache.extract.job.compute import CHANGED, Computed, Decoded, Item, compute_vectors
+from featurecache.extract.job.claims import CHANGED, Claims
+from featurecache.extract.job.compute import Computed, Decoded, Item, compute_vectors
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.plan import Group, Plan, Work
 from featurecache.extract.job.refused_before import remember_refused
@@ -73,7 +73,8 @@ class Run:
         if not self.groups:
             return
         with InFlight(cache_root) as notes:
-            claims = Claims(self.work.plans, notes, suspects=notes.suspects)
+            filled = [plan for group in self.groups for plan in group.plans.values()]
+            claims = Claims(self.work.plans, notes, filled=filled, suspects=notes.suspects)
             items = [item for item in self._left() if item[0] not in claims.suspects]
             claims.take_all(digest for digest, _ in items if digest is not None)
             unread = [(None, self.table.samples[i]) for i in self.table.unread]

@@ -3,7 +3,8 @@
     FeatureCacheError
     ├── ExtractError
     │   ├── ManifestError          a folder or manifest that cannot be read as samples
-    │   │   └── NoSuchImages       the path leads nowhere
+    │   │   ├── NoSuchImages       the path leads nowhere
+    │   │   └── UnfitOption        an option that means nothing for these images, or names what they lack
     │   ├── ImageRefused           one image that cannot become pixels; never ends a run
     │   ├── BackboneError
     │   │   ├── UnknownBackbone    no backbone of that name; names its neighbours
@@ -66,6 +67,12 @@ class NoSuchImages(ManifestError):
     exit_code = USAGE
 
 
+class UnfitOption(ManifestError):
+    """An option of reading that means nothing for these images, or names what they lack."""
+
+    exit_code = USAGE
+
+
 class ImageRefused(ExtractError):
     """One image that cannot become pixels; the message is the reason, without the path."""
 
@@ -102,6 +109,8 @@ class WeightsMismatch(BackboneError):
 
 class RequestError(ExtractError):
     """Features that are asked for with a value that there is not."""
+
+    exit_code = USAGE
 
 
 class EngineError(ExtractError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import numpy as np
 
-from featurecache.base.errors import PipelineError
+from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.exits import DONE
 from featurecache.base.files import replacing_folder
 from featurecache.cli.declare import Command, Invocation, argument, takes
@@ -101,12 +101,12 @@ DATASETS: dict[str, Callable[[], Iterator[Picture]]] = {
 def write_dataset(name: str, folder: Path) -> int:
     """Write the data set `name` to `folder` and return the number of its images; 0 when it is there already.
 
-    The folder appears under its name when it is complete. Raises PipelineError for an unknown name.
+    The folder appears under its name when it is complete. Raises UsageError for an unknown name.
     """
     from PIL import Image
 
     if name not in DATASETS:
-        raise PipelineError(f"There is no data set '{name}'. Name one of {', '.join(DATASETS)}.")
+        raise UsageError(f"There is no data set '{name}'. Name one of {', '.join(DATASETS)}.")
     if folder.exists():
         return 0
     # It can be written again at any time, so thousands of small files are not flushed one by one.

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from threading import Event, Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Never, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+# A terminal that shows nothing for so long gets a line: torch alone takes seconds to load from a cold disk.
+SILENT_SECONDS = 1.0
+_shown = Event()
+
+
+@contextlib.contextmanager
+def saying_that_it_loads(*, quiet: bool = False) -> Iterator[Timer]:
+    """Yield a timer by which a terminal gets one line where no console shows anything at first."""
+    _shown.clear()
+    timer = Timer(SILENT_SECONDS, _say_that_it_loads)
+    timer.daemon = True
+    if sys.stderr.isatty() and not quiet:
+        timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def _say_that_it_loads() -> None:
+    if not _shown.is_set():
+        with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+            print("loading ...", file=sys.stderr, flush=True)
 
 
 class Console:
@@ -33,6 +60,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line for people; a bar that is running goes on below it."""
+        _shown.set()
         self.lines.append(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
@@ -65,6 +93,7 @@ class Console:
         self._show("fine-tuning", "steps", done, total, text, before=done - 1)
 
     def _show(self, kind: str, unit: str, done: int, total: int, postfix: str = "", before: int = 0) -> None:
+        _shown.set()
         if self._quiet:
             return
         if self._bar is None or self._kind != kind:

@@ -13,6 +13,7 @@ whose fields are described (`base/described.py`) is taken as a whole: `every_fie
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,6 +23,8 @@ import click
 
 from featurecache.base.defaults import LARGEST_SEED
 from featurecache.base.described import Description, descriptions
+from featurecache.base.values import LIKE
+from featurecache.cli.console import saying_that_it_loads
 
 OPTION, GROUP, FIELDS_OF = "option", "group", "fields of"
 Kind = TypeVar("Kind")
@@ -148,8 +151,13 @@ class Command(click.Command):
         self.stopped, self.examples, self.old = stopped, examples, old or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take options by their old names too, with a note."""
-        return super().parse_args(ctx, [self._renamed(each) for each in args])
+        """Take options by their old names too, with a note; for an unknown one, name those that are like it."""
+        try:
+            return super().parse_args(ctx, [self._renamed(each) for each in args])
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-")
+            near = [each for each in error.possibilities or () if _is_like(name, each.lstrip("-"))]
+            raise click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx) from None
 
     def _renamed(self, text: str) -> str:
         name, sign, value = text.partition("=")
@@ -164,7 +172,8 @@ class Command(click.Command):
         """Note what is being done, and do it."""
         invocation = ctx.ensure_object(Invocation)
         invocation.values, invocation.stopped = ctx.params, self.stopped
-        return super().invoke(ctx)
+        with saying_that_it_loads(quiet=ctx.params.get("quiet", False)):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write arguments, then options group by group."""
@@ -184,6 +193,10 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for each in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{each}\n")
+
+
+def _is_like(name: str, other: str) -> bool:
+    return other.startswith(name) or difflib.SequenceMatcher(a=name, b=other).ratio() >= LIKE
 
 
 class Bytes(click.FloatRange):

@@ -96,7 +96,7 @@ class EngineOptions:
     )  # fmt: skip
     on_error: OnError = option(
         "--on-error", type=click.Choice(ON_ERROR), default=ON_ERROR[0], group=EXTRACTION, show_default=True,
-        help="skip: list broken images and go on; fail: stop at the first",
+        help="skip: list images that cannot be used and go on; fail: stop at the first",
     )  # fmt: skip
     max_pixels: int = option(
         "--max-pixels", metavar="N", type=POSITIVE, default=MAX_PIXELS, group=EXTRACTION, show_default=True,

@@ -125,8 +125,8 @@ def audit_images(
             images, memo, seed=seed, requests=[request], cache_root=cache_root,
             min_per_class=min_per_class, on_progress=progress.digesting,
         )  # fmt: skip
-        (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo)
-    _say(labelled.notes, progress)
+        (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo, say=progress.say)
+    _say([*labelled.notes, *filter(None, [features.note])], progress)
     copies, near = _all_copies(labelled, progress)
     groups = groups_across(labelled)
     conflicting = conflicts(labelled, copies, near)

@@ -176,7 +176,7 @@ def subsample(manifest: Manifest, n: int, *, seed: int, least: int = LEAST_OF_CL
         own = members[label]
         wanted = min(len(own), max(LEAST_OF_CLASS, round(share * len(own))))
         chosen += [own[i] for i in sorted(random.permutation(len(own))[:wanted])]
-    return Manifest(manifest.root, tuple(chosen)), left_out
+    return Manifest(manifest.root, tuple(chosen), manifest.left_out), left_out
 
 
 def _n_distinct(samples: Sequence[Sample], least: int) -> int:

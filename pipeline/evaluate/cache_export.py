@@ -34,6 +34,7 @@ from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named
+from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.request import FeatureRequest, Resolved
 from featurecache.runs.file_counts import FileCounts, count_files
 
@@ -113,6 +114,8 @@ def build_table(
     code = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
     splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
+    if outdated := OutdatedRows.among(samples, digests).note(cache[1]):
+        notes = (*notes, outdated)
     return FeatureTable(
         *cache,
         digests,

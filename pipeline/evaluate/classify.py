@@ -23,9 +23,10 @@ from featurecache.evaluate.join import Features, Labelled, label_samples, look_u
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
 from featurecache.evaluate.leak_check import leak_warnings
 from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, advise_audit_images
-from featurecache.evaluate.rare_classes import label_warnings
 from featurecache.evaluate.results import head_meta, summarise, write_run
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.images.class_names import remark_on_several
+from featurecache.extract.images.folders.layouts import LEAF
 from featurecache.extract.images.manifest import Manifest
 from featurecache.runs.documents import Results, Tempering, split_sizes
 from featurecache.runs.folder import point_latest
@@ -84,12 +85,14 @@ def _classify(
     labelled, features = _gather(manifest, plan, home, progress)
     call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
     warnings = [
+        *(each.note for each in features if each.note),
         *leak_warnings(labelled, features[0].X, call, advise),
-        *label_warnings([str(sample.label) for sample in labelled.samples]),
+        *several_in_one(manifest),
         *unweighed(plan),
     ]
     for warning in warnings:
-        progress.say(warning)
+        if warning not in progress.lines:
+            progress.say(warning)
     if plan.shots:
         check_shots(labelled, plan.shots, plan.repeats, seed=plan.seed)
     identity = identity_of(labelled, features, plan, assign_cv_folds(labelled, plan))
@@ -129,10 +132,18 @@ def _gather(manifest: Manifest, plan: ClassifyPlan, home: Path, progress: Progre
             on_progress=progress.digesting,
         )
         arrays = FeatureArrays(default_budget() if plan.memory is None else plan.memory, _nearest_existing(home))
-        features = look_up(labelled, plan.requests, cache_root=plan.cache_root, memo=memo, arrays=arrays)
+        features = look_up(
+            labelled, plan.requests, cache_root=plan.cache_root, memo=memo, arrays=arrays, say=progress.say
+        )
     for note in (*labelled.notes, *_notes_on_files(features, arrays.budget)):
         progress.say(note)
     return labelled, features
+
+
+def several_in_one(manifest: Manifest) -> tuple[str, ...]:
+    """A sentence on labels that are several in one, but for those that are paths of folders; none for no such."""
+    layout = manifest.options.layout or ""
+    return () if layout.endswith(LEAF) else remark_on_several(sample.label for sample in manifest.samples)
 
 
 def unweighed(plan: ClassifyPlan) -> list[str]:

@@ -22,6 +22,7 @@ from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
+from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
 from featurecache.runs.file_counts import FileCounts, count_files
 
@@ -71,7 +72,7 @@ class Labelled:
 class Features:
     """One set of features: X (N, D) float32, row i for sample i, and what they cost.
 
-    name: that of the backbone, with the layer behind it where a backbone gives several.
+    name: that of the backbone, with the layer behind it where a backbone gives several. note: on rows to compute again.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Features:
     X: NDArray[np.float32]
     extract_seconds: float
     images_per_second: float
+    note: str = ""
 
 
 def label_samples(
@@ -90,14 +92,16 @@ def label_samples(
     requests: Sequence[FeatureRequest] = (),
     cache_root: Path | None = None,
     min_per_class: int = 1,
+    digested: Digested | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Labelled:
     """Digest, leave out what has no label or is refused, and split. Raises PipelineError or ClassifyError.
 
-    An image is refused where a cache of the requested features lacks it and extract recorded why. Classes with fewer
-    than `min_per_class` images, counting copies and members of a group once, are left out.
+    digested: the samples and their digests, if known. An image is refused where a cache of the requested features lacks
+    it and extract recorded why. Classes with fewer than `min_per_class` images, counting copies and members of a group
+    once, are left out.
     """
-    digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
+    digested = digested or digest_samples(manifest.samples, memo, on_progress=on_progress)
     wanted = digested.digests[[sample.label is not None for sample in digested.samples]]
     refused = {} if cache_root is None else refused_images(digested.digests, requests, cache_root, memo, wanted=wanted)
     kept, refusals, n_unlabelled = _sort_out(digested, refused)
@@ -204,9 +208,11 @@ def look_up(
     cache_root: Path,
     memo: Memo,
     arrays: FeatureArrays | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Features]:
-    """The features of every labelled sample for every request, from the cache alone; arrays: memory and files for them.
+    """The features of every labelled sample for every request, from the cache alone.
 
+    arrays: memory and files for them. say: called with a line before anything that takes long.
     Raises FeaturesMissing where a row is missing: no backbone is loaded here.
     """
     found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
@@ -226,9 +232,10 @@ def look_up(
             n_missing={request: _n_missing(cache, labelled) for request, cache in absent.items()},
             cache_root=cache_root,
         )
-    names_of = feature_names(requests)
+    names_of, outdated = feature_names(requests), OutdatedRows.among(labelled.samples, labelled.digests, say)
+    arrays = arrays or FeatureArrays(float("inf"), cache_root)
     return [
-        _features(labelled, names_of[request], request, *cache, arrays or FeatureArrays(float("inf"), cache_root))
+        _features(labelled, names_of[request], request, *cache, arrays, outdated)
         for request, cache in zip(requests, found, strict=True)
         if cache
     ]
@@ -284,11 +291,10 @@ def _features(
     resolved: Resolved,
     cache: FeatureCache,
     arrays: FeatureArrays,
+    outdated: OutdatedRows,
 ) -> Features:
     X = arrays.load(cache, labelled.digests)
     records = cache.records()
-    seconds = sum(float(record.get("seconds", 0.0)) for record in records)
-    n = sum(int(record["n"]) for record in records)
-    return Features(
-        name, request, resolved, X, round(seconds / n * len(X), 3), round(n / seconds if seconds else 0.0, 2)
-    )
+    n, seconds = sum(int(each["n"]) for each in records), sum(float(each.get("seconds", 0.0)) for each in records)
+    rate = round(n / seconds if seconds else 0.0, 2)
+    return Features(name, request, resolved, X, round(seconds / n * len(X), 3), rate, outdated.note(cache))

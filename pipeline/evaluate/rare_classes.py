@@ -1,10 +1,9 @@
-"""Classes to name: those with too few images, which --min-per-class leaves out, and those that are made of others."""
+"""Classes with too few images, which --min-per-class leaves out, by name."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from featurecache.base.text import count, printable
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
 
 # So many classes are named on the terminal; all of them are in results.json.
 MAX_NAMED = 20
-# What people put between several labels in one cell.
-SEPARATOR = re.compile(r"\s*[|;,/+&]\s*")
-# So many labels that are made of others are named.
-MAX_MADE_NAMED = 3
 
 
 def rare_classes(
@@ -64,26 +59,3 @@ def left_out_count(left_out: Mapping[str, int]) -> str:
 def left_out_of(dataset: Dataset) -> dict[str, int]:
     """The inverse of `left_out_rows`, from the dataset of results.json."""
     return {row["class"]: row["n_images"] for row in dataset.get("left_out", [])}
-
-
-def label_warnings(labels: Sequence[str]) -> list[str]:
-    """Return a sentence on labels that are made of others; none where there are none."""
-    return list(_compounds(Counter(labels)))
-
-
-def _compounds(n_of: Counter[str]) -> Iterator[str]:
-    """Yield a sentence where all parts of a label, such as 'cat|dog', are labels too, or parts of several labels."""
-    parts = {name: SEPARATOR.split(name) for name in sorted(n_of) if SEPARATOR.search(name)}
-    known = Counter(part for own in parts.values() for part in set(own))
-    plain = n_of.keys() - parts.keys()
-    found = [name for name, own in parts.items() if all(part in plain or known[part] > 1 for part in own)]
-    found = [name for name in found if any(part in plain for part in parts[name])]
-    if found:
-        n_images = sum(n_of[name] for name in found)
-        named = ", ".join(f"'{printable(name)}'" for name in found[:MAX_MADE_NAMED])
-        more = f" and {len(found) - MAX_MADE_NAMED:,} more" if len(found) > MAX_MADE_NAMED else ""
-        made, classes_of = ("is", "is a class of its") if len(found) == 1 else ("are", "are classes of their")
-        yield (
-            f"{count(len(found), 'label')} with {count(n_images, 'image')} {made} made of other labels ({named}{more}) "
-            f"and {classes_of} own: an image has one label here."
-        )

@@ -20,7 +20,7 @@ from featurecache.finetune.plan import FinetunePlan
 from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
-from featurecache.runs.moved import check_spec, with_run_weights
+from featurecache.runs.moved import check_spec, weights_by_digest
 from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
 
 # What a fine-tune takes over from the run besides its head.
@@ -61,7 +61,7 @@ def _chosen(results: Results, plan: FinetunePlan) -> SourceRun:
         check_can_start(row["name"])
     place = saved_folder(plan.source, row)
     meta = head_meta(place, load_meta(place))
-    trained = with_run_weights(plan.source, meta.request)
+    trained, _ = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root)
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return SourceRun(row, results, request, trained, meta.spec, is_random)
 

@@ -16,8 +16,8 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import CacheError, PipelineError
-from featurecache.base.plain_files import UnfitFile, check_plain_file
+from featurecache.base.errors import BackboneError, CacheError, PipelineError
+from featurecache.base.plain_files import UnfitFile, check_plain_file, parse_json
 from featurecache.base.text import printable
 from featurecache.extract.backbones.named_file import SEPARATOR, file_and_part, with_part
 from featurecache.extract.cache.memo import FILE_NAME, Memo
@@ -36,6 +36,9 @@ MOST_ABOVE, MOST_PARTS = 6, 4
 MOST_NAMES = 5
 READ_BYTES = 1 << 20  # of a table, in which their names are sought
 N_DIGITS = 12  # of a digest in an error message
+# Files of a folder that are read to find weights by their digest, and what their names end in.
+MOST_FILES = 16
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 MOVED = "Put the weights that the run was made with next to the run, or name their file by --weights."
 
 
@@ -190,6 +193,59 @@ def _where_now(run: Path, recorded: str) -> str | None:
         if found is not None:
             return with_part(str(found), own_part)
     return None
+
+
+def weights_by_digest(
+    run: Path, request: FeatureRequest, trained: FeatureSpec, cache_root: Path
+) -> tuple[FeatureRequest, str]:
+    """The request with the weights file of the user's whose tensors a head was trained on, and a line if it moved.
+
+    Sought are the file that is named, those of its name near the run, those that the memo knows by this digest, and
+    those of any name where the recorded one was, in the run, next to it and in the working folder. The request as it is
+    where none of them has these weights.
+    """
+    found = with_run_weights(run, request)
+    recorded = PureWindowsPath(request.weights or "")
+    if os.path.lexists(run / WEIGHTS_FILE) or not (recorded.is_absolute() or recorded.root):
+        return found, ""
+    name, _, part = recorded.name.rpartition(SEPARATOR)
+    near = find_file(run, Path(name or recorded.name))
+    with Memo(cache_root) as memo:
+        others = map(str, (*near, *_known_files(trained, memo), *_files_of_any_name(run, found)))
+        parts = ("", part) if name else ("",)
+        for weights in dict.fromkeys([str(found.weights), *(with_part(each, own) for each in others for own in parts)]):
+            each = replace(request, weights=weights)
+            if _has_weights(each, trained, memo):
+                line = f"The weights of the run are in '{printable(weights)}'." if weights != request.weights else ""
+                return each, line
+    return found, ""
+
+
+def _has_weights(request: FeatureRequest, trained: FeatureSpec, memo: Memo) -> bool:
+    try:
+        resolved = recall(request, memo) or load_if_here(request, memo)
+    except BackboneError:  # another network's, or no weights
+        return False
+    return resolved is not None and resolved.spec.weights_digest == trained.weights_digest
+
+
+def _known_files(trained: FeatureSpec, memo: Memo) -> Iterator[Path]:
+    """Yield the files that the memo knows to have these weights, as far as they are there."""
+    for _, answer in memo.answers():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            values = parse_json(answer)
+            path = Path(values["weights_path"])
+            if values["spec"]["weights_digest"] == trained.weights_digest and path.is_file():
+                yield path
+
+
+def _files_of_any_name(run: Path, request: FeatureRequest) -> Iterator[Path]:
+    """Yield the weights files where the recorded one was, in the run, next to it and in the working folder."""
+    own = run.absolute()
+    for folder in dict.fromkeys((Path(str(request.weights)).parent, own, own.parent, Path())):
+        with contextlib.suppress(OSError):
+            found = sorted(each for each in folder.iterdir() if each.suffix.lower() in WEIGHTS_SUFFIXES)
+            yield from filter(Path.is_file, found[:MOST_FILES])
 
 
 def named_weights(request: FeatureRequest, weights: str) -> FeatureRequest:

@@ -143,6 +143,24 @@ def test_weights_that_moved_with_their_run_are_found(moved, place):
     assert predicted() == DONE
 
 
+@pytest.mark.parametrize(
+    "place", ["runs/network/renamed.safetensors", "runs/renamed.safetensors", "renamed.safetensors"]
+)
+def test_weights_under_another_name_are_found_by_their_digest_past_others(moved, place):
+    weights = load_file(moved)
+    save_file({name: 0.5 * tensor for name, tensor in weights.items()}, "runs/squeezenet1_1.safetensors")
+    Path("a.pth").write_bytes(b"no weights")
+    moved.rename(place)
+    assert predicted() == DONE
+    assert json.loads(Path("said.json").read_text())["images"][0]["path"] == "new.png"
+
+
+def test_weights_that_the_cache_was_made_with_before_are_found_anywhere(moved):
+    network = ["--backbone", "squeezenet1_1", "--weights", str(moved), "--size", "64"]
+    assert run(["extract", "images/digit-1", *network, "--cache", "cache", "--quiet"]) == DONE
+    assert predicted() == DONE
+
+
 def test_another_file_by_the_name_of_its_weights_is_not_taken_for_them(earlier, capsys):
     weights = load_file("squeezenet1_1.safetensors")
     save_file({name: 0.5 * tensor for name, tensor in weights.items()}, "squeezenet1_1.safetensors")

@@ -112,7 +112,7 @@ def test_several_arguments_are_told_apart_by_name(finished, digits_folder, tmp_p
     command = ["predict", str(finished), str(tmp_path / "a"), str(tmp_path / "b"), str(single), "--cache", str(cache)]
     assert run([*command, "--out", str(out), "--quiet"]) == DONE
     found = [row["path"] for row in json.loads(out.read_text())["images"]]
-    assert found == [str(tmp_path / "a" / "1.png"), str(single), str(single)]
+    assert found == [str(tmp_path / "a" / "1.png"), str(single)], "an image in two arguments is labelled once"
 
 
 @pytest.mark.parametrize(

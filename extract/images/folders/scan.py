@@ -11,9 +11,9 @@ from pathlib import Path
 from featurecache.base.errors import ManifestError
 from featurecache.base.garbage import no_garbage_search
 from featurecache.base.text import printable
-from featurecache.extract.images.class_names import remark_on_alike, remark_on_origins
+from featurecache.extract.images.class_names import remark_on_alike, remark_on_origins, remark_on_several
 from featurecache.extract.images.first_bytes import read_formats
-from featurecache.extract.images.folders.layouts import Layout, find_layout, parse_layout
+from featurecache.extract.images.folders.layouts import LEAF, Layout, find_layout, parse_layout
 from featurecache.extract.images.folders.reading import Reading
 from featurecache.extract.images.folders.split_names import SPLIT_NAMES
 from featurecache.extract.images.folders.tree import read_tree
@@ -44,33 +44,48 @@ def scan_folder(root: str | os.PathLike[str], layout: str | None = None, *, cach
         folder.images.clear()
         if folder.n_foreign and not folder.n_below and reading.is_class(folder):
             empty.setdefault(folder.name, folder.path)
-    labels = {sample.label for sample in samples}
+    all_labels = [sample.label for sample in samples]
+    labels = set(all_labels)
     for name, path in empty.items():
         if name not in labels:
             tally.add(EMPTY_CLASS, path)
     origins = () if levels is not None else remark_on_origins(labels) or remark_on_origins(dated)
-    remarks = (*found.remarks, *reading.remarks, *remark_on_alike(labels), *origins)
+    several = () if LEAF in found.levels else remark_on_several(all_labels)  # a path is no list of labels
+    remarks = (*found.remarks, *reading.remarks, *several, *remark_on_alike(labels), *origins)
     return _manifest(Path(root), samples, tally, remarks)
 
 
 @no_garbage_search()
 def scan_any_layout(
-    root: str | os.PathLike[str], classes: Collection[str] = (), *, cache_root: Path | None = None
+    root: str | os.PathLike[str],
+    classes: Collection[str] = (),
+    *,
+    layout: str | None = None,
+    is_usual: bool = False,
+    cache_root: Path | None = None,
 ) -> Manifest:
     """Return every image at any depth below a folder, whatever its layout: for images that need no label.
 
     The label of an image is the topmost folder above it that is one of `classes`, else the topmost that is no split;
-    directly in `root` it has none. Raises ManifestError when the folder holds no image, not even one that is left out.
+    directly in `root` it has none. layout: how labels are read instead; if it `is_usual`, that of another folder, only
+    where that gives one of `classes`. Raises ManifestError when the folder holds no image, not even one that is left
+    out; RequestError for a layout that there is not.
     """
+    levels = None if layout is None else parse_layout(layout)
     tally = Tally()
+    tree = read_tree(root, tally, partial(read_formats, cache_root=cache_root))
+    reading = None if levels is None else Reading(tree, levels)
     samples: list[Sample] = []
-    for folder in read_tree(root, tally, partial(read_formats, cache_root=cache_root)).below():
+    for folder in tree.below():
         label, above = _label_of(folder.parts, classes), "/".join((*folder.parts, ""))
+        if reading is not None:
+            own = reading.meaning(folder).label
+            label = own if not is_usual or (own is not None and printable(own) in classes) else label
         samples += [Sample(folder.prefix + name, above + name, label) for name in folder.images]
     left_out = tally.left_out()
     if not samples and left_out.missed:
         return Manifest(Path(root), (), left_out)
-    return _manifest(Path(root), samples, tally, ())
+    return _manifest(Path(root), samples, tally, () if reading is None or is_usual else tuple(reading.remarks))
 
 
 def _label_of(folders: Sequence[str], classes: Collection[str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 
 from featurecache.base.text import count, printable
 from featurecache.extract.images.tables.columns import Column
@@ -15,7 +14,6 @@ MISSING = frozenset({
     "NaN", "None", "n/a", "nan", "null",
 })  # fmt: skip
 WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
-JOINT = re.compile(r"[|;,]")
 
 
 def without_missing(cells: Column, name: str, notes: list[str]) -> Column:
@@ -41,21 +39,3 @@ def clean_labels(cells: Column, notes: list[str]) -> Column:
     one = min(floats)
     notes.append(f"All labels are whole numbers: '{printable(one)}' is read as '{floats[one]}'.")
     return [None if label is None else floats.get(label, label) for label in labels]
-
-
-def joined_labels(labels: Sequence[str | None]) -> list[str]:
-    """Return a note where labels look like several in a cell."""
-    distinct = {label for label in labels if label is not None}
-    joined = [label for label in sorted(distinct) if any(part.strip() in distinct for part in _parts(label))]
-    if not joined:
-        return []
-    n = sum(label in joined for label in labels)
-    return [
-        f"{count(n, 'label')} such as '{printable(joined[0])}' may be several in one cell: "
-        "an image has one label here, and each is a class of its own."
-    ]
-
-
-def _parts(label: str) -> list[str]:
-    parts = JOINT.split(label)
-    return parts if len(parts) > 1 else []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from featurecache.base.errors import ManifestError
+from featurecache.base.errors import ManifestError, UnfitOption
 from featurecache.base.quoting import as_command
 from featurecache.base.text import printable
 from featurecache.extract.images.formats import format_of
@@ -71,7 +71,7 @@ def choose_columns(path: Path, header: Sequence[str], options: ReadOptions) -> C
     for each in FIELDS:
         asked = getattr(options, f"{each}_column", None)
         if asked is not None and each not in found and not options.is_usual:
-            raise ManifestError(
+            raise UnfitOption(
                 f"The manifest '{printable(path)}' has no column '{printable(asked)}' (found: {_listed(header)}). "
                 f"Name one of these with --{each}-column."
             )

@@ -3,8 +3,8 @@
 A path is relative to the folder of the table; where no file is there, to the working folder, or to a folder above the
 table: one of them for the whole table. A file may only be below the folder of the table, or below the root that the
 user names: a table from a stranger cannot make an image of any other file. Paths that lead to no file are then read
-with slashes for backslashes, and sought in each folder by names that are equal but for their Unicode form, their case
-or spaces around them.
+with slashes for backslashes and with their percent signs decoded, and sought in each folder by names that are equal but
+for their Unicode form, their case or spaces around them, or that are the name of one image with a suffix.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
-from featurecache.base.errors import ManifestError
+from featurecache.base.errors import ManifestError, UnfitOption
 from featurecache.base.quoting import as_command
 from featurecache.base.text import count, printable
+from featurecache.extract.images.formats import format_of
+from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.read_options import ReadOptions
 
-WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+WINDOWS, ADDRESS = re.compile(r"[A-Za-z]:[\\/]|\\\\"), re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 MOST_ABOVE = 4  # folders above that of the table
+MOST_BELOW = 100  # folders in that of the table that are looked at for a file that is not there
 SLASHES, UNICODE, CASE = "with / for \\", "in another Unicode form", "in another case, or without spaces around it"
+DECODED, SUFFIX = "with % and two digits decoded", "with the suffix of the one image of that name"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ def find_files(table: Path, names: Sequence[str], options: ReadOptions, *, known
     Raises ManifestError for a path that leads out of the folders that are allowed, and where no file is there.
     """
     finder = _Finder(table, _roots(table, options))
+    if not (table.parent / "~").exists():
+        names = [os.path.expanduser(name) if name.startswith("~/") else name for name in names]  # noqa: PTH111
     for number, name in enumerate(names, start=1):
         finder.check(number, name, names)
     base = next((base for base in finder.bases if any(_is_file(finder.at(base, name)) for name in names)), None)
@@ -63,7 +70,7 @@ def _roots(table: Path, options: ReadOptions) -> list[Path]:
         return [table.parent]
     root = Path(options.root)
     if not root.is_dir():
-        raise ManifestError(f"There is no folder '{printable(root)}'. Name the one that holds the files with --root.")
+        raise UnfitOption(f"There is no folder '{printable(root)}'. Name the one that holds the files with --root.")
     return [root, table.parent]
 
 
@@ -153,11 +160,25 @@ class _Finder:
         path = self.at(base, turned)
         if turned != name and path and _is_file(path):
             return SLASHES, path
+        decoded = unquote(turned, errors="surrogateescape") if "%" in turned and "%00" not in turned else turned
+        path = self.at(base, decoded)
+        if decoded != turned and path and _is_file(path):
+            return DECODED, path
         for how, key in ((UNICODE, _composed), (CASE, _folded)):
             path = self._walk(base, turned, key)
             if path and _is_file(path) and self._is_allowed(path):
                 return how, path
-        return None
+        path = self._with_suffix(base, turned)
+        return (SUFFIX, path) if path and _is_file(path) and self._is_allowed(path) else None
+
+    def _with_suffix(self, base: Path, name: str) -> str:
+        """Return the path of the one image whose name is this and a suffix; empty where there is not one."""
+        path = self.at(base, name)
+        folder, _, stem = path.rpartition(os.sep)
+        if not stem or format_of(suffix_of(stem)) is not None:
+            return ""
+        found = self._entries(folder or ".", _stem).get(stem, [])
+        return os.path.join(folder, found[0]) if len(found) == 1 else ""  # noqa: PTH118
 
     def _walk(self, base: Path, name: str, key: Callable[[str], str]) -> str:
         """Return the path of the one file that is named so but for what `key` takes away; empty where there is none."""
@@ -186,14 +207,24 @@ class _Finder:
         name = names[list(known).index(False)]
         likely = self.bases[: len(self.roots) + 1]
         tried = list(dict.fromkeys(os.path.abspath(self.at(base, name)) for base in likely if self.at(base, name)))  # noqa: PTH100
-        windows = " These are paths of a Windows machine." if WINDOWS.match(name) else ""
+        what = " These are paths of a Windows machine." if WINDOWS.match(name) else ""
+        if ADDRESS.match(name):
+            what = " These are addresses, from which nothing is fetched: download the files."
         n = len(names) - sum(known)
         places = " and ".join(f"'{printable(place)}'" for place in tried)
         which = f"the first, '{printable(name)}'," if len(names) > 1 else f"'{printable(name)}'"
         return ManifestError(
             f"{n:,} of the {len(names):,} files named in '{printable(self.table)}' are not there: {which} was looked "
-            f"for as {places}.{windows} Correct the paths, or name the folder that they are relative to with --root."
+            f"for as {places}.{what} {self._advice(name)}"
         )
+
+    def _advice(self, name: str) -> str:
+        """Return what to do about a file that is not there; where it is in a folder below, that one is named."""
+        for folder in sorted(filter(Path.is_dir, self.roots[0].glob("*")))[:MOST_BELOW]:
+            if _is_file(self.at(folder, name)) or self.similar(folder, name):
+                root = as_command(["--root", printable(folder)])
+                return f"There is one in '{printable(folder)}': name that folder with {root}."
+        return "Correct the paths, or name the folder that they are relative to with --root."
 
     def base_note(self, base: Path | None) -> Iterator[str]:
         """Yield a note where paths are not relative to the folder of the table."""
@@ -237,6 +268,12 @@ def _names_in(folder: str) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []
+
+
+def _stem(name: str) -> str:
+    """Return the name of an image without its suffix; that of another file, which is none, with a mark."""
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if format_of(suffix) is not None else f"{name}/"
 
 
 def _composed(name: str) -> str:

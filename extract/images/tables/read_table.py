@@ -9,12 +9,12 @@ from pathlib import Path
 from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
-from featurecache.extract.images.class_names import remark_on_alike
+from featurecache.extract.images.class_names import remark_on_alike, remark_on_several
 from featurecache.extract.images.folders.split_names import split_roles
 from featurecache.extract.images.left_out import MISSING_FILE, Tally
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
-from featurecache.extract.images.tables.cells import clean_labels, joined_labels, without_missing
+from featurecache.extract.images.tables.cells import clean_labels, without_missing
 from featurecache.extract.images.tables.columns import Column, no_label_hint
 from featurecache.extract.images.tables.parquet_table import read_parquet
 from featurecache.extract.images.tables.places import find_files
@@ -44,7 +44,7 @@ def read_manifest(path: str | os.PathLike[str], options: ReadOptions | None = No
         if not name.strip():
             raise ManifestError(f"Row {number} of '{printable(path)}' has no path: give it one, or delete it.")
     labels = clean_labels(columns.of("label"), notes)
-    notes += [*joined_labels(labels), *remark_on_alike(labels)]
+    notes += [*remark_on_several(labels), *remark_on_alike(labels)]
     splits = _splits(path, without_missing(columns.of("split"), "split", notes), notes)
     groups = without_missing(columns.of("group"), "group", notes)
     digests = _digests(path, columns.of("digest"))

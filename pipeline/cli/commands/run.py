@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurecache.cli.commands.classify import HEADS_KEPT, check, classify_with
+from featurecache.base.errors import ClassifyError
+from featurecache.cli.commands.classify import HEADS_KEPT, classify_with
+from featurecache.cli.commands.classify import check as check_heads
 from featurecache.cli.commands.extract import FEATURES_KEPT, extract_with
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, Invocation, takes
@@ -51,7 +53,7 @@ def command(
         return show_reading(images.read(), as_json=printing.json)
     from featurecache.runs.file_counts import count_files
 
-    check(heads)
+    check_heads(heads)
     with Console(quiet=printing.quiet) as console:
         manifest = images.read(cache.cache)
         for note in manifest.notes:
@@ -71,14 +73,29 @@ def command(
 def check_labels(
     manifest: Manifest, split: SplitOptions, cache: CacheOption, console: Console, *, folds: int | None
 ) -> None:
-    """Raise what `classify` would raise for labels that cannot be split: before an hour of extraction, not after it."""
+    """Raise what `classify` would raise for labels that cannot be split: before an hour of extraction, not after it.
+
+    No file is read where labels can be split if all images differ; else all are read, so that copies count as one.
+    """
     from featurecache.classify.selection.holdouts import val_round
     from featurecache.evaluate.join import label_samples
     from featurecache.extract.cache.memo import Memo
+    from featurecache.extract.images.digests import Digested, stand_in_digests
+
+    def check(digested: Digested | None) -> None:
+        labelled = label_samples(
+            manifest,
+            memo,
+            seed=split.seed,
+            min_per_class=split.min_per_class,
+            digested=digested,
+            on_progress=console.digesting,
+        )
+        if folds is None:
+            val_round(len(labelled.rows("train")), len(labelled.rows("train", "val")))
 
     with Memo(cache.cache) as memo:
-        labelled = label_samples(
-            manifest, memo, seed=split.seed, min_per_class=split.min_per_class, on_progress=console.digesting
-        )
-    if folds is None:
-        val_round(len(labelled.rows("train")), len(labelled.rows("train", "val")))
+        try:
+            check(stand_in_digests(manifest.samples, memo))
+        except ClassifyError:
+            check(None)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from featurecache.extract.images.class_names import in_order, remark_on_alike, remark_on_origins
+from featurecache.extract.images.class_names import (
+    in_order,
+    remark_on_alike,
+    remark_on_origins,
+    remark_on_several,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +27,7 @@ def test_numbers_are_in_the_order_of_numbers(names, ordered):
     assert in_order(set(names.split())) == ordered.split()
 
 
-@pytest.mark.parametrize("pair", [("Cat", "cat"), ("cat", "cat "), ("e\u0301", "\u00e9")])
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("cat", "cat "), ("e\u0301", "\u00e9"), ("cat", "cat\u200b")])
 def test_names_that_look_the_same_are_pointed_out(pair):
     (remark,) = remark_on_alike([*pair, None, "dog"])
     assert remark.startswith("Classes whose names differ only in case, spaces or Unicode form")
@@ -63,3 +68,34 @@ def test_classes_that_look_like_dates_or_cameras_are_pointed_out(names):
 )
 def test_classes_with_other_names_need_no_such_remark(names):
     assert remark_on_origins(names.split("/")) == ()
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["cat|dog", "cat; dog", "dog,cat", "cat/dog", "cat & dog", "cat+dog", "cat|dog|owl", "dog cat", "['cat', 'dog']"],
+)
+def test_a_label_that_is_made_of_others_is_named(label):
+    (remark,) = remark_on_several(["cat", "dog", None, label, label])
+    assert remark == (
+        f"1 label with 2 images is made of other labels ('{label}') and is a class of its own: "
+        "an image has one label here."
+    )
+
+
+def test_labels_that_are_made_of_parts_of_others_are_named_too():
+    (remark,) = remark_on_several(["cat", "cat|dog", "cat|dog|owl", "owl|cat", "dog|owl"])
+    assert remark.startswith("4 labels with 4 images are made of other labels ('cat|dog', 'cat|dog|owl', 'dog|owl' and")
+    assert len(remark_on_several(["cat|dog", "dog|owl", "cat|owl"])) == 1
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["Lynx, Eurasian", "Lynx, Canadian", "Fox"],
+        ["R&D", "R", "Sales"],
+        ["1/2", "3/4"],
+        ["sea lion", "sea snake", "lion"],
+    ],
+)
+def test_a_label_with_a_separator_in_it_is_a_label(labels):
+    assert remark_on_several(labels) == ()

@@ -202,7 +202,7 @@ def test_nan_in_a_parquet_file_is_no_label(written, labels, read):
 
 def test_several_labels_in_a_cell_are_noted(written):
     (note,) = read_images(written("path,label\nimg/a.png,cat\nimg/b.png,dog\nimg/c.png,cat|dog\n")).notes
-    assert note.startswith("1 label such as 'cat|dog' may be several in one cell")
+    assert note.startswith("1 label with 1 image is made of other labels ('cat|dog')")
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,47 @@ def test_paths_that_are_written_otherwise_than_the_files_are_found_and_noted(wri
     assert slashes == f"1 path of '{path}' read with / for \\: 'img\\a.png' is '{path.parent}/img/a.png'."
     assert f"1 path of '{path}' read in another Unicode form: 'img/été.png' is " in unicode
     assert f"2 paths of '{path}' read in another case, or without spaces around it: 'img/big.jpg' is " in case
+
+
+def test_names_without_a_suffix_are_those_of_the_one_image_that_is_called_so(tmp_path):
+    for name in ("a.png", "b.JPG", "b.txt", "c.png", "c.jpg", "d.txt", "1.5.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "train.csv").write_text("id,label\na,cat\nb,dog\nc,cat\nd,dog\n1.5,cat\n")
+    manifest = read_images(tmp_path / "train.csv", ReadOptions(path_column="id"))
+    assert [os.path.basename(sample.path) for sample in manifest.samples] == ["a.png", "b.JPG", "1.5.png"]
+    assert manifest.left_out.names(MISSING_FILE) == ("c", "d")
+    note = f"3 paths of '{tmp_path / 'train.csv'}' read with the suffix of the one image of that name: 'a' is "
+    assert any(each.startswith(note) for each in manifest.notes)
+
+
+def test_percent_signs_are_decoded_where_that_leads_to_a_file(written):
+    path = written("path,label\nimg/%61.png,cat\nimg/b.png,dog\nimg/%6.png,dog\nimg/%00.png,dog\n")
+    manifest = read_images(path)
+    assert [os.path.basename(sample.path) for sample in manifest.samples] == ["a.png", "b.png"]
+    assert f"1 path of '{path}' read with % and two digits decoded: 'img/%61.png' is " in manifest.notes[0]
+
+
+def test_a_tilde_is_the_folder_of_the_user(written, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos))
+    assert rows(read_images(written("path\n~/img/a.png\n"))) == [("~/img/a.png", None)]
+    monkeypatch.setenv("HOME", "/root")
+    assert "Row 1" in (said := refusal(written("path\n~/img/a.png\n", "again.csv")))
+    assert "'/root/img/a.png', which lies outside the manifest's folder" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (".", "Correct the paths"),
+        ("a.png", "There is one in '{root}/img': name that folder with --root {root}/img."),
+        ("a", "There is one in '{root}/img': name that folder with --root {root}/img."),
+        ("https://example.com/a.png", "These are addresses, from which nothing is fetched: download the files."),
+        ("s3://bucket/a.png", "These are addresses, from which nothing is fetched: download the files."),
+        ("elsewhere/a.png", "Correct the paths, or name the folder that they are relative to with --root."),
+    ],
+)
+def test_where_no_file_is_there_the_next_step_is_named(written, photos, name, advice):
+    assert advice.format(root=photos) in refusal(written(f"path,label\n{name},cat\n"))
 
 
 def test_a_path_that_may_be_one_of_two_files_is_neither(written):

@@ -363,7 +363,7 @@ def test_a_corrupt_image_is_refused_with_its_copies_and_the_rest_is_done(extract
     ]
     assert len(report.samples) == len(report.digests) == N
     assert not report.filled[0].cache.missing(report.digests).any()
-    assert progress.calls[-1] == (N + 1, N + 1, 1)
+    assert progress.calls[-1] == (N + 2, N + 2, 1)
 
 
 def test_nothing_but_corrupt_images_is_no_error_of_the_run(extract, tmp_path):
@@ -389,7 +389,8 @@ def test_images_that_cannot_be_read_and_too_large_or_long_ones_are_refused_by_re
 
 
 def after_hashing(monkeypatch, act) -> None:
-    """Let `act` happen once, between the hashing of the images and their decoding."""
+    """Let all images be hashed first, and `act` happen once between that and their decoding."""
+    monkeypatch.setattr(fill, "lacks_rows", lambda *_: lambda digests: False)
     plan_work = fill.plan_work
 
     def then_act(*arguments, **options):
@@ -469,7 +470,7 @@ def reads(monkeypatch) -> Counter[str]:
     return found
 
 
-def test_a_first_run_reads_every_file_but_the_first_once_and_computes_every_content_once(
+def test_a_first_run_reads_every_file_once_and_computes_every_content_once(
     extract, images, cache, counts, reads, monkeypatch
 ):
     settle(monkeypatch)
@@ -480,7 +481,7 @@ def test_a_first_run_reads_every_file_but_the_first_once_and_computes_every_cont
     told = Told()
     report = extract(progress=told)
     assert counted(report) == [(0, N)]
-    assert sorted(reads.values()) == [1] * (N + 4) + [2]
+    assert list(reads.values()) == [1] * (N + 5)
     assert len(counts.decoded) == N + 2
     assert {r.name for r in report.refusals} == {"b/broken.png", "b/none.png"}
     assert [sample.name for sample in report.samples] == [
@@ -517,6 +518,7 @@ def test_copies_do_not_count_as_disk_space_that_is_needed(extract, images, reads
 
 def test_a_file_that_vanishes_before_it_is_read_is_refused_by_name(extract, images, reads, monkeypatch):
     after_hashing(monkeypatch, (images / "b" / "9.jpg").unlink)
+    monkeypatch.setattr(fill, "lacks_rows", lambda *_: lambda digests: True)
     report = extract()
     assert [(r.name, r.digest, r.reason) for r in report.refusals] == [
         ("b/9.jpg", "", "cannot be read: No such file or directory")
@@ -542,8 +544,8 @@ def test_what_was_in_flight_at_a_crash_comes_last_and_is_refused_if_it_ends_a_pr
 ):
     settle(monkeypatch)
     innocent, deadly = images / "a" / "0.jpg", images / "b" / "3.jpg"
-    if not is_known:
-        monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
+    if is_known:
+        monkeypatch.setattr(fill, "lacks_rows", lambda *_: lambda digests: False)
     notes = leave_notes(cache, innocent, deadly)
     program = (
         "import json, os, signal, sys\n"
@@ -590,6 +592,24 @@ def test_what_is_being_decoded_is_noted_while_it_is_and_read_by_nobody_else(extr
     assert len(seen) == N
     assert all(suspects == set() for _, suspects in seen)
     assert list(cache.glob(f"{in_flight.PREFIX}*")) == []
+
+
+# Several caches
+
+
+def test_a_file_that_changes_to_what_a_complete_cache_lacks_is_refused_and_not_counted_as_there(
+    extract, images, counts, monkeypatch
+):
+    settle(monkeypatch)
+    extract("other")
+    edited = images / "a" / "2.png"
+    after_hashing(monkeypatch, lambda: Image.new("RGB", (20, 20), "red").save(edited))
+    report = extract("toy", "other")
+    assert [(r.name, r.reason) for r in report.refusals] == [("a/2.png", compute.CHANGED)]
+    assert counted(report) == [(0, N - 1), (N - 1, 0)]
+    assert report.n_decoded == N - 1
+    assert all(not filled.cache.missing(report.digests).any() for filled in report.filled)
+    assert counted(extract("toy", "other")) == [(N - 1, 1), (N - 1, 1)]
 
 
 # Refused before
@@ -801,7 +821,9 @@ def test_progress_counts_every_chunk_once_and_names_the_engine(extract):
     extract(progress=progress)
     assert progress.calls == [(i, N, 0) for i in range(2, N + 1, 2)]
     outlook, engine = progress.lines
-    assert re.fullmatch(r"10 images to extract, 0 already there; 2\.8 kB of disk needed, [\d.]+ [kMGT]?B free", outlook)
+    assert re.fullmatch(
+        r"up to 10 images to extract, 0 already there; 2\.8 kB of disk needed, [\d.]+ [kMGT]?B free", outlook
+    )
     assert engine == "torch on cpu in fp32: asked for"
 
 

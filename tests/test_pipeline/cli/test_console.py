@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import io
+import sys
 
-from featurecache.cli.console import Console
+import pytest
+
+from featurecache.cli import console as consoles
+from featurecache.cli.console import Console, saying_that_it_loads
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_lines_are_shown_and_kept():
@@ -57,3 +66,23 @@ def test_a_line_said_during_a_bar_stands_above_it_and_the_bar_goes_on():
     assert "2 refused" in lines[-1]
     assert "images/s" in lines[-1]
     assert console.lines == ["2.0 images/s: 8 min left"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown", "quiet", "text"),
+    [
+        (Terminal(), False, False, "loading ...\n"),
+        (Terminal(), True, False, "a line\n"),
+        (Terminal(), False, True, ""),
+        (io.StringIO(), False, False, ""),
+    ],
+)
+def test_a_terminal_that_shows_nothing_at_first_gets_a_line(monkeypatch, stream, shown, quiet, text):
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(consoles, "SILENT_SECONDS", 0.01 if not shown else 0.05)
+    with saying_that_it_loads(quiet=quiet) as timer:
+        if shown:
+            Console().say("a line")
+        if timer.is_alive():
+            timer.join()
+    assert stream.getvalue() == text

@@ -238,6 +238,11 @@ def test_a_wrong_flag_is_a_usage_error(capsys):
     assert capsys.readouterr().err == said
 
 
+def test_an_option_of_another_command_is_not_taken_for_one_that_is_unlike_it(capsys):
+    assert run(["audit", "folder", "--heads", "ridge"]) == USAGE
+    assert capsys.readouterr().err == "featurecache: No such option '--heads'. See 'featurecache audit --help'.\n"
+
+
 def test_a_wrong_command_is_a_usage_error_that_names_its_neighbours(capsys):
     assert run(["extrat"]) == USAGE
     said = "featurecache: There is no command 'extrat'. Did you mean extract? See 'featurecache --help'.\n"

@@ -17,13 +17,15 @@ def test_classify_says_as_audit_does_that_an_image_has_two_labels(save, tmp_path
         rows += [f"{save(tmp_path / f'{kind}{number}.png', kind, number).name},{kind}" for number in range(9)]
     rows += [f"cat{number}.png,dog" for number in range(9)] + ["dog0.png,cat|dog", "dog1.png,cat|dog"]
     (tmp_path / "list.csv").write_text("\n".join(rows))
-    cache = ["--cache", str(tmp_path / "cache"), "--quiet"]
+    cache = ["--cache", str(tmp_path / "cache")]
     words = ["run", str(tmp_path / "list.csv"), *PIXELS, "--heads", "centroid", "--out", str(tmp_path / "run"), *cache]
     assert run([*words, "--json"]) == DONE
-    warnings = " ".join(json.loads(capsys.readouterr().out)["warnings"])
+    out, err = capsys.readouterr()
+    warnings = " ".join(json.loads(out)["warnings"])
     assert "the same as an image under another label. To list them: featurecache audit" in warnings
     assert "11 images are in the data under several labels" in warnings
     assert "1 label with 2 images is made of other labels ('cat|dog')" in warnings
+    assert err.count("made of other labels") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
+from featurecache.cli.main import DONE, REFUSED, USAGE, run
 
 
 @pytest.fixture
@@ -87,6 +87,56 @@ def test_of_many_labels_that_the_head_does_not_have_the_first_are_named(predicte
     assert "site09 and 2 more" in err
 
 
+@pytest.mark.parametrize(
+    ("layout", "right", "unknown"),
+    [(None, 2, {"owl": 1}), ("flat", 0, {}), ("any/class", 0, {"blue": 1}), ("leaf", 1, {"owl/blue": 1, "dog/cat": 1})],
+)
+def test_a_layout_that_is_given_says_what_the_labels_are(predicted, save, tmp_path, layout, right, unknown):
+    for number, name in enumerate(["dog/0.png", "owl/blue/1.png", "dog/cat/2.png", "3.png"]):
+        save(tmp_path / "new" / name, "dog" if name[0] == "d" else "owl", 100 + number)
+    options = [] if layout is None else ["--layout", layout]
+    code, found, _ = predicted(tmp_path / "new", options=options)
+    assert (code, len(found["images"])) == (DONE, 4)
+    assert (found["labelled"]["right"], found["labelled"]["unknown"]) == (right, unknown)
+
+
+def test_the_layout_of_the_run_is_that_of_other_images_where_it_gives_a_label_that_the_head_has(save, tmp_path, capsys):
+    for number in range(24):
+        kind = ("cat", "dog")[number % 2]
+        save(tmp_path / "old" / "a" / kind / f"{number}.png", kind, number)
+    place = ["--cache", str(tmp_path / "cache"), "--quiet"]
+    words = ["--backbone", "pixels", "--size", "8", "--heads", "ridge", "--layout", "leaf", *place]
+    assert run(["run", str(tmp_path / "old"), *words, "--out", str(tmp_path / "run")]) == DONE
+    save(tmp_path / "new" / "a" / "cat" / "0.png", "cat", 100)
+    save(tmp_path / "new" / "owl" / "1.png", "owl", 101)
+    capsys.readouterr()
+    assert run(["predict", str(tmp_path / "run"), str(tmp_path / "new"), "--json", *place]) == DONE
+    labelled = json.loads(capsys.readouterr().out)["labelled"]
+    assert (labelled["known"], labelled["unknown"]) == (1, {"owl": 1})
+
+
+def test_options_of_tables_are_for_the_tables_among_the_arguments(predicted, save, tmp_path):
+    for name in ("new/cat/0.png", "more/1.png"):
+        save(tmp_path / name, "cat", 100)
+    (tmp_path / "list.csv").write_text("file,species\nmore/1.png,cat\n")
+    columns = ["--path-column", "file", "--label-column", "species"]
+    code, found, _ = predicted(tmp_path / "new", tmp_path / "list.csv", options=[*columns, "--layout", "flat"])
+    assert (code, len(found["images"]), found["labelled"]["known"]) == (DONE, 2, 1)
+    for image in (tmp_path / "new", tmp_path / "new" / "cat" / "0.png"):
+        code, found, err = predicted(image, options=columns)
+        assert (code, found) == (USAGE, None)
+        assert "is no table, and --path-column is about tables: leave it out" in err
+
+
+def test_an_image_in_several_arguments_is_labelled_once(predicted, save, tmp_path):
+    images = [save(tmp_path / "new" / "cat" / f"{number}.png", "cat", number) for number in range(2)]
+    code, found, err = predicted(tmp_path / "new", images[1], tmp_path / "new")
+    assert (code, len(found["images"]), found["files"]["n_files"]) == (DONE, 2, 2)
+    assert "1 image is in several arguments, and used once." in err
+    code, found, _ = predicted(images[0], images[0])
+    assert (code, [row["path"] for row in found["images"]]) == (DONE, ["0.png"])
+
+
 BAD = {
     "Thumbs.db": b"\0" * 64,
     "notes.txt": b"a note",
@@ -152,10 +202,10 @@ def test_with_on_error_fail_a_bad_argument_ends_the_command(predicted, save, tmp
     assert "no.png" in err
 
 
-@pytest.mark.parametrize(("names", "code"), [(["no.png"], USAGE), (["no.png", "neither.png"], FAILED)])
-def test_without_any_image_nothing_is_predicted(predicted, tmp_path, names, code):
-    ended, found, err = predicted(*[tmp_path / name for name in names])
-    assert (ended, found) == (code, None)
+@pytest.mark.parametrize("names", [["no.png"], ["no.png", "neither.png"]])
+def test_without_any_image_nothing_is_predicted(predicted, tmp_path, names):
+    code, found, err = predicted(*[tmp_path / name for name in names])
+    assert (code, found) == (USAGE, None)
     assert "There is no folder or file" in err
 
 
