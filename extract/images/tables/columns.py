@@ -112,6 +112,8 @@ def _listed(header: Sequence[str]) -> str:
 
 def _without_path(header: Sequence[str]) -> str:
     """Return what a table without a column of paths lacks, and what to do."""
+    if "".join(header[:1]).strip().startswith(("{", "[")):
+        return "is JSON, which is not read. Write it as a table with a header, such as: path,label"
     first = next((name for name in header if _is_image_name(name)), None)
     if first is not None:
         return (
@@ -119,11 +121,15 @@ def _without_path(header: Sequence[str]) -> str:
             f"of the columns above it, such as: path,label"
         )
     lacking = set(WORDS) - set(map(_plain, header))
-    advice = (
-        f"{_hints(header, lacking)}."
-        if _hints(header, {"path"})
-        else f"Its first line names the columns: {', '.join(FIELDS)}; all but path may be left out."
-    )
+    if _hints(header, {"path"}):
+        advice = f"{_hints(header, lacking)}."
+    elif len(header) == 1 and "path" in header[0].lower().split():
+        advice = "Put a comma, semicolon, tab or | between the columns: spaces do not part them."
+    else:
+        advice = (
+            f"Its first line names the columns: {', '.join(FIELDS)}; all but path may be left out. "
+            "Where another column has the files, name it with --path-column."
+        )
     return f"has no column 'path' (found: {_listed(header)}). {advice}"
 
 

@@ -26,6 +26,7 @@ from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.read_options import ReadOptions
 
 WINDOWS, ADDRESS = re.compile(r"[A-Za-z]:[\\/]|\\\\"), re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+FILE_ADDRESS = re.compile(r"file:(//(localhost)?)?(?=/)")
 MOST_ABOVE = 4  # folders above that of the table
 MOST_BELOW = 100  # folders in that of the table that are looked at for a file that is not there
 SLASHES, UNICODE, CASE = "with / for \\", "in another Unicode form", "in another case, or without spaces around it"
@@ -47,6 +48,7 @@ def find_files(table: Path, names: Sequence[str], options: ReadOptions, *, known
     Raises ManifestError for a path that leads out of the folders that are allowed, and where no file is there.
     """
     finder = _Finder(table, _roots(table, options))
+    names = [FILE_ADDRESS.sub("", name, count=1) if name.startswith("file:/") else name for name in names]
     if not (table.parent / "~").exists():
         names = [os.path.expanduser(name) if name.startswith("~/") else name for name in names]  # noqa: PTH111
     for number, name in enumerate(names, start=1):
@@ -107,9 +109,10 @@ class _Finder:
         row = f"Row {number} of '{printable(self.table)}' names '{printable(name)}', which lies outside"
         there = Path(os.path.normpath(self.table.parent / name))
         if len(self.roots) > 1:
-            raise ManifestError(
-                f"{row} '{printable(self.roots[0])}' and the manifest's folder. Name a folder above both."
-            )
+            both = f"{row} '{printable(self.roots[0])}' and the manifest's folder"
+            if not any(_is_file(os.path.join(root, name)) for root in self.roots):  # noqa: PTH118
+                raise ManifestError(f"{both} and is not there. Write paths relative to one of them.")
+            raise ManifestError(f"{both}. Name a folder above both with --root.")
         if not _is_file(str(there)):
             raise ManifestError(
                 f"{row} the manifest's folder and is not there. Write paths relative to the manifest, or put it into a "
@@ -266,7 +269,7 @@ def _stays_below(name: str) -> bool:
 def _names_in(folder: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a zero byte in its name
         return []
 
 

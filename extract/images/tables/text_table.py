@@ -44,11 +44,12 @@ LONGEST_CELL = 1 << 20
 
 @dataclass(frozen=True)
 class TextForm:
-    """How a text table is written."""
+    """How a text table is written. is_spaced: whether there is a space between a delimiter and a quote."""
 
     encoding: str
     delimiter: str
     quote: str = '"'
+    is_spaced: bool = False
 
 
 def read_text(path: Path, options: ReadOptions) -> Columns:
@@ -120,7 +121,9 @@ def _try(path: Path, form: TextForm, options: ReadOptions) -> TextForm | None:
             return form
     cell = first[places[0]].strip() if len(first) > places[0] else ""
     is_quoted = form.quote == '"' and len(cell) > 1 and cell[0] == cell[-1] == "'"
-    return TextForm(form.encoding, form.delimiter, "'") if is_quoted else form
+    quote = "'" if is_quoted else form.quote
+    is_spaced = any(cell.startswith(" ") and cell.lstrip().startswith(quote) for cell in (*header, *first))
+    return TextForm(form.encoding, form.delimiter, quote, is_spaced)
 
 
 def _opened(path: Path, form: TextForm) -> IO[str]:
@@ -131,7 +134,9 @@ def _opened(path: Path, form: TextForm) -> IO[str]:
 def _rows(file: IO[str], form: TextForm) -> Iterator[tuple[int, list[str]]]:
     """Yield the line at which each row ends, and its cells; rows without any text are passed over."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    reader = csv.reader(file, delimiter=form.delimiter, quotechar=form.quote, strict=True)
+    reader = csv.reader(
+        file, delimiter=form.delimiter, quotechar=form.quote, strict=True, skipinitialspace=form.is_spaced
+    )
     for cells in reader:
         if reader.line_num == 1 and SEPARATOR_LINE.fullmatch(form.delimiter.join(cells)):
             continue

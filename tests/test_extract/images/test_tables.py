@@ -77,6 +77,7 @@ FORMS = {
     "single quotes below a plain header": "path;label\n'img/a.png';'cat'\n'img/b.png';'dog'\n",
     "index in front": ",path,label\n0,img/a.png,cat\n1,img/b.png,dog\n",
     "rows of nothing at the end": PLAIN + ",\n,\n",
+    "spaces before quotes": 'path, label\nimg/a.png, "cat"\nimg/b.png, "dog"\n',
     "a comma at the end of each line": "path,label,\nimg/a.png,cat,\nimg/b.png,dog,\n",
 }
 
@@ -102,6 +103,11 @@ WRONG = {
     "img/a.png cat\n": "has no header: its first line is a row already ('img/a.png cat')",
     "filename,class\nimg/a.png,cat\n": "has no column 'path' (found: filename, class). 'filename' looks like the path: "
     "name it with --path-column filename; 'class' looks like the label: name it with --label-column class.",
+    '{"path": "img/a.png", "label": "cat"}\n': "is JSON, which is not read. Write it as a table with a header, such as",
+    '[{"path": "img/a.png"}]\n': "is JSON, which is not read.",
+    "path   label\nimg/a.png   cat\n": "has no column 'path' (found: path   label). Put a comma, semicolon, tab or |",
+    "id,label\na,cat\n": "Where another column has the files, name it with --path-column.",
+    "path,label\nno\0dir/a.png,cat\n": "1 of the 1 files named in '{}' are not there",
     "Image Path,y\nimg/a.png,cat\n": "name it with --path-column 'Image Path'.",
     "path,label,Label\nimg/a.png,cat,dog\n": "has 2 columns 'label'. Give each its own name.",
     'path,label\nimg/a.png,"cat" x\n': "cannot be read: ",
@@ -343,7 +349,15 @@ def test_a_root_is_a_folder_and_no_way_out_of_it(written, photos):
         path, ReadOptions(root="nowhere")
     )
     said = refusal(path, ReadOptions(root=str(photos / "img")))
-    assert f"names '/etc/passwd', which lies outside '{photos / 'img'}' and the manifest's folder." in said
+    assert f"names '/etc/passwd', which lies outside '{photos / 'img'}' and the manifest's folder. Name a" in said
+    said = refusal(written("path\n/home/alice/img/a.png\n", "alice.csv"), ReadOptions(root=str(photos / "img")))
+    assert "and the manifest's folder and is not there. Write paths relative to one of them." in said
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "file:"])
+def test_the_address_of_a_file_is_its_path(written, photos, start):
+    name = f"{start}{photos}/img/%61.png"
+    assert rows(read_images(written(f"path\n{name}\n"))) == [(name, None)]
 
 
 def test_absolute_paths_of_another_machine_are_refused_without_a_way_out(written):
