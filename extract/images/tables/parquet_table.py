@@ -34,6 +34,11 @@ def read_parquet(path: Path, options: ReadOptions) -> Columns:
         raise ManifestError(
             f"The manifest '{printable(path)}' cannot be read as Parquet: {reason}. Write it again, or as .csv."
         ) from error
+    if any(isinstance(value, bytes) and b"\0" in value for value in values["path"]):
+        raise ManifestError(
+            f"The manifest '{printable(path)}' has bytes that are no file names in its column "
+            f"'{printable(names['path'])}', perhaps images. Write each image to a file, and its name into the table."
+        )
     columns.cells = {each: [_text(value) for value in column] for each, column in values.items()}
     return columns
 

@@ -402,6 +402,16 @@ def test_numbers_in_a_parquet_file_are_labels_as_they_are_written(images):
     assert facts(read_manifest(images / "m.parquet")) == [("cat/0.png", "3", None), ("dog/1.png", None, None)]
 
 
+def test_images_in_place_of_their_names_are_refused_without_showing_them(images):
+    table = pa.table({"path": [(images / "cat/0.png").read_bytes(), b"\xff\0\x10"]})
+    pyarrow.parquet.write_table(table, images / "m.parquet")
+    said = sentence(read_manifest, images / "m.parquet")
+    assert said.endswith(
+        "has bytes that are no file names in its column 'path', perhaps images. Write each image to a file, and its "
+        "name into the table."
+    )
+
+
 def test_only_the_known_columns_of_a_parquet_file_are_read(images, monkeypatch):
     table = pa.table({"path": ["cat/0.png"], "image": [{"bytes": b"x" * 1000, "path": "no"}], "when": [10**18 + 1]})
     table = table.set_column(2, "when", table["when"].cast(pa.timestamp("ns")))
