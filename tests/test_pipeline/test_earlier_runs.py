@@ -96,7 +96,7 @@ def test_its_runs_are_compared_and_reported(earlier, capsys):
 
 def test_a_fine_tune_goes_on_from_its_run(earlier):
     command = ["finetune", "images", "--from", "runs/network", "--cache", "cache", "--out", "runs/more", "--quiet"]
-    settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--augment", "none"]
+    settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--augment", "none", "--engine", "torch"]
     assert run([*command, *settings]) == DONE
     assert json.loads(Path("runs/more/results.json").read_text())["finetune"]["unfreeze"] == "features.12"
 
@@ -165,6 +165,7 @@ def test_another_file_by_the_name_of_its_weights_is_not_taken_for_them(earlier, 
     weights = load_file("squeezenet1_1.safetensors")
     save_file({name: 0.5 * tensor for name, tensor in weights.items()}, "squeezenet1_1.safetensors")
     command = ["finetune", "images", "--from", "runs/network", "--cache", "cache", "--out", "runs/more", "--quiet"]
-    assert run([*command, "--epochs", "1", "--unfreeze", "features.12", "--size", "64"]) == FAILED
+    settings = ["--epochs", "1", "--unfreeze", "features.12", "--size", "64", "--engine", "torch"]
+    assert run([*command, *settings]) == FAILED
     assert "with another weights_digest than this machine's squeezenet1_1 gives" in capsys.readouterr().err
     assert not Path("runs/more").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import run_program
 
 from featurecache.base.errors import PipelineError
 from featurecache.bench import classify as bench_classify
@@ -194,7 +195,8 @@ def test_seconds_are_the_only_numbers_that_may_differ():
     assert bench_classify.lasting(heads) == bench_classify.lasting(later) != bench_classify.lasting(other)
 
 
-def test_features_that_are_not_there_are_one_sentence_and_the_command(asked, tmp_path):
+def test_features_that_are_not_there_are_one_sentence_and_the_command(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_classify.subprocess, "run", lambda command, **_: run_program(*command[2:]))
     with pytest.raises(PipelineError, match="Run first:\nfeaturecache extract"):
         bench_classify.measure(replace(asked, request=FeatureRequest("pixels", size=16)), tmp_path)
 

@@ -202,8 +202,11 @@ assert not loaded, loaded
 sys.exit(code)
 """
     command = ["classify", str(digits_folder), "--cache", str(filled_cache), "--heads", "logistic,mlp,linear_svm"]
+    one = " ".join(
+        f"--param {each}" for each in ("mlp.learning_rate=0.01", "mlp.dropout=0", "logistic.C=1", "linear_svm.C=1")
+    )
     ended = subprocess.run(
-        [sys.executable, "-c", program, *command, *NARROW, "--out", str(tmp_path / "run"), "--quiet"],
+        [sys.executable, "-c", program, *command, *NARROW, *one.split(), "--out", str(tmp_path / "run"), "--quiet"],
         capture_output=True,
         text=True,
     )

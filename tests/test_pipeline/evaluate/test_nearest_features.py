@@ -240,7 +240,8 @@ def test_the_report_of_an_extraction_says_what_each_cache_holds_and_where_the_ti
 ):
     import json
 
-    command = ["extract", str(digits_folder / "0"), "--cache", str(tmp_path / "cache"), "--engine", "torch", "--quiet"]
+    words = ["--cache", str(tmp_path / "cache"), "--size", "64", "--engine", "torch", "--quiet"]
+    command = ["extract", str(digits_folder / "0"), *words]
     assert run([*command, "--layer", "_blocks.0", "--layer", "_blocks.1", "--json"]) == DONE
     values = json.loads(capsys.readouterr().out)
     assert [(row["layer"], row["pooling"], row["dim"]) for row in values["caches"]] == [
