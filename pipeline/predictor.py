@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import UnknownWeights
+from featurecache.base.errors import BackboneError, CacheError, ImageRefused, UnknownWeights
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import Memo
@@ -21,6 +21,7 @@ from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.outdated import OutdatedRows
+from featurecache.extract.job.passes import refused_line
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE
@@ -157,8 +158,9 @@ class Predictor:
     ) -> Predictions:
         """Label images; their features are kept in the cache.
 
-        The backbone is loaded only where the cache lacks an image. Raises CacheError when the backbone of this machine
-        is not the one that the head was trained on.
+        The backbone is loaded only where the cache lacks an image, or has features of it by an older version that read
+        it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
+        backbone of this machine is not the one that the head was trained on.
         """
         import numpy as np
 
@@ -168,18 +170,9 @@ class Predictor:
         progress = progress or Silent()
         for note in images.notes:
             progress.say(note)
-        wanted = _kept(images, FeatureCache(self.cache_root, self.spec), progress)
-        if wanted is None:
-            if self._run is not None:
-                self.request, line = weights_by_digest(self._run, self._meta.request, self.spec, self.cache_root)
-                if line:
-                    progress.say(line)
-            check_weights(self.request, self.spec, self.cache_root)
-            try:
-                report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
-            except UnknownWeights as error:
-                raise UnknownWeights(f"{error} {MOVED}") from error
-            wanted = _extracted(report, self.spec)
+        settings = settings or Settings()
+        kept = _kept(images, FeatureCache(self.cache_root, self.spec), settings, progress)
+        wanted = self._extracted(images, kept, settings, progress) if kept is None or kept.has_outdated else kept
         codes: NDArray[np.int64] = np.empty(0, np.int64)
         proba: NDArray[np.floating[Any]] = np.empty((0, len(self.classes)))
         if wanted.samples:  # no head of scikit-learn takes no rows at all
@@ -191,18 +184,48 @@ class Predictor:
         files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
         return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
 
+    def _extracted(self, images: Manifest, kept: Vectors | None, settings: Settings, progress: Progress) -> Vectors:
+        """The images and their features after an extraction; `kept`, with a line, where these cannot be computed here.
+
+        Raises BackboneError or CacheError where that is so and nothing was kept.
+        """
+        try:
+            if self._run is not None:
+                self.request, line = weights_by_digest(self._run, self._meta.request, self.spec, self.cache_root)
+                if line:
+                    progress.say(line)
+            check_weights(self.request, self.spec, self.cache_root)
+            try:
+                report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
+            except UnknownWeights as error:
+                raise UnknownWeights(f"{error} {MOVED}") from error
+            return _from_report(report, self.spec)
+        except (BackboneError, CacheError) as error:
+            if kept is None:
+                raise
+            progress.say(OutdatedRows.among(kept.samples, kept.digests).note(kept.cache))
+            progress.say(f"These features are used as they are, since they cannot be computed again here: {error}")
+            return kept
+
 
 class Vectors(NamedTuple):
-    """The images that have features, their digests (N, 32), the cache that holds them, and what was refused."""
+    """The images that have features, their digests (N, 32), the cache that holds them, and what was refused.
+
+    has_outdated: whether some of these features are by an older version that read their images otherwise.
+    """
 
     samples: tuple[Sample, ...]
     digests: NDArray[np.uint8]
     cache: FeatureCache
     refusals: tuple[Refusal, ...]
+    has_outdated: bool = False
 
 
-def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vectors | None:
-    """The images and their features, without the backbone; None where the cache lacks any, or has some to replace."""
+def _kept(manifest: Manifest, cache: FeatureCache, settings: Settings, progress: Progress) -> Vectors | None:
+    """The images and their features, without the backbone; None where the cache lacks any.
+
+    Images that an older version did not notice to be damaged are refused. Raises ImageRefused where one ends the run.
+    """
     import numpy as np
 
     if not manifest.samples:
@@ -211,15 +234,25 @@ def _kept(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Vector
         return None
     with Memo(cache.folder.parent, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
-    if digested.refusals or cache.missing(digested.digests).any():
+    samples, digests = digested.samples, digested.digests
+    if digested.refusals or cache.missing(digests).any():
         return None
     changed, damaged = OutdatedRows(digested, progress.say).of(cache)
-    if changed.any() or damaged:
-        return None
-    return Vectors(digested.samples, digested.digests, cache, ())
+    if not damaged:
+        return Vectors(samples, digests, cache, (), bool(changed.any()))
+    names = [bytes(digest) for digest in digests]
+    refusals = tuple(
+        Refusal(sample.name, name.hex(), damaged[name])
+        for sample, name in zip(samples, names, strict=True)
+        if name in damaged
+    )
+    if settings.on_error == "fail":
+        raise ImageRefused(refused_line(refusals[0]))
+    whole = [i for i, name in enumerate(names) if name not in damaged]
+    return Vectors(tuple(samples[i] for i in whole), digests[whole], cache, refusals, bool(changed.any()))
 
 
-def _extracted(report: ExtractReport, spec: FeatureSpec) -> Vectors:
+def _from_report(report: ExtractReport, spec: FeatureSpec) -> Vectors:
     """The images and their features after an extraction. Raises CacheError where the backbone is another."""
     filled = report.filled[0]
     check_spec(spec, filled.resolved.spec)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.cli.main import DONE, run
+from featurecache.base.errors import CacheUnwritable, WeightsMissing
+from featurecache.cli.main import DONE, FAILED, REFUSED, run
 from featurecache.extract.job import outdated, writer
 
 PIXELS = ["--backbone", "pixels", "--size", "8"]
@@ -83,3 +84,26 @@ def test_predict_computes_them_again(ended):
     assert code == DONE
     assert "1 image to extract (1 of them again" in err
     assert "1 image to extract" not in ended("predict")[2]
+
+
+@pytest.mark.parametrize("error", [WeightsMissing, CacheUnwritable])
+def test_predict_uses_them_where_they_cannot_be_computed_again(ended, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("There are no weights here.")
+
+    monkeypatch.setattr("featurecache.predictor.extract_features", fail)
+    code, out, err = ended("predict")
+    assert (code, len(out.splitlines())) == (DONE, 26)
+    assert NOTE in err
+    assert "used as they are, since they cannot be computed again here: There are no weights here." in err
+
+
+def test_predict_refuses_damaged_ones_without_the_backbone(ended, monkeypatch):
+    monkeypatch.setattr(outdated, "refusal_since", lambda path, since: "damaged" if "/dog/" in path else "")
+    monkeypatch.setattr(outdated, "reads_otherwise", lambda *_: False)
+    monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
+    code, out, err = ended("predict")
+    assert (code, len(out.splitlines())) == (REFUSED, 14)
+    assert "dog/00.png" in err
+    code, _, err = ended("predict", "--on-error", "fail")
+    assert (code, "is refused: damaged." in err) == (FAILED, True)
