@@ -191,9 +191,8 @@ class Predictor:
         """
         try:
             if self._run is not None:
-                self.request, line = weights_by_digest(self._run, self._meta.request, self.spec, self.cache_root)
-                if line:
-                    progress.say(line)
+                known = self._meta.request, self.spec
+                self.request = weights_by_digest(self._run, *known, self.cache_root, say=progress.say)
             check_weights(self.request, self.spec, self.cache_root)
             try:
                 report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import socket
 import sys
@@ -102,7 +103,7 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
             "The backbone pixels is the image itself and has no weights: leave out --weights, or extract it alone."
         )
     path, part = file_and_part(weights)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (closed folders)
         known = ", ".join(source.name for source in named)
         raise UnknownWeights(
             f"There is no file '{printable(weights)}', and no weights of {backbone} are called so: it has {known}."

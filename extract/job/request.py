@@ -278,7 +278,9 @@ def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
     if request.weights is None:
         return request
     path, part = file_and_part(request.weights)
-    return replace(request, weights=with_part(str(path.resolve()), part)) if path.exists() else request
+    if not os.path.exists(path):  # noqa: PTH110 (closed folders)
+        return request
+    return replace(request, weights=with_part(str(path.resolve()), part))
 
 
 def _memo_key(request: FeatureRequest) -> str:

@@ -31,7 +31,7 @@ def finetune_images(
     from featurecache.finetune.write_run import find_tuned_run, finish, source_leak_warnings, write_tuned_run
 
     began = time.perf_counter()
-    source = read_source_run(plan)
+    source = read_source_run(plan, progress)
     labelled, features = label_images(manifest, plan, source, progress)
     ready = load_untrained(labelled, features, plan, source)
     whole = find_tuned_run(ready.checkpoint, plan) if plan.resume else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
-from featurecache.base.progress import Progress
+from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.extract.backbones.cutting import STAGES
@@ -43,15 +43,18 @@ class SourceRun:
     is_random: bool
 
 
-def read_source_run(plan: FinetunePlan) -> SourceRun:
-    """Read the run. Raises UsageError where it has no head to start from, or not the one that is named."""
+def read_source_run(plan: FinetunePlan, progress: Progress | None = None) -> SourceRun:
+    """Read the run. Raises UsageError where it has no head to start from, or not the one that is named.
+
+    progress: gets a line where the weights of the run are sought or have moved.
+    """
     results = read_results(plan.source)
     need(plan.source / RESULTS_FILE, results, NEEDED)
     need_each(plan.source / RESULTS_FILE, results, "heads", ["params"])
-    return _chosen(results, plan)
+    return _chosen(results, plan, progress or Silent())
 
 
-def _chosen(results: Results, plan: FinetunePlan) -> SourceRun:
+def _chosen(results: Results, plan: FinetunePlan, progress: Progress) -> SourceRun:
     from featurecache.classify.heads.saving.folder import load_meta
 
     is_random = plan.head == RANDOM
@@ -61,7 +64,7 @@ def _chosen(results: Results, plan: FinetunePlan) -> SourceRun:
         check_can_start(row["name"])
     place = saved_folder(plan.source, row)
     meta = head_meta(place, load_meta(place))
-    trained, _ = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root)
+    trained = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root, say=progress.say)
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return SourceRun(row, results, request, trained, meta.spec, is_random)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import BackboneError, CacheError, PipelineError
 from featurecache.base.plain_files import UnfitFile, check_plain_file, parse_json
-from featurecache.base.text import printable
+from featurecache.base.text import count, printable
 from featurecache.extract.backbones.named_file import SEPARATOR, file_and_part, with_part
 from featurecache.extract.cache.memo import FILE_NAME, Memo
 from featurecache.extract.cache.spec import FeatureSpec
@@ -36,7 +36,7 @@ MOST_ABOVE, MOST_PARTS = 6, 4
 MOST_NAMES = 5
 READ_BYTES = 1 << 20  # of a table, in which their names are sought
 N_DIGITS = 12  # of a digest in an error message
-# Files of a folder that are read to find weights by their digest, and what their names end in.
+# Files of any name that are read to find weights by their digest, and what their names end in.
 MOST_FILES = 16
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 MOVED = "Put the weights that the run was made with next to the run, or name their file by --weights."
@@ -196,61 +196,74 @@ def _where_now(run: Path, recorded: str) -> str | None:
 
 
 def weights_by_digest(
-    run: Path, request: FeatureRequest, trained: FeatureSpec, cache_root: Path
-) -> tuple[FeatureRequest, str]:
-    """The request with the weights file of the user's whose tensors a head was trained on, and a line if it moved.
+    run: Path, request: FeatureRequest, trained: FeatureSpec, cache_root: Path, *, say: Callable[[str], None]
+) -> FeatureRequest:
+    """The request with the weights file of the user's whose tensors a head was trained on.
 
-    Sought are the file that is named, those of its name near the run, those that the memo knows by this digest, and
+    Sought are the file that is named, those that the memo knows by this digest, those of its name near the run, and
     those of any name where the recorded one was, in the run, next to it and in the working folder. The request as it is
-    where none of them has these weights.
+    where none of them has these weights. say: called with a line before files of any name are read, and if it moved.
     """
     found = with_run_weights(run, request)
     recorded = PureWindowsPath(request.weights or "")
     if os.path.lexists(run / WEIGHTS_FILE) or not (recorded.is_absolute() or recorded.root):
-        return found, ""
+        return found
     name, _, part = recorded.name.rpartition(SEPARATOR)
     near = find_file(run, Path(name or recorded.name))
     with Memo(cache_root) as memo:
-        others = map(str, (*near, *_known_files(trained, memo), *_files_of_any_name(run, found)))
-        parts = ("", part) if name else ("",)
-        for weights in dict.fromkeys([str(found.weights), *(with_part(each, own) for each in others for own in parts)]):
+        known = dict(_known_files(trained, memo))
+        others = map(str, chain(known, near, _files_of_any_name(run, found, set(known.values()), say)))
+        parts, seen = ("", part) if name else ("",), set[str]()
+        for weights in chain([str(found.weights)], (with_part(each, own) for each in others for own in parts)):
             each = replace(request, weights=weights)
-            if _has_weights(each, trained, memo):
-                line = f"The weights of the run are in '{printable(weights)}'." if weights != request.weights else ""
-                return each, line
-    return found, ""
+            if weights not in seen and _has_weights(each, trained, memo):
+                if weights != request.weights:
+                    say(f"The weights of the run are in '{printable(weights)}'.")
+                return each
+            seen.add(weights)
+    return found
 
 
 def _has_weights(request: FeatureRequest, trained: FeatureSpec, memo: Memo) -> bool:
     try:
         resolved = recall(request, memo) or load_if_here(request, memo)
-    except BackboneError:  # another network's, or no weights
+    except (BackboneError, OSError):  # another network's, no weights, or a file that must not be read
         return False
     return resolved is not None and resolved.spec.weights_digest == trained.weights_digest
 
 
-def _known_files(trained: FeatureSpec, memo: Memo) -> Iterator[Path]:
-    """Yield the files that the memo knows to have these weights, as far as they are there."""
+def _known_files(trained: FeatureSpec, memo: Memo) -> Iterator[tuple[Path, int]]:
+    """Yield the files that the memo knows to have these weights, and their size then."""
     for _, answer in memo.answers():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             values = parse_json(answer)
-            path = Path(values["weights_path"])
-            if values["spec"]["weights_digest"] == trained.weights_digest and path.is_file():
-                yield path
+            if values["spec"]["weights_digest"] == trained.weights_digest:
+                yield Path(values["weights_path"]), int(values["state"][0])
 
 
-def _files_of_any_name(run: Path, request: FeatureRequest) -> Iterator[Path]:
-    """Yield the weights files where the recorded one was, in the run, next to it and in the working folder."""
-    own = run.absolute()
-    for folder in dict.fromkeys((Path(str(request.weights)).parent, own, own.parent, Path())):
+def _files_of_any_name(
+    run: Path, request: FeatureRequest, sizes: Container[int], say: Callable[[str], None]
+) -> Iterator[Path]:
+    """Yield the weights files where the recorded one was, in the run, next to it and in the working folder.
+
+    Those of these sizes in bytes come first, then those with the ending of the recorded file.
+    """
+    recorded, own = Path(str(request.weights)), run.absolute()
+    found = list[tuple[bool, bool, Path]]()
+    for folder in dict.fromkeys((recorded.parent, own, own.parent, Path().absolute())):
         with contextlib.suppress(OSError):
-            found = sorted(each for each in folder.iterdir() if each.suffix.lower() in WEIGHTS_SUFFIXES)
-            yield from filter(Path.is_file, found[:MOST_FILES])
+            for each in sorted(folder.iterdir()):
+                if each.suffix.lower() in WEIGHTS_SUFFIXES and os.path.isfile(each):  # noqa: PTH113
+                    found.append((each.stat().st_size not in sizes, each.suffix != recorded.suffix, each))
+    if found:
+        n = min(len(found), MOST_FILES)
+        say(f"looking for the weights of the run in {count(n, 'file')} near it, by reading them")
+    yield from (each for _, _, each in sorted(found)[:MOST_FILES])
 
 
 def named_weights(request: FeatureRequest, weights: str) -> FeatureRequest:
     """The request with the weights that the user names. Raises UnknownWeights if there are none of that name."""
-    if not file_and_part(weights)[0].is_file():
+    if not os.path.isfile(file_and_part(weights)[0]):  # noqa: PTH113 (closed folders)
         from featurecache.extract.backbones.weights import find_weights
 
         find_weights(request.backbone, weights)

@@ -7,16 +7,19 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from featurecache.base.exits import DONE
 from featurecache.base.progress import Silent
 from featurecache.cli.main import run
+from featurecache.extract.cache.memo import Memo
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.predictor import recorded_cache, with_run_weights
 from featurecache.report.sections import reproduce
-from featurecache.runs.moved import config_of_now, find_images, find_source
+from featurecache.runs import moved
+from featurecache.runs.moved import config_of_now, find_images, find_source, weights_by_digest
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.split_list import read_splits
 
@@ -174,6 +177,48 @@ def test_a_weights_file_that_moved_is_found_near_the_run(project, place):
     (project / place).parent.mkdir(exist_ok=True)
     (project / place).touch()
     assert os.path.samefile(str(with_run_weights(project / RUN, request).weights), project / place)
+
+
+TRAINED = SimpleNamespace(weights_digest="ab" * 32)
+
+
+def remember_weights(cache: Path, path: Path, size: int) -> None:
+    """Let the memo know a file of this size with the weights of TRAINED."""
+    answer = {"spec": vars(TRAINED), "weights_path": str(path), "state": [size, 0, 0]}
+    with Memo(cache) as memo:
+        memo.remember_answer("[]", json.dumps(answer))
+
+
+def test_weights_in_a_closed_folder_are_passed_over(tmp_path, monkeypatch):
+    def stopping_at_closed(ask):
+        def asked(path):
+            if "closed" in path.parts:
+                raise PermissionError(13, "Permission denied", str(path))
+            return ask(path)
+
+        return asked
+
+    remember_weights(tmp_path, Path("/closed/known.pth"), 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_file", stopping_at_closed(os.path.isfile))
+    monkeypatch.setattr(Path, "exists", stopping_at_closed(os.path.exists))
+    request = FeatureRequest(backbone="squeezenet1_1", weights="/closed/w.pth")
+    assert weights_by_digest(tmp_path / "run", request, TRAINED, tmp_path, say=pytest.fail) == request
+
+
+def test_of_many_files_the_likeliest_are_read_first_and_a_line_is_shown_before(tmp_path, monkeypatch):
+    remember_weights(tmp_path, tmp_path / "gone.pth", 7)
+    for number in range(40):
+        (tmp_path / f"{number:02d}.{('pth', 'bin')[number % 2]}").write_bytes(bytes(7 if number == 39 else 5))
+    events = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(moved, "_has_weights", lambda request, *_: events.append(Path(request.weights).name))
+    request = FeatureRequest(backbone="squeezenet1_1", weights="/old/w.pth")
+    weights_by_digest(tmp_path / "run", request, TRAINED, tmp_path, say=events.append)
+    assert events[:2] == ["w.pth", "gone.pth"]
+    assert events[2] == "looking for the weights of the run in 16 files near it, by reading them"
+    assert events[3:5] == ["39.bin", "00.pth"]
+    assert len(events) == 3 + moved.MOST_FILES
 
 
 def test_another_table_of_the_same_name_is_not_that_of_a_run(tmp_path):
