@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ class DigestTable:
         known: dict[int, bytes] = {}
         for i, (path, state) in enumerate(zip(paths, states, strict=True), start):
             if state is None:
-                self._look_elsewhere(i, reasons[i - start])
+                self._take_from_table(i, reasons[i - start])
             elif (digest := remembered.get((path, state))) is None:
                 self.unread.append(i)
             else:
@@ -117,8 +117,8 @@ class DigestTable:
             self._digests[at] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
             self._is_known[at] = True
 
-    def _look_elsewhere(self, i: int, error: OSError | None) -> None:
-        """Refuse the sample at position i, whose file cannot be read, unless its table has the digest of one."""
+    def _take_from_table(self, i: int, error: OSError | None) -> None:
+        """Take the digest of the sample at position i, whose file is not readable, from its table; else refuse it."""
         sample = self.samples[i]
         if error is None:
             self._refusals[i] = Refusal(sample.name, "", "not a regular file")
@@ -160,13 +160,14 @@ class DigestTable:
                     self.unread = unread[stop:]
                     return
 
-    def stand_in(self) -> None:
-        """Give every file that the memo does not know the digest of its path in place of its own."""
+    def stand_in(self, read: Container[int], on_progress: Callable[[int, int], None]) -> None:
+        """Read the unread files at positions `read`, and give every other the digest of its path instead of its own."""
+        rest = [i for i in self.unread if i not in read]
+        self.unread = [i for i in self.unread if i in read]
+        self.hash_unread(on_progress)
         folders: dict[str, bytes] = {}
-        for i in self.unread:
-            sample = self.samples[i]
-            self._set(i, sample.digest or image_digest(_memo_path(sample.path, folders)))
-        self.unread = []
+        for i in rest:
+            self._set(i, self.samples[i].digest or image_digest(_memo_path(self.samples[i].path, folders)))
 
     def note(self, path: str, found: bytes | Refusal, *, state: FileState | None, read_ns: int) -> None:
         """Set the digest of a file that was read at `read_ns`, in place of what the memo knew of it, or its refusal."""
@@ -236,13 +237,15 @@ def digest_samples(
     return table.collect()
 
 
-def stand_in_digests(samples: Sequence[Sample], memo: Memo) -> Digested:
-    """Return the same without reading a file: what the memo does not know has a digest as no other file has it.
+def stand_in_digests(
+    samples: Sequence[Sample], memo: Memo, *, read: Container[int], on_progress: Callable[[int, int], None]
+) -> Digested:
+    """Return the same, reading only the files at the positions `read`.
 
-    So copies are taken for different images.
+    Others that the memo does not know have a digest as no other file has it, so copies are taken for different images.
     """
     table = DigestTable(samples, memo)
-    table.stand_in()
+    table.stand_in(read, on_progress)
     return table.collect()
 
 

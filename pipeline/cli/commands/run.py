@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,7 +28,12 @@ from featurecache.cli.text import extract_text
 from featurecache.runs.folder import ERRORS_FILE
 
 if TYPE_CHECKING:
-    from featurecache.extract.images.manifest import Manifest
+    from collections.abc import Sequence
+
+    from featurecache.extract.images.manifest import Manifest, Sample
+
+# Classes of fewer images may have too few different ones to be on all sides of a split.
+SMALL_CLASS, N_SIDES = 50, 3
 
 
 @click.command(
@@ -73,9 +79,11 @@ def command(
 def check_labels(
     manifest: Manifest, split: SplitOptions, cache: CacheOption, console: Console, *, folds: int | None
 ) -> None:
-    """Raise what `classify` would raise for labels that cannot be split: before an hour of extraction, not after it.
+    """Raise what `classify` would raise for labels that cannot be split, before an hour of extraction, not after it.
 
-    No file is read where labels can be split if all images differ; else all are read, so that copies count as one.
+    As far as that is known before any image is decoded. Copies count as one in classes of fewer than 50 images, whose
+    files are read if they may be copies by their sizes; those of larger classes only where the labels cannot be split
+    otherwise, and then all files are read.
     """
     from featurecache.classify.selection.holdouts import val_round
     from featurecache.evaluate.join import label_samples
@@ -96,6 +104,33 @@ def check_labels(
 
     with Memo(cache.cache) as memo:
         try:
-            check(stand_in_digests(manifest.samples, memo))
+            read = possible_copies(manifest.samples, n_distinct=max(N_SIDES, split.min_per_class))
+            check(stand_in_digests(manifest.samples, memo, read=read, on_progress=console.digesting))
         except ClassifyError:
             check(None)
+
+
+def possible_copies(samples: Sequence[Sample], *, n_distinct: int) -> set[int]:
+    """The positions of the samples in small classes that may have fewer than `n_distinct` different images.
+
+    Files of different sizes are no copies. With groups, which copies can join, all samples of small classes are taken.
+    """
+    classes: dict[tuple[str | None, str | None], list[int]] = {}
+    for i, sample in enumerate(samples):
+        if sample.label is not None:
+            classes.setdefault((sample.label, sample.split), []).append(i)
+    found = set[int]()
+    for own in classes.values():
+        if len(own) < SMALL_CLASS:
+            has_groups = any(samples[i].group for i in own)
+            if has_groups or len({_size_of(samples[i].path) for i in own}) < n_distinct:
+                found.update(own)
+    return found
+
+
+def _size_of(path: str) -> int:
+    """The bytes of a file; -1 where it cannot be looked at."""
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return -1

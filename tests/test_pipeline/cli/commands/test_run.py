@@ -45,3 +45,16 @@ def test_labels_that_cannot_be_split_are_refused_by_all_that_is_known_of_copies(
     assert "'alone' (1 image), 'copied' (2 images)" in capsys.readouterr().err
     assert list(reads.values()) == [1] * 9
     assert not list(tmp_path.glob("cache/*/shards"))
+
+
+@pytest.mark.parametrize(
+    ("n_cats", "error"), [(0, "'owl' (5 images)"), (2, "Val is empty")], ids=["a class of copies", "two images a class"]
+)
+def test_a_class_that_is_copies_of_few_images_is_refused_before_extraction(save, tmp_path, capsys, n_cats, error):
+    for number in range(5):
+        save(tmp_path / "new" / "owl" / f"{number}.png", "cat", number % n_cats if n_cats else 0)
+        save(tmp_path / "new" / "dog" / f"{number}.png", "dog", number % (n_cats or 5))
+    place = ["--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    assert run(["run", str(tmp_path / "new"), *PIXELS, *place]) == FAILED
+    assert error in capsys.readouterr().err
+    assert not list(tmp_path.glob("cache/*/shards"))
