@@ -19,8 +19,9 @@ from statistics import median
 import click
 import numpy as np
 
+from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE
-from featurecache.base.text import table
+from featurecache.base.text import printable, table
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import POSITIVE, option, takes
 from featurecache.extract.cache.memo import RACY_NS
@@ -95,7 +96,10 @@ def _extract(images: Path, cache: Path) -> tuple[float, int]:
     """Return the seconds of a process that extracts these images, and its peak memory in kB, 0 if it is unknown."""
     started = time.perf_counter()
     command = [sys.executable, "-c", _EXTRACT_AND_PRINT_PEAK, str(images), str(cache)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode != DONE:
+        reason = (found.stderr.strip().splitlines() or [f"it ended with {found.returncode}"])[-1]
+        raise PipelineError(f"A run of extract failed: {printable(reason)}")
     return time.perf_counter() - started, int(found.stdout.split()[-1])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import ExtractError
-from featurecache.base.text import count
+from featurecache.base.text import count, count_is
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.report.wording import percent
 from featurecache.runs.documents import HeadRow, cache_folder
@@ -44,14 +44,16 @@ def feature_map(record: Record, cache_root: Path) -> FeatureMap | str:
     """The sample in the features of the chosen head; a sentence that says why where there is none."""
     head, answers = record.heads[record.chosen], record.answers[record.chosen]
     wrong = answers.predicted != record.y
-    rows = sample_rows(wrong, MAX_POINTS)
-    X = read_features(record, head, rows, cache_root)
-    if isinstance(X, str):
-        return X
+    sample = sample_rows(wrong, MAX_POINTS)
+    found = read_features(record, head, sample, cache_root)
+    if isinstance(found, str):
+        return found
+    rows, X = found
     if len(rows) < 3 or X.shape[1] < 2:
         return "There are too few test images or features for a map."
     components, variance = principal_components(X)
-    return FeatureMap(rows, components, variance, _caption(record, wrong, rows, components, variance))
+    caption = _caption(record, wrong, rows, components, variance, n_absent=len(sample) - len(rows))
+    return FeatureMap(rows, components, variance, caption)
 
 
 def sample_rows(wrong: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
@@ -64,8 +66,8 @@ def sample_rows(wrong: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
 
 def read_features(
     record: Record, head: HeadRow, rows: NDArray[np.int64], cache_root: Path
-) -> NDArray[np.float32] | str:
-    """The features (n, D) of these test images from the cache, or a sentence that says why they are not there."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | str:
+    """Those of these test images that have features in the cache (n,), and these (n, D); a sentence where none has."""
     name = features_of(head)
     entry = next((f for f in record.results["features"] if f.get("name", f["backbone"]) == name), None)
     if entry is None:
@@ -74,9 +76,9 @@ def read_features(
     try:
         spec = read_spec(cache_root / cache_folder(entry))
         cache = None if spec is None else FeatureCache(cache_root, spec)
-        if cache is None or cache.missing(digests).any():
+        if cache is None or (absent := cache.missing(digests)).all():
             return f"The features of {name} are no longer in the cache, so there is no map of them."
-        return cache.lookup(digests)
+        return rows[~absent], cache.lookup(digests[~absent])
     except (ExtractError, OSError) as error:
         return f"The features of {name} cannot be read, so there is no map of them: {error}"
 
@@ -99,10 +101,13 @@ def _caption(
     rows: NDArray[np.int64],
     components: NDArray[np.float32],
     variance: NDArray[np.float64],
+    *,
+    n_absent: int,
 ) -> str:
-    title = record.titles[record.chosen]
-    if len(rows) == len(wrong):
-        what = f"All {count(len(rows), 'test image')}, each a point, by the features of {title}"
+    title, them = record.titles[record.chosen], "it" if n_absent == 1 else "them"
+    if len(rows) + n_absent == len(wrong):
+        which = "" if n_absent else "All "
+        what = f"{which}{count(len(rows), 'test image')}, each a point, by the features of {title}"
     else:
         drawn, all_errors = int(wrong[rows].sum()), int(wrong.sum())
         which = "all" if drawn == all_errors else f"{drawn:,} of the"
@@ -115,6 +120,7 @@ def _caption(
         f"{what}; colour is its label, a ring an error of the head shown. Near points have similar features: a ring "
         "inside another colour's cloud is an image that looks like the other class, or has a wrong label. "
         f"The two axes of PCA hold {percent(float(variance[:2].sum()))} of the variance."
+        + (f" {count_is(n_absent, 'image')} left out: the cache has no features of {them}." if n_absent else "")
     )
 
 

@@ -21,6 +21,8 @@ from featurecache.bench.extract import Measured, measure_together, smallest_cosi
 from featurecache.bench.inputs import write_photos
 from featurecache.cli.main import DONE, FAILED, run
 from featurecache.evaluate.join import SPLITS
+from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.reading import read_json
@@ -228,4 +230,14 @@ def test_warm_runs_extract_nothing(tmp_path):
     found = bench_warm.measure(tmp_path, 30, 2)
     assert found.n_images == 30
     assert len(found.seconds) == 2
-    assert len(list((tmp_path / "images").rglob("*.png"))) == 30
+    (folder,) = find_caches(tmp_path / "cache")
+    cache = FeatureCache(folder.parent, read_spec(folder))
+    assert len(cache) == 30
+    assert [record["n"] for record in cache.records()] == [30]
+
+
+def test_a_warm_run_that_fails_ends_with_its_last_line(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], FAILED, "", "a line\nfeaturecache: The disk is full.\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(PipelineError, match=r"A run of extract failed: featurecache: The disk is full\."):
+        bench_warm._extract(tmp_path, tmp_path)

@@ -17,6 +17,9 @@ from PIL import Image
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
+from featurecache.extract.cache.inventory import find_caches
+from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.report.page import write_report
 from featurecache.report.sections.audit import read_audit
@@ -134,6 +137,18 @@ def test_without_images_the_page_says_so(finished):
     text = write_report(finished, images="nowhere").read_text()
     assert "pictures left out: the files are not where they were when the run was made." in text
     assert values_of(text)["pictures"] == {}
+
+
+def test_an_image_without_features_in_the_cache_is_left_out_of_the_map(finished, filled_cache, tmp_path):
+    root = Path(shutil.copytree(filled_cache, tmp_path / "cache"))
+    first = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pylist()[0]
+    digests = np.frombuffer(bytes.fromhex(first["digest"]), np.uint8).reshape(1, 32)
+    for folder in find_caches(root):
+        FeatureCache(root, read_spec(folder)).withdraw(digests, DECODE_REVISION + 1)
+    text = write_report(finished, cache_root=root).read_text()
+    assert "1 image is left out: the cache has no features of it." in text
+    everything = values_of(write_report(finished).read_text())["map"]["names"]
+    assert {*everything} - {*values_of(text)["map"]["names"]} == {first["path"]}
 
 
 def test_without_the_cache_there_is_no_map_but_a_sentence(finished, tmp_path):
