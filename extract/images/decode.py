@@ -148,8 +148,9 @@ def _head_of(file: BinaryIO) -> bytes:
 
 def _decoded(image: ImageFile.ImageFile, file: BinaryIO, at_least: int | None, levels: str) -> Picture:
     if image.format in JPEG_FORMATS:
+        data = read_jpeg(file, *image.size)
         is_reduced = at_least is not None and _reduce(image, at_least)
-        found = _decode_fast(image, file, is_reduced=is_reduced)
+        found = _decode_fast(image, data, is_reduced=is_reduced)
         if found is not None:
             return Picture.of(turned_upright(found, orientation_of(image)))
     return _from_pillow(image, levels)
@@ -163,9 +164,8 @@ def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
     return image.size != whole
 
 
-def _decode_fast(image: ImageFile.ImageFile, file: BinaryIO, *, is_reduced: bool) -> NDArray[np.uint8] | None:
+def _decode_fast(image: ImageFile.ImageFile, data: bytes, *, is_reduced: bool) -> NDArray[np.uint8] | None:
     """Return a JPEG's pixels as they are stored, or None if Pillow has to decode them. Raises ImageRefused."""
-    data = read_jpeg(file, image.width, image.height)
     if image.mode in FAST_MODES and not (is_reduced and min(image.size) < LEAST_REDUCED_SIDE):
         shape = (image.height, image.width)
         return decode_jpeg(data, shape, is_reduced=is_reduced, is_grey=image.mode == "L")

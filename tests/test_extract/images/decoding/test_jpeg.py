@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decoding import jpeg as jpegs
 from featurecache.extract.images.decoding import jpeg_holes
 
 
@@ -65,6 +66,13 @@ def test_reduced_jpegs_have_pillows_pixels():
                 decode_image(data, at_least=at_least).permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB"))
             )
     assert n_reduced > 20
+
+
+def test_a_reduced_jpeg_is_read_as_far_as_its_whole_size_may_reach(monkeypatch):
+    monkeypatch.setattr(jpegs, "JPEG_BYTES", 0)
+    data = jpeg("RGB", 256, 256, 0, quality=95, subsampling=0)
+    assert len(data) > jpegs.JPEG_BYTES_A_PIXEL * 32 * 32
+    assert decode_image(data, at_least=32).shape == (3, 32, 32)
 
 
 def cut_and_closed(data: bytes) -> bytes:
