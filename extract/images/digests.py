@@ -92,7 +92,7 @@ class DigestTable:
                 paths = _memo_paths(named, folders)
                 # The absolute path, which is encoded already, leads to another file where a link comes before "..".
                 has_links = os.pardir in "\0".join(named)
-                self._look_up(start, paths, reader.read(named if has_links else paths))
+                self._look_up(start, paths, reader.read(named) if has_links else reader.read(paths, named))
 
     def _look_up(self, start: int, paths: Sequence[bytes], found: States) -> None:
         """Take the digests of a block of samples from the memo, whose files have not changed since."""

@@ -37,10 +37,11 @@ class StateReader:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def read(self, paths: Sequence[bytes | str]) -> States:
+    def read(self, paths: Sequence[bytes | str], relative: Sequence[str] = ()) -> States:
         """Return the states of the files at these paths, and why others have none.
 
-        The first few show whether calls are slow now.
+        relative: the same files as they were named, for those that an absolute path does not reach: it may be too
+        long, or lead through a closed folder above the working folder. The first few show whether calls are slow now.
         """
         started = time.perf_counter()
         tried = read_states(paths[:N_TRIED])
@@ -52,6 +53,8 @@ class StateReader:
         for start, (some, why) in zip(starts, parts, strict=True):
             states += some
             reasons.update({start + i: reason for i, reason in why.items()})
+        if relative:
+            _reach(relative, states, reasons)
         return states, reasons
 
     def _map(self, is_slow: bool) -> Callable[..., Iterable[States]]:
@@ -74,6 +77,16 @@ def read_states(paths: Sequence[bytes | str]) -> States:
     return (states, {}) if all(map(stat.S_ISREG, modes)) else _read_each(paths)
 
 
+def _reach(relative: Sequence[str], states: list[State | None], reasons: dict[int, OSError | None]) -> None:
+    """Read the states that could not be read by an absolute path."""
+    for i in [i for i, reason in reasons.items() if reason is not None and not os.path.isabs(relative[i])]:  # noqa: PTH117
+        (states[i],), why = _read_each([relative[i]])
+        if why:
+            reasons[i] = why[0]
+        else:
+            del reasons[i]
+
+
 def _read_each(paths: Sequence[bytes | str]) -> States:
     states: list[State | None] = []
     reasons: dict[int, OSError | None] = {}
@@ -83,6 +96,6 @@ def _read_each(paths: Sequence[bytes | str]) -> States:
             if (state := find_state(path)) is None:
                 reasons[i] = None
         except OSError as error:
-            reasons[i] = error
+            reasons[i] = error.with_traceback(None)  # its frame holds `reasons`
         states.append(state)
     return states, reasons

@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 LEAST_OF_WINDOWS = 0xC0000000
 ENDING_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"}
 MODULE = "featurecache.extract.job.trial"
-BEGUN = "begun\n"
+BEGUN, DECODED = "begun", "decoded"
 
 # The shortest side that an image may be reduced to, None for its full size; and the range of its values.
 How = tuple[int | None, str]
@@ -50,16 +50,17 @@ def _run(paths: Sequence[str], max_pixels: int, ways: Collection[How]) -> tuple[
     try:
         ended = subprocess.run(
             [*command(), *arguments],
-            input=json.dumps([os.path.abspath(path) for path in paths]),  # noqa: PTH100
+            input=json.dumps([*paths]),
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             env={**os.environ, "PYTHONPATH": search},
         )
     except OSError:
         return False, 0, 0
-    n_lines = ended.stdout.count("\n")
-    return n_lines > 0, n_lines - 1, ended.returncode
+    lines = ended.stdout.splitlines()  # a library may print others
+    return BEGUN in lines, lines.count(DECODED), ended.returncode
 
 
 def command() -> list[str]:
@@ -96,11 +97,11 @@ def main(limits: str) -> None:
         for at_least, levels in ways:
             with contextlib.suppress(Exception), open_hashed(path) as file:
                 decode_image(file.content, max_pixels=max_pixels, at_least=at_least, levels=levels)
-        _write("decoded\n")
+        _write(DECODED)
 
 
 def _write(line: str) -> None:
-    sys.stdout.write(line)
+    sys.stdout.write(f"\n{line}\n")
     sys.stdout.flush()
 
 

@@ -2,8 +2,9 @@
 
 libjpeg goes on after an error and fills what is lost with grey or garbage. Strictly, its warnings about the image data
 are errors: a file that was cut and closed again, or that has a hole of zeros, is refused (most holes of zeros that it
-does not notice are found by jpeg_holes.py). Its other warnings, about odd
-headers next to whole data, are none. The pixels are those of Pillow, bit for bit.
+does not notice are found by jpeg_holes.py). Its other warnings, about odd headers next to whole data, are none; since
+it reports the first warning of a file only, the data is looked at once more without what is odd in its headers. The
+pixels are those of Pillow, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.images.decoding.jpeg_holes import has_hole
+from featurecache.extract.images.decoding.jpeg_holes import has_hole, segments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +27,9 @@ JPEG_BYTES, JPEG_BYTES_A_PIXEL = 16 << 20, 16
 DATA_WARNINGS = ("corrupt jpeg data", "premature end")
 # From this side on, no other scale of libjpeg gives a reduced image of the same size.
 LEAST_REDUCED_SIDE = 8
+APPLICATION, SCAN, SEQUENTIAL_FRAMES = range(0xE0, 0xF0), 0xDA, {0xC0, 0xC1}
+# How the header of a scan ends in a JPEG that is not progressive: all 64 coefficients, in all their bits.
+WHOLE_SCAN = b"\x00\x3f\x00"
 
 
 def decode_jpeg(data: bytes, shape: tuple[int, int], *, is_reduced: bool, is_grey: bool) -> NDArray[np.uint8] | None:
@@ -36,13 +40,14 @@ def decode_jpeg(data: bytes, shape: tuple[int, int], *, is_reduced: bool, is_gre
     """
     import simplejpeg
 
+    refuse_hole(data)
     colours, least = "Gray" if is_grey else "RGB", shape if is_reduced else (0, 0)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, min_height=least[0], min_width=least[1])
     except ValueError as error:
         _refuse_damage(error)
+        _refuse_damage_behind_headers(data)
         return None
-    refuse_hole(data)
     if pixels.shape[:2] != shape:
         return None
     return pixels[..., 0] if is_grey else pixels
@@ -56,19 +61,63 @@ def read_jpeg(file: BinaryIO, width: int, height: int) -> bytes:
 
 def check_jpeg(data: bytes) -> None:
     """Raise ImageRefused if the image data of a JPEG, of any colour space, is damaged."""
+    refuse_hole(data)
+    if (error := _warning(data)) is not None:
+        _refuse_damage(error)
+        _refuse_damage_behind_headers(data)
+
+
+def has_odd_headers(head: bytes) -> bool:
+    """Whether the decoder has a warning about the headers of a JPEG that begins like this, or reads more of it."""
     import simplejpeg
 
     try:
-        simplejpeg.decode_jpeg(data, "Gray", min_height=1, min_width=1)
-    except ValueError as error:
-        _refuse_damage(error)
-    refuse_hole(data)
+        simplejpeg.decode_jpeg_header(head)
+    except ValueError:
+        return True
+    is_sequential = False
+    for segment in segments(head):
+        is_sequential = is_sequential or segment.marker in SEQUENTIAL_FRAMES
+        if segment.marker == SCAN:
+            return is_sequential and not segment.content.endswith(WHOLE_SCAN)
+    return True
 
 
 def refuse_hole(data: bytes) -> None:
     """Raise ImageRefused if the image data of a JPEG has a hole of zeros that the decoder may not notice."""
     if has_hole(data):
         raise ImageRefused("damaged: a hole of zeros in the image data")
+
+
+def _warning(data: bytes) -> ValueError | None:
+    """Return the first warning or error in decoding a JPEG at an eighth of its size."""
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(data, "Gray", min_height=1, min_width=1)
+    except ValueError as error:
+        return error.with_traceback(None)
+    return None
+
+
+def _refuse_damage_behind_headers(data: bytes) -> None:
+    if (error := _warning(_with_usual_headers(data))) is not None:
+        _refuse_damage(error)
+
+
+def _with_usual_headers(data: bytes) -> bytes:
+    """Return a JPEG without its application segments, and with the scan parameters that its frame asks for."""
+    parts, at, is_sequential = list[bytes](), 0, False
+    for segment in segments(data):
+        start = segment.end - len(segment.content) - 4
+        is_sequential = is_sequential or segment.marker in SEQUENTIAL_FRAMES
+        if segment.marker in APPLICATION:
+            parts.append(data[at:start])
+            at = segment.end
+        elif segment.marker == SCAN and is_sequential:
+            parts += [data[at : segment.end - len(WHOLE_SCAN)], WHOLE_SCAN]
+            at = segment.end
+    return b"".join([*parts, data[at:]])
 
 
 def _refuse_damage(error: ValueError) -> None:

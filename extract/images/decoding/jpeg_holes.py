@@ -5,7 +5,8 @@ bits are the first code of a table, again and again. Where that code ends a bloc
 that of a coefficient, every coefficient of several blocks would have the same small negative value, which no picture
 has.
 
-A hole in the refining scans of a progressive JPEG is not looked for: there, zeros are plain areas too.
+Not looked for is a hole in the refining scans of a progressive JPEG, where zeros are plain areas too, in a scan with
+nothing but DC coefficients, and in arithmetic coding.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# A block is 64 coefficients, of 3 bits each at least where it is all zeros: this is four such blocks.
+# 768 bits: with the usual tables, where the code of zeros has 3 bits a coefficient, four blocks of 64 coefficients.
 HOLE = bytes(96)
-HUFFMAN_FRAMES, OTHER_FRAMES = {0xC0, 0xC1, 0xC2}, {0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
+OTHER_FRAMES = {0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
 TABLES, SCAN, END = 0xC4, 0xDA, 0xD9
 ALONE = {0x01, *range(0xD0, 0xD9)}
 # What ends the data of a scan: a marker, but for restarts and 0xFF as a value.
@@ -37,7 +38,7 @@ def has_hole(data: bytes) -> bool:
     if HOLE not in data:
         return False
     first_codes: dict[int, int] = {}
-    for segment in _segments(data):
+    for segment in segments(data):
         if segment.marker in OTHER_FRAMES:
             return False
         if segment.marker == TABLES:
@@ -50,7 +51,7 @@ def has_hole(data: bytes) -> bool:
     return False
 
 
-def _segments(data: bytes) -> Iterator[Segment]:
+def segments(data: bytes) -> Iterator[Segment]:
     """Yield the segments of a JPEG up to its end marker, as far as they are whole."""
     at = 0
     while (found := MARKER.search(data, at)) is not None:

@@ -66,7 +66,7 @@ def _is_wide_in_file(image: Image.Image) -> bool:
     if image.format == "JPEG2000":
         return _bits_of_jpeg2000(image) > 8
     return any(
-        ";16" in str(args) or codec == "SGI16" or (codec in PPM_CODECS and args[1] > 255)
+        ";16" in str(args) or codec == "SGI16" or (codec in PPM_CODECS and isinstance(args, tuple) and args[-1] > 255)
         for codec, _, _, args in getattr(image, "tile", ())
     )
 

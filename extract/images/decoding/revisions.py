@@ -5,6 +5,7 @@
     2   one reading of the orientation for all formats (orientation.py); damaged JPEGs are refused (jpeg.py)
     3   uncompressed TIFFs of 16 bits a channel in planes are no longer taken for 8 bits (tiff.py); JPEGs with a hole of
         zeros that the decoder does not notice are refused (jpeg_holes.py)
+    4   damaged JPEGs with odd headers are refused too (jpeg.py)
 
 All is judged by the header, but for damage, which shows in the image data only: a JPEG is decoded at an eighth of its
 size for that.
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.images.decoding.jpeg import check_jpeg, read_jpeg, refuse_hole
+from featurecache.extract.images.decoding.jpeg import check_jpeg, has_odd_headers, read_jpeg, refuse_hole
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION, TURNED, UPRIGHT, orientation_of
 from featurecache.extract.images.decoding.tiff import has_wide_planes
@@ -33,6 +34,8 @@ START_OF_JPEG, STARTS_OF_TIFF = b"\xff\xd8", (b"II", b"MM")
 APP1, START_OF_SCAN, ALONE = 0xE1, 0xDA, {0x01, *range(0xD0, 0xD9)}
 EXIF_HEADER_BYTES = 6
 TIFF_MARK = 42
+# What holds the headers of nearly all JPEGs.
+HEAD_BYTES = 1 << 16
 # A directory of EXIF has a dozen entries; a damaged one may claim thousands.
 MOST_ENTRIES = 1000
 
@@ -45,12 +48,16 @@ def reads_otherwise(path: str | os.PathLike[str], since: int) -> bool:
 
 def refusal_since(path: str | os.PathLike[str], since: int) -> str:
     """Return why the present rules refuse a file that revision `since` read; empty if they do not. Raises OSError."""
-    if since >= 3:
+    if since >= 4:
         return ""
-    check = check_jpeg if since < 2 else refuse_hole
     with open_sample(path) as file, DECODING.reservation() as reservation:
         if (size := _size_of_jpeg(file)) is None:
             return ""
+        file.seek(0)
+        is_odd = has_odd_headers(file.read(HEAD_BYTES))
+        if since >= 3 and not is_odd:
+            return ""
+        check = check_jpeg if since < 2 or is_odd else refuse_hole
         reservation.reserve(size[0] * size[1])
         try:
             check(read_jpeg(file, *size))

@@ -32,4 +32,7 @@ def name_wide_planes(image: Any) -> None:
     if image.mode not in UNPACKED:
         raise ImageRefused(f"16 bits a channel of {image.mode} in planes; save it as RGB, or with 8 bits a channel")
     order = ORDERS[image.tag_v2.prefix]
-    image.tile = [tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) for tile in image.tile]
+    image.tile = [
+        tile if ";16" in tile.args[0] else tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+        for tile in image.tile
+    ]

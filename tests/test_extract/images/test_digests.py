@@ -204,6 +204,20 @@ def test_a_file_that_may_not_be_read_is_refused(open_folder, closed_to_us):
     assert len(found.samples) == 1
 
 
+def test_a_file_that_only_a_relative_path_reaches_is_read(open_folder, closed_to_us, monkeypatch):
+    inner = open_folder / "closed" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes(b"a")
+    monkeypatch.chdir(inner)
+    inner.parent.chmod(0)
+    with Memo(open_folder / "cache") as known, closed_to_us():
+        found = digest_samples([Sample(name, name) for name in ("a.png", "gone.png", ".")], known)
+    assert [sample.name for sample in found.samples] == ["a.png"]
+    assert [refusal.reason for refusal in found.refusals] == [
+        "cannot be read: No such file or directory", "not a regular file",
+    ]  # fmt: skip
+
+
 def test_no_samples_are_an_empty_table(cache):
     with Memo(cache) as known:
         found = digest_samples([], known)

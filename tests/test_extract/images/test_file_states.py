@@ -33,6 +33,11 @@ def kinds(reasons):
     return {i: type(reason) for i, reason in reasons.items()}
 
 
+def test_reasons_hold_no_frames(several_kinds):
+    _, reasons = read_states(several_kinds)
+    assert [reason.__traceback__ for reason in reasons.values() if reason is not None] == [None, None]
+
+
 @pytest.mark.parametrize("slow", [-1.0, 1e9], ids=["threads", "one after another"])
 def test_states_and_reasons_are_those_of_each_file(files, several_kinds, monkeypatch, slow):
     monkeypatch.setattr(file_states, "SLOW_S", slow)

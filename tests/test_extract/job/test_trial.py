@@ -23,7 +23,11 @@ ENDS = "decoding it ends the process ({}); convert it to another format, for exa
 def run_instead(monkeypatch, *lines: str, begun: bool = True) -> None:
     """Let a process with these lines stand for the trial; `path` is the image."""
     program = ["import json, os, signal, sys", *(["print('begun', flush=True)"] if begun else [])]
-    program += ["for path in json.load(sys.stdin):", *(f"    {line}" for line in lines), "    print('-', flush=True)"]
+    program += [
+        "for path in json.load(sys.stdin):",
+        *(f"    {line}" for line in lines),
+        "    print('decoded', flush=True)",
+    ]
     monkeypatch.setattr(trial, "command", lambda: [sys.executable, "-S", "-c", "\n".join(program)])
 
 
@@ -53,6 +57,11 @@ def test_a_process_that_is_stopped_says_nothing_of_that_image_and_all_of_the_oth
     assert found == {2: ENDS.format("exit status 3")}
 
 
+def test_lines_of_a_library_are_not_counted(monkeypatch):
+    run_instead(monkeypatch, "print('libx:\\nbad chunk\\n')", "if path == 'exit': os._exit(1)")
+    assert find_ending(["a", "b", "exit", "c"], max_pixels=10**6, ways=WAYS) == {2: ENDS.format("exit status 1")}
+
+
 @pytest.mark.parametrize("command", [["there/is/no/such/program"], None])
 def test_a_process_that_cannot_begin_says_nothing(monkeypatch, command):
     run_instead(monkeypatch, "os._exit(1)", begun=False)
@@ -75,7 +84,7 @@ def test_a_trial_decodes_every_image_in_every_way(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(paths)))
     trial.main(json.dumps([10**6, sorted(WAYS, key=str)]))
     assert sorted(decoded, key=str) == sorted(WAYS, key=str)
-    assert capsys.readouterr().out == "begun\ndecoded\ndecoded\n"
+    assert capsys.readouterr().out.split() == ["begun", "decoded", "decoded"]
 
 
 def test_a_trial_decodes_in_a_process_of_its_own(tmp_path):

@@ -11,8 +11,10 @@ from PIL import Image, ImageFile
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding import jpeg as jpegs
 from featurecache.extract.images.decoding import jpeg_holes
+from featurecache.extract.images.decoding.revisions import refusal_since
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,38 @@ def test_an_odd_header_next_to_whole_image_data_is_read():
     data = jpeg("RGB", 50, 60, 0)
     assert data[6:13] == b"JFIF\0\x01\x01"
     assert decode_image(data[:11] + b"\x09" + data[12:]).equal(decode_image(data))
+
+
+def of_odd_version(data: bytes) -> bytes:
+    return data[:11] + b"\x09" + data[12:]
+
+
+def of_odd_scan(data: bytes) -> bytes:
+    end = data.index(b"\xff\xda") + 4 + 10
+    assert data[end - 3 : end] == b"\0\x3f\0"
+    return data[: end - 2] + b"\x3e" + data[end - 1 :]
+
+
+def with_a_gap(data: bytes) -> bytes:
+    """Other bytes than the decoder's own in the middle, and no zeros."""
+    middle = len(data) // 2
+    return data[:middle] + b"\xfe" * 200 + data[middle + 200 :]
+
+
+@pytest.mark.parametrize("at_least", [None, 30])
+@pytest.mark.parametrize("odd", [of_odd_version, of_odd_scan])
+@pytest.mark.parametrize("damage", [cut_and_closed, with_a_hole, with_a_gap])
+def test_damage_behind_an_odd_header_is_refused(damage, odd, at_least, tmp_path):
+    whole = odd(jpeg("RGB", 150, 190, 5, quality=85))
+    decode_image(whole, at_least=at_least)
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    (tmp_path / "damaged.jpg").write_bytes(damage(whole))
+    with pytest.raises(ImageRefused, match="damaged: "):
+        decode_image(damage(whole), at_least=at_least)
+    for since in (1, 2, 3):
+        assert refusal_since(tmp_path / "damaged.jpg", since).startswith("damaged: ")
+        assert refusal_since(tmp_path / "whole.jpg", since) == ""
+    assert refusal_since(tmp_path / "damaged.jpg", DECODE_REVISION) == ""
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -59,6 +59,8 @@ def test_images_of_8_bits_are_not_changed_by_a_range():
     for file_format in ("TIFF", "PNG", "PPM", "SGI", "JPEG2000", "WEBP"):
         data = saved(colours, file_format)
         assert decode_image(data, levels="0:10").equal(decode_image(data))
+    for data in (b"P1 2 1\n1 0\n", b"P4 2 1\n\x40", b"P2 2 1 255\n7 9\n", b"P3 1 1 255\n7 9 5\n"):
+        assert decode_image(data, levels="0:10").equal(decode_image(data))
 
 
 @pytest.mark.parametrize("text", ["", "0", "5:5", "9:1", "a:b", "0:1:2", "1e3:1e4", "full "])

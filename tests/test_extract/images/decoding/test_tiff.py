@@ -13,6 +13,7 @@ from PIL import Image
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.images.decode import decode_image
 from featurecache.extract.images.decoding.revisions import reads_otherwise
+from featurecache.extract.images.decoding.tiff import name_wide_planes
 
 GREY, RGB, CMYK = 1, 2, 5
 # Two rows of three pixels: the high bytes are tens, and the low bytes would be seen if they were taken for pixels.
@@ -53,6 +54,15 @@ def test_planes_of_16_bits_have_the_high_byte_of_every_channel(order):
     np.testing.assert_array_equal(decode_image(tiff(WIDE[:3], RGB, order=order, in_planes=False)).numpy(), HIGH[:3])
     opaque = np.concatenate([WIDE[:3], np.full((1, 2, 3), 65535, np.uint16)])
     np.testing.assert_array_equal(decode_image(tiff(opaque, RGB, order=order)).numpy(), HIGH[:3])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_planes_of_16_bits_that_are_named_already_stay(order):
+    with Image.open(io.BytesIO(tiff(WIDE[:3], RGB, order=order))) as image:
+        name_wide_planes(image)
+        named = image.tile
+        name_wide_planes(image)
+        assert image.tile == named
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
