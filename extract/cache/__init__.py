@@ -7,8 +7,9 @@ snapshot         the shard and row of each image, at one time
 listing          the shards of a folder by name, and the marks of merged ones
 shards           one immutable HDF5 file of rows
 index            features.h5, all shards as one array
+index_state      whether it is up to date with the shards
 checksums        seals: checksums that bind a vector to its image
-judged           rows of older decode rules that stay, and that do not count any more
+judged           lists of rows of older decode rules that stay, and that do not count any more
 memo             remembered file digests and resolved requests: digests.sqlite
 memo_checks      locks and damage of that file
 opening          opening HDF5 files that may be damaged or untrusted

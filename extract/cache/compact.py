@@ -130,9 +130,9 @@ def _plan(
         groups[-1].append(part)
         filled += size
     worth = tuple(tuple(group) for group in groups if len(group) > 1 or not _gains_nothing(group[0], unsealed))
-    n_stored = sum(part.n for part in found)
+    n_twice = sum(part.n for part in found) - len(cache) - cache.n_withdrawn
     n_bytes = sum(part.path.stat().st_size for part in found)
-    return Rewriting(cache.folder, len(cache) - n_unused, n_unused, n_stored - len(cache), len(found), n_bytes, worth)
+    return Rewriting(cache.folder, len(cache) - n_unused, n_unused, n_twice, len(found), n_bytes, worth)
 
 
 def _gains_nothing(part: ServedRows, unsealed: Collection[Path]) -> bool:

@@ -3,7 +3,8 @@
     /features   (N, D)   a virtual dataset over the shards, in their order; NaN for the rows of a missing shard
     /digests    (N, 32)  copied from the shards
     /paths      (N,)     copied from the shards
-    attributes  format, spec (JSON), key, shards (JSON: number of rows of each), shards_sha256 (of their names)
+    attributes  format, spec (JSON), key, shards (JSON: number of rows of each), shards_sha256 (of their names, and of
+                the rows that do not count)
 
 It is derived from the shards, and this package reads it only to verify it: HDF5 returns fill values, without an error,
 for a source file that cannot be opened, even for lack of file handles, and the virtual dataset could refer to any file.
@@ -52,8 +53,11 @@ class ServedRows:
     revision: int = shards.FIRST_REVISION
 
 
-def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]) -> None:
-    """Write an index of the served rows of each shard, in shard order. Raises CacheError, OSError."""
+def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows], *, withdrawn: str = "") -> None:
+    """Write an index of the served rows of each shard, in shard order. Raises CacheError, OSError.
+
+    withdrawn: the digest of the rows that do not count (`Snapshot.withdrawn`), empty if all do.
+    """
     import h5py
 
     n = sum(len(part.rows) for part in served)
@@ -73,21 +77,30 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]
             paths[at : at + len(part.rows)] = _paths_of(part)
         shards.write_attributes(file, {"format": INDEX_FORMAT, "spec": spec.to_json(), "key": spec.key})
         shown = {part.path.name: len(part.rows) for part in served}
-        shards.write_attributes(file, {"shards_sha256": shard_list_digest(shown), "shards": json.dumps(shown)})
+        shards.write_attributes(
+            file, {"shards_sha256": shard_list_digest(shown, withdrawn), "shards": json.dumps(shown)}
+        )
     with path.open("r+b") as written:
         digest = hashlib.file_digest(written, "sha256").digest()
         written.write(digest)
 
 
-def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path]) -> bool:
-    """Whether an index with these attributes is complete, of this version, and made from these shards."""
+def is_index_of(attributes: Mapping[str, Any], paths: Iterable[Path], withdrawn: str) -> bool:
+    """Whether an index with these attributes is complete, of this version, and of the rows of these shards that count.
+
+    withdrawn: the digest of those that do not, empty if all do.
+    """
     is_whole = attributes.get("format") == INDEX_FORMAT and "shards" in attributes
-    return is_whole and bool(attributes.get("shards_sha256") == shard_list_digest(path.name for path in paths))
+    expected = shard_list_digest((path.name for path in paths), withdrawn)
+    return is_whole and bool(attributes.get("shards_sha256") == expected)
 
 
-def shard_list_digest(names: Iterable[str]) -> str:
-    """Return the SHA-256 in hex of the names of shards, by which an index recognises the shards it was made from."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+def shard_list_digest(names: Iterable[str], withdrawn: str = "") -> str:
+    """Return the SHA-256 in hex of the names of shards, by which an index recognises the shards it was made from.
+
+    withdrawn: the digest of their rows that do not count, empty if all do; it is the last line then.
+    """
+    return hashlib.sha256("\n".join([*names, *filter(None, [withdrawn])]).encode()).hexdigest()
 
 
 def index_is_intact(path: Path) -> bool:

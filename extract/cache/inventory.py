@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurecache.base.errors import CacheError
 from featurecache.extract.cache.index import SHARDS_FOLDER
+from featurecache.extract.cache.judged import read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.shards import read_digests, read_record
-from featurecache.extract.cache.snapshot import as_names
+from featurecache.extract.cache.shards import read_record, read_rows
+from featurecache.extract.cache.snapshot import as_names, which_count
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import SPEC_FILE, read_spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -100,20 +105,23 @@ def _describe(folder: Path, uses: list[tuple[str, bytes, int]]) -> CacheInfo:
         if spec is None:
             break
         try:
-            parts.append(read_digests(path, spec))
+            parts.append(read_rows(path, spec))
             records.append(read_record(path))
         except CacheError as error:
             if path.exists():
                 damaged.append(str(error))
-    n_stored = sum(map(len, parts))
-    n_rows = len(np.unique(as_names(np.concatenate(parts)))) if n_stored else 0
+    try:
+        n_rows, n_twice = _count_rows(folder, parts)
+    except CacheError as error:
+        n_rows, n_twice = 0, 0
+        damaged.append(str(error))
     mine = [(images, used) for name, images, used in uses if name == folder.name]
     return CacheInfo(
         folder=folder,
         spec=spec,
         weights=", ".join(dict.fromkeys(str(record["weights"]) for record in records if "weights" in record)),
         n_rows=n_rows,
-        n_duplicates=n_stored - n_rows,
+        n_duplicates=n_twice,
         n_shards=len(paths),
         n_bytes=folder_bytes(folder),
         written=max((str(record.get("created", "")) for record in records), default=""),
@@ -121,6 +129,20 @@ def _describe(folder: Path, uses: list[tuple[str, bytes, int]]) -> CacheInfo:
         images=tuple(os.fsdecode(images) for images, _ in mine),
         damaged=tuple(damaged),
     )
+
+
+def _count_rows(folder: Path, parts: Sequence[tuple[NDArray[np.uint8], int]]) -> tuple[int, int]:
+    """Return the number of images and of second copies among the rows that count. Raises CacheError.
+
+    parts: the digests (n, 32) and the decode revision of each shard.
+    """
+    if not parts:
+        return 0, 0
+    names = as_names(np.concatenate([digests for digests, _ in parts]))
+    revisions = np.repeat([revision for _, revision in parts], [len(digests) for digests, _ in parts])
+    names = names[which_count(names, revisions, read_withdrawn(folder)[1])]
+    n_rows = len(np.unique(names))
+    return n_rows, len(names) - n_rows
 
 
 def _iso(seconds: int) -> str:

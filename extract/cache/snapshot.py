@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.base.errors import CacheDamaged, ShardGone
+from featurecache.base.errors import CacheDamaged, CacheError, ShardGone
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import ServedRows
-from featurecache.extract.cache.judged import read_withdrawn
+from featurecache.extract.cache.judged import Withdrawn, read_withdrawn, withdrawn_files
 from featurecache.extract.cache.listing import settled_shard_paths
 from featurecache.extract.cache.spec import FeatureSpec
 
@@ -31,7 +32,8 @@ class Snapshot:
     paths: the shards, in order. lengths, revisions: the number of rows of each, and the decode revision by which they
     were read. names: the M distinct digests with a row that counts, sorted.
     shard_of, row_of, n_copies: (M,) each: the shard and row that are read for a digest, and its number of rows.
-    without: shards that were excluded.
+    without: shards that were excluded. n_withdrawn: rows of older decode rules that do not count. withdrawn: the
+    SHA-256 of their digests, in hex; empty if there are none. withdrawn_files: the names of the files that list them.
     """
 
     paths: tuple[Path, ...]
@@ -42,6 +44,9 @@ class Snapshot:
     row_of: NDArray[np.int64]
     n_copies: NDArray[np.int64]
     without: frozenset[Path]
+    n_withdrawn: int
+    withdrawn: str
+    withdrawn_files: tuple[str, ...]
 
     def find(self, digests: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the position of each digest (N, 32) among the M names, and whether it is one: (N,) and bool (N,)."""
@@ -69,8 +74,15 @@ class Snapshot:
         return not all(os.path.lexists(path) for path in self.paths)
 
     def differs_from_disk(self, folder: Path) -> bool:
-        """Whether the folder has other shards now. Raises CacheError if it cannot be read."""
-        return list(self.paths) != _paths(folder, self.without)
+        """Whether the folder has other shards or withdrawn rows now. Raises CacheError if it cannot be read."""
+        if list(self.paths) != _paths(folder, self.without):
+            return True
+        try:
+            return bool(self.paths) and withdrawn_files(folder) != self.withdrawn_files
+        except OSError as error:
+            raise CacheError(
+                f"The cache '{folder}' cannot be read: {error.strerror}. Correct its permissions."
+            ) from error
 
 
 def read_snapshot(folder: Path, spec: FeatureSpec, *, without: frozenset[Path] = frozenset()) -> Snapshot:
@@ -104,18 +116,46 @@ def _joined(
     digests = np.concatenate([parts[i][0] for i in order]) if parts else np.empty((0, 32), dtype=np.uint8)
     shard_of = np.concatenate([np.full(lengths[i], i) for i in order]) if parts else none
     row_of = np.concatenate([np.arange(lengths[i]) for i in order]) if parts else none
-    for revision, withdrawn in read_withdrawn(folder) if parts else []:
-        counts = (np.array(revisions)[shard_of] >= revision) | ~are_among(as_names(digests), as_names(withdrawn))
-        digests, shard_of, row_of = digests[counts], shard_of[counts], row_of[counts]
-    names, first, n_copies = distinct_names(as_names(digests))
+    files, withdrawn = read_withdrawn(folder) if parts else ((), [])
+    names = as_names(digests)
+    counts = which_count(names, np.array(revisions, dtype=np.int64)[shard_of], withdrawn)
+    n_withdrawn, digest = len(names) - int(counts.sum()), digest_of_withdrawn(names[~counts])
+    if n_withdrawn:
+        names, shard_of, row_of = names[counts], shard_of[counts], row_of[counts]
+    names, first, n_copies = distinct_names(names)
     rows = shard_of[first].astype(np.int64), row_of[first].astype(np.int64)
-    return Snapshot(tuple(paths), tuple(lengths), tuple(revisions), names, *rows, n_copies, without)
+    numbers = tuple(lengths), tuple(revisions)
+    return Snapshot(tuple(paths), *numbers, names, *rows, n_copies, without, n_withdrawn, digest, files)
+
+
+def which_count(names: NDArray[np.bytes_], revisions: NDArray[np.int64], withdrawn: Withdrawn) -> NDArray[np.bool_]:
+    """Return which rows count, of N with these digests and decode revisions (N,): those that no rules withdrew."""
+    counts = np.ones(len(names), dtype=bool)
+    for revision, digests in withdrawn:
+        counts &= (revisions >= revision) | ~are_among(names, as_names(digests))
+    return counts
+
+
+def digest_of_withdrawn(names: NDArray[np.bytes_]) -> str:
+    """Return the SHA-256 in hex of the distinct digests of rows that do not count; empty if there are none."""
+    return hashlib.sha256(np.unique(names).tobytes()).hexdigest() if len(names) else ""
 
 
 def are_among(wanted: NDArray[np.bytes_], known: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     """Return which of N names are among K others, in any order: bool (N,)."""
-    names, _, _ = distinct_names(known)
-    return _find(wanted, names, _heads(names))[1]
+    return NameSet(known).has(wanted)
+
+
+class NameSet:
+    """Distinct digests as byte strings, sorted once for many questions."""
+
+    def __init__(self, names: NDArray[np.bytes_]) -> None:
+        self._names = distinct_names(names)[0]
+        self._heads = _heads(self._names)
+
+    def has(self, wanted: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Return which of N names are in the set: bool (N,)."""
+        return _find(wanted, self._names, self._heads)[1]
 
 
 def _find(

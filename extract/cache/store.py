@@ -1,9 +1,10 @@
 """The feature cache: immutable shards in a folder, addressed by image digest, and an HDF5 index over them.
 
-    <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  features.h5
+    <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  features.h5  judged-*.digests  withdrawn-*.digests
 
-Only the shards are read here. `features.h5` (`index.py`) presents them as one array to other HDF5 tools; it is derived,
-replaced atomically and rebuilt when the list of shards has changed.
+Rows are read from the shards only, without those that are withdrawn (`judged.py`). `features.h5` (`index.py`) presents
+them as one array to other HDF5 tools; it is derived, replaced atomically and rebuilt when the shards or these lists
+have changed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
-from featurecache.extract.cache.judged import read_judged, withdraw
+from featurecache.extract.cache.judged import read_judged, remember_judged, withdraw
 from featurecache.extract.cache.opening import open_index
-from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, are_among, as_names, read_snapshot
+from featurecache.extract.cache.snapshot import N_LISTINGS, NameSet, Snapshot, as_names, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class FeatureCache:
     def refresh(self, *, without: Collection[Path] = ()) -> None:
         """Read the list of shards again, which other processes may have changed; `without` excludes some."""
         self._snapshot = read_snapshot(self.folder, self.spec, without=frozenset(without))
+        self._judged: dict[int, NameSet] = {}
 
     def __len__(self) -> int:
         return len(self._snapshot.names)
@@ -62,6 +64,11 @@ class FeatureCache:
     def n_shards(self) -> int:
         """The number of shards, as of the last `refresh`."""
         return len(self._snapshot.paths)
+
+    @property
+    def n_withdrawn(self) -> int:
+        """The number of rows in the shards that do not count, as of the last `refresh`."""
+        return self._snapshot.n_withdrawn
 
     def is_outdated(self) -> bool:
         """Whether another process has removed a shard since the last `refresh`, as `compact` does."""
@@ -79,7 +86,14 @@ class FeatureCache:
         older = self.older(digests, revision)
         if not older.any():
             return older
-        return older & ~are_among(as_names(digests), as_names(read_judged(self.folder, revision)))
+        if revision not in self._judged:
+            self._judged[revision] = NameSet(as_names(read_judged(self.folder, revision)))
+        return older & ~self._judged[revision].has(as_names(digests))
+
+    def remember_judged(self, digests: NDArray[np.uint8], revision: int) -> None:
+        """Leave these digests (N, 32) out of `outdated`: their rows are the same by the rules of this revision."""
+        remember_judged(self.folder, revision, digests)
+        self._judged.pop(revision, None)
 
     def older(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have a row by decode rules before `revision`, judged or not."""
@@ -96,18 +110,22 @@ class FeatureCache:
         revisions[found] = np.array(snapshot.revisions, dtype=np.int64)[snapshot.shard_of[place[found]]]
         return revisions
 
-    def withdraw(self, digests: NDArray[np.uint8], revision: int) -> None:
+    def withdraw(self, digests: NDArray[np.uint8], revision: int) -> str:
         """Let the rows of these digests (N, 32) by decode rules before `revision`, which refuses them, not count.
 
-        In a folder that cannot be written they stay.
+        Returns why they still count, if the folder cannot be written; else an empty text. Raises CacheError.
         """
         older = digests[self.older(digests, revision)]
         if not len(older):
-            return
-        with contextlib.suppress(OSError):
+            return ""
+        try:
             withdraw(self.folder, revision, older)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        with contextlib.suppress(OSError):
             (self.folder / INDEX_FILE).unlink(missing_ok=True)  # which has these rows; it is written again
         self.refresh()
+        return ""
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the vectors of these digests: (N, 32) -> float32 (N, D), row i for digest i.
@@ -231,12 +249,12 @@ class FeatureCache:
     def _index_is_current(self, path: Path, snapshot: Snapshot) -> bool:
         try:
             with open_index(path) as file:
-                return is_index_of(shards.read_attributes(file), snapshot.paths)
+                return is_index_of(shards.read_attributes(file), snapshot.paths, snapshot.withdrawn)
         except CacheError:
             return False
 
     def _write_virtual(self, path: Path) -> None:
-        write_index_file(path, self.spec, self.served())
+        write_index_file(path, self.spec, self.served(), withdrawn=self._snapshot.withdrawn)
 
 
 def read_spec(folder: Path) -> FeatureSpec | None:

@@ -7,7 +7,7 @@ outdated index is not damage: a run may have been killed before it wrote one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, ShardGone
-from featurecache.base.plain_files import UnfitFile, parse_json
 from featurecache.base.text import count_is
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.checksums import SEAL_BYTES, content_digest, seal_rows
-from featurecache.extract.cache.index import index_agrees, is_index_of
+from featurecache.extract.cache.index import index_agrees
+from featurecache.extract.cache.index_state import IndexState
+from featurecache.extract.cache.judged import damaged_files, read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
-from featurecache.extract.cache.opening import damaged, open_index, open_shard
-from featurecache.extract.cache.snapshot import as_names
+from featurecache.extract.cache.opening import damaged, open_shard
+from featurecache.extract.cache.snapshot import as_names, digest_of_withdrawn, distinct_names, which_count
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 
@@ -67,9 +68,10 @@ class Verification:
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The rows of an intact shard: digests (n, 32), and whether the shard has seals."""
+    """The rows of an intact shard: digests (n, 32), the revision of their decode rules, and whether it has seals."""
 
     digests: NDArray[np.uint8]
+    revision: int
     is_sealed: bool
 
 
@@ -80,14 +82,16 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     """
     spec, found = _find_spec(folder)
     whole, broken, n_bytes = _check_shards(folder, spec, on_progress)
-    names = _distinct(whole)
+    stored, counts = _rows_of(folder, list(whole.values()))
+    names = distinct_names(stored[counts])[0]
     present = shard_paths(folder)
-    index = _IndexState(folder, present)
+    index = IndexState(folder, present, digest_of_withdrawn(stored[~counts]))
     found += [
         Damage(path, _reason(error), _n_lost(path, spec, names, index), is_closed=not isinstance(error, CacheDamaged))
         for path, error in sorted(broken.items())
     ]
     found += [Damage(folder / "shards" / name, "it is gone", n) for name, n in sorted(index.gone.items())]
+    found += _damaged_lists(folder)
     if index.closed:
         found.append(Damage(index.path, index.closed, is_closed=True))
     elif index.is_broken or (index.is_current and not found and spec is not None and not _agrees(index.path, spec)):
@@ -96,10 +100,8 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
         notes.append(_unsealed_note(sorted(name for name, each in whole.items() if not each.is_sealed)))
-    n_stored = sum(len(each.digests) for each in whole.values())
-    return Verification(
-        folder, spec, len(names), n_stored - len(names), len(present), n_bytes, tuple(found), tuple(notes)
-    )
+    n_twice = int(counts.sum()) - len(names)
+    return Verification(folder, spec, len(names), n_twice, len(present), n_bytes, tuple(found), tuple(notes))
 
 
 def _agrees(path: Path, spec: FeatureSpec) -> bool:
@@ -124,7 +126,7 @@ def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
         shards.check_spec(path, file, spec)
         digests, names = file["digests"][:], file["paths"][:]
         shards.names_of(path, names)
-        shards.record_of(path, file)
+        revision = shards.record_of(path, file).get("decode_revision", shards.FIRST_REVISION)
         features, sealed = file["features"], shards.seals_of(file, len(digests))
         is_sealed = shards.is_sealed(file)
         seals = np.empty((len(digests), SEAL_BYTES), dtype=np.uint8)
@@ -139,7 +141,7 @@ def check_shard(path: Path, spec: FeatureSpec) -> CheckedRows:
             raise damaged(path, "its vectors do not match their seals")
         if is_sealed and shards.read_attributes(file["seals"]).get("sha256") != content_digest(seals, names):
             raise damaged(path, "its paths do not match their seals")
-    return CheckedRows(digests, is_sealed)
+    return CheckedRows(digests, revision, is_sealed)
 
 
 def repair_cache(verdict: Verification) -> list[Path]:
@@ -234,13 +236,23 @@ def _reason(error: CacheError) -> str:
     return error.reason if isinstance(error, CacheDamaged) else str(error)
 
 
-def _distinct(whole: dict[str, CheckedRows]) -> NDArray[np.bytes_]:
-    """Return the distinct digests of all rows, sorted, as byte strings."""
-    empty = np.empty((0, 32), dtype=np.uint8)
-    return np.unique(as_names(np.concatenate([empty, *(part.digests for part in whole.values())])))
+def _rows_of(folder: Path, parts: Sequence[CheckedRows]) -> tuple[NDArray[np.bytes_], NDArray[np.bool_]]:
+    """Return the digests of all rows as byte strings (N,), and which rows count: bool (N,). Raises CacheError."""
+    names = as_names(np.concatenate([np.empty((0, 32), dtype=np.uint8), *(part.digests for part in parts)]))
+    n_each = np.array([len(part.digests) for part in parts], dtype=np.int64)
+    revisions = np.repeat(np.array([part.revision for part in parts], dtype=np.int64), n_each)
+    return names, which_count(names, revisions, read_withdrawn(folder)[1])
 
 
-def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: _IndexState) -> int | None:
+def _damaged_lists(folder: Path) -> list[Damage]:
+    """Return the damaged lists of judged rows; of those in them, images are judged again. Raises CacheError."""
+    try:
+        return [Damage(path, "it does not match its checksum") for path in damaged_files(folder)]
+    except OSError as error:
+        raise CacheError(f"The cache '{folder}' cannot be read: {error.strerror}. Correct its permissions.") from error
+
+
+def _n_lost(path: Path, spec: FeatureSpec | None, names: NDArray[np.bytes_], index: IndexState) -> int | None:
     """Return how many images have a row in this damaged shard only; by the index if its digests cannot be read."""
     try:
         digests = shards.read_digests(path, spec) if spec is not None else None
@@ -256,42 +268,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _counts(path: Path, text: object) -> dict[str, int]:
-    """Return the number of rows of each shard according to an index. Raises CacheDamaged if it has no such numbers."""
-    try:
-        counts = parse_json(str(text))
-    except UnfitFile as error:
-        raise damaged(path, str(error)) from error
-    if not isinstance(counts, dict) or not all(type(n) is int and n >= 0 for n in counts.values()):
-        raise damaged(path, "what it shows cannot be read")
-    return {name: n for name, n in counts.items() if Path(name).name == name}
-
-
-class _IndexState:
-    """The shards that features.h5 refers to, compared with those that are present.
-
-    shown: the number of rows of each shard. gone: those of missing shards. is_current: it was made from the present
-    shards. is_broken: it is not an index. closed: the error if it cannot be read, else empty.
-    """
-
-    def __init__(self, folder: Path, present: list[Path]) -> None:
-        self.path = folder / INDEX_FILE
-        self.shown: dict[str, int] = {}
-        self.gone: dict[str, int] = {}
-        self.is_current = self.is_broken = False
-        self.closed = ""
-        if not os.path.lexists(self.path):
-            return
-        try:
-            with open_index(self.path) as file:
-                attributes = shards.read_attributes(file)
-            self.is_current = is_index_of(attributes, present)
-            self.shown = _counts(self.path, attributes.get("shards", "{}"))
-        except CacheDamaged:
-            self.is_broken = True
-        except CacheError as error:
-            self.closed = str(error)
-        names = {path.name for path in present}
-        self.gone = {name: n for name, n in self.shown.items() if name not in names}
