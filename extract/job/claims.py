@@ -6,8 +6,9 @@ claims the content; another file with the same content is then not decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from threading import Lock
 
 import numpy as np
@@ -15,11 +16,9 @@ import numpy as np
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
-from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.job.in_flight import InFlight
+from featurecache.extract.job.outdated import CHANGED, judge
 from featurecache.extract.job.plan import Plan
-
-CHANGED = "it changed while the run was going on; run extract again"
 
 
 class Claims:
@@ -45,10 +44,11 @@ class Claims:
     def take(self, digest: bytes, path: str) -> bool:
         """Claim a content that a file turned out to have; False if it needs no computing, or not by this file.
 
-        Raises OSError if the file cannot be read, ImageRefused if a cache lacks it for which this run has no network,
-        because it had a row for every file as the files were.
+        Raises OSError if the file cannot be read, ImageRefused if it changed, or if a cache lacks it for which this run
+        has no network, because it had a row for every file as the files were.
         """
-        lacking = [plan for plan in self._plans if _lacks(plan.cache, digest, path)]
+        verdict = cache(lambda since: judge(path, digest, since))
+        lacking = [plan for plan in self._plans if _lacks(plan.cache, digest, verdict)]
         with self._lock:
             if digest in self._taken:
                 return False
@@ -65,13 +65,15 @@ class Claims:
         return self._notes.decoding(digest)
 
 
-def _lacks(cache: FeatureCache, digest: bytes, path: str) -> bool:
-    """Whether a cache has no row for an image, or one by rules that read its file otherwise or did not refuse it."""
+def _lacks(features: FeatureCache, digest: bytes, verdict: Callable[[int], bool | str]) -> bool:
+    """Whether a cache has no row for an image, or one by rules that read its file otherwise or did not refuse it.
+
+    verdict: called with the revision of those rules, if the image was not judged before.
+    """
     row = np.frombuffer(digest, dtype=np.uint8)[None]
-    if cache.missing(row)[0]:
+    if features.missing(row)[0]:
         return True
-    since = int(cache.revisions(row)[0])
-    return since < DECODE_REVISION and (bool(refusal_since(path, since)) or reads_otherwise(path, since))
+    return bool(features.outdated(row, DECODE_REVISION)[0]) and bool(verdict(int(features.revisions(row)[0])))
 
 
 def _misses(plan: Plan, digest: bytes) -> bool:

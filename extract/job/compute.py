@@ -38,7 +38,8 @@ from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import open_hashed
-from featurecache.extract.job.claims import CHANGED, Claims
+from featurecache.extract.job.claims import Claims
+from featurecache.extract.job.outdated import CHANGED
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:

@@ -1,24 +1,28 @@
 """Rows of older decode rules: which of the requested images the present rules read otherwise, or refuse.
 
-Every image with such a row is judged once, and the answer is kept next to the rows (judged.py).
+Every image with such a row is judged once, and the answer is kept next to the rows (judged.py), block by block: a run
+that is stopped continues from there. What is judged is the content of the row: a file that has changed since its digest
+was found is judged at another time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.base.errors import ImageRefused
 from featurecache.base.text import count
-from featurecache.extract.cache.judged import remember_judged
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
 from featurecache.extract.images.digests import N_THREADS, Digested
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.sources import open_checked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,21 +30,27 @@ if TYPE_CHECKING:
 N_AHEAD = 256
 # So many take a second or more.
 MANY = 1000
-
+# Images that are judged before their verdicts are kept.
+BLOCK = 8192
+CHANGED = "it changed while the run was going on; run extract again"
 
 # Whether an image is read otherwise, or why it is refused; None if its file cannot be read now.
 Verdict = bool | str | None
+# The digest of an image, and the decode revision of its row.
+Row = tuple[bytes, int]
 
 
 class OutdatedRows:
     """The images of a data set whose rows have to be computed again; each is judged once, for all caches.
+
+    Images that cannot be judged now are not among them.
 
     say: called with a line before many are judged.
     """
 
     def __init__(self, digested: Digested, say: Callable[[str], None] | None = None) -> None:
         self._digested, self._say = digested, say
-        self._verdicts: dict[tuple[bytes, int], Verdict] = {}
+        self._verdicts: dict[Row, Verdict] = {}
 
     @classmethod
     def among(
@@ -58,13 +68,15 @@ class OutdatedRows:
         asked = np.flatnonzero(cache.outdated(digests, DECODE_REVISION))
         names = [bytes(digests[i]) for i in asked]
         rows = list(zip(names, cache.revisions(digests[asked]).tolist(), strict=True))
-        self._judge(dict(zip(rows, asked.tolist(), strict=True)))
-        verdicts = [self._verdicts[row] for row in rows]
-        same = [i for i, verdict in zip(asked, verdicts, strict=True) if verdict is False]
-        remember_judged(cache.folder, DECODE_REVISION, digests[same])
-        changed = np.zeros(len(digests), dtype=bool)
-        changed[[i for i, verdict in zip(asked, verdicts, strict=True) if verdict is True]] = True
-        return changed, {name: each for name, each in zip(names, verdicts, strict=True) if isinstance(each, str)}
+        self._announce(rows)
+        changed, refused = np.zeros(len(digests), dtype=bool), {}
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            judged = list(zip(asked[part].tolist(), self._judged(rows[part], asked[part].tolist()), strict=True))
+            cache.remember_judged(digests[[i for i, verdict in judged if verdict is False]], DECODE_REVISION)
+            changed[[i for i, verdict in judged if verdict is True]] = True
+            refused.update({bytes(digests[i]): verdict for i, verdict in judged if isinstance(verdict, str)})
+        return changed, refused
 
     def note(self, cache: FeatureCache) -> str:
         """Return a sentence on them, for a command that uses the rows as they are; empty where there are none."""
@@ -84,19 +96,35 @@ class OutdatedRows:
             f"which {reasons}: extract again with the same options, which {verbs} only {these}."
         )
 
-    def _judge(self, asked: Mapping[tuple[bytes, int], int]) -> None:
-        """Judge rows by digest and revision; each has the position of a sample."""
-        new = [row for row in asked if row not in self._verdicts]
-        if self._say is not None and len(new) >= MANY:
-            self._say(f"checking {count(len(new), 'image')} whose features are of an older version for damage, once")
-        files = [(self._digested.samples[asked[row]].path, row[1]) for row in new]
-        with closing(load_ahead(files, _verdict, n_threads=N_THREADS, n_ahead=N_AHEAD)) as verdicts:
-            self._verdicts.update(zip(new, verdicts, strict=True))
+    def _announce(self, rows: Sequence[Row]) -> None:
+        n = len(set(rows) - self._verdicts.keys()) if self._say is not None and len(rows) >= MANY else 0
+        if self._say is not None and n >= MANY:
+            self._say(f"checking {count(n, 'image')} whose features are of an older version for damage, once")
+
+    def _judged(self, rows: Sequence[Row], samples: Sequence[int]) -> list[Verdict]:
+        """Return the verdict on each row, of the sample at this position."""
+        files = {
+            row: (self._digested.samples[i].path, *row)
+            for row, i in zip(rows, samples, strict=True)
+            if row not in self._verdicts
+        }
+        with closing(load_ahead(list(files.values()), _verdict, n_threads=N_THREADS, n_ahead=N_AHEAD)) as verdicts:
+            self._verdicts.update(zip(files, verdicts, strict=True))
+        return [self._verdicts[row] for row in rows]
 
 
-def _verdict(file: tuple[str, int]) -> Verdict:
-    """Judge a file, whose row is of this revision, by the present rules."""
+def judge(path: str, digest: bytes, since: int) -> bool | str:
+    """Return whether the present rules read a file otherwise than revision `since`, or why they refuse it.
+
+    Raises OSError if the file cannot be read, ImageRefused if its SHA-256 is not `digest` any more.
+    """
+    with open_checked(path, digest, changed=CHANGED) as content:
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        return refusal_since(file, since) or reads_otherwise(file, since)
+
+
+def _verdict(file: tuple[str, bytes, int]) -> Verdict:
     try:
-        return refusal_since(*file) or reads_otherwise(*file)
-    except OSError:
+        return judge(*file)
+    except (OSError, ImageRefused, MemoryError):
         return None

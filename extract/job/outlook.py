@@ -65,8 +65,10 @@ def outlook(work: Work, digested: Digested, cache_root: Path, *, n_unread: int =
         )
     n_to_do, at_most = len(work.missing), "up to " if n_unread else ""
     n_refused = len(work.refused - work.missing)
+    n_damaged = len(set().union(*(plan.damaged for plan in work.plans)) - work.missing)
     n_there = n_distinct(digested.digests) - n_to_do - n_refused
-    before = f", {n_refused:,} refused before" if n_refused else ""
+    found = f", {n_damaged:,} found damaged" if n_damaged else ""
+    before = f", {n_refused - n_damaged:,} refused before{found}" if n_refused > n_damaged else found
     n_caches, n_outdated = sum(bool(plan.missing) for plan in work.plans), max(plan.n_outdated for plan in work.plans)
     into = f" into {n_caches} caches" if n_caches > 1 else ""
     again = f" ({n_outdated:,} of them again: their images are read otherwise now)" if n_outdated else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -20,9 +21,10 @@ from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.job.claims import CHANGED, Claims
+from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.compute import Computed, Decoded, Item, compute_vectors
 from featurecache.extract.job.in_flight import InFlight
+from featurecache.extract.job.outdated import CHANGED
 from featurecache.extract.job.plan import Group, Plan, Work
 from featurecache.extract.job.refused_before import remember_refused
 from featurecache.extract.job.settings import Settings
@@ -224,12 +226,21 @@ class Run:
             self._refuse(digest, sample.name, reason, [p for p in plans if digest in p.damaged])
 
     def remember_refusals(self, memo: Memo) -> None:
-        """Remember the images that were refused for their content; their rows by older rules do not count any more."""
+        """Remember the images that were refused for their content; their rows by older rules do not count any more.
+
+        Never raises CacheError: this is done after an error too, which it would hide.
+        """
         remember_refused(memo, self.lasting, self.settings.max_pixels)
         for plan in self.work.plans:
             refused = [digest for digest, key in self.lasting if key == plan.spec.key]
             digests = np.frombuffer(b"".join(refused), dtype=np.uint8).reshape(-1, 32)
-            plan.cache.withdraw(digests, DECODE_REVISION)
+            with contextlib.suppress(CacheError):
+                if reason := plan.cache.withdraw(digests, DECODE_REVISION):
+                    self.progress.say(
+                        f"The features of images that are refused stay in '{printable(plan.cache.folder)}', and "
+                        f"'featurecache classify' uses them, because it cannot be written: {reason}. Correct that and "
+                        "extract again."
+                    )
 
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:
         """Record the refusal of an image; `plans` are those that will have no row for it."""

@@ -7,8 +7,8 @@
         zeros that the decoder does not notice are refused (jpeg_holes.py)
     4   damaged JPEGs with odd headers are refused too (jpeg.py)
 
-All is judged by the header, but for damage, which shows in the image data only: a JPEG is decoded at an eighth of its
-size for that.
+All is judged by the header, but for damage, which shows in the image data only: a JPEG of a row of revision 1 is
+decoded at an eighth of its size for that, the data of a later one is searched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from featurecache.extract.images.decoding.jpeg import check_jpeg, has_odd_header
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION, TURNED, UPRIGHT, orientation_of
 from featurecache.extract.images.decoding.tiff import has_wide_planes
-from featurecache.extract.images.sources import open_sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,17 +39,19 @@ HEAD_BYTES = 1 << 16
 MOST_ENTRIES = 1000
 
 
-def reads_otherwise(path: str | os.PathLike[str], since: int) -> bool:
-    """Whether the present rules give other pixels of a file than revision `since`. Raises OSError."""
-    with open_sample(path) as file:
-        return (since < 2 and _is_turned_otherwise(file)) or (since < 3 and _has_wide_planes(file))
+def reads_otherwise(file: BinaryIO, since: int) -> bool:
+    """Whether the present rules give other pixels of an open file than revision `since`. Raises OSError."""
+    return (since < 2 and _is_turned_otherwise(file)) or (since < 3 and _has_wide_planes(file))
 
 
-def refusal_since(path: str | os.PathLike[str], since: int) -> str:
-    """Return why the present rules refuse a file that revision `since` read; empty if they do not. Raises OSError."""
+def refusal_since(file: BinaryIO, since: int) -> str:
+    """Return why the present rules refuse an open file that revision `since` read; empty if they do not.
+
+    Raises OSError.
+    """
     if since >= 4:
         return ""
-    with open_sample(path) as file, DECODING.reservation() as reservation:
+    with DECODING.reservation() as reservation:
         if (size := _size_of_jpeg(file)) is None:
             return ""
         file.seek(0)
@@ -72,6 +73,7 @@ def _has_wide_planes(file: BinaryIO) -> bool:
 
 
 def _is_turned_otherwise(file: BinaryIO) -> bool:
+    file.seek(0)
     if file.read(len(START_OF_JPEG)) != START_OF_JPEG:
         return False
     before = _orientation_of_revision_1(_first_app1(file))
@@ -86,6 +88,7 @@ def _is_turned_since(before: int, image: Image.Image) -> bool:
 
 
 def _size_of_jpeg(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(0)
     if file.read(len(START_OF_JPEG)) != START_OF_JPEG:
         return None
     return _of_opened(file, "JPEG", _size_of, otherwise=None)

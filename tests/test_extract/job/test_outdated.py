@@ -6,14 +6,17 @@ import hashlib
 import io
 import json
 import struct
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache.base.errors import CacheError
+from featurecache.base.progress import Silent
+from featurecache.extract.cache import store
 from featurecache.extract.cache.compact import compact_cache
-from featurecache.extract.cache.judged import read_judged
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.verify import verify_cache
@@ -23,6 +26,7 @@ from featurecache.extract.images.decoding import revisions
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job import fixed_pictures, outdated, writer
 from featurecache.extract.job.extract import extract_features
+from featurecache.extract.job.passes import Run
 from featurecache.extract.job.plan import Group
 from featurecache.extract.job.request import FeatureRequest
 
@@ -61,9 +65,18 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def extract(images, tmp_path):
+def said():
+    return []
+
+
+@pytest.fixture
+def extract(images, tmp_path, said):
+    class Lines(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
     def extracted():
-        return extract_features(read_images(images), [REQUEST], tmp_path / "cache")
+        return extract_features(read_images(images), [REQUEST], tmp_path / "cache", progress=Lines())
 
     return extracted
 
@@ -127,9 +140,10 @@ def test_compacting_never_takes_an_old_row_for_a_new_one(old, extract, monkeypat
     assert {record.get("decode_revision", 1) for record in again.filled[0].cache.records()} == {1, DECODE_REVISION}
 
 
-def test_a_file_that_cannot_be_read_is_judged_at_another_time(old, extract, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_file_that_cannot_be_read_is_judged_at_another_time(old, extract, monkeypatch, error):
     def unreadable(*_: object) -> bool:
-        raise OSError("no disk")
+        raise error("none")
 
     with monkeypatch.context() as broken:
         broken.setattr(outdated, "reads_otherwise", unreadable)
@@ -192,13 +206,6 @@ def test_files_that_moved_and_a_new_one_leave_old_rows_that_are_read_judged(old,
     np.testing.assert_array_equal(np.flatnonzero((vectors(report)[1:] != before).any(axis=1)), [5])
 
 
-def test_an_archive_under_the_name_of_the_judged_rows_is_ignored(old):
-    folder = old.filled[0].cache.folder
-    with (folder / f"judged-{DECODE_REVISION}.npy").open("wb") as file:
-        np.savez(file, np.zeros((1, 32), np.uint8))
-    assert len(read_judged(folder, DECODE_REVISION)) == 0
-
-
 def refused_rows(report) -> list[str]:
     return [refusal.name for refusal in report.refusals if refusal.reason.startswith("damaged: ")]
 
@@ -225,6 +232,60 @@ def test_a_damaged_image_that_older_rules_read_is_refused_and_its_row_does_not_c
     assert third.filled[0].n_extracted == 0
     compact_cache(cache.folder)
     assert refused_rows(extract()) == ["8.jpg"]
+
+
+def test_a_file_that_changes_after_its_digest_was_found_says_nothing_about_the_row(damaged, old):
+    damaged.write_bytes(jpeg(9)[:300] + b"\xff\xd9")
+    (cache,) = [filled.cache for filled in old.filled]
+    changed, refused = outdated.OutdatedRows.among(old.samples, old.digests).of(cache)
+    assert (int(changed.sum()), refused) == (1, {})
+    row = old.digests[[Path(sample.path).name == "8.jpg" for sample in old.samples]]
+    assert cache.outdated(row, DECODE_REVISION).all(), "it is judged at another time"
+
+
+def test_a_run_that_is_stopped_has_kept_the_verdicts_before(old, extract, monkeypatch):
+    judge = outdated.judge
+
+    def stopping(path, *rest):
+        if path.endswith("5.jpg"):
+            raise KeyboardInterrupt
+        return judge(path, *rest)
+
+    monkeypatch.setattr(outdated, "BLOCK", 2)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(outdated, "judge", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            extract()
+    asked = []
+    monkeypatch.setattr(outdated, "judge", lambda path, *rest: asked.append(path[-5:]) or judge(path, *rest))
+    assert extract().filled[0].n_outdated == 1
+    assert sorted(asked) == ["4.jpg", "5.jpg"]
+
+
+def test_an_error_of_the_cache_does_not_hide_what_ended_the_run(damaged, old, extract, monkeypatch):
+    def raising(error):
+        def fail(*_):
+            raise error
+
+        return fail
+
+    monkeypatch.setattr(FeatureCache, "withdraw", raising(CacheError("no")))
+    monkeypatch.setattr(Run, "fill", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        extract()
+
+
+def test_what_is_found_damaged_is_said_and_that_its_row_counts_where_nothing_can_be_written(
+    damaged, old, extract, said, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "withdraw", full)
+    assert refused_rows(extract()) == ["8.jpg"]
+    assert any(", 1 found damaged;" in line for line in said)
+    (line,) = [line for line in said if line.startswith("The features of images that are refused stay in '")]
+    assert line.endswith("because it cannot be written: No space left on device. Correct that and extract again.")
 
 
 def test_a_damaged_image_is_refused_without_the_network(damaged, old, extract, images, monkeypatch):

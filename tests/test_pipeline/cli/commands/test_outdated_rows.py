@@ -10,6 +10,7 @@ import pytest
 
 from featurecache.base.errors import CacheUnwritable, WeightsMissing
 from featurecache.cli.main import DONE, FAILED, REFUSED, run
+from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.job import outdated, writer
 
 PIXELS = ["--backbone", "pixels", "--size", "8"]
@@ -22,7 +23,7 @@ def old(tmp_path_factory, cats_and_dogs) -> Path:
     root, record = tmp_path_factory.mktemp("old"), writer.Writer._record
     words = ["run", str(cats_and_dogs), *PIXELS, "--heads", "centroid", "--out", str(root / "run"), "--quiet"]
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(outdated, "remember_judged", lambda *_: None)
+        before.setattr(FeatureCache, "remember_judged", lambda *_: None)
         before.setattr(
             writer.Writer,
             "_record",
@@ -36,7 +37,7 @@ def old(tmp_path_factory, cats_and_dogs) -> Path:
 def ended(old, cats_and_dogs, tmp_path, monkeypatch, capsys):
     """What a command on these images ends with, where the first cat is read otherwise now."""
     shutil.copytree(old, tmp_path / "old")
-    monkeypatch.setattr(outdated, "reads_otherwise", lambda path, since: path.endswith("cat/00.png"))
+    monkeypatch.setattr(outdated, "judge", lambda path, digest, since: path.endswith("cat/00.png"))
 
     def end(command, *words):
         run_folder = [str(tmp_path / "old" / "run")] if command == "predict" else []
@@ -64,7 +65,9 @@ def test_they_are_counted_with_what_to_do(ended, tmp_path, command, words):
 
 
 def test_those_that_are_refused_are_counted_with_those_that_are_read_otherwise(ended, tmp_path, monkeypatch):
-    monkeypatch.setattr(outdated, "refusal_since", lambda path, since: "damaged" if "/dog/" in path else "")
+    monkeypatch.setattr(
+        outdated, "judge", lambda path, *_: "damaged" if "/dog/" in path else path.endswith("cat/00.png")
+    )
     _, _, err = ended("classify", "--heads", "centroid", "--out", str(tmp_path / "out"), *PIXELS)
     assert (
         "13 images of 24 have features of pixels by an older version, which read them otherwise or did not notice that "
@@ -99,8 +102,7 @@ def test_predict_uses_them_where_they_cannot_be_computed_again(ended, monkeypatc
 
 
 def test_predict_refuses_damaged_ones_without_the_backbone(ended, monkeypatch):
-    monkeypatch.setattr(outdated, "refusal_since", lambda path, since: "damaged" if "/dog/" in path else "")
-    monkeypatch.setattr(outdated, "reads_otherwise", lambda *_: False)
+    monkeypatch.setattr(outdated, "judge", lambda path, *_: "damaged" if "/dog/" in path else False)
     monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
     code, out, err = ended("predict")
     assert (code, len(out.splitlines())) == (REFUSED, 14)
