@@ -1,4 +1,4 @@
-"""The parts of `make compat` that need no second environment: its image files, and what it takes for a difference."""
+"""The parts of `make compat` that need no second environment: its image files, and the comparison of results."""
 
 from __future__ import annotations
 

@@ -22,12 +22,13 @@ _DATE = re.compile(
     rf"|((19|20)\d\d{_SEP})?((0[1-9]|1[0-2]){_SEP})?{_MONTH}({_SEP}(19|20)\d\d)?",
     re.ASCII,
 )
-# The folders of memory cards: 100CANON, 101_PANA; and of phones and numbered cameras, and the makers of cameras.
+# The folders of memory cards: 100CANON, 101_PANA; and of phones and numbered cameras, and the makers of cameras. An
+# apple may be a fruit: makers of other things need the name or number of a model.
 _CARD = re.compile(r"[1-9]\d\d(?!\d{5})[A-Z0-9_]{5}", re.ASCII)
 _CAMERA = re.compile(
-    r"(img|image)?_?dcim|(ip)?cam(era)?[-_ ]?(\d+|[a-z]|roll)?|whatsapp images|screenshots"
-    r"|(canon|nikon|sony|fujifilm|olympus|panasonic|pentax|leica|gopro|dji|apple|iphone|samsung|huawei|xiaomi|google)"
-    r"([-_ ].*)?",
+    r"(img|image)?_?dcim|(ip)?cam(era)?([-_ ]?(\d+|roll)|[-_ ][a-z])?|whatsapp images|screenshots"
+    r"|(canon|nikon|sony|fujifilm|olympus|panasonic|pentax|leica|gopro|dji|iphone|samsung|huawei|xiaomi)([-_ ].*)?"
+    r"|apple[-_ ]?(iphone|ipad).*|google[-_ ]?pixel.*",
     re.ASCII,
 )
 # Groups of names that a remark shows.

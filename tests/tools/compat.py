@@ -84,7 +84,7 @@ def compare_vectors(first: Arrays, second: Arrays) -> dict[str, float]:
     reference = first[f"{VECTORS}/{ENGINES[0]}"]
     found = {engine: second[f"{VECTORS}/{engine}"] for engine in ENGINES}
     return {
-        engine: largest_error(each, reference) if each.shape == reference.shape else float("inf")
+        engine: largest_error(each, reference) if each.size and each.shape == reference.shape else float("inf")
         for engine, each in found.items()
     }
 
@@ -114,6 +114,8 @@ def make_environment(folder: Path, requirements: list[str], *, is_updated: bool 
     is_there = stamp.exists() and stamp.read_text(encoding="utf-8") == wanted
     if is_there and not is_updated:
         return python
+    if folder.exists() and not (folder / "pyvenv.cfg").exists():
+        raise ValueError(f"{folder} is there and no virtual environment: name another folder")
     print(f"installing into {folder}: some minutes and gigabytes, most of it torch", flush=True)
     if not is_there:
         venv.create(folder, clear=True, with_pip=True)
@@ -125,7 +127,7 @@ def make_environment(folder: Path, requirements: list[str], *, is_updated: bool 
 
 
 def measure(python: Path, capability: str, images: Path, out: Path) -> dict[str, NDArray[np.generic]]:
-    """Return what an environment makes of the images with this instruction set of torch."""
+    """Return the pixels and vectors of the images in an environment, with this instruction set of torch."""
     variables = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
     if capability != NATIVE:
         variables["ATEN_CPU_CAPABILITY"] = capability

@@ -64,7 +64,20 @@ def test_classes_that_look_like_dates_or_cameras_are_pointed_out(names):
 
 @pytest.mark.parametrize(
     "names",
-    ["0/1/9", "1/12/31", "cat/2021", "2021", "apple/pear", "marble/maybe", "00100/12345", "12345678/23456789", ""],
+    [
+        "0/1/9",
+        "1/12/31",
+        "cat/2021",
+        "2021",
+        "apple/pear",
+        "marble/maybe",
+        "00100/12345",
+        "12345678/23456789",
+        "",
+        "Apple___Apple_scab/Apple___healthy",
+        "apple/Apple Braeburn 1",
+        "came/camp/cams",
+    ],
 )
 def test_classes_with_other_names_need_no_such_remark(names):
     assert remark_on_origins(names.split("/")) == ()
