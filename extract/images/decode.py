@@ -25,6 +25,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -100,7 +101,8 @@ def decode_picture(
         if not head:
             raise ImageRefused("the file is empty")
         if is_dicom(head):
-            return Picture.of(decode_dicom(file, levels, take))
+            pixels, values = decode_dicom(file, levels, take)
+            return replace(Picture.of(pixels), span=values)
         with open_heif(file) if is_heif(head) else _open(file, head) as image:
             take(*image.size)
             return _decoded(image, file, at_least, levels)
@@ -187,7 +189,7 @@ def _from_pillow(image: ImageFile.ImageFile, levels: str) -> Picture:
         convert = partial(wide_grey, low=low, high=high)
     orientation = orientation_of(image)
     height, width = image.size if orientation in SWAPPED else (image.height, image.width)
-    return Picture(height, width, rows_of(image, orientation, convert), span if levels == FULL_RANGE else None)
+    return Picture(height, width, rows_of(image, orientation, convert), span)
 
 
 def _plain(image: Image.Image) -> NDArray[np.uint8]:

@@ -59,9 +59,9 @@ MAX_DECODERS = 16
 class Decoded:
     """One decoded image: uint8 pixels (3, S, S) for each group that needs them, or the reason of its refusal.
 
-    is_lasting: whether it is refused for its content, and not for a failure to read it. span: the values of an image
-    of 16 bits that was read by its high byte. file: path, state and time of the reading if the digest is another than
-    the known one. is_skipped: whether the content needs no computing, or another file has it.
+    is_lasting: whether it is refused for its content, and not for a failure to read it. spans: the values of an image
+    of more than 8 bits, for each range that it was read with. file: path, state and time of the reading if the digest
+    is another than the known one. is_skipped: whether the content needs no computing, or another file has it.
     """
 
     digest: bytes
@@ -69,7 +69,7 @@ class Decoded:
     images: list[tuple[Group, torch.Tensor]] = field(default_factory=list)
     refusal: str | None = None
     is_lasting: bool = False
-    span: Span | None = None
+    spans: dict[str, Span] = field(default_factory=dict)
     file: tuple[str, FileState | None, int] | None = None
     is_skipped: bool = False
     read_seconds: float = 0.0
@@ -223,7 +223,8 @@ def _fit(decoded: Decoded, file: bytes | BinaryIO, groups: Sequence[Group], limi
             fitted[wanted] = apply_transform(pictures[how], group.transform)
         view, pixels = group.view, fitted[wanted]
         decoded.images.append((group, pixels if view is None else apply_view(pixels, view, decoded.digest)))
-        decoded.span = pictures[how].span
+        if (span := pictures[how].span) is not None:
+            decoded.spans[group.levels] = span
 
 
 def forward(decoded: list[Decoded]) -> Computed:

@@ -70,7 +70,7 @@ def extract_features(
             table.flush()
             run.remember_refusals(memo)
         digested = run.after(digested)
-        if line := run.dim.line():
+        for line in filter(None, [run.dim.line(), *run.flat.lines()]):
             notes.append(line)
             progress.say(line)
         for each in work.plans:

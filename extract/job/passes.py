@@ -17,8 +17,9 @@ from featurecache.base.progress import Pace, Progress
 from featurecache.base.text import count, printable
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.snapshot import are_among, as_names
+from featurecache.extract.cache.spec import FULL_RANGE
 from featurecache.extract.images.decode_rules import DECODE_REVISION
-from featurecache.extract.images.decoding.levels import DimImages
+from featurecache.extract.images.decoding.levels import DimImages, FlatImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job.claims import Claims
@@ -62,7 +63,7 @@ class Run:
         self.refused: dict[bytes, Refusal] = {}
         # (digest, key) -> reason of those that are refused for their content, and not for a failure to read them.
         self.lasting: dict[tuple[bytes, str], str] = {}
-        self.dim = DimImages()
+        self.dim, self.flat = DimImages(), FlatImages()
         self.n_decoded = 0
         self.n_extracted: Counter[Plan] = Counter()
 
@@ -204,7 +205,8 @@ class Run:
             self.settled.add(item.digest)
             if item.refusal is None:
                 self.n_decoded += 1
-                self.dim.add(item.name, item.span)
+                self.dim.add(item.name, item.spans.get(FULL_RANGE))
+                self.flat.add(item.name, item.spans)
             else:
                 plans = [plan for group in self.groups for plan in group.plans.values()] if item.is_lasting else []
                 self._refuse(item.digest, item.name, item.refusal, [p for p in plans if item.digest in p.missing])

@@ -19,7 +19,7 @@ import numpy as np
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.spec import FULL_RANGE, bounds_of
-from featurecache.extract.images.decoding.levels import as_bytes
+from featurecache.extract.images.decoding.levels import Span, as_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +33,10 @@ def is_dicom(head: bytes) -> bool:
     return head[MAGIC_AT : MAGIC_AT + 4] == MAGIC
 
 
-def decode_dicom(file: BinaryIO, levels: str, take: Callable[[int, int], None]) -> NDArray[np.uint8]:
-    """Return the first frame as bytes (H, W) or (H, W, 3).
+def decode_dicom(
+    file: BinaryIO, levels: str, take: Callable[[int, int], None]
+) -> tuple[NDArray[np.uint8], Span | None]:
+    """Return the first frame as bytes (H, W) or (H, W, 3), and its values where the range is LOW:HIGH and it is grey.
 
     take: called with width and height before any pixel is decoded. Raises ImageRefused.
     """
@@ -49,20 +51,21 @@ def decode_dicom(file: BinaryIO, levels: str, take: Callable[[int, int], None]) 
     frame = _first_frame(data)
     kind = str(data.get("PhotometricInterpretation", GREY_KINDS[1]))
     if kind not in GREY_KINDS:
-        return _colours(frame, data, kind)
-    grey = _grey(frame, data, levels)
-    return 255 - grey if kind == GREY_KINDS[0] else grey
+        return _colours(frame, data, kind), None
+    grey, span = _grey(frame, data, levels)
+    return 255 - grey if kind == GREY_KINDS[0] else grey, span
 
 
-def _grey(frame: NDArray[Any], data: Any, levels: str) -> NDArray[np.uint8]:
+def _grey(frame: NDArray[Any], data: Any, levels: str) -> tuple[NDArray[np.uint8], Span | None]:
     window = _first_window(data) if levels == FULL_RANGE else None
     if levels == FULL_RANGE and window is None:
-        return as_bytes(frame, *_stored_range(data))
+        return as_bytes(frame, *_stored_range(data)), None
     slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
     values = frame if (slope, intercept) == (1.0, 0.0) else frame * slope + intercept
     if window is not None:
-        return _windowed(values, *window)
-    return as_bytes(values, *(bounds_of(levels) or (float(values.min()), float(values.max()))))
+        return _windowed(values, *window), None
+    span, bounds = Span.of(values), bounds_of(levels)
+    return as_bytes(values, *(bounds or (span.least, span.greatest))), span if bounds else None
 
 
 def _first_frame(data: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ The values are read in strips, so that no copy of a large image is made in a wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ PPM_CODECS = {"ppm", "ppm_plain"}
 START_OF_JPEG2000, BITS_AT, JPEG2000_HEAD = b"\xff\x4f\xff\x51", 42, 1 << 16
 # Images that use fewer of the 65,536 values are named: 128 grey levels of 256 are left to them, or fewer.
 DIM_VALUES = 1 << 15
+# So few grey levels are left of an image whose unit is another than that of the range, as of 0..1 in 0:255.
+FEW_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Span:
 
     least: float
     greatest: float
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Span:
+        """Return the span of values that are all numbers."""
+        return cls(float(values.min()), float(values.max()))
 
 
 def is_wide(image: Image.Image) -> bool:
@@ -127,6 +135,40 @@ class DimImages:
             f"0:65535, so {levels} of 256. To use them all, give --range {used}, or that of the camera, such as "
             "0:4095, in every command."
         )
+
+
+class FlatImages:
+    """Images of which a range LOW:HIGH leaves few grey levels, though they have more values, counted by range."""
+
+    def __init__(self) -> None:
+        # Range -> number, name and span of the first.
+        self.found: dict[str, tuple[int, str, Span]] = {}
+
+    def add(self, name: str, spans: Mapping[str, Span]) -> None:
+        """Count an image if it is one of them. spans: its values, for each range that it was read with."""
+        for levels, span in spans.items():
+            bounds = bounds_of(levels)
+            if bounds is not None and _is_flat(span, *bounds):
+                n, first, its_span = self.found.get(levels, (0, name, span))
+                self.found[levels] = n + 1, first, its_span
+
+    def lines(self) -> list[str]:
+        """Return what was counted and what helps, a sentence for each range."""
+        return [
+            f"{count(n, 'image')} with fewer than {FEW_LEVELS} grey levels in the range {levels}, the first "
+            f"'{printable(name)}' with values in {span.least:g}:{span.greatest:g}: wholly black, wholly white, or "
+            "nearly of one grey. Put images of another unit into a folder of their own with a range of their own, or "
+            "give --range image."
+            for levels, (n, name, span) in self.found.items()
+        ]
+
+
+def _is_flat(span: Span, low: float, high: float) -> bool:
+    """Whether the values lie outside the range, or are different ones of which it leaves few grey levels."""
+    if span.greatest < low or span.least > high:
+        return True
+    darkest, brightest = as_bytes(np.array([span.least, span.greatest]), low, high).astype(int)
+    return span.least < span.greatest and bool(brightest - darkest < FEW_LEVELS - 1)
 
 
 def as_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

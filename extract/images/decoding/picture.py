@@ -29,7 +29,7 @@ class Picture:
     """An image of `height` x `width` pixels, upright.
 
     rows: returns the rows of a range, uint8 (h, W, 3), or (h, W) of a grey image.
-    span: the values of an image of 16 bits that was read by its high byte; None for others.
+    span: the values of an image of more than 8 bits; None for others.
     """
 
     height: int

@@ -195,6 +195,20 @@ def test_dim_images_are_named(images, tmp_path):
     assert report.filled[0].n_extracted == 8
 
 
+def test_images_of_another_unit_than_the_range_are_named(images, tmp_path):
+    deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(deep).save(images / "deep.tif")
+    for number in range(2):
+        Image.fromarray((deep / 4095 - number * 9).astype(np.float32)).save(images / f"share{number}.tif")
+    request = FeatureRequest("pixels", size=8, range="0:4095")
+    (note,) = extract_features(read_images(images), [request], tmp_path / "cache").notes
+    assert note == (
+        "2 images with fewer than 4 grey levels in the range 0:4095, the first 'share0.tif' with values in 0:1: wholly "
+        "black, wholly white, or nearly of one grey. Put images of another unit into a folder of their own with a "
+        "range of their own, or give --range image."
+    )
+
+
 def test_files_that_moved_and_a_new_one_leave_old_rows_that_are_read_judged(old, extract, images, monkeypatch):
     monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
     for path in sorted(images.iterdir()):

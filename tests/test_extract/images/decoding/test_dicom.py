@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode import decode_image, decode_picture
+from featurecache.extract.images.decoding.levels import Span
+from featurecache.extract.images.decoding.memory import DECODING
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -75,6 +78,14 @@ def test_the_first_window_of_the_rescaled_values_is_shown():
 def test_monochrome1_is_inverted():
     plain = grey(dicom(VALUES, **WINDOWED))
     np.testing.assert_array_equal(grey(dicom(VALUES, **WINDOWED, PhotometricInterpretation="MONOCHROME1")), 255 - plain)
+
+
+def test_the_values_of_a_range_are_known():
+    with DECODING.reservation() as reserved:
+        read = partial(decode_picture, max_pixels=10**6, at_least=None, reserve=reserved.reserve)
+        span = read(dicom(VALUES, **WINDOWED, PhotometricInterpretation="MONOCHROME1"), levels="0:100").span
+        assert span == Span(VALUES.min() - 1024, VALUES.max() - 1024)
+        assert read(dicom(VALUES, **WINDOWED), levels="full").span is None
 
 
 def test_a_range_is_in_the_unit_of_the_values_and_overrides_the_window():

@@ -11,7 +11,7 @@ from PIL import Image
 from featurecache.base.errors import ImageRefused, RequestError
 from featurecache.extract.images.decode import decode_image
 from featurecache.extract.images.decoding import picture
-from featurecache.extract.images.decoding.levels import DimImages, Span, as_bytes
+from featurecache.extract.images.decoding.levels import DimImages, FlatImages, Span, as_bytes
 from featurecache.extract.job.request import FeatureRequest
 
 
@@ -87,6 +87,27 @@ def test_images_that_use_few_of_their_values_are_counted_with_these_values():
         "2 16-bit images, the first 'a.png', with values in 38:263 only, of 0:65535, so 2 grey levels of 256. To use "
         "them all, give --range 38:263, or that of the camera, such as 0:4095, in every command."
     )
+
+
+@pytest.mark.parametrize(
+    ("least", "greatest", "levels", "counts"),
+    [
+        (0.0, 1.0, "0:4095", True),
+        (0.0, 1.0, "0:255", True),
+        (5000, 60000, "0:4095", True),
+        (-1000, -20, "0:400", True),
+        (5000, 5000, "0:4095", True),
+        (0, 4095, "0:4095", False),
+        (0, 70, "0:4095", False),
+        (0, 0, "0:4095", False),
+        (0.0, 1.0, "image", False),
+        (0, 100, "full", False),
+    ],
+)
+def test_images_that_a_range_makes_black_or_white_are_counted(least, greatest, levels, counts):
+    flat = FlatImages()
+    flat.add("a.tif", {levels: Span(least, greatest)})
+    assert bool(flat.lines()) == counts
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1", "LA", "CMYK", "I;16"])
