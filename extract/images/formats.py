@@ -29,15 +29,19 @@ _RAW = """
 _OTHERS = ".ai .bpg .emf .eps .exr .hdp .hdr .jxl .jxr .ndpi .ps .psb .svg .svgz .svs .wdp .wmf .xcf"
 # Suffixes that say that a file is something else: it is not opened.
 _NO_IMAGES = """
-    .7z .aac .avi .bat .bib .bz2 .c .cc .cfg .cmd .conf .cpp .crdownload .css .csv .db .db-shm
+    .7z .aac .avi .bat .bib .bz2 .c .cc .cfg .cmd .conf .cpp .css .csv .db .db-shm
     .db-wal .dll .doc .docx .egg .env .exe .feather .flac .flv .git .gpx .gz .h .h5 .hdf5 .hpp .htm .html .ini
     .ipynb .iso .jar .java .js .json .jsonl .kml .lmdb .lnk .lock .log .lst .m4a .m4v .mat .md .mid .mkv .mov .mp3 .mp4
-    .mpeg .mpg .msi .npy .npz .numbers .odp .ods .odt .ogg .ogv .onnx .opus .otf .pages .parquet .part .partial
+    .mpeg .mpg .msi .npy .npz .numbers .odp .ods .odt .ogg .ogv .onnx .opus .otf .pages .parquet
     .pb .pbtxt .pdf .pickle .pkl .ppt .pptx .properties .pt .pth .py .pyc .pyd .pyi .qml .r .rar .rb .rst .rtf
     .safetensors .sh .so .sql .sqlite .sqlite3 .srt .swp .tar .tex .tfrecord .tfrecords .tgz .tmp .toml .torrent .ts
     .tsv .ttf .txt .url .vtt .wav .webm .wma .wmv .woff .woff2 .xls .xlsx .xml .xmp .xsd .xsl .xz .yaml .yml .zip .zst
 """
 NO_IMAGE_SUFFIXES = frozenset(_NO_IMAGES.split())
+# Suffixes that browsers and other programs give to a file until they have all of it.
+UNFINISHED_SUFFIXES = frozenset({".crdownload", ".download", ".filepart", ".opdownload", ".part", ".partial"})
+# The index of a set of DICOM files: DICOM by its first bytes, and no image.
+DICOM_INDEX = "dicomdir"
 # The most bytes by which a format is recognised: those of DICOM are at 128.
 N_FIRST_BYTES = 132
 

@@ -104,6 +104,13 @@ NO_DECODER = Reason(
     missed=True,
     advice="Save them as JPEG, PNG or TIFF.",
 )
+UNFINISHED = Reason(
+    "unfinished",
+    "unfinished download of an image is",
+    "unfinished downloads of images are",
+    missed=True,
+    advice="Download them again.",
+)
 CLOSED_FILE = Reason(
     "closed_file",
     "file that cannot be read, perhaps an image, is",
@@ -145,7 +152,7 @@ REASONS = {
     for reason in (
         REFUSED_IMAGE, BAD_ARGUMENT, NO_FILE, NO_LABEL, RARE_CLASS, NOT_SAMPLED,
         NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, OUTSIDE_SPLITS, NEEDS_HEIF, NEEDS_DICOM, RAW,
-        NO_DECODER, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS,
+        NO_DECODER, UNFINISHED, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS,
     )
 }  # fmt: skip
 

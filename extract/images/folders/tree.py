@@ -9,8 +9,11 @@ from pathlib import Path
 
 from featurecache.extract.images.folders.skipped import count_below, is_own, skipped
 from featurecache.extract.images.formats import (
+    DICOM,
+    DICOM_INDEX,
     IMAGE_SUFFIXES,
     NO_IMAGE_SUFFIXES,
+    UNFINISHED_SUFFIXES,
     Format,
     format_of,
     may_be_read,
@@ -21,6 +24,8 @@ from featurecache.extract.images.left_out import (
     LINK_BACK,
     NO_IMAGE,
     OWN,
+    UNFINISHED,
+    Reason,
     Tally,
     suffix_of,
 )
@@ -158,19 +163,29 @@ def _decide(undecided: Sequence[tuple[Folder, str]], tally: Tally, judge: Judge)
     """Sort in the files whose suffix does not say whether they are images that can be read."""
     found = judge([folder.prefix + name for folder, name in undecided]) if undecided else []
     for (folder, name), seen in zip(undecided, found, strict=True):
-        named = format_of(suffix_of(name))
-        if isinstance(seen, Format) and may_be_read(named, seen):
+        reason = _why_left_out(name, seen)
+        if reason is None:
             folder.images.append(name)
             continue
         folder.n_foreign += 1
-        path = "/".join((*folder.parts, name))
-        of = named or seen
-        if isinstance(of, Format):
-            tally.add(of.without, path)
-        elif isinstance(of, OSError):
-            tally.add(CLOSED_FILE, path, of.strerror or str(of))
-        else:
-            tally.add(NO_IMAGE, path)
+        error = seen if isinstance(seen, OSError) and reason is CLOSED_FILE else None
+        tally.add(reason, "/".join((*folder.parts, name)), error.strerror or str(error) if error else "")
+
+
+def _why_left_out(name: str, seen: Format | OSError | None) -> Reason | None:
+    """Return why a file is no sample by its name and first bytes; None where it is one."""
+    suffix = suffix_of(name)
+    named = format_of(suffix)
+    if isinstance(seen, Format):
+        if suffix in UNFINISHED_SUFFIXES:
+            return UNFINISHED
+        if seen is DICOM and name.lower().partition(";")[0].rstrip(".") == DICOM_INDEX:
+            return NO_IMAGE
+        if may_be_read(named, seen):
+            return None
+    if isinstance(of := named or seen, Format):
+        return of.without
+    return CLOSED_FILE if isinstance(of, OSError) else NO_IMAGE
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -12,7 +12,14 @@ from featurecache.base.errors import ManifestError
 from featurecache.extract.images import first_bytes, formats
 from featurecache.extract.images.first_bytes import read_formats
 from featurecache.extract.images.folders.scan import scan_any_layout, scan_folder
-from featurecache.extract.images.formats import FORMATS, N_FIRST_BYTES, NO_IMAGE_SUFFIXES, format_of_bytes
+from featurecache.extract.images.formats import (
+    FORMATS,
+    N_FIRST_BYTES,
+    NO_IMAGE_SUFFIXES,
+    UNFINISHED_SUFFIXES,
+    format_of_bytes,
+)
+from featurecache.extract.images.left_out import NO_IMAGE
 from featurecache.extract.images.read import read_images
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
@@ -87,6 +94,30 @@ def test_what_a_name_and_the_bytes_say_decide_together(tmp_path, nothing_install
     for name in ("real.heic", "noext", "tiff.nef"):
         with pytest.raises(ManifestError, match="cannot be read: "):
             read_images(root / "cat" / name)
+
+
+@pytest.mark.parametrize("scan", [scan_folder, scan_any_layout])
+def test_unfinished_downloads_are_missed_where_they_begin_as_images_do(tmp_path, scan):
+    files = {f"cat/x.jpg{suffix}": JPEG[:200] for suffix in UNFINISHED_SUFFIXES}
+    root = write(tmp_path, **files, **{"cat/0.png": PNG, "cat/film.mp4.part": b"film", "cat/y.PART": HEIC})
+    manifest = scan(root)
+    assert [sample.name for sample in manifest.samples] == ["cat/0.png"]
+    assert manifest.left_out.counts.pop(("no_image", ".part")) == 1
+    assert {each.name for each in manifest.left_out.missed} == {*files, "cat/y.PART"}
+    assert {each.reason for each in manifest.left_out.missed} == {
+        "unfinished download of an image. Download them again"
+    }
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "DICOMDIR.;1"])
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_the_index_of_a_set_of_dicom_files_is_no_image(tmp_path, monkeypatch, name, is_installed):
+    monkeypatch.setattr(formats, "_is_installed", lambda _: is_installed)
+    root = write(tmp_path, **{"cat/0.png": PNG, "dog/1.png": PNG, name: bytes(128) + b"DICM"})
+    manifest = scan_folder(root)
+    assert len(manifest) == 2
+    assert manifest.left_out.n(NO_IMAGE) == 1
+    assert manifest.left_out.missed == ()
 
 
 def test_files_that_are_something_else_by_their_suffix_are_not_opened(tmp_path, monkeypatch):
