@@ -5,8 +5,10 @@ A hint is all that a synonym gives: a column `class` beside a column `species` m
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +20,17 @@ from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.read_options import ReadOptions
 
 FIELDS = ("path", "label", "split", "group", "digest")
-# What people call these columns: words that stand alone in a name, or that it begins with.
+# What people call these columns in English, German, French and Spanish, without accents: words that are alone in a
+# name, or that it begins with.
 WORDS = {
-    "split": ("set", "fold", "subset", "phase", "partition", "usage"),
+    "split": ("set", "fold", "subset", "phase", "partition", "usage", "aufteilung", "teilmenge", "jeu", "conjunto"),
     "group": ("patient", "subject", "site", "participant", "individual", "animal", "slide", "video", "session",
-              "camera", "location", "scene"),
-    "label": ("class", "target", "category", "labels", "lbl", "species", "diagnosis", "breed"),
-    "path": ("filename", "file", "image", "img", "filepath", "picture", "photo", "paths"),
+              "camera", "location", "scene", "gruppe", "proband", "groupe", "sujet", "grupo", "paciente"),
+    "label": ("class", "target", "category", "labels", "lbl", "species", "diagnosis", "breed",
+              "klasse", "kategorie", "diagnose", "categorie", "etiquette", "espece", "clase", "categoria", "etiqueta",
+              "especie"),
+    "path": ("filename", "file", "image", "img", "filepath", "picture", "photo", "paths",
+             "datei", "bild", "pfad", "foto", "fichier", "chemin", "archivo", "fichero", "ruta"),
 }  # fmt: skip
 SHORTEST_BEGINNING = 4  # "set" begins "settings" too
 INDEX = re.compile(r"|index|unnamed: ?\d+|__index_level_\d+__")
@@ -65,8 +71,13 @@ def find_columns(header: Sequence[str], options: ReadOptions) -> dict[str, list[
     return found
 
 
-def choose_columns(path: Path, header: Sequence[str], options: ReadOptions) -> Columns:
-    """Return the columns to read. Raises ManifestError where one is not there or is there twice."""
+def choose_columns(
+    path: Path, header: Sequence[str], options: ReadOptions, *, rows: Iterable[Sequence[str]] = ()
+) -> Columns:
+    """Return the columns to read. Raises ManifestError where one is not there or is there twice.
+
+    rows: the first ones, read only where no column is that of the paths, to find out which has the names of files.
+    """
     found = find_columns(header, options)
     for each in FIELDS:
         asked = getattr(options, f"{each}_column", None)
@@ -81,7 +92,8 @@ def choose_columns(path: Path, header: Sequence[str], options: ReadOptions) -> C
                 f"The manifest '{printable(path)}' has {len(found[each])} columns '{column}'. Give each its own name."
             )
     if "path" not in found:
-        raise ManifestError(f"The manifest '{printable(path)}' {_without_path(header)}")
+        lack = _without_path(header, _with_files(path, header, options, rows=rows))
+        raise ManifestError(f"The manifest '{printable(path)}' {lack}")
     columns = Columns(list(header), {each: places[0] for each, places in found.items()})
     columns.note = _unused_note(columns)
     return columns
@@ -110,8 +122,21 @@ def _listed(header: Sequence[str]) -> str:
     return ", ".join([*names[: MOST_NAMED if more else None], *more]) or "none"
 
 
-def _without_path(header: Sequence[str]) -> str:
-    """Return what a table without a column of paths lacks, and what to do."""
+def _with_files(path: Path, header: Sequence[str], options: ReadOptions, *, rows: Iterable[Sequence[str]]) -> str:
+    """Return the name of the first column with a cell that is the name of a file; empty where none has one."""
+    bases = [path.parent, Path(), *([Path(options.root)] if options.root else [])]
+    for cells in rows:
+        for name, cell in zip(header, cells, strict=False):
+            if name.strip() and cell.strip() and any(os.path.isfile(base / cell.strip()) for base in bases):  # noqa: PTH113
+                return name
+    return ""
+
+
+def _without_path(header: Sequence[str], with_files: str) -> str:
+    """Return what a table without a column of paths lacks, and what to do.
+
+    with_files: the column that has names of files; empty where none is known.
+    """
     if "".join(header[:1]).strip().startswith(("{", "[")):
         return "is JSON, which is not read. Write it as a table with a header, such as: path,label"
     first = next((name for name in header if _is_image_name(name)), None)
@@ -121,8 +146,8 @@ def _without_path(header: Sequence[str]) -> str:
             f"of the columns above it, such as: path,label"
         )
     lacking = set(WORDS) - set(map(_plain, header))
-    if _hints(header, {"path"}):
-        advice = f"{_hints(header, lacking)}."
+    if _hints(header, {"path"}, with_files):
+        advice = f"{_hints(header, lacking, with_files)}."
     elif len(header) == 1 and "path" in header[0].lower().split():
         advice = "Put a comma, semicolon, tab or | between the columns: spaces do not part them."
     else:
@@ -151,11 +176,14 @@ def _unused_note(columns: Columns) -> str:
     return f"{which}: {_listed(unused)}.{f' {hints}.' if hints else ''}"
 
 
-def _hints(names: Sequence[str], lacking: set[str]) -> str:
-    """Return a clause for each field that is lacking and that a name looks like."""
+def _hints(names: Sequence[str], lacking: set[str], with_files: str = "") -> str:
+    """Return a clause for each field that is lacking and that a name looks like; with_files: that of paths, if any."""
     clauses = []
+    found = {"path": with_files} if with_files else {}
     for each in ("path", "label", "group", "split"):
-        name = next((name for name in names if looks_like(name, each)), None) if each in lacking else None
+        if each not in lacking:
+            continue
+        name = found.get(each) or next((name for name in names if looks_like(name, each)), None)
         if name is not None:
             clauses.append(f"'{printable(name)}' looks like the {each}: name it with --{each}-column {_word(name)}")
     return "; ".join(clauses)
@@ -163,7 +191,8 @@ def _hints(names: Sequence[str], lacking: set[str]) -> str:
 
 def looks_like(name: str, field_name: str) -> bool:
     """Whether people call the column of a field so."""
-    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", plain)
     whole = "".join(tokens).lower()
     words = WORDS[field_name]
     begins = any(whole.startswith(word) for word in words if len(word) >= SHORTEST_BEGINNING)

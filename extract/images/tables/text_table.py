@@ -10,7 +10,9 @@ import codecs
 import csv
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +42,8 @@ QUOTES = "\"'"
 SEPARATOR_LINE = re.compile(r"sep=([,;|:^~\t])[\r\n]*", re.IGNORECASE)  # Excel's own first line
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 LONGEST_CELL = 1 << 20
+# Rows in which the names of files are sought where no column is called path.
+N_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def read_text(path: Path, options: ReadOptions) -> Columns:
             header = next((cells for _, cells in rows), [])
             if any(map(NOT_UTF8.search, header)):
                 raise _not_utf8(path, "its header")
-            columns = choose_columns(path, header, options)
+            columns = choose_columns(path, header, options, rows=_first_cells(rows))
             columns.cells = _read_cells(path, rows, columns)
         return columns
     except (OSError, csv.Error, UnicodeError) as error:
@@ -72,7 +76,7 @@ def read_text(path: Path, options: ReadOptions) -> Columns:
 
 
 def _find_form(path: Path, options: ReadOptions) -> TextForm:
-    """Return the first form in which the header has a column of paths, or else the usual one of the suffix."""
+    """Return the first form in which the header has a column of paths, or else the one in which it has most columns."""
     with path.open("rb") as file:
         head = file.read(64)
     for first, kind in NOT_TEXT:
@@ -87,7 +91,16 @@ def _find_form(path: Path, options: ReadOptions) -> TextForm:
         found = _try(path, form, options)
         if found is not None:
             return found
-    return forms[0]
+    return max(forms, key=lambda form: _n_columns(path, form))
+
+
+def _n_columns(path: Path, form: TextForm) -> int:
+    """Return the number of columns in the header; 0 where it cannot be read so."""
+    with _opened(path, form) as file:
+        try:
+            return len(next(_rows(file, form), (0, []))[1])
+        except csv.Error:
+            return 0
 
 
 def _without_mark(head: bytes) -> str:
@@ -142,6 +155,13 @@ def _rows(file: IO[str], form: TextForm) -> Iterator[tuple[int, list[str]]]:
             continue
         if any(map(str.strip, cells)):
             yield reader.line_num, cells
+
+
+def _first_cells(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[str]]:
+    """Yield the cells of the first rows, as far as these can be read."""
+    with suppress(csv.Error, UnicodeError):
+        for _, cells in islice(rows, N_TRIED):
+            yield cells
 
 
 def _read_cells(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Columns) -> dict[str, list[str | None]]:

@@ -103,6 +103,13 @@ WRONG = {
     "img/a.png cat\n": "has no header: its first line is a row already ('img/a.png cat')",
     "filename,class\nimg/a.png,cat\n": "has no column 'path' (found: filename, class). 'filename' looks like the path: "
     "name it with --path-column filename; 'class' looks like the label: name it with --label-column class.",
+    "Datei;Klasse;Wert\nimg/a.png;cat;1\n": "has no column 'path' (found: Datei, Klasse, Wert). 'Datei' looks like "
+    "the path: name it with --path-column Datei; 'Klasse' looks like the label: name it with --label-column Klasse.",
+    "Nr|Was|Wo\n1|cat|x.png\n2|cat|img/b.png\n": "(found: Nr, Was, Wo). 'Wo' looks like the path: name it with "
+    "--path-column Wo.",
+    "Nom de fichier;\xc9tiquette\nno.png;chat\n": "'Nom de fichier' looks like the path: name it with --path-column "
+    "'Nom de fichier'; '\xc9tiquette' looks like the label",
+    "imagen\tclase\nno.png\tgato\n": "'imagen' looks like the path: name it with --path-column imagen; 'clase' looks",
     '{"path": "img/a.png", "label": "cat"}\n': "is JSON, which is not read. Write it as a table with a header, such as",
     '[{"path": "img/a.png"}]\n': "is JSON, which is not read.",
     "path   label\nimg/a.png   cat\n": "has no column 'path' (found: path   label). Put a comma, semicolon, tab or |",
