@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import ManifestError
-from featurecache.base.text import printable
+from featurecache.base.text import count_is, printable
 from featurecache.extract.images.class_names import remark_on_alike, remark_on_several
 from featurecache.extract.images.folders.split_names import split_roles
 from featurecache.extract.images.left_out import MISSING_FILE, Tally
@@ -20,6 +22,8 @@ from featurecache.extract.images.tables.parquet_table import read_parquet
 from featurecache.extract.images.tables.places import find_files
 from featurecache.extract.images.tables.text_table import read_text
 
+# Labels or splits of one file that a remark shows.
+SHOWN = 3
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -57,9 +61,35 @@ def read_manifest(path: str | os.PathLike[str], options: ReadOptions | None = No
         path.parent,
         tuple(sample for i, sample in enumerate(samples) if i not in lost),
         tally.left_out(),
-        (*notes, *files.notes),
+        (*notes, *files.notes, *_remark_on_contradictions(files.paths, names, labels=labels, splits=splits)),
         name=path.stem,
         no_labels=no_label_hint(columns),
+    )
+
+
+def _remark_on_contradictions(
+    paths: Sequence[str], names: Sequence[str], *, labels: Column, splits: Column
+) -> tuple[str, ...]:
+    """Return a sentence on files that several rows name with different labels or splits; none for no such."""
+    is_mixed = len({path[:1] == os.sep for path in paths}) > 1
+    places = list(map(os.path.abspath, paths)) if is_mixed else paths  # links as named
+    if len(set(places)) == len(places):
+        return ()
+    n_rows = Counter(places)
+    found: dict[str, tuple[str, set[str], set[str]]] = {}
+    for place, name, label, split in zip(places, names, labels, splits, strict=True):
+        if n_rows[place] > 1:
+            _, its_labels, its_splits = found.setdefault(place, (name, set(), set()))
+            its_labels.update([label] if label else ())
+            its_splits.update([split] if split else ())
+    several = [(name, max(its_labels, its_splits, key=len)) for name, its_labels, its_splits in found.values()]
+    torn = [(name, sorted(values)) for name, values in several if len(values) > 1]
+    if not torn:
+        return ()
+    name, values = torn[0]
+    return (
+        f"{count_is(len(torn), 'file')} in several rows with different labels or splits, the first, "
+        f"'{printable(name)}', as {' and '.join(map(printable, values[:SHOWN]))}. Keep one row for each file.",
     )
 
 

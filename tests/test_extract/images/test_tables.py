@@ -426,3 +426,20 @@ def test_a_row_in_another_case_takes_no_file_that_another_row_names(tmp_path):
     assert [(sample.name, sample.label) for sample in manifest.samples] == [("a.png", "dog")]
     assert manifest.left_out.names(MISSING_FILE) == ("A.png",)
     assert not any("another case" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "remark"),
+    [
+        ("img/a.png,cat,train\nimg/b.png,dog,train\nimg/./a.png,dog,\n", "'img/a.png', as cat and dog"),
+        ("img/a.png,cat,train\nimg/b.png,dog,train\nimg/b.png,dog,test\n", "'img/b.png', as test and train"),
+        ("img/a.png,cat,train\n{root}/img/a.png,dog,\n", "'img/a.png', as cat and dog"),
+        ("img/a.png,cat,train\nimg/a.png,cat,train\nimg/a.png,,\nimg/b.png,dog,test\n", ""),
+    ],
+)
+def test_a_file_with_different_labels_or_splits_is_named(written, photos, monkeypatch, rows_of, remark):
+    monkeypatch.chdir(photos)
+    written("path,label,split\n" + rows_of.format(root=photos))
+    notes = read_images("list.csv").notes
+    start = "1 file is in several rows with different labels or splits, the first, "
+    assert notes == ((f"{start}{remark}. Keep one row for each file.",) if remark else ())
