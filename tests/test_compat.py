@@ -77,11 +77,20 @@ def test_an_image_that_only_one_refuses_or_turns_otherwise_is_a_difference(measu
         assert compare_pixels(measured, {**measured, f"{name}/decoded": other}) == ([name], [], 255)
 
 
-@pytest.mark.parametrize("vectors", [np.full((3, 4), 1.001), np.full((3, 4), np.nan), np.ones((2, 4)), np.ones((0, 4))])
+def test_an_engine_that_does_not_run_somewhere_is_named_and_torch_has_to_run(measured):
+    nothing = np.ones((0, 4), np.float32)
+    cells, failures = judge(measured, {**measured, "vectors/onnxruntime": nothing})
+    assert (cells[-2:], failures) == (["0.0e+00", "does not run"], [])
+    without = {**measured, "vectors/onnxruntime": nothing}
+    assert len(judge(without, without)[1]) == 1
+    assert len(judge(measured, {**measured, "vectors/torch": nothing})[1]) == 1
+
+
+@pytest.mark.parametrize("vectors", [np.full((3, 4), 1.001), np.full((3, 4), np.nan), np.ones((2, 4))])
 def test_other_vectors_are_a_difference(measured, vectors):
     other = {**measured, "vectors/onnxruntime": vectors.astype(np.float32)}
     errors = compare_vectors(measured, other)
-    assert errors["torch"] == 0 and errors["onnxruntime"] > 1e-4
+    assert errors["torch"] == 0 and not (errors["onnxruntime"] or 0.0) <= 1e-4
     assert [line.split(" differ")[0] for line in judge(measured, other)[1]] == ["vectors of onnxruntime"]
 
 

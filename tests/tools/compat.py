@@ -76,17 +76,22 @@ def hash_pixels(arrays: Arrays) -> str:
     return hashed.hexdigest()
 
 
-def compare_vectors(first: Arrays, second: Arrays) -> dict[str, float]:
+def compare_vectors(first: Arrays, second: Arrays) -> dict[str, float | None]:
     """Return the largest relative difference of a vector from the first engine's of the first result, by engine.
 
-    Infinite where one result has other images than the other, or an engine did not run.
+    Infinite where one result has other images than the other, or an engine ran for neither; None for an engine other
+    than torch that ran for the first only: an extraction takes torch there.
     """
     reference = first[f"{VECTORS}/{ENGINES[0]}"]
-    found = {engine: second[f"{VECTORS}/{engine}"] for engine in ENGINES}
-    return {
-        engine: largest_error(each, reference) if each.size and each.shape == reference.shape else float("inf")
-        for engine, each in found.items()
-    }
+    found: dict[str, float | None] = {}
+    for engine in ENGINES:
+        vectors = second[f"{VECTORS}/{engine}"]
+        if not vectors.size and engine != "torch" and first[f"{VECTORS}/{engine}"].size:
+            found[engine] = None
+        else:
+            is_like = vectors.size and vectors.shape == reference.shape
+            found[engine] = largest_error(vectors, reference) if is_like else float("inf")
+    return found
 
 
 def _pixel_keys(arrays: Arrays) -> set[str]:
@@ -161,7 +166,7 @@ def judge(first: Arrays, found: Arrays) -> tuple[list[str], list[str]]:
     pixels, errors = compare_pixels(first, found), compare_vectors(first, found)
     cells = [about["torch"], about["torchvision"], about["capability"], hash_pixels(found)[:12]]
     cells += [str(len(pixels.decoded)), str(len(pixels.fitted)), str(pixels.largest)]
-    cells += [f"{errors[engine]:.1e}" for engine in ENGINES]
+    cells += ["does not run" if error is None else f"{error:.1e}" for error in errors.values()]
     return cells, [*_pixel_failures(pixels), *_vector_failures(errors)]
 
 
@@ -173,9 +178,9 @@ def _pixel_failures(pixels: PixelDifference) -> Iterator[str]:
             yield f"{count(len(names), 'image')} {what} to other pixels: {shown}"
 
 
-def _vector_failures(errors: Mapping[str, float]) -> Iterator[str]:
+def _vector_failures(errors: Mapping[str, float | None]) -> Iterator[str]:
     for engine, error in errors.items():
-        if not error <= TOLERANCE:
+        if error is not None and not error <= TOLERANCE:
             yield f"vectors of {engine} differ by {error:.1e} of their length, more than {TOLERANCE:g}"
 
 
