@@ -8,9 +8,9 @@
     outliers              images far from all others in the features
     small_classes         classes with too few test images to be judged
 
-Test accuracies are optimistic where test images, or their groups, are in train or val too, and wrong where one has two
-labels (`leakage.py` says by how much at most). Copies between train and val spoil the choice of a head, and the rest is
-for people to look at.
+Test accuracies can be too high where test images, or their groups, are in train or val too, and too low where one has
+another label there or in test (`leak_effect.py` says by how much at most). Copies between train and val spoil the
+choice of a head, and the rest is for people to look at.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from featurecache.evaluate.audit_document import (
 )
 from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, same_bytes
 from featurecache.evaluate.join import Labelled, label_samples, look_up
-from featurecache.evaluate.leak_effect import Leakage, leakage_of
+from featurecache.evaluate.leak_effect import Leakage, find_leakage
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
@@ -140,7 +140,7 @@ def audit_images(
         "small_classes": small_classes(labelled),
     }
     n_of_split = {split: int((labelled.splits == split).sum()) for split in SPLITS}
-    leakage = find_leakage(labelled, copies, near, groups, [rows for same, rows in conflicting if same != "nearly"])
+    leakage = _leakage(labelled, copies, near, list(groups.values()))
     return Audit(
         images.source,
         features.name,
@@ -171,6 +171,19 @@ def _all_copies(labelled: Labelled, progress: Progress) -> tuple[list[Copies], l
     return [*same_bytes(labelled.digests), *equal], near
 
 
+def _leakage(
+    labelled: Labelled, copies: Sequence[Copies], near: Sequence[NearCopy], groups: Sequence[list[int]]
+) -> Leakage:
+    n_test = len(labelled.rows("test"))
+    return find_leakage(
+        labelled,
+        copies=[each.rows for each in copies],
+        near=[(each.first, each.second) for each in near],
+        groups=groups,
+        clause=lambda n, what: f"{n:,} of {n_test:,} test images {'is' if n == 1 else 'are'} {what}",
+    )
+
+
 def _listed(labelled: Labelled, near: Sequence[NearCopy]) -> list[NearCopy]:
     """The near-copies that are listed one by one: those across splits first, then the closest."""
     across = sorted(near, key=lambda each: bool(labelled.splits[each.first] == labelled.splits[each.second]))
@@ -193,39 +206,6 @@ def conflicts(
     same = [(each.same, each.rows) for each in copies]
     same += [("nearly", (each.first, each.second)) for each in near]
     return [(how, rows) for how, rows in same if len(set(labelled.y[list(rows)])) > 1]
-
-
-def find_leakage(
-    labelled: Labelled,
-    copies: Sequence[Copies],
-    near: Sequence[NearCopy],
-    groups: dict[str, list[int]],
-    conflicting: Sequence[Sequence[int]],
-) -> Leakage:
-    """The test images that copies and groups tie to train or val, or that have two labels."""
-    two_labels = {i for rows in conflicting for i in rows if labelled.splits[i] == "test"}
-    n_test = len(labelled.rows("test"))
-    ways = (
-        (leaked(labelled, [each.rows for each in copies]), "in train or val too, as exact copies"),
-        (leaked(labelled, [(each.first, each.second) for each in near]), "in train or val too, nearly the same"),
-        (leaked(labelled, list(groups.values())), "of a group that is in train or val too"),
-        (two_labels, "the same as an image under another label"),
-    )
-    clauses = [
-        (rows, f"{len(rows):,} of {n_test:,} test images {'is' if len(rows) == 1 else 'are'} {what}")
-        for rows, what in ways
-    ]
-    return leakage_of(clauses, n_test)
-
-
-def leaked(labelled: Labelled, sets: Sequence[Sequence[int]]) -> set[int]:
-    """The test samples in any of these sets of samples that has members in train or val too."""
-    found: set[int] = set()
-    for rows in sets:
-        sides = [labelled.splits[i] == "test" for i in rows]
-        if any(sides) and not all(sides):
-            found.update(i for i, is_test in zip(rows, sides, strict=True) if is_test)
-    return found
 
 
 def doubtful_labels(labelled: Labelled, X: NDArray[np.float32], *, seed: int) -> list[DoubtfulLabel]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.text import count_is, printable
-from featurecache.evaluate.audit import conflicts, groups_across, leaked
+from featurecache.evaluate.audit import conflicts, groups_across
 from featurecache.evaluate.copies import N_NEIGHBOURS, SURE, same_bytes
 from featurecache.evaluate.join import Labelled
-from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, Leakage, advise_audit_images, leakage_of
+from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, Leakage, advise_audit_images, find_leakage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,25 +51,19 @@ def conflict_warnings(labelled: Labelled) -> list[str]:
 
 def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> Leakage:
     """The test images that leaked, as far as a quick look shows; X (N, D)."""
-    copied = leaked(labelled, [copies.rows for copies in same_bytes(labelled.digests)])
-    conflicting = conflicts(labelled, same_bytes(labelled.digests), [])
-    two_labels = {i for _, rows in conflicting for i in rows if labelled.splits[i] == "test"}
-    grouped = leaked(labelled, list(groups_across(labelled).values()))
     near, n_compared = near_copies_seen(labelled, X, seed=seed)
-    ways = (
-        (copied, f"{count_is(len(copied), 'test image')} in train or val too, as exact copies"),
-        (grouped, f"{count_is(len(grouped), 'test image')} of a group that is in train or val too"),
-        (
-            near,
-            f"{count_is(len(near), 'test image')} nearly the same as one in train or val, of {n_compared:,} compared",
-        ),
-        (two_labels, f"{count_is(len(two_labels), 'test image')} the same as an image under another label"),
+    return find_leakage(
+        labelled,
+        copies=[each.rows for each in same_bytes(labelled.digests)],
+        near=near,
+        groups=list(groups_across(labelled).values()),
+        clause=lambda n, what: f"{count_is(n, 'test image')} {what}",
+        compared=f", of {n_compared:,} compared",
     )
-    return leakage_of(ways, len(labelled.rows("test")))
 
 
-def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[set[int], int]:
-    """The test images with a near-copy in train or val, other than exact ones, and how many were compared."""
+def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[list[tuple[int, int]], int]:
+    """Test images and a near-copy of each in train or val, but for exact ones, and how many were compared; X (N, D)."""
     from featurecache.classify.evaluation.similarity import nearest_others
     from featurecache.extract.images.fingerprints import read_thumbnails
 
@@ -77,12 +71,13 @@ def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 
     seen = X[labelled.place("train", "val")]  # a view: X may be larger than memory
     test = np.sort(np.random.default_rng(seed).permutation(test)[:N_TEST])
     if len(others) < N_NEIGHBOURS or not len(test):
-        return set(), 0
+        return [], 0
     rows, cosine = nearest_others(X[test], seen, N_NEIGHBOURS, np.full(len(test), -1))
     likely = np.argsort(-cosine[:, 0], kind="stable")[:N_READ]
     places = np.column_stack([test[likely], others[rows[likely]]])
     wanted, place = np.unique(places, return_inverse=True)
     thumbnails = read_thumbnails([labelled.samples[i] for i in wanted])[place.reshape(places.shape)]
-    is_near = (1 - np.einsum("nd,nkd->nk", thumbnails[:, 0], thumbnails[:, 1:]) <= SURE).any(axis=1)
+    is_near = 1 - np.einsum("nd,nkd->nk", thumbnails[:, 0], thumbnails[:, 1:]) <= SURE
     is_exact = (labelled.digests[places[:, :1]] == labelled.digests[places[:, 1:]]).all(axis=2).any(axis=1)
-    return set(test[likely[is_near & ~is_exact]].tolist()), len(likely)
+    found = np.argwhere(is_near & ~is_exact[:, None])
+    return [(int(places[row, 0]), int(places[row, 1 + k])) for row, k in found], len(likely)

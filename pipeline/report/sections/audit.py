@@ -25,7 +25,8 @@ from featurecache.runs.record_checks import need, read_results
 # To say how this run would be audited, and whether an audit is of its split.
 NEEDED = ("config.images", "config.requests", "config.cache", "dataset.n_train", "dataset.n_val", "dataset.n_test")
 MEANINGS = {
-    "duplicates": "The same bytes in more than one file. In both train and test they make test accuracy optimistic.",
+    "duplicates": "The same bytes in more than one file. In both train and test they can make test accuracy too high, "
+    "or too low where their labels differ.",
     "near_duplicates": "Not the same bytes but nearly the same pixels: one picture saved, resized or toned again.",
     "groups_across_splits": "Groups with images on both sides of the split, so test images are not independent of "
     "training images.",

@@ -118,7 +118,7 @@ def copies(listed: Mapping[str, ListedImage]) -> Gallery | None:
     if groups:
         caption = (
             f"{count(len(groups), 'image')} of this run are in more than one file; {across:,} of them in more than "
-            f"one split, {torn:,} under more than one label. An image in both train and test makes test accuracy "
-            "optimistic."
+            f"one split, {torn:,} under more than one label. An image in both train and test can make test "
+            "accuracy too high, or too low where its labels differ."
         )
     return {"title": "Exact copies", "caption": caption, "cards": cards}

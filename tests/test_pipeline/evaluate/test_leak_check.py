@@ -1,11 +1,12 @@
 """The quick look of `classify` sees the same leaks as the audit, and says nothing of clean images."""
 
+import json
 import shutil
 
 import pytest
 from PIL import Image
 
-from featurecache.cli.main import DONE, run
+from featurecache.cli.main import DONE, REFUSED, run
 from featurecache.evaluate.join import label_samples, look_up
 from featurecache.evaluate.leak_check import leak_warnings
 from featurecache.evaluate.leak_effect import AuditCall
@@ -54,7 +55,39 @@ def test_one_image_under_two_labels_is_said_wherever_it_is(sorted_images, cache,
         "can be right about one of them only. Call audit_images to list them."
     )
     assert len(verdict) == n - 1
-    assert all("2 test images are the same as an image under another label." in sentence for sentence in verdict)
+    for sentence in verdict:
+        assert sentence.startswith(
+            "Test accuracies can be up to 3.23 points too low: 2 test images are the same as a test image under "
+            "another label, where heads can be right about one only. "
+        )
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_copies_of_train_under_another_label_can_make_accuracies_too_low(sorted_images, cache, capsys, suffix):
+    train, test = sorted_images / "train", sorted_images / "test"
+    for number, original in enumerate(sorted((train / "1").iterdir())[:3]):
+        if suffix == "png":
+            shutil.copy(original, test / "2" / f"copy-{number}.png")
+        else:
+            large = Image.open(original).resize((64, 64), Image.Resampling.BICUBIC)
+            large.save(train / "1" / f"large-{number}.png")
+            large.save(test / "2" / f"large-{number}.jpg", quality=80)
+    shutil.copy(sorted((train / "0").iterdir())[0], test / "0" / "copy.png")
+    assert run(["extract", str(sorted_images), "--cache", str(cache), "--quiet"]) == DONE
+    capsys.readouterr()
+    what = {
+        "png": "in train or val too under another label, as exact copies",
+        "jpg": "nearly the same as one of another label in train or val",
+    }[suffix]
+    verdict = warnings_of(sorted_images, cache)[0]
+    compared = "" if suffix == "png" else ", of 34 compared"
+    high = "Test accuracies can be up to 2.94 points too high: 1"
+    low = "in train or val too, as exact copies; and up to 8.82 points too low: 3"
+    assert verdict.startswith(f"{high} test image is {low} test images are {what}{compared}. ")
+    assert run(["audit", str(sorted_images), "--cache", str(cache), "--json", "--quiet"]) == REFUSED
+    found = json.loads(capsys.readouterr().out)
+    assert found["why"] == f"{high} of 34 test images is {low} of 34 test images are {what}."
+    assert found["n_leaked"] == 4
 
 
 def test_a_copy_saved_anew_is_told(sorted_images, cache):

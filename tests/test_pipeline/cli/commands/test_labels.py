@@ -22,7 +22,7 @@ def test_classify_says_as_audit_does_that_an_image_has_two_labels(save, tmp_path
     assert run([*words, "--json"]) == DONE
     out, err = capsys.readouterr()
     warnings = " ".join(json.loads(out)["warnings"])
-    assert "the same as an image under another label. To list them: featurecache audit" in warnings
+    assert "the same as a test image under another label, where heads can be right about one only. To list" in warnings
     assert "11 images are in the data under several labels" in warnings
     assert "1 label with 2 images is made of other labels ('cat|dog')" in warnings
     assert err.count("made of other labels") == 1
