@@ -59,8 +59,8 @@ def missing_cache_note(recorded: Path, found: Path | None) -> str:
     """A sentence where the cache of a run is not the recorded one; empty where it is."""
     if found == recorded:
         return ""
-    place = found or DEFAULT_CACHE
-    where = f"its features are in '{printable(place)}'" if found else f"features are kept in '{place}' instead"
+    kind, instead = ("of the same kind ", "") if found else ("", " instead")
+    where = f"features {kind}are kept in '{printable(found or DEFAULT_CACHE)}'{instead}"
     return f"The cache of the run, '{printable(recorded)}', is not here: {where}. Name another with --cache."
 
 
