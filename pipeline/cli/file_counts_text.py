@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featurecache.base.text import count, printable
-from featurecache.extract.images.left_out import EMPTY_CLASS, REASONS, Reason
+from featurecache.extract.images.left_out import BAD_ARGUMENT, EMPTY_CLASS, NO_FILE, REASONS, Reason
 
 if TYPE_CHECKING:
     from featurecache.runs.documents import FilesDocument
@@ -31,9 +31,13 @@ def files_lines(files: FilesDocument) -> list[str]:
     return lines
 
 
-def n_missed_folders(files: FilesDocument) -> int:
-    """Return how many folders are left out that somebody would miss."""
-    return sum(n for code, n in files["folders"].items() if REASONS[code].missed)
+def missed_by_noun(files: FilesDocument) -> dict[str, int]:
+    """Return how many images, folders and arguments are left out that somebody would miss."""
+    n_bad = sum(row["n"] for row in files["by_reason"] if row["reason"] == BAD_ARGUMENT.code)
+    n_arguments = n_bad + files["folders"].get(NO_FILE.code, 0)
+    n_folders = sum(n for code, n in files["folders"].items() if REASONS[code].missed and code != NO_FILE.code)
+    n_images = files["n_missed"] - n_folders - n_arguments
+    return {"image": n_images, "folder": n_folders, "argument": n_arguments}
 
 
 def _line(reason: Reason, n: int, shown: str) -> str:

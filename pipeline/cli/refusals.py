@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE, REFUSED
-from featurecache.cli.file_counts_text import files_lines, n_missed_folders
+from featurecache.cli.file_counts_text import files_lines, missed_by_noun
 from featurecache.cli.text import refusals_text, refused_line
 from featurecache.runs.folder import ERRORS_FILE, RESULTS_FILE
 from featurecache.runs.refusal_list import list_refusals
@@ -41,8 +41,7 @@ def list_missed(files: FileCounts, place: Path, images: Sequence[str]) -> int:
         listed_in = "--json"
     if not files.refusals:
         return DONE
-    n_folders = n_missed_folders(files.to_dict())
-    print(refusals_text(files.refusals, listed_in, n_folders=n_folders), file=sys.stderr)
+    print(refusals_text(files.refusals, missed_by_noun(files.to_dict()), listed_in), file=sys.stderr)
     return REFUSED
 
 
@@ -53,7 +52,7 @@ def account_for_run(dataset: Dataset, place: Path, console: Console) -> int:
     """
     files = dataset.get("files")
     if n := files["n_missed"] if files else dataset["skipped"]:
-        console.say(f"{refused_line(n, place, n_folders=n_missed_folders(files) if files else 0)}.")
+        console.say(f"{refused_line(missed_by_noun(files) if files else {'image': n}, place)}.")
     if files:
         show_files(files, console)
     return REFUSED if n else DONE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -138,17 +138,16 @@ def _filled_line(filled: Filled, report: ExtractReport) -> str:
     )
 
 
-def refused_line(n: int, listed_in: object, *, n_folders: int = 0) -> str:
-    """How many images are refused, and where all of them are listed; n_folders: of the n, those that are folders."""
-    images = "" if n == n_folders else count(n - n_folders, "image")
-    folders = count(n_folders, "folder") if n_folders else ""
-    found = " and ".join(text for text in (images, folders) if text)
-    return f"{found} {'is' if n == 1 else 'are'} refused and left out, all listed in {listed_in}"
+def refused_line(n_of: Mapping[str, int], listed_in: object) -> str:
+    """How many are refused, by what they are ({"image": 3, "folder": 1}), and where all of them are listed."""
+    *first, last = (count(n, noun) for noun, n in n_of.items() if n)
+    found = f"{', '.join(first)} and {last}" if first else last
+    return f"{found} {'is' if sum(n_of.values()) == 1 else 'are'} refused and left out, all listed in {listed_in}"
 
 
-def refusals_text(refusals: Sequence[Refusal], listed_in: object, *, n_folders: int = 0) -> str:
-    """The refused images and folders by name and reason, and where all of them are listed."""
-    lines = [f"{refused_line(len(refusals), listed_in, n_folders=n_folders)}:"]
+def refusals_text(refusals: Sequence[Refusal], n_of: Mapping[str, int], listed_in: object) -> str:
+    """What is refused by name and reason, and where all of them are listed; n_of: as in `refused_line`."""
+    lines = [f"{refused_line(n_of, listed_in)}:"]
     lines += [f"  {printable(r.name)}: {printable(r.reason)}" for r in refusals[:MAX_REFUSALS_SHOWN]]
     if len(refusals) > MAX_REFUSALS_SHOWN:
         lines.append(f"  and {len(refusals) - MAX_REFUSALS_SHOWN:,} more")

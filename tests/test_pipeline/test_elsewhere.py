@@ -102,7 +102,10 @@ def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypat
     (home / "made" / "config.json").write_text(json.dumps(config))
     assert run(["predict", "made", "photos"]) == DONE
     said = capsys.readouterr().err
-    assert f"'{tmp_path / 'alice' / 'cache'}', is not here: features of the same kind are kept in '{near}'. Name another" in said
+    assert (
+        f"'{tmp_path / 'alice' / 'cache'}', is not here: features of the same kind are kept in '{near}'. Name another"
+        in said
+    )
     assert not (tmp_path / "alice").exists()
     console = Console(quiet=True)
     assert recorded_cache(home / "made", config, console) == Path("data/cache")

@@ -68,7 +68,10 @@ def test_a_project_that_moved_predicts_from_its_own_cache(project, monkeypatch, 
     assert run(["predict", str(project / RUN), str(project / "photos")]) == DONE
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 92
-    assert f"is not here: features of the same kind are kept in '{project}/data/cache'. Name another with --cache." in said.err
+    assert (
+        f"is not here: features of the same kind are kept in '{project}/data/cache'. Name another with --cache."
+        in said.err
+    )
 
 
 def test_a_cache_that_moved_alone_is_named_or_another_is_begun_with_a_line(

@@ -196,6 +196,18 @@ def test_a_folder_that_cannot_be_read_is_named(predicted, save, tmp_path, monkey
     assert "day2: folder that cannot be read (Permission denied)" in err
 
 
+def test_arguments_that_are_refused_are_called_arguments(predicted, save, tmp_path):
+    (tmp_path / "notes.docx").write_bytes(b"of Word")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "0.nef").write_bytes(b"of a camera")
+    arguments = [save(tmp_path / "0.png"), tmp_path / "nope.jpg", tmp_path / "notes.docx"]
+    code, _, err = predicted(*arguments)
+    assert code == REFUSED
+    assert "\n2 arguments are refused and left out, all listed in" in f"\n{err}"
+    code, _, err = predicted(*arguments, tmp_path / "new")
+    assert "\n1 image and 2 arguments are refused and left out, all listed in" in f"\n{err}"
+
+
 def test_with_on_error_fail_a_bad_argument_ends_the_command(predicted, save, tmp_path):
     code, found, err = predicted(save(tmp_path / "0.png"), tmp_path / "no.png", options=["--on-error", "fail"])
     assert (code, found) == (USAGE, None)
