@@ -5,6 +5,7 @@ declare     options as dataclasses, commands whose help has groups and examples
 group       commands by name, listed without importing them
 options     options of several commands
 dry_run     how images are read
+label_check  labels that cannot be split
 printing    --json and --quiet
 commands    one command a file: its options, what it does, its text
 advice      the command to run next, where the library names a function

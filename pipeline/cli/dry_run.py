@@ -16,8 +16,13 @@ MAX_NAMED = 20
 MADE = "none given: made by digest, 64 % train, 16 % val, 20 % test"
 
 
-def show_reading(manifest: Manifest, *, as_json: bool, needs_labels: bool = True) -> int:
-    """Print how a data set is read, and return the exit code that the files left out make."""
+def show_reading(
+    manifest: Manifest, *, as_json: bool, needs_labels: bool = True, command: str = "", stop: str | None = None
+) -> int:
+    """Print how a data set is read, and return the exit code that the files left out make.
+
+    stop: the sentence with which the command would stop for the labels; None where it does not look at them first.
+    """
     from featurecache.runs.file_counts import count_files
 
     files = count_files(manifest, manifest.samples, needs_labels=needs_labels)
@@ -27,8 +32,9 @@ def show_reading(manifest: Manifest, *, as_json: bool, needs_labels: bool = True
         "remarks": [printable(remark) for remark in manifest.remarks],
         "refused": [refusal.to_dict() for refusal in files.refusals],
         "files": files.to_dict(),
+        **({} if stop is None else {"would_stop": stop}),
     }
-    print(json.dumps(values, indent=2) if as_json else _text(values))
+    print(json.dumps(values, indent=2) if as_json else _text(values, f"{command} would stop: {stop}" if stop else ""))
     return REFUSED if files.refusals else DONE
 
 
@@ -45,7 +51,7 @@ def _contents(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _text(values: dict[str, Any]) -> str:
+def _text(values: dict[str, Any], stop: str) -> str:
     classes, splits = values["classes"], values["splits"]
     named = [f"{name} ({n:,})" for name, n in list(classes.items())[:MAX_NAMED]]
     named += [f"{len(classes) - MAX_NAMED:,} more"] if len(classes) > MAX_NAMED else []
@@ -60,4 +66,5 @@ def _text(values: dict[str, Any]) -> str:
     lines += values["remarks"]
     lines += files_lines(values["files"])
     lines += [f"  {each['path']}: {each['reason']}" for each in values["refused"][:MAX_NAMED]]
+    lines += [stop] if stop else []
     return "\n".join([*lines, "Nothing was done."])

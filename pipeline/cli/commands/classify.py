@@ -15,6 +15,7 @@ from featurecache.cli.advice import audit_advice, naming_commands
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
 from featurecache.cli.dry_run import show_reading
+from featurecache.cli.label_check import would_stop
 from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, Images, SplitOptions
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for_run
@@ -67,7 +68,9 @@ def command(
     folder has the table, the heads, the predictions and a report.
     """
     if images.dry_run:
-        return show_reading(images.read(), as_json=printing.json)
+        manifest = images.read()
+        stop = would_stop(manifest, split, cache, folds=heads.folds)
+        return show_reading(manifest, as_json=printing.json, command="classify", stop=stop)
     with Console(quiet=printing.quiet) as console:
         return classify_with(
             images.read(cache.cache),

@@ -76,6 +76,40 @@ def test_what_cannot_be_read_is_refused_as_ever(tmp_path, capsys):
     assert "holds no images" in capsys.readouterr().err
 
 
+UNFIT = {
+    "one class": ["cat/0.png", "cat/1.png"],
+    "no labels": ["0.png", "1.png"],
+    "one image of a class": ["cat/0.png", "cat/1.png", "cat/2.png", "dog/3.png"],
+    "no val": ["train/cat/0.png", "train/dog/1.png", "test/cat/2.png", "test/dog/3.png"],
+}
+
+
+@pytest.mark.parametrize("names", UNFIT.values(), ids=UNFIT)
+def test_the_sentence_that_would_stop_the_command_is_shown_and_nothing_is_made(
+    save, tmp_path, monkeypatch, capsys, names
+):
+    for number, name in enumerate(names):
+        save(tmp_path / "images" / name, "dog" if "dog" in name else "cat", number)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = [str(tmp_path / "images"), *PIXELS]
+    said = []
+    for command in ("run", "classify"):
+        assert run([command, *words, "--dry-run"]) == DONE
+        *_, line, last = capsys.readouterr().out.splitlines()
+        assert last == "Nothing was done."
+        said.append(line.removeprefix(f"{command} would stop: "))
+    assert run(["run", *words, "--dry-run", "--json"]) == DONE
+    said.append(json.loads(capsys.readouterr().out)["would_stop"])
+    assert run(["extract", *words, "--dry-run"]) == DONE
+    assert "would stop" not in capsys.readouterr().out
+    assert list(Path().iterdir()) == []
+    assert run(["run", *words, "--quiet"]) == FAILED
+    assert capsys.readouterr().err.rstrip().endswith(said[0])
+    assert said == said[:1] * 3
+    assert said[0]
+
+
 def test_nothing_heavy_is_loaded(split, run_of_two, tmp_path):
     code = "import sys; from featurecache.cli.main import run; "
     code += "[run(words.split('|')) for words in sys.argv[1:]]; print(*sys.modules, file=sys.stderr)"
