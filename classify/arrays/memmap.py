@@ -22,8 +22,8 @@ WORTH_A_FILE = 1 << 20
 def file_array(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> "np.memmap[Any, Any]":
     """Return an array in a file of its own in a folder, None being that for temporary files.
 
-    Its `filename` is a placeholder in that folder. The space is reserved at once: raises OSError where there is not
-    enough, rather than later in the middle of the work.
+    The file has no name; `filename` says its folder only. The space is reserved at once: raises OSError where there is
+    not enough, rather than later in the middle of the work.
     """
     folder = folder or Path(tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 from featurecache.base.errors import CacheUnwritable
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.images.formats import FORMATS, N_FIRST_BYTES, Format, format_of_bytes
+from featurecache.extract.images.sources import open_sample
 
 N_THREADS = 8
 # Files read between two writes of the memo.
@@ -77,7 +78,7 @@ def _state(path: str) -> FileState | None:
 
 def _read_format(path: str) -> tuple[Format | OSError | None, FileState | None]:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot loop)
+        with open_sample(path) as file:
             state = FileState.of(os.fstat(file.fileno()))
             return format_of_bytes(file.read(N_FIRST_BYTES)), state
     except OSError as error:

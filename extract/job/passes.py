@@ -239,9 +239,8 @@ class Run:
             with contextlib.suppress(CacheError):
                 if reason := plan.cache.withdraw(digests, DECODE_REVISION):
                     self.progress.say(
-                        f"The features of images that are refused stay in '{printable(plan.cache.folder)}', and "
-                        f"'featurecache classify' uses them, because it cannot be written: {reason}. Correct that and "
-                        "extract again."
+                        f"The features of images that are refused stay in '{printable(plan.cache.folder)}' and go on "
+                        f"counting, because it cannot be written: {reason}. Correct that and extract again."
                     )
 
     def _refuse(self, digest: bytes, name: str, reason: str, plans: Sequence[Plan]) -> None:

@@ -1,4 +1,4 @@
-"""A cache that takes no network: images of 8 pixels as they are."""
+"""A cache that takes no network, images of 8 pixels as they are; and images with a split."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def pixel_cache(tmp_path_factory, digits_folder) -> Path:
         == DONE
     )
     return root
+
+
+@pytest.fixture
+def sorted_images(images, tmp_path) -> Path:
+    """The 90 digits with a given split: 20 of each class in train, 10 in test."""
+    for label in "012":
+        for number, path in enumerate(sorted((images / label).iterdir())):
+            folder = tmp_path / "sorted" / ("train" if number < 20 else "test") / label
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / path.name)
+    return tmp_path / "sorted"

@@ -12,17 +12,6 @@ from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
 from featurecache.evaluate.audit import robust_z
 
 
-@pytest.fixture
-def sorted_images(images, tmp_path):
-    """The 90 digits with a given split: 20 of each class in train, 10 in test."""
-    for label in "012":
-        for number, path in enumerate(sorted((images / label).iterdir())):
-            folder = tmp_path / "sorted" / ("train" if number < 20 else "test") / label
-            folder.mkdir(parents=True, exist_ok=True)
-            path.rename(folder / path.name)
-    return tmp_path / "sorted"
-
-
 def audited(folder, cache, capsys, *options: str) -> tuple[int, dict]:
     code = run(["audit", str(folder), "--cache", str(cache), "--json", "--quiet", *options])
     return code, json.loads(capsys.readouterr().out)

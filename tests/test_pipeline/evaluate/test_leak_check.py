@@ -22,16 +22,6 @@ def warnings_of(folder, cache) -> list[str]:
     return leak_warnings(labelled, features.X, AuditCall(FeatureRequest(), cache, seed=0, min_per_class=1))
 
 
-@pytest.fixture
-def sorted_images(images, tmp_path):
-    for label in "012":
-        for number, path in enumerate(sorted((images / label).iterdir())):
-            folder = tmp_path / "sorted" / ("train" if number < 20 else "test") / label
-            folder.mkdir(parents=True, exist_ok=True)
-            path.rename(folder / path.name)
-    return tmp_path / "sorted"
-
-
 def test_clean_images_bring_no_warning(images, cache):
     assert warnings_of(images, cache) == []
 
