@@ -16,7 +16,8 @@
 
 On request a large JPEG is decoded at a fraction of its size, which changes the pixels and so is part of the key. JPEG
 is decoded by libjpeg-turbo itself (jpeg.py), other formats by Pillow, which is the reference in the tests. Both release
-the interpreter lock.
+the interpreter lock. Pillow reads the headers, but those of plain JPEGs (plain_jpeg.py): that would hold the lock for
+longer than everything else that an image needs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from featurecache.extract.images.decoding.jpeg import (
     LEAST_REDUCED_SIDE,
     check_jpeg,
     decode_jpeg,
+    decode_whole,
     read_jpeg,
 )
 from featurecache.extract.images.decoding.levels import check_levels, is_wide, levels_of, wide_grey
@@ -49,6 +51,7 @@ from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import orientation_of, turned_upright
 from featurecache.extract.images.decoding.picture import SWAPPED, Picture, rows_of
 from featurecache.extract.images.decoding.pillow_formats import readable_formats
+from featurecache.extract.images.decoding.plain_jpeg import read_header
 from featurecache.extract.images.decoding.tiff import has_wide_planes, name_wide_planes
 from featurecache.extract.images.formats import N_FIRST_BYTES, why_unread
 
@@ -88,7 +91,6 @@ def decode_picture(
     reserve: called with the number of pixels before they are decoded; it may wait.
     Raises ImageRefused with the reason if the bytes are not an image, are damaged, or have more than `max_pixels`.
     """
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
 
     def take(width: int, height: int) -> None:
         if width * height > max_pixels:
@@ -97,6 +99,9 @@ def decode_picture(
         reserve(width * height)
 
     with _refusing():
+        if isinstance(data, bytes) and at_least is None and (plain := _decode_plain(data, take)) is not None:
+            return plain
+        file = io.BytesIO(data) if isinstance(data, bytes) else data
         head = _head_of(file)
         if not head:
             raise ImageRefused("the file is empty")
@@ -106,6 +111,16 @@ def decode_picture(
         with open_heif(file) if is_heif(head) else _open(file, head) as image:
             take(*image.size)
             return _decoded(image, file, at_least, levels)
+
+
+def _decode_plain(data: bytes, take: Callable[[int, int], None]) -> Picture | None:
+    """Decode a plain JPEG without Pillow; None for any other file, and for one of which the decoder has a warning."""
+    header = read_header(data)
+    if header is None:
+        return None
+    take(header.width, header.height)
+    found = decode_whole(data, (header.height, header.width), is_grey=header.is_grey)
+    return None if found is None else Picture.of(turned_upright(found, header.orientation))
 
 
 def _open(file: BinaryIO, head: bytes) -> ImageFile.ImageFile:

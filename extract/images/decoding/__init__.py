@@ -2,6 +2,7 @@
 
 pillow_formats  the formats that Pillow may open
 jpeg            JPEG by libjpeg-turbo, strictly
+plain_jpeg      headers of plain JPEGs, without Pillow
 jpeg_holes      holes of zeros in them that it does not notice
 heif            HEIC and HEIF, by pillow-heif
 dicom           DICOM, by pydicom

@@ -53,6 +53,19 @@ def decode_jpeg(data: bytes, shape: tuple[int, int], *, is_reduced: bool, is_gre
     return pixels[..., 0] if is_grey else pixels
 
 
+def decode_whole(data: bytes, shape: tuple[int, int], *, is_grey: bool) -> NDArray[np.uint8] | None:
+    """Return a JPEG of this shape as `decode_jpeg` does; None where anything about it has to be looked at again."""
+    import simplejpeg
+
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "Gray" if is_grey else "RGB")
+    except ValueError:
+        return None
+    if pixels.shape[:2] != shape or has_hole(data):
+        return None
+    return pixels[..., 0] if is_grey else pixels
+
+
 def read_jpeg(file: BinaryIO, width: int, height: int) -> bytes:
     """Return the bytes of a JPEG of this size from its file, without most of what follows its pixels."""
     file.seek(0)
