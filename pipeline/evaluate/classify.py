@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # Writes the report of the finished run in a folder; returns False when the user interrupts.
 Report = Callable[[Path], bool]
+# Shows the results of a run that is complete but for its report.
+Announcement = Callable[[Results], None]
 
 
 def no_report(run: Path) -> bool:
@@ -54,14 +56,16 @@ def classify(
     progress: Progress,
     *,
     report: Report = no_report,
+    announce: Announcement = lambda _: None,
     advise: AuditAdvice = advise_audit_images,
 ) -> Results:
     """Train and compare heads on cached features, write the run folder, and return its results.json.
 
     An interrupt after the first head is finished, or a setting of it, writes a run of what is finished, marked as
-    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last: where it fails, the
-    run is complete without it. Finished heads are kept next to the run until all are done, and the same call continues
-    from them, even after a kill.
+    "interrupted"; heads that failed are in "failed" and among the warnings. The report comes last, after the results
+    are announced, and is written also where that fails; where the report fails, the run is complete without it.
+    Finished heads are kept next to the run until all are done, and the same call continues from them, even after a
+    kill.
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
@@ -70,10 +74,13 @@ def classify(
         point_latest(plan.out)
         n_rows = sum(split_sizes(results["dataset"]).values())
         return_freed_memory(sum(4 * n_rows * each["dim"] for each in results["features"]))
-        reported = report(plan.out)
-        if reported and not results["interrupted"]:
-            work.finish()
-        sweep_runs(plan.out)
+        try:
+            announce(results)
+        finally:
+            reported = report(plan.out)
+            if reported and not results["interrupted"]:
+                work.finish()
+            sweep_runs(plan.out)
     return results | {"interrupted": results["interrupted"] or not reported}
 
 
@@ -166,17 +173,9 @@ def try_few_labels(
     results: Results, features: Sequence[Features], labelled: Labelled, plan: ClassifyPlan, progress: Progress
 ) -> Results:
     """The results with the curves of few labels; marked as interrupted where the user interrupts."""
-    few = partial(
-        few_shot,
-        shots=plan.shots,
-        repeats=plan.repeats,
-        seed=plan.seed,
-        grids=plan.grids,
-        metric=plan.metric,
-        progress=progress,
-    )
+    few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, grids=plan.grids)
     try:
-        return {**results, **few(results["heads"], features, labelled)}
+        return {**results, **few(results["heads"], features, labelled, metric=plan.metric, progress=progress)}
     except KeyboardInterrupt:
         progress.say("Stopped: all heads are finished and kept, without the curves of few labels.")
         return {**results, "interrupted": True}

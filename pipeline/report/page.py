@@ -24,9 +24,9 @@ from featurecache.report.sections import galleries, reproduce
 from featurecache.report.sections import intervals as comparison
 from featurecache.report.sections.audit import read_audit
 from featurecache.report.sections.labels import learning_caption, learning_figure
-from featurecache.report.sections.map import FeatureMap, feature_map, map_values
+from featurecache.report.sections.map import MapPoints, laying_out, map_caption, map_points, map_values
 from featurecache.report.sections.table import scoreboard
-from featurecache.report.sections.tsne import LEAST_POINTS, tsne_beside
+from featurecache.report.sections.tsne import LEAST_POINTS
 from featurecache.runs.documents import Dataset
 from featurecache.runs.folder import PREDICTIONS_FILE, REPORT_FILE, RESULTS_FILE, writing_file
 from featurecache.runs.head_choice import metric_of
@@ -103,7 +103,7 @@ def render(run_folder: Path, *, images: str | None = None, cache_root: Path | No
     record = record_of_now(run_folder, read_record(run_folder), listed, images=images, cache_root=cache_root)
     page = Page(record, listed)
     found = (
-        feature_map(record, Path(record.config["cache"]))
+        map_points(record, Path(record.config["cache"]))
         if record.answers
         else f"{PREDICTIONS_FILE} is gone: no head can be looked at closely."
     )
@@ -111,20 +111,20 @@ def render(run_folder: Path, *, images: str | None = None, cache_root: Path | No
         page.notes.append(found)
         _add_contents(page, run_folder, None)
     else:
-        with tsne_beside(found.components) as flat:  # it takes one core while this process takes the other
+        with laying_out(found) as layouts:
             started = time.monotonic()
             _add_contents(page, run_folder, found)
-            places = flat(TSNE_SECONDS - (time.monotonic() - started))
-        if places is None and len(found.rows) >= LEAST_POINTS:
+            laid_out = layouts(TSNE_SECONDS - (time.monotonic() - started))
+        if len(laid_out.layouts) == 1 and len(found.rows) >= LEAST_POINTS:
             page.notes.append(f"t-SNE was not ready after {TSNE_SECONDS:.0f} s, so the map has PCA only.")
         assert page.map is not None
-        page.map |= map_values(record, found, places)
-        page.map_caption = found.caption
+        page.map |= map_values(record, found.rows, laid_out)
+        page.map_caption = map_caption(record, found, laid_out)
     return_freed_memory()  # that of a list of all images
     return _fill_template(page)
 
 
-def _add_contents(page: Page, run_folder: Path, found: FeatureMap | None) -> None:
+def _add_contents(page: Page, run_folder: Path, found: MapPoints | None) -> None:
     """All figures, galleries and pictures but the places on the map."""
     record = page.record
     units = galleries.test_units(record, page.listed)
@@ -141,7 +141,7 @@ def _add_contents(page: Page, run_folder: Path, found: FeatureMap | None) -> Non
     _add_pictures(page, reproduce.images_of(record.config), found)
 
 
-def _add_pictures(page: Page, images: str, found: FeatureMap | None) -> None:
+def _add_pictures(page: Page, images: str, found: MapPoints | None) -> None:
     own = [page.heads[page.record.chosen]["errors"]] if page.heads else []
     shown = [*own, *page.galleries, *(head["errors"] for head in page.heads)]
     names = list(dict.fromkeys(name for gallery in shown for card in gallery["cards"] for name in card["names"]))

@@ -109,6 +109,12 @@ def classify_with(
     from featurecache.extract.cache.inventory import remember_use
     from featurecache.report.page import report_on
 
+    def announce(results: Results) -> None:
+        used = [cache_folder(each) for each in results["features"]]
+        remember_use(cache.cache, used, manifest.source)
+        if not printing.json:
+            print(results_text(results), flush=True)  # the report may take a while
+
     check(heads)
     if heads.out is not None and (heads.out / RESULTS_FILE).exists():
         console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
@@ -120,11 +126,11 @@ def classify_with(
             plan,
             console,
             report=lambda run: report_on(run, manifest.source, cache.cache, console),
+            announce=announce,
             advise=audit_advice(manifest),
         )
-    used = [cache_folder(each) for each in results["features"]]
-    remember_use(cache.cache, used, manifest.source)
-    print(json.dumps(results, indent=2) if printing.json else results_text(results))
+    if printing.json:
+        print(json.dumps(results, indent=2))
     report = f", with {REPORT_FILE} to look at" if (out / REPORT_FILE).exists() else ""
     console.say(f"run folder: {out}{report}")
     if results["interrupted"]:

@@ -5,7 +5,10 @@ N test images, D feature dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,8 @@ import numpy as np
 from featurecache.base.errors import ExtractError
 from featurecache.base.text import count, count_is
 from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.report.sections.kept_maps import LaidOut, keep_map, map_identity, read_map, scaled_layout
+from featurecache.report.sections.tsne import ITERATIONS, PERPLEXITY, tsne_beside
 from featurecache.report.wording import percent
 from featurecache.runs.documents import HeadRow, cache_folder
 from featurecache.runs.folder import RESULTS_FILE
@@ -28,32 +33,73 @@ MAX_POINTS = 2000
 # What PCA keeps for t-SNE (van der Maaten and Hinton 2008 take 30); more is mostly noise.
 MAX_COMPONENTS = 50
 SEED = 0
+# The layouts of a map that is kept.
+NAMES = ("t-SNE", "PCA")
 
 
 @dataclass(frozen=True)
-class FeatureMap:
-    """Points of `rows` (n,) of the test images: components (n, d) by PCA, variance (d,) as shares of the whole."""
+class MapPoints:
+    """A sample of the test images, `rows` (n,), with features X (n, D) from a cache folder; others have none there."""
 
     rows: NDArray[np.int64]
-    components: NDArray[np.float32]
-    variance: NDArray[np.float64]
-    caption: str
+    X: NDArray[np.float32]
+    folder: Path
+    n_absent: int
+
+    @cached_property
+    def identity(self) -> str:
+        """Name of the map of these points, by their features and the settings it is laid out with."""
+        return map_identity(
+            self.X,
+            {
+                "components": MAX_COMPONENTS,
+                "seed": SEED,
+                "iterations": ITERATIONS,
+                "perplexity": PERPLEXITY,
+            },
+        )
 
 
-def feature_map(record: Record, cache_root: Path) -> FeatureMap | str:
+@contextlib.contextmanager
+def laying_out(points: MapPoints) -> Iterator[Callable[[float], LaidOut]]:
+    """Lay points out by PCA and t-SNE while the block runs; call what it yields for the layouts, with seconds to wait.
+
+    Without t-SNE where that is not ready by then, or the points are too few for it. A map that is kept with the cache
+    is there at once; a new one is kept.
+    """
+    kept = read_map(points.folder, points.identity, NAMES, len(points.rows))
+    if kept is not None:
+        yield lambda seconds: kept
+        return
+    components, variance = principal_components(points.X)
+    share = min(float(variance[:2].sum()), 1.0)
+    plain = scaled_layout("PCA", components[:, :2])
+
+    def lay_out(seconds: float) -> LaidOut:
+        places = flat(seconds)
+        if places is None:
+            return LaidOut([plain], share)
+        found = LaidOut([scaled_layout("t-SNE", places), plain], share)
+        keep_map(points.folder, points.identity, found)
+        return found
+
+    with tsne_beside(components) as flat:  # it takes one core while this process takes the other
+        yield lay_out
+
+
+def map_points(record: Record, cache_root: Path) -> MapPoints | str:
     """The sample in the features of the chosen head; a sentence that says why where there is none."""
-    head, answers = record.heads[record.chosen], record.answers[record.chosen]
-    wrong = answers.predicted != record.y
-    sample = sample_rows(wrong, MAX_POINTS)
-    found = read_features(record, head, sample, cache_root)
+    head = record.heads[record.chosen]
+    found = read_features(record, head, sample_rows(_wrong(record), MAX_POINTS), cache_root)
     if isinstance(found, str):
         return found
-    rows, X = found
-    if len(rows) < 3 or X.shape[1] < 2:
+    if len(found.rows) < 3 or found.X.shape[1] < 2:
         return "There are too few test images or features for a map."
-    components, variance = principal_components(X)
-    caption = _caption(record, wrong, rows, components, variance, n_absent=len(sample) - len(rows))
-    return FeatureMap(rows, components, variance, caption)
+    return found
+
+
+def _wrong(record: Record) -> NDArray[np.bool_]:
+    return np.asarray(record.answers[record.chosen].predicted != record.y)
 
 
 def sample_rows(wrong: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
@@ -64,21 +110,20 @@ def sample_rows(wrong: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([errors[:n_errors], others[: limit - n_errors]]))
 
 
-def read_features(
-    record: Record, head: HeadRow, rows: NDArray[np.int64], cache_root: Path
-) -> tuple[NDArray[np.int64], NDArray[np.float32]] | str:
-    """Those of these test images that have features in the cache (n,), and these (n, D); a sentence where none has."""
+def read_features(record: Record, head: HeadRow, rows: NDArray[np.int64], cache_root: Path) -> MapPoints | str:
+    """Those of these test images that have features in the cache, or a sentence where none has."""
     name = features_of(head)
     entry = next((f for f in record.results["features"] if f.get("name", f["backbone"]) == name), None)
     if entry is None:
         return f"{RESULTS_FILE} does not say which features {name} are, so there is no map of them."
     digests = np.frombuffer(bytes.fromhex("".join(record.digests[i] for i in rows)), np.uint8).reshape(-1, 32)
     try:
-        spec = read_spec(cache_root / cache_folder(entry))
+        folder = cache_root / cache_folder(entry)
+        spec = read_spec(folder)
         cache = None if spec is None else FeatureCache(cache_root, spec)
         if cache is None or (absent := cache.missing(digests)).all():
             return f"The features of {name} are no longer in the cache, so there is no map of them."
-        return rows[~absent], cache.lookup(digests[~absent])
+        return MapPoints(rows[~absent], cache.lookup(digests[~absent]), folder, int(absent.sum()))
     except (ExtractError, OSError) as error:
         return f"The features of {name} cannot be read, so there is no map of them: {error}"
 
@@ -95,16 +140,10 @@ def principal_components(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], N
     return pca.fit_transform(X).astype(np.float32), pca.explained_variance_ratio_
 
 
-def _caption(
-    record: Record,
-    wrong: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    components: NDArray[np.float32],
-    variance: NDArray[np.float64],
-    *,
-    n_absent: int,
-) -> str:
-    title, them = record.titles[record.chosen], "it" if n_absent == 1 else "them"
+def map_caption(record: Record, points: MapPoints, found: LaidOut) -> str:
+    """What the map of these test images shows, and how to read it."""
+    title, wrong = record.titles[record.chosen], _wrong(record)
+    rows, n_absent, them = points.rows, points.n_absent, "it" if points.n_absent == 1 else "them"
     if len(rows) + n_absent == len(wrong):
         which = "" if n_absent else "All "
         what = f"{which}{count(len(rows), 'test image')}, each a point, by the features of {title}"
@@ -119,26 +158,17 @@ def _caption(
     return (
         f"{what}; colour is its label, a ring an error of the head shown. Near points have similar features: a ring "
         "inside another colour's cloud is an image that looks like the other class, or has a wrong label. "
-        f"The two axes of PCA hold {percent(float(variance[:2].sum()))} of the variance."
+        f"The two axes of PCA hold {percent(found.variance)} of the variance."
         + (f" {count_is(n_absent, 'image')} left out: the cache has no features of {them}." if n_absent else "")
     )
 
 
-def map_values(record: Record, found: FeatureMap, flat: NDArray[np.float32] | None) -> dict[str, Any]:
+def map_values(record: Record, rows: NDArray[np.int64], found: LaidOut) -> dict[str, Any]:
     """Return what map.js draws: places, labels, predictions of every head, names."""
-    layouts = [{"name": "PCA", **_places(found.components[:, :2])}]
-    if flat is not None:
-        layouts.insert(0, {"name": "t-SNE", **_places(flat)})
     return {
-        "layouts": layouts,
-        "label": record.y[found.rows].tolist(),
-        "said": [answers.predicted[found.rows].tolist() for answers in record.answers],
-        "sure": [np.round(100 * answers.confidence[found.rows]).astype(int).tolist() for answers in record.answers],
-        "names": [record.names[i] for i in found.rows],
+        "layouts": [asdict(each) for each in found.layouts],
+        "label": record.y[rows].tolist(),
+        "said": [answers.predicted[rows].tolist() for answers in record.answers],
+        "sure": [np.round(100 * answers.confidence[rows]).astype(int).tolist() for answers in record.answers],
+        "names": [record.names[i] for i in rows],
     }
-
-
-def _places(points: NDArray[np.float32]) -> dict[str, list[float]]:
-    """Coordinates scaled to about -100..100, with one decimal: finer than a screen shows."""
-    scaled = np.round(points / (np.abs(points).max() or 1) * 100, 1)
-    return {"x": scaled[:, 0].tolist(), "y": scaled[:, 1].tolist()}
