@@ -1,4 +1,4 @@
-"""Python's search for cyclic garbage, which is of no use while millions of objects are made that all stay."""
+"""Python's search for cyclic garbage, which is of no use among objects that all stay."""
 
 from __future__ import annotations
 
@@ -17,3 +17,22 @@ def no_garbage_search() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def older_objects_apart(*, searched: bool) -> Iterator[None]:
+    """Leave the objects that exist now out of searches until the end of the context.
+
+    With torch imported they are half a million, and a search takes a second. searched: look through them once before,
+    for garbage that is large. Objects that the user has set apart stay so.
+    """
+    if searched:
+        gc.collect()
+    is_ours = gc.get_freeze_count() == 0
+    if is_ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if is_ours:
+            gc.unfreeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.base.errors import PipelineError
+from featurecache.base.garbage import older_objects_apart
 from featurecache.base.progress import Progress
 from featurecache.base.text import count_is
 from featurecache.classify.arrays.memmap import mapped
@@ -69,8 +71,10 @@ def classify(
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
-    with contextlib.ExitStack() as held:
-        results, work = _classify(manifest, plan, progress, held, advise)
+    ran_before = "torch" in sys.modules  # by this process: networks and features may be garbage by now
+    home, _ = home_of(plan.out), plan.grids  # an error in these is raised first, and heads are imported
+    with contextlib.ExitStack() as held, older_objects_apart(searched=ran_before):
+        results, work = _classify(manifest, plan, progress, home, held, advise)
         point_latest(plan.out)
         n_rows = sum(split_sizes(results["dataset"]).values())
         return_freed_memory(sum(4 * n_rows * each["dim"] for each in results["features"]))
@@ -85,10 +89,14 @@ def classify(
 
 
 def _classify(
-    manifest: Manifest, plan: ClassifyPlan, progress: Progress, held: contextlib.ExitStack, advise: AuditAdvice
+    manifest: Manifest,
+    plan: ClassifyPlan,
+    progress: Progress,
+    home: Path,
+    held: contextlib.ExitStack,
+    advise: AuditAdvice,
 ) -> tuple[Results, WorkFolder]:
     """Write the run folder without its report, which is made when features and heads are no longer in memory."""
-    home, _ = home_of(plan.out), plan.grids  # an error in these is raised first
     labelled, features = _gather(manifest, plan, home, progress)
     call = AuditCall(plan.requests[0], plan.cache_root, plan.seed, plan.min_per_class)
     warnings = [
