@@ -10,5 +10,7 @@ rungs                strengths at which the path is continued
 newton               Newton's method for the SVM
 active_rows          its matrices, updated row by row
 conjugate_gradient   its steps without matrices
+kernel_steps         its steps for few rows
+point                where its members are
 line_search          its exact line minimum
 """

@@ -14,6 +14,7 @@ from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntA
 from featurecache.classify.arrays.blocks import to_numpy
 from featurecache.classify.arrays.member_rows import MemberRows
 from featurecache.classify.arrays.memmap import array_stored_like
+from featurecache.classify.solvers.linear.point import Point
 from featurecache.classify.solvers.linear.preconditioning import JITTER, TOGETHER, add_scatter, factorise
 
 # Where more rows than this part of the columns have gone, a new H costs no more than the old one without them.
@@ -87,8 +88,9 @@ class ActiveMatrices:
         found[...] = 0.0
         return list(np.asarray(found))
 
-    def step(self, slack: FloatArray, gradient: Any, strength: float, going: IntArray) -> tuple[Any, FloatArray]:
-        """Return the step -H^-1 g (M, D + 1) and g^T H^-1 g (M,) of some members, for the slack (N, M) of all."""
+    def step(self, at: Point) -> tuple[Any, FloatArray]:
+        """Return the steps -H^-1 g (M, D + 1) of the members at a point, and g^T H^-1 g (M,)."""
+        slack, gradient, strength, going = at.slack, at.gradient, at.strength, at.going
         self._update_sums(slack, going)
         step, decrement = self._solve_all(gradient, strength, going)
         if not (decrement >= 0).all():  # rounding has accumulated in a sum: recompute it
@@ -125,19 +127,19 @@ class ActiveMatrices:
                 return _CholeskyFactor(factorise(matrix, clean=False))
         return None
 
-    def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
+    def at_least(self, at: Point, enough: FloatArray) -> FloatArray:
         """Return at least g^T H^-1 g (M,), by the last H of each member; infinite for those that have none.
 
         H grows with C, and with the rows that come in: by the last one, without the rows that have gone since, it is no
         less than the true one. Those rows are counted only where the value would otherwise be `enough` (M,), or less.
         """
-        found = np.full(len(going), np.inf)
-        for place, (member, right) in enumerate(zip(going.tolist(), gradient, strict=True)):
+        found = np.full(len(at.going), np.inf)
+        for place, (member, right) in enumerate(zip(at.going.tolist(), at.gradient, strict=True)):
             inverse = self.inverse[member]
             if inverse is not None:
                 found[place] = inverse.squared(right)
                 if found[place] <= enough[place]:
-                    found[place] += self._gain_without(slack, inverse, right, member)
+                    found[place] += self._gain_without(at.slack, inverse, right, member)
         return found
 
     def _gain_without(self, slack: FloatArray, inverse: _InverseHessian, right: Any, member: int) -> float:

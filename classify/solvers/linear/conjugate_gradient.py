@@ -14,6 +14,7 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.member_rows import MemberRows, inner_products
+from featurecache.classify.solvers.linear.point import Point
 from featurecache.classify.solvers.linear.preconditioning import SpectralCurvature
 
 # Conjugate gradients end where the residual, as the preconditioner measures it, has fallen to this part ...
@@ -31,24 +32,24 @@ class ActiveProducts:
         self.spectral, self.each, self.weights, self.members = spectral, each, weights, members
         self.factors, self.strength = np.zeros_like(weights), 1.0
 
-    def step(self, slack: FloatArray, gradient: Any, strength: float, going: IntArray) -> tuple[Any, FloatArray]:
-        """Return the step -H^-1 g (M, D + 1) and g^T H^-1 g (M,) of some members, for the slack (N, M) of all."""
-        self.factors[:, going] = 2.0 * strength * self.weights[:, going] * (slack[:, going] > 0)
-        self.strength = strength
-        solved = self.solve(gradient, going)
-        return -solved, inner_products(gradient, solved, self.each.xp)
+    def step(self, at: Point) -> tuple[Any, FloatArray]:
+        """Return the steps -H^-1 g (M, D + 1) of the members at a point, and g^T H^-1 g (M,)."""
+        self.take_factors(at)
+        solved = self.solve(at.gradient, at.going)
+        return -solved, inner_products(at.gradient, solved, self.each.xp)
 
-    def at_least(self, slack: FloatArray, gradient: Any, going: IntArray, enough: FloatArray) -> FloatArray:
+    def take_factors(self, at: Point) -> None:
+        """Take the rows that are active at a point as those of H."""
+        self.factors[:, at.going] = 2.0 * at.strength * self.weights[:, at.going] * (at.slack[:, at.going] > 0)
+        self.strength = at.strength
+
+    def at_least(self, at: Point, enough: FloatArray) -> FloatArray:
         """Return infinity (M,): no factor is kept that would bound g^T H^-1 g for less than the cost of a solution."""
-        return np.full(len(going), np.inf)
+        return np.full(len(at.going), np.inf)
 
     def solve(self, gradient: Any, members: IntArray) -> Any:
         """Return about H^-1 g (M, D + 1) with the rows that were active for some members at their last step."""
-        total = self.factors.sum(axis=0, dtype=np.float64)[members, None] / self.strength
-        strengths, parts = np.full(len(members), self.strength), self.members[members]
-        curvature = np.zeros((self.spectral.objective.n_parts, 1))
-        curvature[parts] = total
-        self.spectral.measured = [(self.strength, curvature)]
+        strengths, parts = self._measured(members)
 
         def product(vectors: Any, places: IntArray) -> Any:
             among = members[places]
@@ -61,6 +62,20 @@ class ActiveProducts:
             return self.spectral.solve(vectors[:, None, :], strengths[places], parts[places])[:, 0, :]
 
         return conjugate_gradients(product, precondition, gradient, self.each.xp, self.each.rows.array)
+
+    def precondition(self, gradient: Any, members: IntArray) -> Any:
+        """Return H^-1 g (M, D + 1) as the spectrum of all rows has it, with the weight of those that are active."""
+        strengths, parts = self._measured(members)
+        return self.spectral.solve(gradient[:, None, :], strengths, parts)[:, 0, :]
+
+    def _measured(self, members: IntArray) -> tuple[FloatArray, IntArray]:
+        """Let the spectral curvature have the weight of the active rows; return strengths and parts of members (M,)."""
+        total = self.factors.sum(axis=0, dtype=np.float64)[members, None] / self.strength
+        strengths, parts = np.full(len(members), self.strength), self.members[members]
+        curvature = np.zeros((self.spectral.objective.n_parts, 1))
+        curvature[parts] = total
+        self.spectral.measured = [(self.strength, curvature)]
+        return strengths, parts
 
 
 def conjugate_gradients(
@@ -87,10 +102,12 @@ def conjugate_gradients(
         chosen = array(going, xp.int64)
         places, energy, residual, direction = places[going], energy[going], residual[chosen], direction[chosen]
         moved = product(direction, places)
-        length = array(energy / np.maximum(inner_products(direction, moved, xp), np.finfo(np.float64).tiny))[:, None]
+        curved = inner_products(direction, moved, xp)
+        energy = np.where(curved > 0, energy, 0.0)  # a direction so short that its square is 0 leads nowhere
+        length = array(energy / np.where(curved > 0, curved, 1.0))[:, None]
         solved[array(places, xp.int64)] += length * direction
         residual = residual - length * moved
         steepest = precondition(residual, places)
-        before, energy = energy, inner_products(residual, steepest, xp)
-        direction = steepest + array(energy / before)[:, None] * direction
+        before, energy = energy, np.where(energy > 0, inner_products(residual, steepest, xp), 0.0)
+        direction = steepest + array(energy / np.where(before > 0, before, 1.0))[:, None] * direction
     return solved

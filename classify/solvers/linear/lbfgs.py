@@ -59,6 +59,11 @@ class Found:
         numbers = (self.theta[here], self.objective[here], self.slope[here], self.gap[here])
         return Found(*numbers, self.n_passes[here], self.converged[here])
 
+    def among(self, places: IntArray) -> "Found":
+        """Return the members at some places."""
+        numbers = (self.theta[places], self.objective[places], self.slope[places], self.gap[places])
+        return Found(*numbers, self.n_passes[places], self.converged[places])
+
     def replace(self, index: IntArray, other: "Found", places: Any) -> None:
         """Put the further descent of some members, at `index` (or as an array of theta's kind, `places`), in place."""
         self.theta[places] = other.theta

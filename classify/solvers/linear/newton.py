@@ -9,11 +9,15 @@ Newton method for fast solution of large scale linear SVMs"). The strengths are 
 started on the line through the last two optima, in log C; classes and rounds share the passes over the rows. Measured
 on 2,500 x 320 features of ten classes, half a decade apart: 1 to 10 steps a strength; L-BFGS needed up to 143 passes.
 
+Where the rows are hardly more than the columns the active ones soon are fewer than these, and so is what is factorised:
+see `kernel_steps`.
+
 H in float32 has a jitter on its diagonal, at a large C larger than the penalty, and so the slope comes out too small:
 how far an optimum that was asked for is above the minimum is proven in float64, see `exact`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +29,12 @@ from featurecache.classify.arrays.member_rows import MemberRows
 from featurecache.classify.solvers.linear.active_rows import ActiveMatrices
 from featurecache.classify.solvers.linear.certificate import ExactObjective
 from featurecache.classify.solvers.linear.conjugate_gradient import ActiveProducts
+from featurecache.classify.solvers.linear.kernel_steps import KernelSteps, KernelStepsMaker, kernel_fits
 from featurecache.classify.solvers.linear.lbfgs import Found, descend
 from featurecache.classify.solvers.linear.line_search import line_minimum
 from featurecache.classify.solvers.linear.losses import SquaredHingeLoss
 from featurecache.classify.solvers.linear.objective import NOTHING, Objective
+from featurecache.classify.solvers.linear.point import Point
 from featurecache.classify.solvers.linear.preconditioning import ROOM, Room, SpectralCurvature
 from featurecache.classify.solvers.linear.regularization_path import (
     PASSING,
@@ -44,7 +50,7 @@ from featurecache.classify.solvers.linear.rungs import rungs_above
 EASY = 5.0
 # Scores, and their change along a step, of a batch, in bytes.
 SCORES_BYTES = 64 * 2**20
-MakeSecond = Callable[[MemberRows, FloatArray, IntArray], ActiveMatrices | ActiveProducts]
+MakeSecond = Callable[[MemberRows, FloatArray, IntArray], ActiveMatrices | ActiveProducts | KernelSteps]
 
 
 def solve_margins(
@@ -67,10 +73,10 @@ def solve_margins(
     ladder = np.union1d(wanted, rungs_above(min(easy, float(wanted.min())), np.unique(wanted).tolist()))
     n_members = n_rounds * n_classes
     objective = Objective(rows, codes, weights, SquaredHingeLoss(), n_classes)
-    exact, (at_once, second) = ExactObjective(objective), _hessian_maker(objective, room)
+    exact, (at_once, second) = ExactObjective(objective), _hessian_maker(objective, codes, room)
     found = [_ClassOptima(n_members, rows.shape[1] + 1) for _ in ladder]
-    for first in range(0, n_members, at_once):
-        members = np.arange(first, min(first + at_once, n_members))
+    for members in _batches(n_rounds, n_classes, at_once, apart=isinstance(second, KernelStepsMaker)):
+        first = int(members[0])
         batch = NewtonBatch(objective, codes, weights, members, second)
         for place, strength in enumerate(ladder):
             enough = tol if strength in wanted else max(tol, PASSING)
@@ -83,10 +89,20 @@ def solve_margins(
                     yield found[place].optimum(int(setting), number, float(strength), n_classes, tol)
 
 
-def _hessian_maker(objective: Objective, room: Room) -> tuple[int, MakeSecond]:
+def _batches(n_rounds: int, n_classes: int, at_once: int, *, apart: bool) -> Iterator[IntArray]:
+    """Yield the members in batches; apart: each of one round."""
+    size = n_classes if apart else n_rounds * n_classes
+    for start in range(0, n_rounds * n_classes, size):
+        for first in range(start, start + size, at_once):
+            yield np.arange(first, min(first + at_once, start + size))
+
+
+def _hessian_maker(objective: Objective, codes: IntArray, room: Room) -> tuple[int, MakeSecond]:
     """Return how many members fit in memory together, and what makes their H: matrices, or products if those do not."""
     rows, itemsize = objective.rows, 8 if objective.dtype == objective.xp.float64 else 4
     by_scores = max(SCORES_BYTES // (2 * rows.shape[0] * itemsize), 1)
+    if kernel_fits(objective, room):
+        return by_scores, KernelStepsMaker(objective, codes, room)
     by_matrices = room.matrices_bytes // (2 * (rows.shape[1] + 1) ** 2 * itemsize)
     if by_matrices:
         return min(by_scores, by_matrices), ActiveMatrices
@@ -139,12 +155,14 @@ class NewtonBatch:
         going = np.arange(len(self.members))
         for _ in range(max_steps + 1):
             value, gradient = self._value_and_gradient(slack, strength, going)
-            self.slope[going] = self._newton_slope(self.second.at_least(slack, gradient, going, tol**2 * value), value)
+            at = Point(slack, self.theta, strength, going, gradient)
+            self.slope[going] = self._newton_slope(self.second.at_least(at, tol**2 * value), value)
             left = np.flatnonzero(~(self.slope[going] <= tol))
             if not len(left):
                 break
-            going, value, gradient = going[left], value[left], gradient[self.rows.array(left, self.xp.int64)]
-            step, decrement = self.second.step(slack, gradient, strength, going)
+            going, value = going[left], value[left]
+            gradient = gradient[self.rows.array(left, self.xp.int64)]
+            step, decrement = self.second.step(replace(at, going=going, gradient=gradient))
             self.slope[going] = self._newton_slope(decrement, value)
             left = np.flatnonzero((self.slope[going] > tol) & (decrement >= 0) & (self.n_steps[going] < max_steps))
             if not len(left):
@@ -159,9 +177,39 @@ class NewtonBatch:
         strengths, theta = np.full(len(self.members), strength), exact.array(self.theta)[:, None, :]
         most = passes_of_proof(int(self.n_steps.max()))
         ends = partial(descend, tol=np.inf, gap=proven_by(tol), most=most, max_passes=max_passes)
-        found = ends(exact, theta, strengths, self.members, self)
+        if isinstance(self.second, KernelSteps):
+            found = self._polished(ends, exact, theta, strengths, tol, max_passes)
+            self.slope = np.minimum(self.slope, np.sqrt(2.0 * found.gap))  # H is at least 1 where b is at its minimum
+            found.slope = np.minimum(found.slope, np.sqrt(2.0 * found.gap))
+        else:
+            found = ends(exact, theta, strengths, self.members, self)
         found.slope = np.where(found.n_passes > 1, found.slope, self.slope)
         found.n_passes += self.n_steps - 1
+        return found
+
+    def _polished(
+        self,
+        ends: Callable[..., Found],
+        exact: ExactObjective,
+        theta: Any,
+        strengths: FloatArray,
+        tol: float,
+        most: int,
+    ) -> Found:
+        """Return how far the members are above their minimum after steps in float64 of those not near enough."""
+        assert isinstance(self.second, KernelSteps)
+        enough = proven_by(tol)
+        found = ends(exact, theta, strengths, self.members, self, max_passes=1)
+        for is_step, max_passes in ((True, 1), (False, most)):
+            left = np.flatnonzero(found.gap > enough)
+            if not len(left):
+                break
+            start = found.theta[left]
+            if is_step:
+                start = self.second.polish(start[:, 0, :], float(strengths[0]), left)[:, None, :]
+            again = ends(exact, start, strengths[left], self.members[left], self, max_passes=max_passes)
+            nearer = np.flatnonzero(again.gap < found.gap[left])
+            found.replace(left[nearer], again.among(nearer), left[nearer])
         return found
 
     def solve(self, gradient: Any, strengths: FloatArray, parts: IntArray) -> Any:
