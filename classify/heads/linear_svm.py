@@ -25,6 +25,7 @@ class LinearSVMHead(LinearHead):
     """
 
     descends = True
+    climbs = "C"
     allowed: ClassVar[Allowed] = {"C": POSITIVE, "temperature": POSITIVE, "tol": OPTIONAL, "max_iter": COUNT}
 
     def __init__(

@@ -26,6 +26,7 @@ class LogisticHead(LinearHead):
     """
 
     descends = True
+    climbs = "C"
     allowed: ClassVar[Allowed] = {"C": POSITIVE, "tol": OPTIONAL, "max_iter": COUNT}
 
     def __init__(

@@ -13,6 +13,7 @@ from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.shared.trials import Trial
 from featurecache.classify.heads.table import build_head, head_grid
+from featurecache.classify.selection.fallen import climbed_parameter, has_fallen, untried_note
 from featurecache.classify.selection.holdouts import check_rounds
 from featurecache.classify.selection.settings import is_last
 from featurecache.classify.selection.tally import Outcome, Tally
@@ -31,8 +32,8 @@ class SweepResult:
     params: dict[str, Any]
     """The chosen setting, with what val decided besides (temperature, epochs); JSON-able."""
     grid: list[dict[str, Any]]
-    """For each setting tried: params, val_accuracy, val_log_loss, that of the metric it is chosen by, converged,
-    seconds (its share of the sweep)."""
+    """For each setting tried, all of the grid but strengths far above the best, see `fallen`: params, val_accuracy,
+    val_log_loss, that of the metric it is chosen by, converged, seconds (its share of the sweep)."""
     val: dict[str, float]
     """`metrics.score` of the chosen setting on val before the refit; with folds, on all rows, each held out once."""
     fit_seconds: float
@@ -92,32 +93,39 @@ def sweep(
     heads = [build_head(name, seed=seed, **setting) for setting in grid]
     kind = type(heads[0])
     how = {"metric": metric} if getattr(kind, "stops_early", False) else {}
-    stopped = _try_all(kind.try_grid(heads, X, y, rounds, sample_weight, **how), tally, progress)
+    climbed = climbed_parameter(kind, grid, len(rounds))
+    stopped = _try_all(kind.try_grid(heads, X, y, rounds, sample_weight, **how), tally, progress, climbed)
     best = tally.chosen()
     tempering = best.tempering if calibrate else None
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     head = build_head(name, seed=seed, **best.params).fit(X, y, **weighted)
     if progress is not None:
         progress(tally.n_steps, tally.n_steps, f"{tally.best_value()}, refitted")
-    notes, rows = _notes(name, best, tally, head, stopped), [outcome.row(metric) for outcome in tally.through()]
-    seconds = perf_counter() - started
+    notes = _notes(name, best, tally, head, stopped, climbed)
+    rows, seconds = [outcome.row(metric) for outcome in tally.through()], perf_counter() - started
     result = SweepResult(head, best.params, rows, best.metrics, seconds, len(grid), tempering, notes)
     if stopped:
         raise SweepStopped(result)
     return result
 
 
-def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: Progress | None) -> bool:
+def _try_all(
+    trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: Progress | None, climbed: str | None
+) -> bool:
     """Take in all trials, or those until the user interrupts, and say whether that was so.
 
-    KeyboardInterrupt where no setting is through by then.
+    climbed: the parameter whose stronger values are not tried once val has fallen. KeyboardInterrupt where no setting
+    is through by then.
     """
     started = perf_counter()
+    strengths = [] if climbed is None else [setting[climbed] for setting in tally.grid]
     try:
         for setting, number, trial in trials:
             tally.add(setting, number, trial, perf_counter() - started)
             if progress is not None:
                 progress(tally.n_trials, tally.n_steps, tally.best_so_far())
+            if strengths and has_fallen(strengths, tally.outcomes, tally.metric):
+                break
             started = perf_counter()
     except KeyboardInterrupt:
         if tally.best is None:
@@ -128,12 +136,14 @@ def _try_all(trials: Iterable[tuple[int, int, Trial]], tally: Tally, progress: P
     return False
 
 
-def _notes(name: str, best: Outcome, tally: Tally, head: Any, stopped: bool) -> list[str]:
+def _notes(name: str, best: Outcome, tally: Tally, head: Any, stopped: bool, climbed: str | None) -> list[str]:
     notes = [note for outcome in tally.through() for note in outcome.notes] + edge_notes(name, best.params, tally.grid)
     if best.hint:
         notes.append(best.hint)
     if stopped:
         notes.append(f"Stopped after {len(tally.outcomes)} of {len(tally.grid)} settings: the best of those is kept.")
+    elif climbed is not None and len(tally.outcomes) < len(tally.grid):
+        notes.append(untried_note(climbed, [each[climbed] for each in tally.grid], tally.outcomes, tally.metric))
     if not head.converged_:
         notes.append(f"The refit did not converge: {getattr(head, 'note_', '')}")
     return notes

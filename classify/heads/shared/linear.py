@@ -35,6 +35,9 @@ class LinearHead(ScoredHead):
 
     # Whether it minimises a loss and a ridge penalty by descent, whose matrices are D by D.
     descends: ClassVar[bool] = False
+    # The parameter whose settings are solved one after the other, the strongest penalty first; where there is one, the
+    # stronger settings need not be taken from `try_grid`.
+    climbs: ClassVar[str | None] = None
     # Settings of several class weights are solved one class weight after the other.
     common: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[Learned] = {

@@ -31,7 +31,8 @@ def small_mlp(monkeypatch):
 def test_a_sweep_chooses_refits_and_reports(name, n_classes):
     X, y = clouds(150, n_classes=n_classes)
     found = sweep(name, X, y, rounds=val_round(100, len(y)), seed=1)
-    assert found.grid_size == len(found.grid) == len(HEADS[name].grid)
+    assert found.grid_size == len(HEADS[name].grid)
+    assert (len(found.grid) < found.grid_size) == any("were not tried" in note for note in found.notes)
     assert max(row["val_accuracy"] for row in found.grid) == found.val["accuracy"] > 0.6
     assert found.params in [row["params"] for row in found.grid]
     assert set(found.grid[0]) == {"params", "val_accuracy", "val_log_loss", "converged", "seconds"}
