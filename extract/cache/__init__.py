@@ -2,6 +2,7 @@
 
 spec             FeatureSpec, the identity of a set of features, and its key
 transform_spec   TransformSpec, its part about the input of the network
+ranges           ranges.json, the activation ranges of a network in int8
 store            FeatureCache: finding, reading and adding rows
 snapshot         the shard and row of each image, at one time
 listing          the shards of a folder by name, and the marks of merged ones

@@ -22,14 +22,16 @@ from featurecache.extract.cache.transform_spec import TransformDocument, Transfo
 DTYPES = ("float32", "float16")
 # Described in pooling.py.
 POOLINGS = ("avg", "max", "gem", "flatten", "cls")
-PRECISIONS = ("fp32", "fp16", "bf16")
+# int8: by activation ranges, whose digest is in the key (ranges.py).
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+INT8 = PRECISIONS[3]
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")
 # Which values of an image of more than 8 bits are black and white: these, or LOW:HIGH (images/levels.py).
 FULL_RANGE, IMAGE_RANGE = NAMED_RANGES = ("full", "image")
 BOUNDS = re.compile(r"(-?[0-9]{1,10}(?:\.[0-9]{1,6})?):(-?[0-9]{1,10}(?:\.[0-9]{1,6})?)")
 # Fields that are omitted from the text, and so from the key, at these values: keys without such fields stay valid.
-FIELD_DEFAULTS = {"decode": FULL, "range": FULL_RANGE, "view": ""}
+FIELD_DEFAULTS = {"decode": FULL, "range": FULL_RANGE, "view": "", "ranges": ""}
 
 
 # Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
@@ -73,6 +75,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "decode": lambda value: value in DECODES,
     "range": lambda value: value in NAMED_RANGES or bounds_of(value) is not None,
     "view": _is_text,
+    "ranges": lambda value: value == "" or (isinstance(value, str) and HEX_DIGEST.fullmatch(value) is not None),
 }
 
 
@@ -95,11 +98,15 @@ class SpecDocument(_SpecDocument, total=False):
     decode: str
     range: str
     view: str
+    ranges: str
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The complete identity of a set of features; every field is in the key."""
+    """The complete identity of a set of features; every field is in the key.
+
+    ranges: the digest of the activation ranges in int8, empty in other precisions.
+    """
 
     backbone: str
     source: str
@@ -114,6 +121,7 @@ class FeatureSpec:
     decode: str = FULL
     range: str = FULL_RANGE
     view: str = ""
+    ranges: str = ""
 
     def to_json(self) -> str:
         """Return the canonical text: keys sorted, no spaces, plain values only."""
@@ -150,6 +158,8 @@ class FeatureSpec:
         for name, check in CHECKS.items():
             if not check(known[name]):
                 raise ValueError(f"'{name}' is {str(known[name])[:40]!r}")
+        if bool(known["ranges"]) != (known["precision"] == INT8):
+            raise ValueError("activation ranges belong to int8, and int8 to activation ranges")
         return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
 
     @property

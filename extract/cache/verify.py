@@ -23,6 +23,7 @@ from featurecache.extract.cache.index_state import IndexState
 from featurecache.extract.cache.judged import damaged_files, read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.opening import damaged, open_shard
+from featurecache.extract.cache.ranges import damaged_ranges
 from featurecache.extract.cache.snapshot import as_names, digest_of_withdrawn, distinct_names, which_count
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
@@ -97,6 +98,7 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     elif index.is_broken or (index.is_current and not found and spec is not None and not _agrees(index.path, spec)):
         found.append(Damage(index.path, "it does not match the shards"))
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
+    found += [Damage(path, reason) for path, reason in damaged_ranges(folder, spec)]
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
         notes.append(_unsealed_note(sorted(name for name, each in whole.items() if not each.is_sealed)))

@@ -12,6 +12,9 @@
     export          export of a network as an ONNX graph
     graph_store     storage of exported graphs and of the choice
     graph_checks    checks of a stored graph
+    int8            the engine in int8, and the measurement of its activation ranges
+    calibration     activation ranges of a graph, and its quantisation by ranges
+    calibration_pictures  the synthetic pictures of the calibration
     fixed_batches   any number of images in batches of a fixed size
 
 Engines differ in speed and agree in their vectors, to 1e-4 relative; so neither engine nor device is part of a cache's

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from featurecache.base.errors import EngineError
 from featurecache.base.values import no_such, not_whole, refuse
-from featurecache.extract.cache.spec import PRECISIONS
+from featurecache.extract.cache.spec import INT8, PRECISIONS
 from featurecache.extract.engines.protocol import DEVICES, ENGINES, Engine, Source
 
 if TYPE_CHECKING:
+    from featurecache.extract.cache.ranges import Ranges
     from featurecache.extract.engines.graph_store import GraphFolder
 
 
@@ -22,12 +23,14 @@ def build_engine(
     precision: str = "fp32",
     batch_size: int | None = None,
     graphs: GraphFolder | None = None,
+    ranges: Ranges | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
     """Build the engine of a network: the requested one, or the fastest for the device.
 
     batch_size: images per batch; None for the default of the engine and device.
-    graphs: storage of exported graphs; None to export again. say: called with a message before slow steps.
+    graphs: storage of exported graphs; None to export again. ranges: of the
+    activations in int8; None to measure them. say: called with a message before slow steps.
     Raises EngineError for an engine, device or precision that this machine does not have.
     """
     refuse(
@@ -37,14 +40,21 @@ def build_engine(
         no_such("precision", precision, PRECISIONS),
         not_whole("batch size", batch_size, 1, may_be_none=True),
     )
+    if precision == INT8:
+        from featurecache.extract.engines.int8 import build_int8_engine, measure_ranges
+
+        check_int8(engine, device)
+        say = say or _silent
+        ranges = ranges or measure_ranges(source, say)
+        return build_int8_engine(source, ranges, batch_size=batch_size, graphs=graphs, say=say)
     from featurecache.extract.engines.choice import choose_cpu_engine
     from featurecache.extract.engines.torch_engine import choose_device
 
     chosen = choose_device(device)
     if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
         raise EngineError(
-            f"The engine onnxruntime runs on the CPU in fp32, not on {chosen} in {precision}. "
-            "Use --engine torch, or --device cpu --precision fp32."
+            f"The engine onnxruntime runs on the CPU in fp32 and int8, not on {chosen} in {precision}. "
+            "Use --engine torch, or --device cpu with --precision fp32 or int8."
         )
     if engine == "torch" or chosen != "cpu" or precision != "fp32":
         why = _why_torch(engine, device, chosen)
@@ -52,6 +62,18 @@ def build_engine(
             source, chosen, precision=precision, batch_size=batch_size, why=why, is_asked=device != "auto", say=say
         )
     return choose_cpu_engine(source, engine=engine, batch_size=batch_size, graphs=graphs, say=say or _silent)
+
+
+def check_int8(engine: str, device: str) -> None:
+    """Raise EngineError for an engine or a device that does not run int8."""
+    if engine == "torch":
+        raise EngineError(
+            "The engine torch does not run int8. Use --engine onnxruntime or auto, or --precision fp32, fp16 or bf16."
+        )
+    if device not in ("auto", "cpu"):
+        raise EngineError(
+            f"int8 runs on the CPU, not on {device}. Use --device cpu, or --precision fp16 or bf16 on {device}."
+        )
 
 
 def _torch_engine(

@@ -53,7 +53,7 @@ def choose_cpu_engine(
     Raises EngineError if `onnxruntime` is requested and the export fails or its vectors differ.
     """
     identity = full_identity(source, batch_size)
-    saved = _saved_choice(source, identity, batch_size, graphs, say)
+    saved = saved_choice(source, identity, batch_size, graphs, say)
     if saved is None or (engine == "onnxruntime" and saved[1] is None):
         say(f"Preparing {source.identity['backbone']} for this machine, once: exporting its graph and timing it")
         verdict, graph = compare_engines(source, batch_size)
@@ -71,7 +71,7 @@ def choose_cpu_engine(
         return _torch(source, batch_size, str(error))
 
 
-def _saved_choice(
+def saved_choice(
     source: Source,
     identity: Mapping[str, Any],
     batch_size: int | None,

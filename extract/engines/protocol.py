@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ ENGINES = ("auto", "onnxruntime", "torch")
 class Engine(Protocol):
     """A backbone that is loaded on one device.
 
-    name: as in `--engine`. device: as in `--device`, resolved. precision: "fp32", "fp16" or "bf16".
+    name: as in `--engine`. device: as in `--device`, resolved. precision: "fp32", "fp16", "bf16" or "int8".
     batch_size: images per batch inside `run`, which accepts any number of images.
     n_lanes: how many threads may call `run` at once; together they use every core, and more would only wait.
     reason: one line on the chosen engine and device, and why.
@@ -62,6 +62,7 @@ class Source:
 
     side: S. load: returns the module, uint8 (B, 3, S, S) -> float32 (B, D).
     feature_dim: D, None if unknown before loading. columns: of each cut in the vectors; empty for a single cut.
+    exported: graphs in fp32 that were exported for it, by batch size.
     """
 
     identity: NetworkIdentity
@@ -69,6 +70,7 @@ class Source:
     load: Callable[[], nn.Module]
     feature_dim: int | None = None
     columns: tuple[slice, ...] = ()
+    exported: dict[int, bytes] = field(default_factory=dict, compare=False)
 
 
 def source_of(backbone: Backbone) -> Source:

@@ -1,6 +1,8 @@
 """The extraction job: requests, the vectors that their caches lack, and computing and writing them.
 
 request         FeatureRequest, and the FeatureSpec that it resolves to
+loading         the network of several requests, loaded once
+activation_ranges  the ranges of a request in int8: known, or measured
 matching        existing caches that match a request
 settings        settings that do not change the features
 plan            missing vectors, and shared forward passes

@@ -23,6 +23,8 @@ from featurecache.base.progress import Progress, Silent
 from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.spec import INT8
+from featurecache.extract.engines.build import check_int8
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
@@ -52,6 +54,8 @@ def extract_features(
     refuse(RequestError, not_of("requests", asked, FeatureRequest))
     settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
+    if any(request.precision == INT8 for request in asked):
+        check_int8(settings.engine, settings.device)
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
         with timing(seconds, "digest"):
             table = DigestTable(manifest.samples, memo)

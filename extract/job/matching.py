@@ -39,6 +39,8 @@ from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.decode_rules import DECODE_VERSION
 from featurecache.extract.job import request as requests
+from featurecache.extract.job.activation_ranges import with_known_ranges
+from featurecache.extract.job.loading import load_together
 from featurecache.extract.job.request import VERBATIM, FeatureRequest, Resolved
 
 if TYPE_CHECKING:
@@ -117,12 +119,15 @@ def find_unique(
 def load_if_here(request: FeatureRequest, memo: Memo) -> Resolved | None:
     """Resolve a request by loading its backbone, and remember it; None if the weights are not on this machine.
 
+    In int8 its activation ranges are those of a cache, if there is one.
+
     Raises BackboneError if they cannot be loaded.
     """
     if weights_of(request, memo).path is None:
         return None
-    loaded = requests.load_together([request])
+    loaded = load_together([request])
     resolved = requests.resolve(request, loaded.backbone, loaded.cut_for(request))
+    resolved = with_known_ranges(resolved, memo.path.parent)
     requests.remember(request, resolved, loaded.backbone, memo)
     return resolved
 

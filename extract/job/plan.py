@@ -2,6 +2,7 @@
 
     requests of one network, weights, precision and decoding -> one group: one module, one engine
         each request                               -> one plan: its cache, its missing rows, its columns of the output
+    a request in int8                              -> a group of its own, since its cache has its activation ranges
 
 Two requests that resolve to the same spec are one plan, so no row is computed or written twice.
 """
@@ -16,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import WeightsMismatch
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.spec import DTYPES, REDUCED, FeatureSpec
+from featurecache.extract.cache.ranges import has_ranges, read_ranges
+from featurecache.extract.cache.spec import DTYPES, INT8, REDUCED, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.digests import Digested, n_distinct
 from featurecache.extract.job import request as requests
+from featurecache.extract.job.activation_ranges import with_ranges
+from featurecache.extract.job.loading import LoadedNetwork, load_together
 from featurecache.extract.job.matching import find_unique
 from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.refused_before import refused_before
-from featurecache.extract.job.request import FeatureRequest, LoadedNetwork, Resolved
+from featurecache.extract.job.request import FeatureRequest, Resolved
 from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,7 +108,11 @@ class Group:
 
     @property
     def _spec(self) -> FeatureSpec:
-        return next(iter(self.plans.values())).spec
+        return self._first.spec
+
+    @property
+    def _first(self) -> Plan:
+        return next(iter(self.plans.values()))
 
     def misses(self, digest: bytes) -> bool:
         """Whether any of its caches has no row for this image."""
@@ -127,7 +135,7 @@ class Group:
 
         cuts = self._place_columns()
         columns = tuple(sorted({plan.columns.stop: plan.columns for plan in self.plans.values()}.values(), key=_stop))
-        spec = self._spec
+        spec, loaded = self._spec, self.loaded
         identity: NetworkIdentity = {
             "backbone": spec.backbone,
             "weights": spec.weights_digest,
@@ -135,12 +143,15 @@ class Group:
             "transform": spec.transform.to_dict(),
         }
         self.engine = build_engine(
-            Source(identity, spec.transform.crop, self._load, columns[-1].stop, columns),
+            Source(
+                identity, spec.transform.crop, self._load, columns[-1].stop, columns, loaded.exported if loaded else {}
+            ),
             engine=settings.engine,
             device=settings.device,
             precision=spec.precision,
             batch_size=settings.batch_size,
             graphs=GraphFolder(self._graph_folder()),
+            ranges=read_ranges(self._first.cache.folder, spec) if spec.ranges else None,
             say=say,
         )
         self.loaded = None  # the engine does not need it any more
@@ -148,8 +159,7 @@ class Group:
 
     def _graph_folder(self) -> Path:
         """Return the folder of the exported graph, next to the vectors. All views have the same graph."""
-        plan = next(iter(self.plans.values()))
-        return plan.cache.folder.with_name(replace(plan.spec, view="").folder_name)
+        return self._first.cache.folder.with_name(replace(self._spec, view="").folder_name)
 
     def _place_columns(self) -> list[list[str]]:
         """Assign columns of the output to the plans, and return layer and pooling of the cuts, in order of columns.
@@ -171,7 +181,7 @@ class Group:
         """Return the module, from resolving the requests or loaded now. Raises BackboneError."""
         loaded = self.loaded
         if loaded is None or not loaded.is_for(self.plans):
-            loaded = requests.load_together(list(self.plans))
+            loaded = load_together(list(self.plans))
         if any(plan.spec.weights_digest != loaded.backbone.weights_digest for plan in self.plans.values()):
             raise WeightsMismatch(
                 f"{loaded.backbone.weights_path.name} changed while it was being read; run the same command again"
@@ -224,7 +234,7 @@ def plan_work(
     plan_of: dict[FeatureRequest, Plan] = {}
     groups = []
     for together in _by_network(asked):
-        resolved, loaded = _resolve(together, cache_root, memo, digested)
+        resolved, loaded = _resolve(together, cache_root, memo, digested, say or _silent)
         if say is not None and loaded is not None and loaded.backbone.note:
             say(loaded.backbone.note)
         missing = {}
@@ -244,25 +254,28 @@ def plan_work(
 def _by_network(asked: Sequence[FeatureRequest]) -> list[list[FeatureRequest]]:
     groups: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in dict.fromkeys(asked):
-        groups.setdefault(replace(request, **SHARED), []).append(request)
+        shared = request if request.precision == INT8 else replace(request, **SHARED)
+        groups.setdefault(shared, []).append(request)
     return list(groups.values())
 
 
 def _resolve(
-    together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested
+    together: list[FeatureRequest], cache_root: Path, memo: Memo, digested: Digested, say: Callable[[str], None]
 ) -> tuple[dict[FeatureRequest, Resolved], LoadedNetwork | None]:
     """Return what each request resolves to; loads the network once, if any is neither remembered nor in a cache."""
     known = {request: requests.recall(request, memo) for request in together}
     for request in (request for request, resolved in known.items() if resolved is None):
         whole = find_unique(request, digested.digests, cache_root=cache_root, memo=memo, allow_refused=False)
-        known[request] = None if whole is None else whole.resolved
+        is_usable = whole is not None and has_ranges(whole.cache.folder, whole.cache.spec)
+        known[request] = whole.resolved if whole is not None and is_usable else None
     unknown = [request for request, resolved in known.items() if resolved is None]
-    resolved = {request: found for request, found in known.items() if found is not None}
+    resolved = {request: answer for request, answer in known.items() if answer is not None}
     if not unknown:
         return resolved, None
-    loaded = requests.load_together(unknown)
+    loaded = load_together(unknown)
     for request in unknown:
-        resolved[request] = requests.resolve(request, loaded.backbone, loaded.cut_for(request))
+        found = requests.resolve(request, loaded.backbone, loaded.cut_for(request))
+        resolved[request] = with_ranges(found, request, loaded, cache_root, say)
         requests.remember(request, resolved[request], loaded.backbone, memo)
     return resolved, loaded
 
@@ -277,6 +290,10 @@ def _plan(
     again = {digest: refused[digest] for digest in missing & refused.keys()} | damaged
     n_present, n_outdated = n_distinct(digested.digests[~todo]), n_distinct(digested.digests[changed])
     return Plan(resolved, cache, missing - again.keys(), n_present - len(damaged), again, refused, n_outdated, damaged)
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _stop(columns: slice) -> int:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -26,6 +25,7 @@ from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.cache.memo import FileState, Memo
+from featurecache.extract.cache.ranges import has_ranges
 from featurecache.extract.cache.spec import (
     DECODES,
     DTYPES,
@@ -62,6 +62,7 @@ RESOLVING_CODE = (
     "images/decode.py",
     "images/decode_rules.py",
     "images/transform.py",
+    "job/loading.py",
     "job/request.py",
 )
 # The longest path.
@@ -96,7 +97,11 @@ class FeatureRequest:
     pooling: str | None = described(
         None, "how a feature map becomes a vector (default: by network, mostly avg)", choices=POOLINGS
     )
-    precision: str = described(PRECISIONS[0], "floating-point precision of the forward pass", choices=PRECISIONS)
+    precision: str = described(
+        PRECISIONS[0],
+        "numeric precision of the forward pass; int8 is for the CPU, faster than fp32 and less exact",
+        choices=PRECISIONS,
+    )
     dtype: str = described(DTYPES[0], "data type of the stored features", choices=DTYPES)
     decode: str = described(
         FULL, "reduced: decode large JPEGs at a half, a quarter or an eighth of their size; several times faster for "
@@ -178,38 +183,11 @@ class Resolved:
     weights: str
 
 
-@dataclass(frozen=True)
-class LoadedNetwork:
-    """A network that is cut for several requests at once: `cuts` by requested layer and pooling."""
-
-    backbone: Backbone
-    cuts: dict[tuple[str | None, str | None], Cut]
-
-    def cut_for(self, request: FeatureRequest) -> Cut:
-        """Return the cut of a request, with its columns."""
-        return self.cuts[request.layer, request.pooling]
-
-    def is_for(self, requests: Collection[FeatureRequest]) -> bool:
-        """Whether its cuts are exactly those of these requests."""
-        return set(self.cuts) == {(request.layer, request.pooling) for request in requests}
-
-
-def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
-    """Load the network that these requests share, with all of their cuts. Raises BackboneError."""
-    from featurecache.extract.backbones import registry as backbones
-    from featurecache.extract.backbones.cutting import Cut, CutRequest
-
-    first, cuts_asked = requests[0], list(dict.fromkeys(CutRequest(r.layer, r.pooling) for r in requests))
-    if len(cuts_asked) == 1:
-        backbone = first.load()
-        return LoadedNetwork(backbone, {cuts_asked[0]: Cut(backbone.layer, backbone.pooling, backbone.feature_dim)})
-    backbone, cuts = backbones.load_layers(first.backbone, cuts_asked, weights=first.weights, size=first.size)
-    backbone = replace(backbone, transform=first.adapted(backbone.transform))
-    return LoadedNetwork(backbone, dict(zip(cuts_asked, cuts, strict=True)))
-
-
 def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None) -> Resolved:
-    """Return the spec of a request for a loaded backbone; `cut` if the backbone has several."""
+    """Return the spec of a request for a loaded backbone; `cut` if the backbone has several.
+
+    In int8 it is without activation ranges, see `activation_ranges`.
+    """
     spec = FeatureSpec(
         **{name: getattr(request, name) for name in VERBATIM},
         source=backbone.source,
@@ -258,7 +236,8 @@ def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
         if list(FileState.of(Path(answer["weights_path"]).stat())) != answer["state"]:
             return None
         spec = FeatureSpec.from_dict(answer["spec"])
-        return Resolved(spec, str(answer["weights"])) if spec.backbone == request.backbone else None
+        is_valid = spec.backbone == request.backbone and has_ranges(memo.path.parent / spec.folder_name, spec)
+        return Resolved(spec, str(answer["weights"])) if is_valid else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

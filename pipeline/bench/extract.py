@@ -6,6 +6,8 @@
     plain channels_last  the same with network and batches in channels_last
     img2vec              img2vec-pytorch, where it is installed and has the network, in lists of 64 images
     model only           our engine on pixels that are ready, all lanes
+    ours int8            our extraction with --precision int8, with --int8 and on the CPU only
+    model only int8      its engine alone
     decode only          our reading, decoding and fitting, on all cores
 
 All ways alternate in one run, `--rounds` times; the table shows medians. The three that are not ours run in a process
@@ -45,6 +47,7 @@ from featurecache.bench.passes import (
     engine_of,
     first,
     images_per_pass,
+    int8_ways,
     model_only,
     ours,
     own_ways,
@@ -83,14 +86,23 @@ class Measured:
     prepare_seconds: float
 
 
-def measure(images: Path, name: str, *, rounds: int, count: int | None, say: Callable[[str], None]) -> Measured:
+def measure(
+    images: Path, name: str, *, rounds: int, count: int | None, say: Callable[[str], None], with_int8: bool = False
+) -> Measured:
     """Run all ways over the first images of a folder in turn. Raises ExtractError where a network cannot be had."""
     with tempfile.TemporaryDirectory() as scratch, weights_for(name, Path(scratch)):
-        return _measure(images, name, Path(scratch), rounds=rounds, count=count, say=say)
+        return _measure(images, name, Path(scratch), rounds=rounds, count=count, say=say, with_int8=with_int8)
 
 
 def _measure(
-    images: Path, name: str, scratch: Path, *, rounds: int, count: int | None, say: Callable[[str], None]
+    images: Path,
+    name: str,
+    scratch: Path,
+    *,
+    rounds: int,
+    count: int | None,
+    say: Callable[[str], None],
+    with_int8: bool,
 ) -> Measured:
     whole = scan_folder(images)
     say(f"{name}: preparing")
@@ -101,6 +113,8 @@ def _measure(
     manifest = first(whole, min(n, len(whole)))
     backbone = FeatureRequest(name).load()
     ways = own_ways(manifest, name, backbone, scratch)
+    if with_int8:
+        ways |= int8_ways(manifest, name, backbone, scratch)
     rates, vectors = _alternate(ways, manifest, name, rounds=rounds, say=say)
     bound = 1.0 / (1.0 / rates["model only"] + 1.0 / rates["decode only"])
     return Measured(
@@ -212,10 +226,14 @@ class ExtractBench:
     count: int | None = option(
         "--count", metavar="N", type=POSITIVE, help="images (default: about 10 s a pass of ours)"
     )
+    int8: bool = option("--int8", is_flag=True, default=False, help="extraction in int8, too")
     together: bool = option("--together", is_flag=True, default=False, help="the first two backbones in one call, too")
 
 
-@click.command(cls=BenchCommand, examples=["featurecache bench extract --backbone resnet50 --backbone vgg16"])
+@click.command(
+    cls=BenchCommand,
+    examples=["featurecache bench extract --backbone resnet50 --backbone vgg16", "featurecache bench extract --int8"],
+)
 @takes(ExtractBench, Output)
 def command(asked: ExtractBench, output: Output) -> int:
     """Measure images/s of extraction and of other tools."""
@@ -227,7 +245,9 @@ def command(asked: ExtractBench, output: Output) -> int:
             say(f"making {N_PHOTOS} photographs of {SIZE[0]} x {SIZE[1]}")
             write_photos(images, N_PHOTOS)
         for name in names:
-            measured.append(measure(images, name, rounds=asked.rounds, count=asked.count, say=say))
+            measured.append(
+                measure(images, name, rounds=asked.rounds, count=asked.count, say=say, with_int8=asked.int8)
+            )
         if asked.together and len(names) > 1:
             pair = measure_together(images, names[:2], asked.rounds)
     text = [text_of(measured), *(f"{each.backbone}: {each.engine}" for each in measured)]

@@ -16,7 +16,9 @@ import numpy as np
 
 from featurecache.base.cores import count_cores
 from featurecache.extract.cache.index import SHARDS_FOLDER
-from featurecache.extract.cache.spec import slug
+from featurecache.extract.cache.ranges import read_ranges
+from featurecache.extract.cache.spec import INT8, PRECISIONS, slug
+from featurecache.extract.cache.store import read_spec
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
@@ -42,12 +44,25 @@ def own_ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) -
     }
 
 
-def ours(manifest: Manifest, name: str, scratch: Path) -> Go:
+def int8_ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) -> dict[str, Go]:
+    """Our extraction in int8 and its engine alone, by name; into a cache of its own.
+
+    Raises EngineError for a network that int8 does not suit.
+    """
+    extract_features(first(manifest, 1), [FeatureRequest(name, precision=INT8)], scratch / "int8" / "cache")
+    return {
+        "ours int8": ours(manifest, name, scratch / "int8", INT8),
+        "model only int8": model_only(len(manifest), backbone, scratch / "int8"),
+    }
+
+
+def ours(manifest: Manifest, name: str, scratch: Path, precision: str = PRECISIONS[0]) -> Go:
     """Extraction into a cache that holds the exported graph and no row."""
+    request = FeatureRequest(name, precision=precision)
 
     def go() -> tuple[float, NDArray[np.float32]]:
         drop_rows(scratch)
-        report = extract_features(manifest, [FeatureRequest(name)], scratch / "cache")
+        report = extract_features(manifest, [request], scratch / "cache")
         return report.seconds.total - report.seconds.load, report.filled[0].cache.lookup(report.digests)
 
     return go
@@ -60,7 +75,10 @@ def engine_of(backbone: Backbone, scratch: Path) -> Any:
     from featurecache.extract.engines.protocol import source_of
 
     folder = next((scratch / "cache").glob(f"{slug(backbone.name)}-*"))
-    return build_engine(source_of(backbone), graphs=GraphFolder(folder))
+    source, graphs, spec = source_of(backbone), GraphFolder(folder), read_spec(folder)
+    if spec is not None and spec.precision == INT8:
+        return build_engine(source, precision=INT8, ranges=read_ranges(folder, spec), graphs=graphs)
+    return build_engine(source, graphs=graphs)
 
 
 def model_only(count: int, backbone: Backbone, scratch: Path) -> Go:

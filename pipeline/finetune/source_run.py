@@ -11,7 +11,7 @@ from featurecache.base.text import printable
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.extract.backbones.cutting import STAGES
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.spec import INT8, PRECISIONS, FeatureSpec
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
@@ -66,7 +66,15 @@ def _chosen(results: Results, plan: FinetunePlan, progress: Progress) -> SourceR
     meta = head_meta(place, load_meta(place))
     trained = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root, say=progress.say)
     request = trained if plan.size is None else replace(trained, size=plan.size)
-    return SourceRun(row, results, request, trained, meta.spec, is_random)
+    return SourceRun(row, results, training_request(request), trained, meta.spec, is_random)
+
+
+def training_request(request: FeatureRequest) -> FeatureRequest:
+    """Return a request for the maps and the features of the trained network: in fp32 where it was in int8.
+
+    int8 has no gradients, and a trained network might not suit it.
+    """
+    return replace(request, precision=PRECISIONS[0]) if request.precision == INT8 else request
 
 
 def _heads_on_backbone(results: Results, plan: FinetunePlan) -> list[HeadRow]:
@@ -121,7 +129,10 @@ def label_images(
     """
     for note in manifest.notes:
         progress.say(note)
-    extract_features(manifest, [source.trained_request], plan.cache_root, settings=plan.settings, progress=progress)
+    settings = plan.settings
+    if source.trained_request.precision == INT8:  # on the CPU, whatever the device of the training
+        settings = replace(settings, device="auto", engine="auto")
+    extract_features(manifest, [source.trained_request], plan.cache_root, settings=settings, progress=progress)
     with Memo(plan.cache_root) as memo:
         labelled = label_samples(
             manifest,

@@ -264,7 +264,7 @@ def test_vectors_that_are_not_numbers_are_infinitely_far():
 @pytest.mark.parametrize("arguments", [{"device": "cpu", "precision": "bf16"}, {"device": "cpu", "precision": "fp16"}])
 def test_onnxruntime_is_for_the_cpu_in_full_precision(arguments):
     with pytest.raises(
-        EngineError, match=r"^The engine onnxruntime runs on the CPU in fp32, not on cpu in (bf|fp)16\. "
+        EngineError, match=r"^The engine onnxruntime runs on the CPU in fp32 and int8, not on cpu in (bf|fp)16\. "
     ):
         build_engine(source(), engine="onnxruntime", **arguments)
 

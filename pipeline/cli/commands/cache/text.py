@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.base.errors import UsageError
 from featurecache.base.text import count, printable, readable_bytes
+from featurecache.extract.cache.spec import KEY_DIGITS
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.compact import Rewriting
@@ -25,7 +26,8 @@ def info_lines(each: CacheInfo) -> list[str]:
         lines.append(
             f"  features  {count(each.n_rows, 'row')} of {spec.feature_dim} numbers, {spec.dtype}, {spec.precision}"
         )
-        lines[-1] += "".join(f", {name} {value}" for name, value in spec.non_default().items())
+        differing = spec.non_default() | ({"ranges": spec.ranges[:KEY_DIGITS]} if spec.ranges else {})
+        lines[-1] += "".join(f", {name} {value}" for name, value in differing.items())
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {count(each.n_shards, 'shard')}")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
