@@ -89,7 +89,8 @@ def _standardised(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     whole = (picture * 4096.0).astype(np.int64)
     mean = int(whole.sum()) / whole.size
     deviation = max(int((whole * whole).sum()) / whole.size - mean * mean, 1.0) ** 0.5
-    return (picture * 4096.0 - mean) / deviation * CONTRAST + MEAN
+    standardised: NDArray[np.float64] = (picture * 4096.0 - mean) / deviation * CONTRAST + MEAN
+    return standardised
 
 
 def _shapes(draw: _Draws, side: int) -> NDArray[np.float64]:

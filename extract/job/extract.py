@@ -24,7 +24,6 @@ from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import INT8
-from featurecache.extract.engines.build import check_int8
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
@@ -52,10 +51,8 @@ def extract_features(
     that somebody would miss. Otherwise a refused image does not end the run: it is in the report.
     """
     refuse(RequestError, not_of("requests", asked, FeatureRequest))
-    settings, progress, seconds = settings or Settings(), progress or Silent(), Seconds()
+    settings, progress, seconds = _checked(settings or Settings(), asked), progress or Silent(), Seconds()
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
-    if any(request.precision == INT8 for request in asked):
-        check_int8(settings.engine, settings.device)
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
         with timing(seconds, "digest"):
             table = DigestTable(manifest.samples, memo)
@@ -96,6 +93,15 @@ def _stop_at(settings: Settings, refusals: Iterable[Refusal]) -> None:
     """Raise ImageRefused for the first, if the first is to end the run."""
     for each in refusals if settings.on_error == "fail" else ():
         raise ImageRefused(refused_line(each))
+
+
+def _checked(settings: Settings, asked: Sequence[FeatureRequest]) -> Settings:
+    """Return the settings. Raises EngineError for an engine or a device that does not run int8, if it is asked for."""
+    if any(request.precision == INT8 for request in asked):
+        from featurecache.extract.engines.build import check_int8
+
+        check_int8(settings.engine, settings.device)
+    return settings
 
 
 def _planned(
