@@ -21,7 +21,7 @@ from featurecache.base.plain_files import UnfitFile, check_plain_file, parse_jso
 from featurecache.base.text import count, printable
 from featurecache.extract.backbones.named_file import SEPARATOR, file_and_part, with_part
 from featurecache.extract.cache.memo import FILE_NAME, Memo
-from featurecache.extract.cache.spec import INT8, FeatureSpec
+from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.job.matching import load_if_here
 from featurecache.extract.job.request import FeatureRequest, recall
 from featurecache.runs.documents import Config, FeatureRow, Results, cache_folder
@@ -285,20 +285,16 @@ def check_weights(request: FeatureRequest, trained: FeatureSpec, cache_root: Pat
             f"{trained.weights_digest[:N_DIGITS]}, and that of the file with {found.weights_digest[:N_DIGITS]}. "
             "Name the file of the run's weights by --weights."
         )
-    unknown = trained.precision == INT8 == found.precision and not found.ranges
-    check_spec(trained, replace(found, ranges=trained.ranges) if unknown else found)
+    check_spec(trained, found if found.ranges else replace(found, ranges=trained.ranges))  # which extract finds
 
 
 def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
     """Raises CacheError where a head would get other features than it was trained on."""
     if trained != found:
         fields = ", ".join(trained.differences(found))
+        step = "Use the same weights file and library versions, or train a head on the new features."
         if fields == "ranges":
-            raise CacheError(
-                f"The head was trained on features of {found.backbone} with other activation ranges in int8 than those "
-                "of this cache. Name by --cache the cache that the run was made with, or a copy of it: it has them."
-            )
+            step = "Name by --cache the cache of the run or a copy of it, which has its activation ranges in int8."
         raise CacheError(
-            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. "
-            "Use the same weights file and library versions, or train a head on the new features."
+            f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. {step}"
         )
