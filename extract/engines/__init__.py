@@ -13,6 +13,7 @@
     graph_store     storage of exported graphs and of the choice
     graph_checks    checks of a stored graph
     int8            the engine in int8, and the measurement of its activation ranges
+    exact_products  products of 8 bits that do not saturate, on every processor
     calibration     activation ranges of a graph, and its quantisation by ranges
     calibration_pictures  the synthetic pictures of the calibration
     fixed_batches   any number of images in batches of a fixed size

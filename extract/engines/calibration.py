@@ -8,10 +8,10 @@ before the first convolution or matrix product (the normalisation) and the pooli
 features keep more than 8 bits.
 
 Processors without VNNI add two products of 8 bits in 16 bits, which saturate: on one with AVX2 88-92 % of the values
-of a convolution differed from exact integers, by up to 36 of 255. With `session.x64quantprecision`, which the engine
-sets, or with weights of 7 bits, none did, nor in depthwise convolutions; so all processors give one cache. Of the two,
-8 bits are nearer to fp32, and the setting changes nothing where there is VNNI. Cosine of efficientnet_lite0 to fp32 on
-photographs and on digits, and images per second of CPU time on AVX2 without VNNI, relative to fp32:
+of a convolution differed from exact integers, by up to 36 of 255. With the setting of `exact_products`, or with weights
+of 7 bits, none did, nor in depthwise convolutions; so all processors add the same integers. Of the two, 8 bits are
+nearer to fp32, and with VNNI they need no setting. Cosine of efficientnet_lite0 to fp32 on photographs and on digits,
+and images per second of CPU time on AVX2 without VNNI, relative to fp32:
 
     weights                       photographs   digits   rate
     8 bits, saturating               0.939       0.850
@@ -48,6 +48,8 @@ FOLLOWING = (
 RANGE_BITS, WEIGHT_TOLERANCE = 7, 1e-3
 # Of a step: what a value may be above a rounded one to be rounded down.
 ROUNDED_DOWN = 0.01
+# Steps above 0 for those below it, of a range that were the same.
+SYMMETRIC = 128 / 127
 
 
 class Quantised(NamedTuple):
@@ -71,12 +73,7 @@ def calibrate(graph: bytes, pictures: NDArray[np.uint8]) -> Ranges:
         raise EngineFailed("it has no convolution and no matrix product")
     lows, highs = _extremes(model, [each.name for each in tensors], pictures)
     found = zip(tensors, lows.tolist(), highs.tolist(), strict=True)
-    return Ranges(
-        tuple(
-            TensorRange(each.operator, each.weight, _rounded(min(low, 0.0)), _rounded(max(high, 0.0)))
-            for each, low, high in found
-        )
-    )
+    return Ranges(tuple(TensorRange(each.operator, each.weight, *_range(low, high)) for each, low, high in found))
 
 
 def quantise(graph: bytes, ranges: Ranges) -> bytes:
@@ -195,6 +192,16 @@ def _extremes(model: Any, names: list[str], pictures: NDArray[np.uint8]) -> tupl
     ]
     table = np.array(found, dtype=np.float64).reshape(len(found), 2, len(names))
     return table[:, 0].min(axis=0), table[:, 1].max(axis=0)
+
+
+def _range(least: float, greatest: float) -> tuple[float, float]:
+    """Return the range from `least` to `greatest` and 0, rounded outwards.
+
+    One from -a to a is widened to SYMMETRIC: 256 values from -a to a, such as those of pixels, would all lie half-way
+    between two of its steps, and the last bit of each would decide. So black and white lie on steps.
+    """
+    low, high = _rounded(min(least, 0.0)), _rounded(max(greatest, 0.0))
+    return low, high * SYMMETRIC if high == -low else high
 
 
 def _rounded(value: float) -> float:

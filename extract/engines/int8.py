@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featurecache.extract.cache.ranges import Ranges
     from featurecache.extract.engines.protocol import Source
 
-# The least mean cosine to fp32: efficientnet_lite0 has 0.99, networks that int8 does not suit 0.5 and less.
+# The least mean cosine to fp32: efficientnet_lite0 has 0.987, networks that int8 does not suit 0.5 and less.
 LEAST_COSINE = 0.98
 
 

@@ -26,6 +26,8 @@ import numpy as np
 
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import EngineError
+from featurecache.extract.cache.spec import INT8
+from featurecache.extract.engines.exact_products import make_products_exact
 from featurecache.extract.engines.fixed_batches import first_line, not_run, out_of_memory, run_in_batches
 
 if TYPE_CHECKING:
@@ -37,8 +39,6 @@ BATCH_SIZE = 4
 # Every lane holds the activations of one batch; further cores run parts of the lanes' batches.
 MAX_LANES = 16
 ERRORS_ONLY = 3
-# Products of int8 without saturation on processors that have no VNNI; see calibration.py.
-EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 
 
 def count_lanes() -> int:
@@ -69,8 +69,9 @@ class OnnxEngine:
         options.intra_op_num_threads = count_cores() - self.n_lanes + 1
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
-        options.add_session_config_entry(*EXACT_PRODUCTS)
         try:
+            if precision == INT8:
+                make_products_exact(options)
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EngineError(f"ONNX Runtime does not take the exported graph: {first_line(error)}") from error

@@ -10,20 +10,27 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from featurecache.base.errors import EngineError, EngineFailed
 from featurecache.extract.cache.ranges import Ranges
-from featurecache.extract.engines import int8
+from featurecache.extract.engines import exact_products, int8
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.calibration import calibrate, quantise
 from featurecache.extract.engines.calibration_pictures import N_PICTURES, calibration_pictures
+from featurecache.extract.engines.exact_products import (
+    CONVOLUTIONS,
+    SETTING,
+    convolution,
+    largest_is_exact,
+    make_products_exact,
+)
 from featurecache.extract.engines.export import export_graph
 from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
 from featurecache.extract.engines.graph_store import GraphFolder
 from featurecache.extract.engines.int8 import build_int8_engine, mean_cosine, measure_ranges
-from featurecache.extract.engines.onnx_engine import BATCH_SIZE, EXACT_PRODUCTS, OnnxEngine
+from featurecache.extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
 from featurecache.extract.engines.protocol import Source
 
 SIDE = 24
@@ -113,6 +120,15 @@ def test_every_range_holds_0_and_a_second_measurement_gives_the_same_digest(rang
     assert [each.operator for each in ranges.tensors].count("Conv") == 3
     assert all(each.low <= 0 <= each.high and each.low < each.high for each in ranges.tensors)
     assert calibrate(graph, pictures[::-1].copy()).digest == ranges.digest
+
+
+def test_pixels_from_a_negative_to_the_same_positive_do_not_lie_between_two_steps(ranges):
+    """Black and white lie on steps of the normalised image, and nothing half-way."""
+    first = ranges.tensors[0]
+    assert (first.low, first.high) == (-0.5, pytest.approx(0.5 * 128 / 127))
+    steps = (np.arange(256) - 127.5) / (first.high - first.low)
+    assert abs(steps - np.rint(steps))[[0, -1]].max() < 1e-9
+    assert abs(steps - np.floor(steps) - 0.5).min() > 1e-3
 
 
 def test_the_digest_does_not_depend_on_differences_of_another_processor(ranges, graph, pictures):
@@ -258,30 +274,33 @@ def test_products_of_the_largest_values_do_not_saturate_on_this_processor(shape,
     step = np.float32(2.0 ** np.ceil(np.log2(np.prod(shape[1:]) ** 0.5 * 127)))
     exact = nn.functional.conv2d(*(torch.from_numpy(each).double() for each in (x, weights)), groups=groups)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*EXACT_PRODUCTS)
-    model = _convolution(weights, groups, x.shape, tuple(exact.shape), step)
+    make_products_exact(options)
+    model = convolution(weights, groups, step, x.shape)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x})
-    assert np.array_equal(found, np.clip(np.rint(exact.numpy() / step) + 128, 0, 255).astype(np.uint8))
+    assert np.array_equal(found, np.clip(np.rint(exact.numpy() / step), 0, 255).astype(np.uint8))
 
 
-def _convolution(weights: np.ndarray, groups: int, x: tuple, y: tuple, step: np.float32) -> bytes:
-    """A convolution between DequantizeLinear and QuantizeLinear, of scale 1 but for the output's."""
-    n = len(weights)
-    constants = {
-        "one": np.float32(1), "x0": np.uint8(0), "w": weights, "ones": np.ones(n, np.float32),
-        "w0": np.zeros(n, np.int8), "step": step, "y0": np.uint8(128),
-    }  # fmt: skip
-    nodes = [
-        helper.make_node("DequantizeLinear", ["x", "one", "x0"], ["xf"]),
-        helper.make_node("DequantizeLinear", ["w", "ones", "w0"], ["wf"], axis=0),
-        helper.make_node("Conv", ["xf", "wf"], ["yf"], group=groups),
-        helper.make_node("QuantizeLinear", ["yf", "step", "y0"], ["y"]),
-    ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name, shape in (("x", x), ("y", y))]
-    made = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    body = helper.make_graph(nodes, "one convolution", ends[:1], ends[1:], made)
-    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+@pytest.mark.parametrize(("shape", "groups"), CONVOLUTIONS)
+def test_the_setting_makes_the_largest_products_exact(shape, groups):
+    assert largest_is_exact(shape, groups, is_set=True)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_setting_is_for_processors_whose_products_saturate(is_exact, monkeypatch):
+    monkeypatch.setattr(exact_products, "products_are_exact", lambda: is_exact)
+    options = onnxruntime.SessionOptions()
+    make_products_exact(options)
+    if is_exact:
+        with pytest.raises(RuntimeError, match="configuration with key"):
+            options.get_session_config_entry(SETTING[0])
+    else:
+        assert options.get_session_config_entry(SETTING[0]) == SETTING[1]
+
+
+def test_an_engine_in_fp32_does_not_try_products(graph, monkeypatch):
+    monkeypatch.setattr(exact_products, "products_are_exact", lambda: pytest.fail("products were tried"))
+    OnnxEngine(graph, side=SIDE, batch_size=BATCH_SIZE, reason="")
 
 
 def test_ranges_are_plain_json(ranges):
