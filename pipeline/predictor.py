@@ -14,6 +14,7 @@ from featurecache.base.errors import BackboneError, CacheError, ImageRefused, Un
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.ranges import give_ranges
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Refusal, digest_samples
@@ -117,6 +118,7 @@ class Predictor:
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
         self.request = with_run_weights(run, meta.request) if weights is None else named_weights(meta.request, weights)
+        self._folder = run
         self._run = run if weights is None else None  # where weights that moved are sought
         self.cache_root = cache_root
         self.reading = ReadOptions()
@@ -190,6 +192,7 @@ class Predictor:
         Raises BackboneError or CacheError where that is so and nothing was kept.
         """
         try:
+            give_ranges(self._folder, self.spec, self.cache_root, progress.say)
             if self._run is not None:
                 known = self._meta.request, self.spec
                 self.request = weights_by_digest(self._run, *known, self.cache_root, say=progress.say)

@@ -1,6 +1,7 @@
 """Activation ranges of a network in int8, next to the vectors that were computed with them.
 
     <cache folder>/ranges.json     RangesDocument: the network, and low and high of each quantised tensor
+    <run>/ranges-<key>.json        the same of features that a run has heads on, for where its cache is gone
 
 Ranges are measured once, by a calibration; their digest is in the key of the cache. Other machines and versions take
 them from here. Nothing in them refers to the names in a graph, which the exporter chooses: the tensors are in the order
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -23,7 +24,7 @@ from featurecache.base.files import make_folder, replacing_file
 from featurecache.base.plain_files import UnfitFile, read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache.listing import shard_paths
-from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.spec import KEY_DIGITS, FeatureSpec, slug
 from featurecache.extract.cache.store import read_spec
 
 RANGES_FILE = "ranges.json"
@@ -75,7 +76,7 @@ def _tensor_range(operator: Any, weight: Any, low: Any, high: Any) -> TensorRang
     numbers = (weight, low, high)
     if not isinstance(operator, str) or len(operator) > LONGEST_OPERATOR:
         raise ValueError("an operator has no name")
-    if not all(type(each) in (int, float) and math.isfinite(each) and abs(each) <= LARGEST for each in numbers):
+    if not all(type(each) in (int, float) and abs(each) <= LARGEST for each in numbers):
         raise ValueError("a range is no pair of numbers")
     if not (weight >= 0 and low <= 0 <= high):
         raise ValueError("a range does not hold 0")
@@ -90,15 +91,9 @@ def network_of(spec: FeatureSpec) -> dict[str, Any]:
 
 def write_ranges(folder: Path, spec: FeatureSpec, ranges: Ranges) -> None:
     """Write ranges.json of a cache folder, which is made if it is missing. Raises CacheUnwritable."""
-    document: RangesDocument = {
-        "format": RANGES_FORMAT,
-        "network": network_of(spec),
-        "tensors": [list(each) for each in ranges.tensors],
-    }
     try:
         make_folder(folder)
-        with replacing_file(folder / RANGES_FILE) as temporary:
-            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        _write(folder / RANGES_FILE, spec, ranges)
     except OSError as error:
         raise CacheUnwritable(
             f"The activation ranges '{folder / RANGES_FILE}' cannot be written: {error.strerror}. "
@@ -111,15 +106,43 @@ def read_ranges(folder: Path, spec: FeatureSpec) -> Ranges:
 
     Raises CacheDamaged if the file is gone, is damaged or has other ranges than the key.
     """
-    path = folder / RANGES_FILE
+    return _checked(folder / RANGES_FILE, spec)
+
+
+def keep_ranges(cache_root: Path, specs: Iterable[FeatureSpec], run: Path, say: Callable[[str], None]) -> None:
+    """Write the ranges of features in int8 into a run, too. say: gets a sentence where a cache has none.
+
+    Raises OSError.
+    """
+    for spec in specs:
+        try:
+            ranges = read_ranges(cache_root / spec.folder_name, spec) if spec.ranges else None
+        except CacheDamaged as error:
+            say(str(error))
+            continue
+        if ranges is not None:
+            _write(run / kept_name(spec), spec, ranges)
+
+
+def give_ranges(run: Path, spec: FeatureSpec, cache_root: Path, say: Callable[[str], None]) -> None:
+    """Write the ranges that a run has kept into the cache of its features, if no cache of the network has any.
+
+    say: gets a sentence where those of the run are damaged. Raises CacheUnwritable.
+    """
+    path = run / kept_name(spec)
+    if not spec.ranges or not os.path.lexists(path) or find_ranges(cache_root, spec) is not None:
+        return
     try:
-        network, ranges = _read(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = "the file is gone" if isinstance(error, FileNotFoundError) else f"they are damaged ({error})"
-        raise _damaged(path, reason) from error
-    if ranges.digest != spec.ranges or network != network_of(spec):
-        raise _damaged(path, "they are those of other features")
-    return ranges
+        ranges = _checked(path, spec)
+    except CacheDamaged as error:
+        say(f"The activation ranges '{printable(path)}' are measured again: {printable(error.reason)}.")
+    else:
+        write_ranges(cache_root / spec.folder_name, spec, ranges)
+
+
+def kept_name(spec: FeatureSpec) -> str:
+    """Return the name of the file of a run with the ranges of its features."""
+    return f"ranges-{spec.key[:KEY_DIGITS]}.json"
 
 
 def has_ranges(folder: Path, spec: FeatureSpec) -> bool:
@@ -151,7 +174,7 @@ def find_ranges(cache_root: Path, spec: FeatureSpec) -> Ranges | None:
     for path in sorted(cache_root.glob(f"*/{RANGES_FILE}")):
         folder = path.parent
         try:
-            network, ranges = _read(folder)
+            network, ranges = _read(path)
             written = read_spec(folder)
             has_vectors = bool(shard_paths(folder))
         except (OSError, ValueError, KeyError, TypeError, CacheError):
@@ -162,12 +185,51 @@ def find_ranges(cache_root: Path, spec: FeatureSpec) -> Ranges | None:
     return found[min(found)] if found else None
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], Ranges]:
-    """Return the network and the ranges in a folder. Raises OSError, ValueError, KeyError or TypeError."""
-    document: RangesDocument = read_json_file(folder / RANGES_FILE, folder, most_bytes=MOST_BYTES)
+def lost_ranges(cache_root: Path, spec: FeatureSpec) -> dict[str, str]:
+    """Return {digest: reason} of the ranges of caches with the same spec in all other fields that cannot be read."""
+    found = {}
+    for folder in sorted(cache_root.glob(f"{slug(spec.backbone)}-*")):
+        try:
+            written = read_spec(folder)
+        except CacheError:
+            continue
+        if written is None or not written.ranges or replace(written, ranges=spec.ranges) != spec:
+            continue
+        try:
+            read_ranges(folder, written)
+        except CacheDamaged as error:
+            found[written.ranges] = f"'{printable(folder / RANGES_FILE)}': {printable(error.reason)}"
+    return found
+
+
+def _write(path: Path, spec: FeatureSpec, ranges: Ranges) -> None:
+    document: RangesDocument = {
+        "format": RANGES_FORMAT,
+        "network": network_of(spec),
+        "tensors": [list(each) for each in ranges.tensors],
+    }
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Ranges]:
+    """Return the network and the ranges of a file. Raises OSError, ValueError, KeyError or TypeError."""
+    document: RangesDocument = read_json_file(path, path.parent, most_bytes=MOST_BYTES)
     if document["format"] != RANGES_FORMAT:
         raise UnfitFile("it has another format")
     return document["network"], Ranges.from_list(document["tensors"])
+
+
+def _checked(path: Path, spec: FeatureSpec) -> Ranges:
+    """Return the ranges of a file. Raises CacheDamaged if they are not those of a spec."""
+    try:
+        network, ranges = _read(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = "the file is gone" if isinstance(error, FileNotFoundError) else f"they are damaged ({error})"
+        raise _damaged(path, reason) from error
+    if ranges.digest != spec.ranges or network != network_of(spec):
+        raise _damaged(path, "they are those of other features")
+    return ranges
 
 
 def _damaged(path: Path, reason: str) -> CacheDamaged:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from featurecache.extract.cache.ranges import find_ranges, has_ranges, write_ranges
-from featurecache.extract.cache.spec import INT8
+from featurecache.extract.cache.ranges import Ranges, find_ranges, has_ranges, lost_ranges, write_ranges
+from featurecache.extract.cache.spec import INT8, FeatureSpec
 from featurecache.extract.job.loading import LoadedNetwork
 from featurecache.extract.job.request import FeatureRequest, Resolved
+
+if TYPE_CHECKING:
+    from featurecache.extract.engines.protocol import Source
 
 
 def with_known_ranges(resolved: Resolved, cache_root: Path) -> Resolved:
@@ -37,7 +41,6 @@ def with_ranges(
     loaded: its network, with this cut only. say: called before they are measured.
     Raises EngineError if the network cannot run in int8, CacheUnwritable.
     """
-    from featurecache.extract.engines.int8 import measure_ranges
     from featurecache.extract.engines.protocol import source_of
 
     if resolved.spec.precision != INT8:
@@ -45,12 +48,29 @@ def with_ranges(
     ranges = find_ranges(cache_root, resolved.spec)
     if ranges is None:
         assert loaded.is_for([request]), "ranges belong to a network with one cut"
-        ranges = measure_ranges(replace(source_of(loaded.backbone), exported=loaded.exported), say)
+        ranges = _measured(
+            resolved.spec, replace(source_of(loaded.backbone), exported=loaded.exported), cache_root, say
+        )
     found = _with(resolved, ranges.digest)
     folder = cache_root / found.spec.folder_name
     if not has_ranges(folder, found.spec):
         write_ranges(folder, found.spec, ranges)
     return found
+
+
+def _measured(spec: FeatureSpec, source: Source, cache_root: Path, say: Callable[[str], None]) -> Ranges:
+    """Return measured ranges, with sentences on caches of the same features that have lost theirs."""
+    from featurecache.extract.engines.int8 import measure_ranges
+
+    lost = lost_ranges(cache_root, spec)
+    for reason in lost.values():
+        say(f"Activation ranges are measured again, since they cannot be read from {reason}.")
+    ranges = measure_ranges(source, say)
+    if (others := find_ranges(cache_root, spec)) is not None:  # another process was as fast
+        return others
+    if lost and ranges.digest not in lost:
+        say("They are other ones than before, so all images are extracted into a new cache.")
+    return ranges
 
 
 def _with(resolved: Resolved, digest: str) -> Resolved:

@@ -18,6 +18,7 @@ from featurecache.classify.evaluation.criteria import ACCURACY, preference
 from featurecache.evaluate.join import Features, Labelled
 from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, compare_with_pixels
+from featurecache.extract.cache.ranges import keep_ranges
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import with_absolute_path
 from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Results, Trial
@@ -208,6 +209,7 @@ def write_run(
     results = without_nan(results)
     for t in tried:
         _put_head(t, folder / HEADS_FOLDER / t.folder_name, labelled)
+    keep_ranges(plan.cache_root, {t.features.resolved.spec for t in tried}, folder, progress.say)
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
     write_splits(
         folder,

@@ -11,6 +11,7 @@ from featurecache.base.text import printable
 from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
 from featurecache.extract.backbones.cutting import STAGES
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.ranges import give_ranges
 from featurecache.extract.cache.spec import INT8, PRECISIONS, FeatureSpec
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
@@ -132,6 +133,7 @@ def label_images(
     settings = plan.settings
     if source.trained_request.precision == INT8:  # on the CPU, whatever the device of the training
         settings = replace(settings, device="auto", engine="auto")
+    give_ranges(plan.source, source.spec, plan.cache_root, progress.say)
     extract_features(manifest, [source.trained_request], plan.cache_root, settings=settings, progress=progress)
     with Memo(plan.cache_root) as memo:
         labelled = label_samples(

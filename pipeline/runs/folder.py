@@ -38,6 +38,7 @@ AUDIT_FILE = "audit.json"
 NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE, LOG_FILE,
                ERRORS_FILE, WEIGHTS_FILE, AUDIT_FILE)  # fmt: skip
 AUDIT_TABLE = "audit_{}.csv"
+RANGES_FILES = r"ranges-[0-9a-f]{12}\.json"  # activation ranges of features in int8, see extract/cache/ranges.py
 HEADS_FOLDER = "heads"
 HEAD_FILES = ("head.json", "head.safetensors", "head.skops")
 LATEST = "latest"
@@ -49,7 +50,8 @@ FORMATS = (1,)  # of results.json: those that are read, the last is written
 _HEAD_FOLDER = rf"{HEADS_FOLDER}/[^/]+--[^/]+"
 _AUDIT_TABLES = re.escape(AUDIT_TABLE).replace(r"\{\}", "[a-z_]+")
 FILES = re.compile(
-    rf"{'|'.join(map(re.escape, NAMED_FILES))}|{_AUDIT_TABLES}|{_HEAD_FOLDER}/({'|'.join(map(re.escape, HEAD_FILES))})"
+    rf"{'|'.join(map(re.escape, NAMED_FILES))}|{RANGES_FILES}|{_AUDIT_TABLES}"
+    rf"|{_HEAD_FOLDER}/({'|'.join(map(re.escape, HEAD_FILES))})"
     rf"|{TEMPORARY.pattern}({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})"
     rf"|\.({re.escape(REPORT_FILE)}|{re.escape(AUDIT_FILE)}|{_AUDIT_TABLES})-\d+"  # of former versions
 )

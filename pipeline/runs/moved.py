@@ -294,7 +294,7 @@ def check_spec(trained: FeatureSpec, found: FeatureSpec) -> None:
         fields = ", ".join(trained.differences(found))
         step = "Use the same weights file and library versions, or train a head on the new features."
         if fields == "ranges":
-            step = "Name by --cache the cache of the run or a copy of it, which has its activation ranges in int8."
+            step = "Name by --cache the cache of the run, or a new folder, which gets the ranges that the run has kept."
         raise CacheError(
             f"The head was trained on features with another {fields} than this machine's {found.backbone} gives. {step}"
         )

@@ -68,6 +68,7 @@ HOSTILE = {
     "a list": "[]",
     "NaN": '{"format": 1, "network": {}, "tensors": [["Conv", 0, NaN, 1]]}',
     "too large": '{"format": 1, "network": {}, "tensors": [["Conv", 0, -1e300, 1]]}',
+    "an endless number": f'{{"format": 1, "network": {{}}, "tensors": [["Conv", 0, -1, 1{"0" * 400}]]}}',
     "a range without 0": '{"format": 1, "network": {}, "tensors": [["Conv", 0, 1, 2]]}',
     "text for a number": '{"format": 1, "network": {}, "tensors": [["Conv", 0, "-1", 2]]}',
     "true for a number": '{"format": 1, "network": {}, "tensors": [["Conv", true, -1, 2]]}',
