@@ -6,7 +6,7 @@
     plain channels_last  the same with network and batches in channels_last
     img2vec              img2vec-pytorch, where it is installed and has the network, in lists of 64 images
     model only           our engine on pixels that are ready, all lanes
-    ours int8            our extraction with --precision int8, with --int8 and on the CPU only
+    ours int8            our extraction with --precision int8, on a CPU and for networks that int8 suits
     model only int8      its engine alone
     decode only          our reading, decoding and fitting, on all cores
 
@@ -34,12 +34,14 @@ import numpy as np
 
 from featurecache.base.cores import count_cores
 from featurecache.base.defaults import DEFAULT_BACKBONE
+from featurecache.base.errors import EngineError
 from featurecache.base.exits import DONE
 from featurecache.base.text import table
 from featurecache.base.versions import installed_version
 from featurecache.bench.inputs import N_PHOTOS, SIZE, weights_for, write_photos
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.bench.passes import (
+    INT8_WAY,
     LEAST_IMAGES,
     Go,
     decode_only,
@@ -64,6 +66,8 @@ from featurecache.extract.job.request import FeatureRequest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featurecache.extract.backbones.registry import Backbone
+
 LIBRARIES = ("torch", "torchvision", "onnxruntime", "img2vec-pytorch")
 
 
@@ -87,7 +91,7 @@ class Measured:
 
 
 def measure(
-    images: Path, name: str, *, rounds: int, count: int | None, say: Callable[[str], None], with_int8: bool = False
+    images: Path, name: str, *, rounds: int, count: int | None, say: Callable[[str], None], with_int8: bool = True
 ) -> Measured:
     """Run all ways over the first images of a folder in turn. Raises ExtractError where a network cannot be had."""
     with tempfile.TemporaryDirectory() as scratch, weights_for(name, Path(scratch)):
@@ -114,7 +118,7 @@ def _measure(
     backbone = FeatureRequest(name).load()
     ways = own_ways(manifest, name, backbone, scratch)
     if with_int8:
-        ways |= int8_ways(manifest, name, backbone, scratch)
+        ways |= _int8_ways(manifest, name, backbone, scratch, say)
     rates, vectors = _alternate(ways, manifest, name, rounds=rounds, say=say)
     bound = 1.0 / (1.0 / rates["model only"] + 1.0 / rates["decode only"])
     return Measured(
@@ -128,6 +132,21 @@ def _measure(
         peak_mb=peak_mb(manifest, name, scratch),
         prepare_seconds=round(prepare_seconds, 1),
     )
+
+
+def _int8_ways(
+    manifest: Manifest, name: str, backbone: Backbone, scratch: Path, say: Callable[[str], None]
+) -> dict[str, Go]:
+    """The ways in int8; none, with a line, where the device or the network does not suit it."""
+    from featurecache.extract.engines.torch_engine import choose_device
+
+    if choose_device("auto") != "cpu":
+        return {}
+    try:
+        return int8_ways(manifest, name, backbone, scratch)
+    except EngineError as error:
+        say(f"{name}: no int8: {error}")
+        return {}
 
 
 def _alternate(
@@ -189,13 +208,14 @@ def machine() -> dict[str, Any]:
 def text_of(measured: Sequence[Measured]) -> str:
     """The machine, and a table with a row for each backbone: rates in images/s."""
     ways = list(dict.fromkeys(way for each in measured for way in each.rates))
-    headers = ("backbone", "images", *ways, "x plain", "share", "cosine", "peak MB", "export s")
+    headers = ("backbone", "images", *ways, "x plain", "int8 x fp32", "share", "cosine", "peak MB", "export s")
     rows = [
         (
             each.backbone,
             str(each.n_images),
             *(f"{each.rates[way]:.1f}" if way in each.rates else "" for way in ways),
             f"{each.times_plain:.2f}",
+            f"{each.rates[INT8_WAY] / each.rates['ours']:.2f}" if INT8_WAY in each.rates else "",
             f"{each.share_of_bound:.2f}",
             f"{each.cosine:.6f}",
             "" if each.peak_mb is None else f"{each.peak_mb:.0f}",
@@ -226,13 +246,13 @@ class ExtractBench:
     count: int | None = option(
         "--count", metavar="N", type=POSITIVE, help="images (default: about 10 s a pass of ours)"
     )
-    int8: bool = option("--int8", is_flag=True, default=False, help="extraction in int8, too")
+    no_int8: bool = option("--no-int8", is_flag=True, default=False, help="no extraction in int8")
     together: bool = option("--together", is_flag=True, default=False, help="the first two backbones in one call, too")
 
 
 @click.command(
     cls=BenchCommand,
-    examples=["featurecache bench extract --backbone resnet50 --backbone vgg16", "featurecache bench extract --int8"],
+    examples=["featurecache bench extract --backbone resnet50 --backbone vgg16"],
 )
 @takes(ExtractBench, Output)
 def command(asked: ExtractBench, output: Output) -> int:
@@ -246,7 +266,7 @@ def command(asked: ExtractBench, output: Output) -> int:
             write_photos(images, N_PHOTOS)
         for name in names:
             measured.append(
-                measure(images, name, rounds=asked.rounds, count=asked.count, say=say, with_int8=asked.int8)
+                measure(images, name, rounds=asked.rounds, count=asked.count, say=say, with_int8=not asked.no_int8)
             )
         if asked.together and len(names) > 1:
             pair = measure_together(images, names[:2], asked.rounds)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Slow networks see fewer of the images, so many that one pass of ours takes about this long, in whole batches.
 PASS_SECONDS, LEAST_IMAGES = 10.0, 64
+# Our extraction in int8 among the ways.
+INT8_WAY = "ours int8"
 
 # Go through the images once; returns the seconds that it took without loading the network, and the vectors (n, D).
 Go = Callable[[], "tuple[float, NDArray[np.float32] | None]"]
@@ -51,7 +53,7 @@ def int8_ways(manifest: Manifest, name: str, backbone: Backbone, scratch: Path) 
     """
     extract_features(first(manifest, 1), [FeatureRequest(name, precision=INT8)], scratch / "int8" / "cache")
     return {
-        "ours int8": ours(manifest, name, scratch / "int8", INT8),
+        INT8_WAY: ours(manifest, name, scratch / "int8", INT8),
         "model only int8": model_only(len(manifest), backbone, scratch / "int8"),
     }
 

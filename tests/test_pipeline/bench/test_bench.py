@@ -23,6 +23,7 @@ from featurecache.cli.main import DONE, FAILED, run
 from featurecache.evaluate.join import SPLITS
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.engines.torch_engine import choose_device
 from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.reading import read_json
@@ -57,7 +58,8 @@ def found(photos):
 def test_every_way_has_a_rate_and_the_ratios_follow_from_them(found):
     (measured,) = found["backbones"]
     rates = measured["rates"]
-    assert list(rates) == ["ours", "model only", "decode only", "plain loop", "plain channels_last"]
+    in_int8 = ["ours int8", "model only int8"] if choose_device("auto") == "cpu" else []
+    assert list(rates) == ["ours", "model only", "decode only", *in_int8, "plain loop", "plain channels_last"]
     assert min(rates.values()) > 0
     assert measured["times_plain"] == pytest.approx(rates["ours"] / rates["plain loop"], rel=0.05)
     bound = 1 / (1 / rates["model only"] + 1 / rates["decode only"])
@@ -72,13 +74,14 @@ def test_our_vectors_are_those_of_the_plain_loop(found):
 
 
 def test_the_table_has_a_row_for_each_backbone():
-    one = Measured("resnet18", 64, "torch", {"ours": 40.0, "plain loop": 20.0}, 2.0, 0.97, 0.99999, None, 3.0)
+    rates = {"ours": 40.0, "ours int8": 60.0, "plain loop": 20.0}
+    one = Measured("resnet18", 64, "torch", rates, 2.0, 0.97, 0.99999, None, 3.0)
     other = Measured(
         "resnet50", 64, "torch", {"ours": 10.0, "plain loop": 5.0, "img2vec": 4.0}, 2.0, 0.9, 1.0, 900.0, 1.0
     )
     lines = text_of([one, other]).splitlines()
     assert "img2vec" in lines[2] and "x plain" in lines[2]
-    assert lines[4].split() == ["resnet18", "64", "40.0", "20.0", "2.00", "0.97", "0.999990", "3.0"]
+    assert lines[4].split() == ["resnet18", "64", "40.0", "60.0", "20.0", "2.00", "1.50", "0.97", "0.999990", "3.0"]
     assert lines[5].split() == ["resnet50", "64", "10.0", "5.0", "4.0", "2.00", "0.90", "1.000000", "900", "1.0"]
 
 
