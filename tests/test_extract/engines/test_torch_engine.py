@@ -144,7 +144,7 @@ def test_images_of_another_size_or_type_are_refused(engine):
     [
         ({"engine": "tensorrt"}, "There is no engine 'tensorrt': choose from auto, onnxruntime, torch."),
         ({"device": "xla"}, "There is no device 'xla': choose from auto, cpu, cuda, mps."),
-        ({"precision": "int4"}, "There is no precision 'int4': choose from fp32, fp16, bf16, int8."),
+        ({"precision": "double"}, "There is no precision 'double': choose from fp32, fp16, bf16, int8."),
         ({"batch_size": 0}, "The batch size is 0 and has to be a whole number of 1 or more."),
         (
             {"device": "cpu", "precision": "fp16"},
