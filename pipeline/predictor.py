@@ -109,10 +109,10 @@ class Predictor:
     def __init__(
         self, run: Path, chosen: HeadRow, cache_root: Path, *, trust_head: bool, weights: str | None = None
     ) -> None:
-        from featurecache.classify.heads.saving.folder import load_head
+        from featurecache.classify.heads.saving.folder import load_fitted
 
         place = saved_folder(run, chosen)
-        self._loaded = load_head(place, trust=trust_head)
+        self._loaded = load_fitted(place, trust=trust_head)
         meta = head_meta(place, self._loaded.meta)
         check_head(place, self._loaded, meta)
         self.name = f"{chosen['name']} on {features_of(chosen)}"

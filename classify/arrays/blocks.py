@@ -145,18 +145,34 @@ def to_numpy(values: Any) -> FloatArray:
 
 def scores_of(X: Any, places: slice | IntArray, coef: FloatArray, intercept: FloatArray) -> FloatArray:
     """Return X coef^T + intercept (M, C), a block at a time, for some rows of X (N, D): float32, or float64 like X."""
+    if is_numpy_array(X):
+        return _numpy_scores(X, places, coef, intercept)
     xp = array_namespace(X)
     dtype = xp.float64 if X.dtype == xp.float64 else xp.float32
     weights, offset = (xp.asarray(each, dtype=dtype, device=device(X)) for each in (coef.T, intercept))
     if isinstance(places, np.ndarray) and len(places) and len(places) == places[-1] - places[0] + 1:
         places = slice(int(places[0]), int(places[-1]) + 1)
-    picked: Any = places if isinstance(places, slice) or is_numpy_array(X) else xp.asarray(places, device=device(X))
+    picked: Any = places if isinstance(places, slice) else xp.asarray(places, device=device(X))
     order = range(*places.indices(X.shape[0])) if isinstance(places, slice) else range(len(places))
     found = np.empty((len(order), len(intercept)), dtype=np.float64 if dtype == xp.float64 else np.float32)
     for start in range(0, len(order), BLOCK):
         stop = min(start + BLOCK, len(order))
         block = X[order[start] : order[stop - 1] + 1] if isinstance(places, slice) else X[picked[start:stop]]
         found[start:stop] = to_numpy(xp.astype(block, dtype, copy=False) @ weights + offset)
+    return found
+
+
+def _numpy_scores(X: Any, places: slice | IntArray, coef: FloatArray, intercept: FloatArray) -> FloatArray:
+    """Do the same for a numpy array, without the array API, whose module of numpy takes a tenth of a second to make."""
+    dtype: Any = np.float64 if X.dtype == np.float64 else np.float32
+    weights, offset = np.asarray(coef.T, dtype=dtype), np.asarray(intercept, dtype=dtype)
+    chosen = range(*places.indices(len(X))) if isinstance(places, slice) else places
+    found = np.empty((len(chosen), len(intercept)), dtype=dtype)
+    for start in range(0, len(chosen), BLOCK):
+        some = chosen[start : start + BLOCK]
+        is_whole = isinstance(some, range) or bool((np.diff(some) == 1).all())
+        rows = slice(int(some[0]), int(some[-1]) + 1) if is_whole else some
+        found[start : start + BLOCK] = np.asarray(X[rows]).astype(dtype, copy=False) @ weights + offset
     return found
 
 

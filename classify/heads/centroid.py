@@ -9,13 +9,15 @@ from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working_dtype
 from featurecache.classify.arrays.blocks import scores_of
 from featurecache.classify.arrays.scaling import Scaling, floored
-from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.fitted.kinds import FittedLinear
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.moments import MomentsHead
-from featurecache.classify.heads.shared.parameters import POSITIVE, Allowed, Choice, Range
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.class_moments import Moments
 
 
-class CentroidHead(MomentsHead):
+class CentroidHead(FittedLinear, MomentsHead):
     """Nearest shrunken centroid (Tibshirani et al. 2002, equations 1 to 6); with shrink=0, nearest centroid.
 
         z_j  = (x_j - m_j) / (s_j + s_0)        m_j: mean of all rows; s_j: deviation within classes, s_0 their median
@@ -30,14 +32,8 @@ class CentroidHead(MomentsHead):
     of rows or of classes, count rows more than once; the prior is a class's share of them.
     """
 
-    allowed: ClassVar[Allowed] = {
-        "metric": Choice("euclidean", "cosine"),
-        "shrink": Range("0, for none, or more", least=0.0),
-        "temperature": POSITIVE,
-    }
-    learned: ClassVar[Learned] = {**FITTED, "coef_": Array("C", "D"), "intercept_": Array("C")}
-    coef_: FloatArray
-    intercept_: FloatArray
+    allowed: ClassVar[Allowed] = ALLOWED["centroid"]
+    learned: ClassVar[Learned] = LEARNED["centroid"]
 
     def __init__(
         self,
@@ -76,6 +72,3 @@ class CentroidHead(MomentsHead):
         coef = np.concatenate([head.coef_ for head in heads])
         scores = scores_of(X, places, coef, np.concatenate([head.intercept_ for head in heads]))
         yield from np.split(scores, len(heads), axis=1)
-
-    def _scores(self, X: FloatArray) -> FloatArray:
-        return scores_of(X, slice(None), self.coef_, self.intercept_)

@@ -7,19 +7,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
-from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
+from featurecache.classify.arrays.as_numpy import plain, working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like
-from featurecache.classify.evaluation.calibration import temper
-from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
-from featurecache.classify.heads.shared.parameters import (
-    NOT_NEGATIVE,
-    OPTIONAL,
-    POSITIVE,
-    Allowed,
-    Choice,
-    Range,
-    equal_settings,
-)
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.fitted.voting import FittedNeighbours, blank_rows
+from featurecache.classify.heads.shared.learned import Learned
+from featurecache.classify.heads.shared.parameters import Allowed, equal_settings
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
 from featurecache.classify.heads.shared.validation import (
     begin_fit,
@@ -31,13 +24,11 @@ from featurecache.classify.heads.shared.validation import (
 )
 from featurecache.classify.heads.shared.votes import Voters, elect
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
-from featurecache.classify.solvers.neighbours import DISTANCES, find_neighbours, round_neighbours, zero_rows
-
-# Rows of weight zero are left out by `fit`.
-SMALLEST_COUNT = float(np.finfo(np.float64).tiny)
+from featurecache.classify.solvers.nearest_rows import Neighbours, zero_rows
+from featurecache.classify.solvers.neighbours import find_neighbours, round_neighbours
 
 
-class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class KNNHead(ClassifierMixin, FittedNeighbours, BaseEstimator):  # type: ignore[misc]
     """Votes of the k nearest training rows (Cover and Hart 1967), by cosine or Euclidean distance.
 
         v_i = exp((s_i - s_1) / sharpness)      1 for the nearest, less for those less similar (Wu et al. 2018, DINO)
@@ -55,23 +46,9 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     A class weight multiplies votes and prior instead.
     """
 
-    allowed: ClassVar[Allowed] = {
-        "k": Range("1 neighbour or more, a whole number", least=1.0, whole=True),
-        "metric": Choice(*DISTANCES),
-        "sharpness": OPTIONAL,
-        "temperature": POSITIVE,
-    }
+    allowed: ClassVar[Allowed] = ALLOWED["knn"]
+    learned: ClassVar[Learned] = LEARNED["knn"]
     common: ClassVar[tuple[str, ...]] = ()
-    learned: ClassVar[Learned] = {
-        **FITTED,
-        "rows_": Array("N", "D"),
-        "codes_": Array("N", kind="iu", below="C"),
-        "counts_": Array("N", least=SMALLEST_COUNT),
-        "factors_": Array("C", least=0.0),
-        "origin_": Array("D"),
-        "variance_": NOT_NEGATIVE,
-    }
-    classes_: AnyArray
 
     def __init__(
         self,
@@ -105,24 +82,11 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.converged_ = True
         return self
 
-    def predict_proba(self, X: FloatArray) -> FloatArray:
-        """Return the class probabilities (M, C) of X (M, D)."""
-        return self.predict_both(X)[1]
+    def _checked(self, X: Any) -> FloatArray:
+        return begin_predict(self, X)
 
-    def predict(self, X: FloatArray) -> AnyArray:
-        """Return the most probable label (M,) for each row of X (M, D)."""
-        return self.predict_both(X)[0]
-
-    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
-        """Return what `predict` and `predict_proba` do, at the cost of one."""
-        X = working(plain(begin_predict(self, X))).astype(working_dtype(self.rows_), copy=False)
-        zeros = self._zeros if hasattr(self, "_zeros") else zero_rows(self.rows_)  # not part of a saved head
-        blank = zeros & (self.metric == "cosine")
-        found = find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, blank)
-        voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)
-        votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
-        best, proba = next(elect([self], found, voters, _blank(X, self.metric), votes, np.empty_like(votes)))
-        return np.asarray(self.classes_[best]), temper(proba, self.temperature)
+    def _neighbours(self, X: FloatArray, absent: BoolArray) -> Neighbours:
+        return find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, absent)
 
     @classmethod
     def try_grid(
@@ -137,7 +101,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         grid = begin_grid(heads, X, y, sample_weight)
         X, codes, classes, counts = plain(grid.X), grid.codes, grid.classes, grid.weights
         origin = weighted_mean(X, counts)
-        blank = {metric: _blank(X, metric) for metric in sorted({head.metric for head in heads})}
+        blank = {metric: blank_rows(X, metric) for metric in sorted({head.metric for head in heads})}
         absent = {metric: own | (counts == 0.0) for metric, own in blank.items()}
         tables = round_neighbours(X, rounds, max(head.k for head in heads), list(blank), origin, absent)
         needs_variance = any(head.metric == "euclidean" and head.sharpness is not None for head in heads)
@@ -155,11 +119,6 @@ class KNNHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     known = proba if there.all() else proba[:, there]
                     scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
                     yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
-
-
-def _blank(X: FloatArray, metric: str) -> BoolArray:
-    """Return which rows of X (N, D) have no direction, (N,), where the metric needs one."""
-    return zero_rows(X) if metric == "cosine" else np.zeros(len(X), dtype=bool)
 
 
 def _settings_but_for_k(heads: Sequence[KNNHead]) -> list[list[int]]:

@@ -7,8 +7,10 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead
-from featurecache.classify.heads.shared.parameters import POSITIVE, SHARE, Allowed
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.covariance import Spectrum, spectra
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 
@@ -26,7 +28,8 @@ class LDAHead(LinearHead):
     classes are not Gaussian or D is not small compared with N: a sweep fits the temperature on val.
     """
 
-    allowed: ClassVar[Allowed] = {"shrinkage": SHARE, "temperature": POSITIVE}
+    allowed: ClassVar[Allowed] = ALLOWED["lda"]
+    learned: ClassVar[Learned] = LEARNED["lda"]
 
     def __init__(
         self,

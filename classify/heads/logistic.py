@@ -5,8 +5,10 @@ from typing import Any, ClassVar, Self
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead, tightest
-from featurecache.classify.heads.shared.parameters import COUNT, OPTIONAL, POSITIVE, Allowed
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.linear.losses import SoftmaxLoss
 from featurecache.classify.solvers.linear.objective import Objective
 from featurecache.classify.solvers.linear.regularization_path import Optimum, solve_path
@@ -27,7 +29,8 @@ class LogisticHead(LinearHead):
 
     descends = True
     climbs = "C"
-    allowed: ClassVar[Allowed] = {"C": POSITIVE, "tol": OPTIONAL, "max_iter": COUNT}
+    allowed: ClassVar[Allowed] = ALLOWED["logistic"]
+    learned: ClassVar[Learned] = LEARNED["logistic"]
 
     def __init__(
         self,

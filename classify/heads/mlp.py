@@ -11,15 +11,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
-from featurecache.classify.arrays.as_numpy import working, working_dtype
+from featurecache.classify.arrays.as_numpy import working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like, mapped
 from featurecache.classify.arrays.minibatches import Batches
 from featurecache.classify.arrays.scaling import Scaling
-from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.evaluation.metrics import of_predictions
-from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
-from featurecache.classify.heads.shared.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Range
+from featurecache.classify.heads.fitted.kinds import FittedNetwork
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
 from featurecache.classify.heads.shared.validation import (
     begin_fit,
@@ -41,8 +42,6 @@ from featurecache.classify.solvers.successive_halving import (
     train_for,
 )
 
-# Rows per matrix product at prediction: 2048 x 1024 float32 is 8 MB.
-BLOCK = 2048
 # A batch is at most this part of the rows, down to the smallest that keeps the cores busy.
 BATCHES = 100
 SMALLEST_BATCH = 32
@@ -52,7 +51,7 @@ TOGETHER_BYTES = 16 * 2**20
 STEPS = 30
 
 
-class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class MLPHead(ClassifierMixin, FittedNetwork, BaseEstimator):  # type: ignore[misc]
     """Dense(hidden, relu), dropout, softmax; cross-entropy; AdamW on features scaled as one.
 
     Trained by `classify.solvers.batched_networks`.
@@ -82,27 +81,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Prediction needs numpy only.
     """
 
-    allowed: ClassVar[Allowed] = {
-        "hidden": COUNT,
-        "learning_rate": POSITIVE,
-        "dropout": Range("a number from 0 to below 1", least=0.0, below=1.0),
-        "weight_decay": NOT_NEGATIVE,
-        "label_smoothing": Range("a number from 0 to below 1", least=0.0, below=1.0),
-        "batch_size": COUNT,
-        "epochs": COUNT,
-        "patience": COUNT,
-        "temperature": POSITIVE,
-    }
+    allowed: ClassVar[Allowed] = ALLOWED["mlp"]
+    learned: ClassVar[Learned] = LEARNED["mlp"]
     stops_early: ClassVar[bool] = True
     common: ClassVar[tuple[str, ...]] = ("class_weight", "batch_size", "patience", "device", "random_state")
-    learned: ClassVar[Learned] = {
-        **FITTED,
-        "hidden_coef_": Array("H", "D"),
-        "hidden_intercept_": Array("H"),
-        "coef_": Array("C", "H"),
-        "intercept_": Array("C"),
-    }
-    classes_: AnyArray
 
     def __init__(
         self,
@@ -148,20 +130,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.note_ = "" if self.converged_ else f"learning_rate={self.learning_rate:g}: training diverged."
         return self
 
-    def predict_proba(self, X: FloatArray) -> FloatArray:
-        """Return the class probabilities (M, C) of X (M, D)."""
-        X = begin_predict(self, X)
-        scores = np.concatenate([self._scores(working(X[i : i + BLOCK])) for i in range(0, len(X), BLOCK)])
-        return softmax(scores / self.temperature)
-
-    def predict(self, X: FloatArray) -> AnyArray:
-        """Return the most probable label (M,) for each row of X (M, D)."""
-        return self.predict_both(X)[0]
-
-    def predict_both(self, X: FloatArray) -> tuple[AnyArray, FloatArray]:
-        """Return what `predict` and `predict_proba` do, at the cost of one."""
-        proba = self.predict_proba(X)
-        return np.asarray(self.classes_[proba.argmax(axis=1)]), proba
+    def _checked(self, X: Any) -> FloatArray:
+        return begin_predict(self, X)
 
     @classmethod
     def try_grid(
@@ -189,10 +159,6 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 note = "" if first or len(ended) < len(heads) else halving_note(ended)
                 yield candidate.setting, number, _trial(heads[candidate.setting], candidate, note)
             first = first or sorted(ended, key=lambda candidate: candidate.setting)
-
-    def _scores(self, X: FloatArray) -> FloatArray:
-        hidden = np.maximum(X @ self.hidden_coef_.T.astype(X.dtype) + self.hidden_intercept_.astype(X.dtype), 0.0)
-        return hidden @ self.coef_.T.astype(X.dtype) + self.intercept_.astype(X.dtype)
 
 
 class Training:

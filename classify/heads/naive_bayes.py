@@ -6,17 +6,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
-from featurecache.classify.arrays.as_numpy import plain
-from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
+from featurecache.classify.heads.fitted.kinds import QUADRATIC_BLOCK, FittedQuadratic, quadratic
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.moments import MomentsHead
-from featurecache.classify.heads.shared.parameters import POSITIVE, Allowed, Range
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.class_moments import Moments
 
-# Rows in float64 at a time: 1024 x 1280 is 10 MB.
-BLOCK = 1024
 
-
-class NaiveBayesHead(MomentsHead):
+class NaiveBayesHead(FittedQuadratic, MomentsHead):
     """Independent Gaussian columns, a mean and a variance for each class (scikit-learn's GaussianNB).
 
         score_c = log prior_c - 1/2 sum_j [log(2 pi v_cj) + (x_j - m_cj)^2 / v_cj]
@@ -31,21 +29,8 @@ class NaiveBayesHead(MomentsHead):
     score = squares_ z^2 + coef_ z + intercept_, in float64.
     """
 
-    allowed: ClassVar[Allowed] = {
-        "smoothing": Range("more than 0, for instance 0.01", above=0.0),
-        "temperature": POSITIVE,
-    }
-    learned: ClassVar[Learned] = {
-        **FITTED,
-        "mean_": Array("D"),
-        "squares_": Array("C", "D"),
-        "coef_": Array("C", "D"),
-        "intercept_": Array("C"),
-    }
-    mean_: FloatArray
-    squares_: FloatArray
-    coef_: FloatArray
-    intercept_: FloatArray
+    allowed: ClassVar[Allowed] = ALLOWED["naive_bayes"]
+    learned: ClassVar[Learned] = LEARNED["naive_bayes"]
 
     def __init__(
         self,
@@ -73,23 +58,7 @@ class NaiveBayesHead(MomentsHead):
         squares, coef = (np.concatenate([getattr(head, name) for head in heads]) for name in ("squares_", "coef_"))
         intercept = np.concatenate([head.intercept_ for head in heads])
         scores = np.empty((len(places), len(intercept)))
-        for start in range(0, len(places), BLOCK):
-            rows = slice(start, start + BLOCK)
-            scores[rows] = _quadratic(X[places[rows]], heads[0].mean_, squares, coef, intercept)
+        for start in range(0, len(places), QUADRATIC_BLOCK):
+            rows = slice(start, start + QUADRATIC_BLOCK)
+            scores[rows] = quadratic(X[places[rows]], heads[0].mean_, squares, coef, intercept)
         yield from np.split(scores, len(heads), axis=1)
-
-    def _scores(self, X: FloatArray) -> FloatArray:
-        return np.concatenate([
-            _quadratic(X[start : start + BLOCK], self.mean_, self.squares_, self.coef_, self.intercept_)
-            for start in range(0, len(X), BLOCK)
-        ])  # fmt: skip
-
-
-def _quadratic(
-    X: FloatArray, mean: FloatArray, squares: FloatArray, coef: FloatArray, intercept: FloatArray
-) -> FloatArray:
-    """Return squares z^2 + coef z + intercept (B, S), z = x - mean, for X (B, D), weights (S, D) and intercept (S,)."""
-    Z = plain(X) - mean
-    scores = Z @ coef.T + intercept
-    np.square(Z, out=Z)
-    return np.asarray(scores + Z @ squares.T)

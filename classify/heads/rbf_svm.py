@@ -11,9 +11,11 @@ from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatA
 from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.arrays.blocks import scores_of
 from featurecache.classify.arrays.memmap import array_stored_like
+from featurecache.classify.heads.fitted.kinds import FittedKernel
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
 from featurecache.classify.heads.shared.base import ScoredHead
-from featurecache.classify.heads.shared.learned import FITTED, Array, Learned
-from featurecache.classify.heads.shared.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, Choice
+from featurecache.classify.heads.shared.learned import Learned
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
 from featurecache.classify.heads.shared.validation import begin_grid, row_weights, trained_classes
 from featurecache.classify.heads.sklearn_head import fit_noting_convergence
@@ -28,11 +30,9 @@ EXACT_ROWS = 10_000
 EXACT_CLASSES = 50
 # Beyond this many iterations per two classes libsvm is not going to converge in the time a head may take.
 EXACT_ITERATIONS = 1_000_000
-# Rows predicted at a time: 2048 x 10,000 float32 kernel values are 82 MB.
-BLOCK = 2048
 
 
-class RBFSVMHead(ScoredHead):
+class RBFSVMHead(FittedKernel, ScoredHead):
     """SVM with k(x, x') = exp(-gamma |x - x'|^2 / V), V the variance of the rows, summed over columns.
 
     method="exact" is libsvm on all pairs of classes (Chang and Lin 2011); scores are the logarithms of the
@@ -49,29 +49,9 @@ class RBFSVMHead(ScoredHead):
     in `ScoredHead`.
     """
 
-    allowed: ClassVar[Allowed] = {
-        "C": POSITIVE,
-        "gamma": POSITIVE,
-        "method": Choice("auto", "exact", "nystroem"),
-        "n_landmarks": COUNT,
-        "temperature": POSITIVE,
-    }
+    allowed: ClassVar[Allowed] = ALLOWED["rbf_svm"]
+    learned: ClassVar[Learned] = LEARNED["rbf_svm"]
     common: ClassVar[tuple[str, ...]] = ("class_weight", "method", "n_landmarks", "random_state")
-    learned: ClassVar[Learned] = {
-        **FITTED,
-        "method_": Choice("exact", "nystroem"),
-        "origin_": Array("D"),
-        "gamma_": NOT_NEGATIVE,
-        "support_vectors_": Array("V", "D"),
-        "coef_": Array("V", "P"),
-        "intercept_": Array("P"),
-    }
-    method_: str
-    origin_: FloatArray
-    gamma_: float
-    support_vectors_: FloatArray
-    coef_: FloatArray
-    intercept_: FloatArray
 
     def __init__(
         self,
@@ -91,11 +71,6 @@ class RBFSVMHead(ScoredHead):
         self.class_weight = class_weight
         self.temperature = temperature
         self.random_state = random_state
-
-    def learned_sizes(self) -> dict[str, int]:
-        """Return the size P of `learned`: of pairs of classes, or of classes."""
-        n_classes = len(self.classes_)
-        return {"P": n_classes * (n_classes - 1) // 2 if self.method_ == "exact" else n_classes}
 
     @classmethod
     def try_grid(
@@ -215,17 +190,6 @@ class RBFSVMHead(ScoredHead):
         rows = np.flatnonzero(never if never.sum() >= min(self.n_landmarks, used.sum() // 2) else used)
         order = check_random_state(self.random_state).permutation(rows)
         return np.asarray(working(X[np.sort(order[: self.n_landmarks])]) - self.origin_)
-
-    def _scores(self, X: FloatArray) -> FloatArray:
-        decisions = np.concatenate([self._decide(X[i : i + BLOCK]) for i in range(0, len(X), BLOCK)])
-        n_classes = len(self.classes_)
-        return couple(decisions, np.arange(n_classes), n_classes) if self.method_ == "exact" else decisions
-
-    def _decide(self, X: FloatArray) -> FloatArray:
-        X = working(X)
-        distances = squared_distances(X - self.origin_.astype(X.dtype), self.support_vectors_.astype(X.dtype))
-        kernel = rbf(distances, self.gamma_)
-        return np.asarray(kernel @ self.coef_.astype(X.dtype) + self.intercept_.astype(X.dtype))
 
     def _solve(
         self, heads: Sequence[Self], X: FloatArray, codes: IntArray, sample_weight: FloatArray | None

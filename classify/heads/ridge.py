@@ -5,8 +5,10 @@ from typing import Any, ClassVar, Self
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows
+from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
+from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead
-from featurecache.classify.heads.shared.parameters import NOT_NEGATIVE, POSITIVE, Allowed
+from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.covariance import SignRegression, spectra
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 
@@ -21,7 +23,8 @@ class RidgeHead(LinearHead):
     `ScoredHead`.
     """
 
-    allowed: ClassVar[Allowed] = {"alpha": NOT_NEGATIVE, "temperature": POSITIVE}
+    allowed: ClassVar[Allowed] = ALLOWED["ridge"]
+    learned: ClassVar[Learned] = LEARNED["ridge"]
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ product, where they are in the way of torch's: topk of 2000 x 4096 took 90 ms th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -20,29 +19,19 @@ import torch
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import working, working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like
+from featurecache.classify.solvers.nearest_rows import Neighbours
 
 Tensor = torch.Tensor
-DISTANCES = ("cosine", "euclidean")
 # Rows of a block where both sides look, 2048 x 2048 float32, 17 MB, taken twice; and where one does, 17 MB. Blocks of
 # twice or half the size are not faster by more than 5 % (10,000 x 1280 rows, two AVX-512 cores).
 SQUARE = (2048, 2048)
 FLAT = (1024, 4096)
-# Rows whose lengths are taken at a time.
-BLOCK = 4096
 # Rows whose neighbours are put in order at a time: with k = 200 they are 5 MB.
 SORTED = 1024
 # Columns of a table beyond 2 k, so that a row has room for k more and what it has by chance, however small k is.
 SPARE = 64
 # Rows that are transposed at a time: as long as they and their columns stay in the processor's cache.
 STRIP = 64
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Numbers (M, k) of the nearest rows of M queries, nearest first, and similarity: cosine or -distance^2 / 2."""
-
-    rows: IntArray
-    similarity: FloatArray
 
 
 class Points:
@@ -163,15 +152,6 @@ def cosines(product: Tensor, half: Tensor, other_half: Tensor) -> Tensor:
         torch.stack([half, torch.ones_like(half)], dim=1), torch.stack([other_inverse, other_half * other_inverse])
     )
     return near.mul_(inverse[:, None])
-
-
-def zero_rows(X: FloatArray) -> BoolArray:
-    """Return which rows of X (N, D) have length 0, (N,): their cosine to another is not defined."""
-    found = np.empty(len(X), dtype=bool)
-    for start in range(0, len(X), BLOCK):
-        block = working(X[start : start + BLOCK])
-        found[start : start + BLOCK] = np.einsum("ij,ij->i", block, block) == 0.0
-    return found
 
 
 def find_neighbours(

@@ -1,6 +1,6 @@
 """Saved heads: a fitted head as a folder without pickle, checked before it is used.
 
-folder        save_head, load_head
+folder        save_head, load_head, load_fitted
 documents     head.json
 mapped_arrays its arrays, left in their file
 sameness      comparison of a loaded head with the saved one

@@ -28,6 +28,7 @@ from featurecache.base.errors import SavedHeadError
 from featurecache.base.files import replacing_folder
 from featurecache.base.versions import installed_version
 from featurecache.classify.arrays.array_types import AnyArray
+from featurecache.classify.heads.fitted.build import empty_head
 from featurecache.classify.heads.saving.documents import (
     AGAIN,
     HeadDocument,
@@ -55,6 +56,8 @@ BEFORE: Mapping[str, Mapping[str, Any]] = {
 }
 # From a head.safetensors, its arrays by name.
 ReadArrays = Callable[[Path], dict[str, AnyArray]]
+# From the name of a head and its parameters, the head without learned values.
+EmptyHead = Callable[[str, Mapping[str, Any]], Any]
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "scipy", "safetensors", "skops")
 
 
@@ -96,10 +99,20 @@ def load_head(root: Path, *, trust: bool = False) -> LoadedHead:
     """
     from safetensors.numpy import load_file
 
-    return _load(Path(root), trust=trust, read_arrays=load_file)
+    return _load(Path(root), trust=trust, read_arrays=load_file, empty=_unfitted)
 
 
-def _load(root: Path, *, trust: bool, read_arrays: ReadArrays) -> LoadedHead:
+def load_fitted(root: Path, *, trust: bool = False) -> LoadedHead:
+    """Read the same folder to predict only: a head of the table comes without scikit-learn (`classify.heads.fitted`).
+
+    Raises SavedHeadError as `load_head` does.
+    """
+    from safetensors.numpy import load_file
+
+    return _load(Path(root), trust=trust, read_arrays=load_file, empty=empty_head)
+
+
+def _load(root: Path, *, trust: bool, read_arrays: ReadArrays, empty: EmptyHead) -> LoadedHead:
     document = _read_document(root)
     try:
         path = root / document["file"]
@@ -109,7 +122,7 @@ def _load(root: Path, *, trust: bool, read_arrays: ReadArrays) -> LoadedHead:
         if document["name"] == FOREIGN:
             head, notes = _load_foreign(document, path, trust=trust)
         else:
-            head, notes = _load_own(document, path, read_arrays), ()
+            head, notes = _load_own(document, path, read_arrays, empty), ()
         return LoadedHead(head, dict(document["meta"]), notes)
     except SavedHeadError:
         raise
@@ -156,7 +169,7 @@ def _check_written(head: Any, fresh: Path) -> None:
     """Load what was just written; raises SavedHeadError where that fails, or gives another head."""
     # Its arrays come from here: whether they may be given to compiled code is asked where it is loaded. They stay in
     # their file, for they may be as large as the features.
-    loaded = _load(fresh, trust=True, read_arrays=mapped_arrays).head
+    loaded = _load(fresh, trust=True, read_arrays=mapped_arrays, empty=_unfitted).head
     difference = first_difference(json_value(_params_and_learned(head)), json_value(_params_and_learned(loaded)))
     if difference:
         raise SavedHeadError(
@@ -195,7 +208,12 @@ def _read_document(root: Path) -> HeadDocument:
     return checked
 
 
-def _load_own(document: HeadDocument, path: Path, read_arrays: ReadArrays) -> Any:
+def _unfitted(name: str, params: Mapping[str, Any]) -> Any:
+    """Return the estimator of a head with these parameters."""
+    return build_head(name).set_params(**params)
+
+
+def _load_own(document: HeadDocument, path: Path, read_arrays: ReadArrays, empty: EmptyHead) -> Any:
     from safetensors import SafetensorError
 
     if document["name"] not in HEADS:
@@ -205,7 +223,7 @@ def _load_own(document: HeadDocument, path: Path, read_arrays: ReadArrays) -> An
     except SafetensorError as error:
         raise SavedHeadError(f"head.safetensors cannot be read ({error}): {AGAIN}") from error
     params = {key: rekeyed(value) for key, value in document["params"].items()}
-    head = build_head(document["name"]).set_params(**{**BEFORE.get(document["name"], {}), **params})
+    head = empty(document["name"], {**BEFORE.get(document["name"], {}), **params})
     for key, value in {**arrays, **document["learned"]}.items():
         if key not in head.learned and key not in OPTIONAL_LEARNED:
             raise SavedHeadError(f"'{key}' is not something a head learns: {AGAIN}")

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray
-from featurecache.classify.heads.shared.parameters import Choice, Range, check_parameters
-from featurecache.classify.heads.shared.validation import check_class_weight
+from featurecache.classify.heads.shared.parameters import Choice, Range, check_class_weight, check_parameters
 
 # Rows that are checked together.
 BLOCK = 4096
@@ -89,8 +88,7 @@ def check_fitted(head: Any) -> None:
 
 def _check_common_parameters(head: Any) -> None:
     """Check parameters of saved heads that the tables `allowed` leave out: class weights, seeds and devices."""
-    params = head.get_params(deep=False)
-    weight, seed, device = (params.get(name) for name in ("class_weight", "random_state", "device"))
+    weight, seed, device = (getattr(head, name, None) for name in ("class_weight", "random_state", "device"))
     if isinstance(weight, Mapping):
         check_class_weight(weight)
     elif weight is not None and weight != "balanced":

@@ -12,8 +12,8 @@ from array_api_compat import is_numpy_array
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows, scores_of, side_by_side
 from featurecache.classify.arrays.scaling import Scaling
+from featurecache.classify.heads.fitted.kinds import FittedLinear
 from featurecache.classify.heads.shared.base import ScoredHead
-from featurecache.classify.heads.shared.learned import COUNTED, FITTED, SLOPE, Array, Learned
 from featurecache.classify.heads.shared.parameters import equal_settings
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
 from featurecache.classify.heads.shared.validation import GridRows, begin_grid, row_weights
@@ -24,7 +24,7 @@ from featurecache.classify.solvers.linear.regularization_path import Optimum
 EXACT = 1e-9
 
 
-class LinearHead(ScoredHead):
+class LinearHead(FittedLinear, ScoredHead):
     """Scores are X coef_^T + intercept_; a subclass solves all its settings in all rounds of a sweep together.
 
     `coef_` always has one row per class, for two classes as well; the standardisation is folded into it, so a fitted
@@ -40,15 +40,6 @@ class LinearHead(ScoredHead):
     climbs: ClassVar[str | None] = None
     # Settings of several class weights are solved one class weight after the other.
     common: ClassVar[tuple[str, ...]] = ()
-    learned: ClassVar[Learned] = {
-        **FITTED,
-        "coef_": Array("C", "D"),
-        "intercept_": Array("C"),
-        "n_iter_": COUNTED,
-        "slope_": SLOPE,
-    }
-    coef_: FloatArray
-    intercept_: FloatArray
     n_iter_: int
     slope_: float
     gap_: float
@@ -115,9 +106,6 @@ class LinearHead(ScoredHead):
         self.coef_, self.intercept_ = coef.astype(dtype), folded.astype(dtype)
         self.converged_, self.note_ = not found.note, found.note
         return self
-
-    def _scores(self, X: FloatArray) -> FloatArray:
-        return scores_of(X, slice(None), self.coef_, self.intercept_)
 
 
 def _solve_together(

@@ -73,6 +73,13 @@ def check_parameters(head: Any) -> None:
             raise ValueError(values.refusal(name, value))
 
 
+def check_class_weight(class_weight: Mapping[Any, float]) -> None:
+    """Raise ValueError for the first class weight that is not a number of 0 or more."""
+    for label, weight in class_weight.items():
+        if not NOT_NEGATIVE.holds(weight):
+            raise ValueError(NOT_NEGATIVE.refusal(f"class_weight[{label!r}]", weight))
+
+
 def check_common(heads: Sequence[Any]) -> None:
     """Raise ValueError where the settings of a grid differ in a parameter of their table `common`."""
     for name in heads[0].common:

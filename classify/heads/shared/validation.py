@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain
-from featurecache.classify.heads.shared.parameters import NOT_NEGATIVE, check_common, check_parameters
+from featurecache.classify.heads.shared.parameters import check_class_weight, check_common, check_parameters
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
 DTYPES = (np.float64, np.float32)
@@ -156,13 +156,6 @@ def factors_among(
     factors = np.zeros(len(classes))
     factors[present] = class_factors(class_weight, classes[present], total[present])
     return factors
-
-
-def check_class_weight(class_weight: Mapping[Any, float]) -> None:
-    """Raise ValueError for the first class weight that is not a number of 0 or more."""
-    for label, weight in class_weight.items():
-        if not NOT_NEGATIVE.holds(weight):
-            raise ValueError(NOT_NEGATIVE.refusal(f"class_weight[{label!r}]", weight))
 
 
 def begin_predict(head: Any, X: Any) -> FloatArray:

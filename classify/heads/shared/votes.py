@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
-from featurecache.classify.solvers.neighbours import Neighbours
+from featurecache.classify.solvers.nearest_rows import Neighbours
 
 # Rows whose neighbours vote at a time: with k = 200 they are 8 MB.
 BLOCK = 1024

@@ -8,7 +8,7 @@ from math import exp
 import numpy as np
 import pytest
 
-from featurecache.classify.heads.saving.folder import load_head
+from featurecache.classify.heads.saving.folder import load_fitted, load_head
 from featurecache.classify.heads.table import HEADS
 
 KINDS = {"float32": "F32", "float64": "F64", "int64": "I64"}
@@ -126,6 +126,8 @@ def test_a_head_of_format_1_is_read_and_predicts(name, tmp_path):
     loaded = load_head(written(tmp_path / "head", name, params, learned, arrays))
     assert loaded.head.predict_proba(X) == pytest.approx(np.array([[expected, 1.0 - expected]]), abs=1e-6)
     assert loaded.head.predict(X).tolist() == ["cat" if expected > 0.5 else "dog"]
+    fitted = load_fitted(tmp_path / "head").head
+    assert fitted.predict_proba(X) == pytest.approx(np.array([[expected, 1.0 - expected]]), abs=1e-6)
     assert loaded.head.get_params() == BEFORE.get(name, {}) | params
     assert loaded.head.converged_ is learned["converged_"]
     assert loaded.meta == {"classes": ["cat", "dog"], "tempering": None}
