@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 from PIL import Image
 from torchvision.models import squeezenet1_1
 
@@ -23,25 +24,36 @@ SIDE = 32
 INT8 = ["--precision", "int8"]
 
 
-@pytest.fixture(scope="module")
-def exported() -> dict[str, bytes]:
-    """Graphs by the digest of the network that was exported."""
-    return {}
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _exported_once(exported):
-    """One export for all tests."""
-    export = int8.export_graph
-
-    def once(module, *, batch_size, side):
-        key = f"{batch_size} {side}"
-        exported[key] = exported.get(key) or export(module, batch_size=batch_size, side=side)
-        return exported[key]
-
+def _small_graph():
+    """A convolution of random weights in place of the exported network: exports are tried elsewhere, and take long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8, "export_graph", once)
+        patch.setattr(int8, "export_graph", lambda *_, **__: small_graph())
         yield
+
+
+def small_graph() -> bytes:
+    """A graph uint8 (4, 3, S, S) -> float32 (4, 512) of one convolution."""
+    draw = np.random.default_rng(0)
+    constants = {
+        "half": np.float32(127.5),
+        "w": draw.normal(0, 0.2, (512, 3, 4, 4)).astype(np.float32),
+        "shape": np.array([4, 512]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["real", "half"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "w"], ["map"], strides=[4, 4], name="conv"),
+        helper.make_node("Relu", ["map"], ["positive"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
+        helper.make_node("Reshape", ["pooled", "shape"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [4, 3, SIDE, SIDE])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 512])
+    made = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    body = helper.make_graph(nodes, "small", [x], [y], made)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return shape_inference.infer_shapes(model).SerializeToString()
 
 
 @pytest.fixture(scope="module")
