@@ -35,8 +35,9 @@ from featurecache.base.text import printable, readable_bytes
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.index import ServedRows
 from featurecache.extract.cache.listing import mark_of_shard, merged_paths, shard_of_mark
+from featurecache.extract.cache.names import as_names
 from featurecache.extract.cache.opening import damaged
-from featurecache.extract.cache.snapshot import N_LISTINGS, as_names
+from featurecache.extract.cache.snapshot import N_LISTINGS
 from featurecache.extract.cache.store import FeatureCache, read_spec
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ class Rewriting:
 
 
 def open_cache(folder: Path) -> FeatureCache:
-    """Open the cache in a folder by its spec.json. Raises CacheError if there is none, or the folder was renamed."""
+    """Open the cache in a folder by its spec.json, and read all shards: what no row index says counts too.
+
+    Raises CacheError if there is none, or the folder was renamed.
+    """
     spec = read_spec(folder)
     if spec is None or spec.folder_name != folder.name:
         found = "has no spec.json" if spec is None else f"holds the features of {spec.folder_name}"
         raise CacheError(f"The cache '{folder}' {found}. Run 'featurecache cache verify', which says what to do.")
-    return FeatureCache(folder.parent, spec)
+    return FeatureCache(folder.parent, spec, from_shards=True)
 
 
 def plan_compaction(cache: FeatureCache, *, shard_bytes: int | None = None) -> Rewriting:
@@ -196,6 +200,7 @@ def merge_if_many(cache: FeatureCache, say: Callable[[str], None]) -> None:
 
 
 def _merge_many(cache: FeatureCache, say: Callable[[str], None]) -> None:
+    cache.refresh(from_shards=True)
     plan = plan_compaction(cache)
     # A tenth fewer at least: the large shards of a large cache are not rewritten for every small one.
     if plan.n_shards_after > 0.9 * plan.n_shards:

@@ -16,8 +16,9 @@ from featurecache.extract.cache.index import SHARDS_FOLDER
 from featurecache.extract.cache.judged import read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.names import as_names, distinct_names
 from featurecache.extract.cache.shards import read_record, read_rows
-from featurecache.extract.cache.snapshot import as_names, which_count
+from featurecache.extract.cache.snapshot import which_count
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import SPEC_FILE, read_spec
 
@@ -141,7 +142,7 @@ def _count_rows(folder: Path, parts: Sequence[tuple[NDArray[np.uint8], int]]) ->
     names = as_names(np.concatenate([digests for digests, _ in parts]))
     revisions = np.repeat([revision for _, revision in parts], [len(digests) for digests, _ in parts])
     names = names[which_count(names, revisions, read_withdrawn(folder)[1])]
-    n_rows = len(np.unique(names))
+    n_rows = len(distinct_names(names)[0])
     return n_rows, len(names) - n_rows
 
 

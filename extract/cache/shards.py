@@ -45,6 +45,7 @@ CHUNK_BYTES = 1 << 20
 READ_BYTES = 8 << 20
 # "v110" stores checksums with HDF5's own structures, and every library since 2017 reads it.
 LIBVER = ("v110", "v110")
+OTHER_IMAGES = "it holds other images than when the cache was opened"
 # The attributes whose type is checked on reading: those that are shown, compared and added up.
 TEXTS, NUMBERS = ("engine", "device", "weights", "created", "spec"), ("batch_size", "seconds", "decode_revision")
 
@@ -247,23 +248,25 @@ def read_features(
     spec = spec or spec_of(path)
     with open_shard(path) as file:
         check_spec(path, file, spec)
-        dataset, kept = file["features"], file["digests"][:]
-        if len(rows) and int(rows.max()) >= len(kept):
-            raise damaged(path, "it holds other images than when the cache was opened")
-        seals = seals_of(file, len(kept))
-        digests = kept[rows] if digests is None else digests
+        dataset, seals = file["features"], seals_of(file, len(file["features"]))
+        if len(rows) and int(rows.max()) >= len(dataset):
+            raise damaged(path, OTHER_IMAGES)
+        if digests is None or not seals.shape[1]:  # a seal says which image its row is of
+            kept = file["digests"][:][rows]
+            if digests is not None and not np.array_equal(kept, digests):
+                raise damaged(path, OTHER_IMAGES)
+            digests = kept
         block = max(1, READ_BYTES // (4 * out.shape[1]))
         order = np.argsort(rows, kind="stable")
         rows, places, digests = rows[order], places[order], digests[order]
-        if not np.array_equal(kept[rows], digests):
-            raise damaged(path, "it holds other images than when the cache was opened")
         for start in range(0, len(dataset), block):
             first, last = np.searchsorted(rows, [start, start + block])
             if first < last:
                 low, high = int(rows[first]), int(rows[last - 1]) + 1
                 vectors = dataset[low:high][rows[first:last] - low]
                 if seals.shape[1] and (seal_rows(spec, digests[first:last], vectors) != seals[rows[first:last]]).any():
-                    raise damaged(path, "its vectors do not match their seals")
+                    is_other = not np.array_equal(file["digests"][:][rows], digests)
+                    raise damaged(path, OTHER_IMAGES if is_other else "its vectors do not match their seals")
                 out[places[first:last]] = vectors
 
 

@@ -1,10 +1,11 @@
 """The feature cache: immutable shards in a folder, addressed by image digest, and an HDF5 index over them.
 
-    <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  features.h5  judged-*.digests  withdrawn-*.digests
+    <cache root>/<backbone>-<key12>/spec.json  shards/<uuid>.h5  judged-*.digests  withdrawn-*.digests
+                                    features.h5  rows.index
 
-Rows are read from the shards only, without those that are withdrawn (`judged.py`). `features.h5` (`index.py`) presents
-them as one array to other HDF5 tools; it is derived, replaced atomically and rebuilt when the shards or these lists
-have changed.
+Rows are read from the shards only, without those that are withdrawn (`judged.py`). `rows.index` (`row_index.py`) says
+in which shard the row of an image is; `features.h5` (`index.py`) presents all rows as one array to other HDF5 tools.
+Both are derived, replaced atomically and rebuilt when the shards or these lists have changed.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from featurecache.base.files import make_folder, replacing_file
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache import shards
-from featurecache.extract.cache.index import SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
+from featurecache.extract.cache.index import INDEX_FILE, SHARDS_FOLDER, ServedRows, is_index_of, write_index_file
 from featurecache.extract.cache.judged import read_judged, remember_judged, withdraw
+from featurecache.extract.cache.names import NameSet, Places, as_names
 from featurecache.extract.cache.opening import open_index
-from featurecache.extract.cache.snapshot import N_LISTINGS, NameSet, Snapshot, as_names, read_snapshot
+from featurecache.extract.cache.row_index import UnfitIndex
+from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPEC_FILE = "spec.json"
-INDEX_FILE = "features.h5"
 # A spec has half a kilobyte; that of a hundred layers a few.
 MOST_SPEC_BYTES = 1 << 20
 
@@ -42,23 +44,31 @@ T = TypeVar("T")
 class FeatureCache:
     """The rows of one FeatureSpec below a cache root.
 
-    Opening reads only the digests of every shard (32 bytes a row). Raises CacheDamaged if a shard is damaged,
-    CacheError if it cannot be read or the folder belongs to another spec.
+    Opening reads the head of the row index; where that is not up to date, the digests of every shard (32 bytes a row).
+    from_shards: read these in any case. Raises CacheDamaged if a shard is damaged, CacheError if it cannot be read or
+    the folder belongs to another spec.
     """
 
-    def __init__(self, cache_root: str | os.PathLike[str], spec: FeatureSpec) -> None:
+    def __init__(self, cache_root: str | os.PathLike[str], spec: FeatureSpec, *, from_shards: bool = False) -> None:
         self.spec = spec
         self.folder = Path(cache_root) / spec.folder_name
         self._check_spec()
-        self.refresh()
-
-    def refresh(self, *, without: Collection[Path] = ()) -> None:
-        """Read the list of shards again, which other processes may have changed; `without` excludes some."""
-        self._snapshot = read_snapshot(self.folder, self.spec, without=frozenset(without))
         self._judged: dict[int, NameSet] = {}
+        self._snapshot = read_snapshot(self.folder, spec, from_shards=from_shards)
+        self._snapshot.keep_index(self.folder, spec)
+
+    def refresh(self, *, without: Collection[Path] = (), from_shards: bool = False) -> None:
+        """Read the list of shards again, which other processes may have changed; `without` excludes some.
+
+        from_shards: read the digests of every shard, whatever the row index says.
+        """
+        self._judged = {}
+        if from_shards or not self._snapshot.is_still(self.folder, frozenset(without)):
+            self._snapshot = read_snapshot(self.folder, self.spec, without=frozenset(without), from_shards=from_shards)
+            self._snapshot.keep_index(self.folder, self.spec)
 
     def __len__(self) -> int:
-        return len(self._snapshot.names)
+        return len(self._snapshot.rows)
 
     @property
     def n_shards(self) -> int:
@@ -68,7 +78,7 @@ class FeatureCache:
     @property
     def n_withdrawn(self) -> int:
         """The number of rows in the shards that do not count, as of the last `refresh`."""
-        return self._snapshot.n_withdrawn
+        return self._snapshot.facts.n_withdrawn
 
     def is_outdated(self) -> bool:
         """Whether another process has removed a shard since the last `refresh`, as `compact` does."""
@@ -76,7 +86,7 @@ class FeatureCache:
 
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have no row: bool (N,)."""
-        return ~self._snapshot.find(digests)[1]
+        return ~self._read(lambda snapshot: snapshot.find(digests)).found
 
     def outdated(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have a row by decode rules before `revision`: bool (N,).
@@ -97,18 +107,14 @@ class FeatureCache:
 
     def older(self, digests: NDArray[np.uint8], revision: int) -> NDArray[np.bool_]:
         """Return which of the digests (N, 32) have a row by decode rules before `revision`, judged or not."""
-        if all(found >= revision for found in self._snapshot.revisions):
+        if all(found >= revision for found in self._snapshot.facts.revisions):
             return np.zeros(len(digests), dtype=bool)
         found = self.revisions(digests)
         return (found > 0) & (found < revision)
 
     def revisions(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the decode revision of the row of each digest (N, 32): int64 (N,), 0 where it has no row."""
-        snapshot = self._snapshot
-        place, found = snapshot.find(digests)
-        revisions = np.zeros(len(digests), dtype=np.int64)
-        revisions[found] = np.array(snapshot.revisions, dtype=np.int64)[snapshot.shard_of[place[found]]]
-        return revisions
+        return self._read(lambda snapshot: snapshot.revisions_of(digests))
 
     def withdraw(self, digests: NDArray[np.uint8], revision: int) -> str:
         """Let the rows of these digests (N, 32) by decode rules before `revision`, which refuses them, not count.
@@ -132,26 +138,28 @@ class FeatureCache:
 
         Raises CacheError if a digest has no row (see `missing`), CacheDamaged if a checksum does not match.
         """
-        absent = self.missing(digests)
-        if absent.any():
+        of, places = self._read(lambda snapshot: (snapshot, snapshot.find(digests)))
+        n_absent = int((~places.found).sum())
+        if n_absent:
             raise CacheError(
-                f"{int(absent.sum())} of {len(digests)} images have no features in '{self.folder}'. Extract them first."
+                f"{n_absent} of {len(digests)} images have no features in '{self.folder}'. Extract them first."
             )
-        return self._read(lambda snapshot: self._read_rows(snapshot, digests))
+        return self._read(
+            lambda now: self._read_rows(now, digests, places if now is of else now.find(digests)),
+        )
 
-    def _read_rows(self, snapshot: Snapshot, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
-        place, found = snapshot.find(digests)
+    def _read_rows(self, snapshot: Snapshot, digests: NDArray[np.uint8], places: Places) -> NDArray[np.float32]:
+        shard, row, found = places
         if not found.all():
             raise CacheDamaged(
                 f"The features of {int((~found).sum())} images were removed from '{self.folder}' "
                 "by another process while they were read. Extract them again."
             )
         out = np.full((len(digests), self.spec.feature_dim), np.nan, dtype=np.float32)
-        shard, row = snapshot.shard_of[place], snapshot.row_of[place]
         order = np.argsort(shard, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []:
-            path = snapshot.paths[shard[places[0]]]
-            shards.read_features(path, row[places], out, places, spec=self.spec, digests=digests[places])
+        for mine in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []:
+            path = snapshot.paths[shard[mine[0]]]
+            shards.read_features(path, row[mine], out, mine, spec=self.spec, digests=digests[mine])
         strange = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if len(strange):
             first = strange[0]
@@ -165,10 +173,8 @@ class FeatureCache:
 
     def stored_order(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the positions 0..N-1 of these digests (N, 32), sorted by the order of their rows on the disk."""
-        place = self._snapshot.find(digests)[0]
-        if not len(self):
-            return place
-        order: NDArray[np.int64] = np.lexsort((self._snapshot.row_of[place], self._snapshot.shard_of[place]))
+        places = self._read(lambda snapshot: snapshot.find(digests))
+        order: NDArray[np.int64] = np.lexsort((places.row, places.shard))
         return order
 
     def add(self, rows: shards.ShardRows, record: shards.ShardRecord) -> None:
@@ -182,15 +188,21 @@ class FeatureCache:
 
     def served(self) -> list[ServedRows]:
         """Return the served rows of each shard, in shard order, as of the last `refresh`."""
-        return self._snapshot.served()
+        return self._read(lambda snapshot: snapshot.served())
 
     def write_index(self) -> Path:
-        """Bring `features.h5` and spec.json up to date and return the path of the former. Raises CacheUnwritable."""
+        """Bring `features.h5`, the row index and spec.json up to date, and return the path of the first.
+
+        Raises CacheUnwritable.
+        """
         path = self.folder / INDEX_FILE
         if len(self):
             self._write_spec()
         for _ in range(N_LISTINGS):
+            if not (self._snapshot.is_from_shards or self._index_is_current(path, self._snapshot)):
+                self.refresh(without=self._snapshot.without, from_shards=True)
             self._read(lambda snapshot: self._bring_up_to_date(path, snapshot))
+            self._snapshot.bring_index_up_to_date(self.folder, self.spec)
             if not self._snapshot.differs_from_disk(self.folder):
                 break
             # The shards changed while the index was made; the process that publishes the last index has read them all.
@@ -198,7 +210,7 @@ class FeatureCache:
         return path
 
     def _bring_up_to_date(self, path: Path, snapshot: Snapshot) -> None:
-        if not len(snapshot.names):
+        if not len(snapshot.rows):
             path.unlink(missing_ok=True)
             return
         if self._index_is_current(path, snapshot):
@@ -212,19 +224,35 @@ class FeatureCache:
             raise CacheUnwritable(f"The index '{path}' cannot be written: {str(error).rstrip('.')}.") from error
 
     def _read(self, read: Callable[[Snapshot], T]) -> T:
-        """Return the result of `read`; after a refresh if `compact` has replaced a shard since the last one."""
+        """Return the result of `read`; after a refresh if `compact` has replaced a shard since the last one.
+
+        What a row index says that is damaged, or that does not agree with a shard, is read from the shards instead.
+        """
         for _ in range(N_LISTINGS):
             try:
                 return read(self._snapshot)
+            except UnfitIndex:
+                self._replace_row_index()
             except (CacheDamaged, ShardGone):
-                if not self._snapshot.is_outdated():
+                if self._snapshot.is_outdated():
+                    self._refresh_alike()
+                elif self._snapshot.is_from_shards:
                     raise
-                self._refresh_alike()
+                else:
+                    self._replace_row_index()
+        self.refresh(without=self._snapshot.without, from_shards=True)
         return read(self._snapshot)
 
     def _refresh_alike(self) -> None:
         """Refresh, with the same shards excluded."""
         self.refresh(without=self._snapshot.without)
+
+    def _replace_row_index(self) -> None:
+        """Read the shards, and replace the row index unless it has the same rows."""
+        before = self._snapshot
+        self.refresh(without=before.without, from_shards=True)
+        if not before.has_rows_of(self._snapshot):
+            self._snapshot.write_index(self.folder, self.spec)
 
     def _check_spec(self) -> None:
         found = read_spec(self.folder)
@@ -249,12 +277,12 @@ class FeatureCache:
     def _index_is_current(self, path: Path, snapshot: Snapshot) -> bool:
         try:
             with open_index(path) as file:
-                return is_index_of(shards.read_attributes(file), snapshot.paths, snapshot.withdrawn)
+                return is_index_of(shards.read_attributes(file), snapshot.paths, snapshot.facts.withdrawn)
         except CacheError:
             return False
 
     def _write_virtual(self, path: Path) -> None:
-        write_index_file(path, self.spec, self.served(), withdrawn=self._snapshot.withdrawn)
+        write_index_file(path, self.spec, self.served(), withdrawn=self._snapshot.facts.withdrawn)
 
 
 def read_spec(folder: Path) -> FeatureSpec | None:

@@ -18,15 +18,16 @@ from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable, 
 from featurecache.base.text import count_is
 from featurecache.extract.cache import shards
 from featurecache.extract.cache.checksums import SEAL_BYTES, content_digest, seal_rows
-from featurecache.extract.cache.index import index_agrees
-from featurecache.extract.cache.index_state import IndexState
+from featurecache.extract.cache.index import INDEX_FILE, IndexState, index_agrees
 from featurecache.extract.cache.judged import damaged_files, read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
+from featurecache.extract.cache.names import as_names, distinct_names
 from featurecache.extract.cache.opening import damaged, open_shard
 from featurecache.extract.cache.ranges import damaged_ranges
-from featurecache.extract.cache.snapshot import as_names, digest_of_withdrawn, distinct_names, which_count
+from featurecache.extract.cache.row_index import ROW_INDEX_FILE, RowIndex, UnfitIndex
+from featurecache.extract.cache.snapshot import Snapshot, digest_of_withdrawn, read_snapshot, which_count
 from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
+from featurecache.extract.cache.store import SPEC_FILE, FeatureCache, read_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,8 +96,10 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     found += _damaged_lists(folder)
     if index.closed:
         found.append(Damage(index.path, index.closed, is_closed=True))
-    elif index.is_broken or (index.is_current and not found and spec is not None and not _agrees(index.path, spec)):
+    elif index.is_broken:
         found.append(Damage(index.path, "it does not match the shards"))
+    if spec is not None and not found:
+        found += _damaged_indices(folder, spec, features_are_current=index.is_current)
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
     found += [Damage(path, reason) for path, reason in damaged_ranges(folder, spec)]
     n_unsealed = sum(not each.is_sealed for each in whole.values())
@@ -106,10 +109,31 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
     return Verification(folder, spec, len(names), n_twice, len(present), n_bytes, tuple(found), tuple(notes))
 
 
-def _agrees(path: Path, spec: FeatureSpec) -> bool:
-    """Whether an index refers to every served row of the shards once and to nothing else."""
+def _damaged_indices(folder: Path, spec: FeatureSpec, *, features_are_current: bool) -> list[Damage]:
+    """Return which of features.h5, if it is of the present shards, and the row index do not agree with them."""
     try:
-        return index_agrees(path, spec, FeatureCache(path.parent.parent, spec).served())
+        snapshot = read_snapshot(folder, spec, from_shards=True)
+    except CacheError:  # another process has changed the shards meanwhile
+        return []
+    found = []
+    if features_are_current and not _agrees(folder / INDEX_FILE, spec, snapshot):
+        found.append(Damage(folder / INDEX_FILE, "it does not match the shards"))
+    try:
+        rows = RowIndex(folder / ROW_INDEX_FILE)
+        is_current = snapshot.state is not None and rows.is_of(spec, snapshot.state)
+        if is_current and not (rows.facts == snapshot.facts and rows.table().is_same(snapshot.rows.table())):
+            found.append(Damage(folder / ROW_INDEX_FILE, "it does not match the shards"))
+    except UnfitIndex as error:
+        found.append(Damage(folder / ROW_INDEX_FILE, str(error)))
+    except OSError:  # there is none, or nobody can use it
+        pass
+    return found
+
+
+def _agrees(path: Path, spec: FeatureSpec, snapshot: Snapshot) -> bool:
+    """Whether features.h5 refers to every served row of the shards once and to nothing else."""
+    try:
+        return index_agrees(path, spec, snapshot.served())
     except (CacheError, OSError, RuntimeError, ValueError, KeyError, TypeError):  # h5py, on an invalid mapping
         return False
 

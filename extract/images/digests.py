@@ -16,7 +16,7 @@ import numpy as np
 from featurecache.base.garbage import no_garbage_search
 from featurecache.base.text import printable
 from featurecache.extract.cache.memo import FileState, Memo
-from featurecache.extract.cache.snapshot import as_names, distinct_names
+from featurecache.extract.cache.names import as_names, distinct_names
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.file_states import StateReader, States
 from featurecache.extract.images.manifest import Sample

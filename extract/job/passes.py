@@ -16,7 +16,7 @@ from featurecache.base.errors import CacheError, ImageRefused
 from featurecache.base.progress import Pace, Progress
 from featurecache.base.text import count, printable
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.snapshot import are_among, as_names
+from featurecache.extract.cache.names import are_among, as_names
 from featurecache.extract.cache.spec import FULL_RANGE
 from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages, FlatImages

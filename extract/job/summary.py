@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.extract.cache.snapshot import are_among, as_names
+from featurecache.extract.cache.names import are_among, as_names
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Digested, Refusal
 from featurecache.extract.images.manifest import Sample

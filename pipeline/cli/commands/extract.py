@@ -58,7 +58,7 @@ def extract_with(
 ) -> ExtractReport:
     """Extract what the cache lacks, as the options say."""
     from featurecache.extract.cache.inventory import remember_use
-    from featurecache.extract.cache.leftovers import sweep_leftovers
+    from featurecache.extract.cache.listing import sweep_leftovers
     from featurecache.extract.job.extract import extract_features
 
     sweep_leftovers(cache.cache)

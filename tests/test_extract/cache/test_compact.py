@@ -29,8 +29,7 @@ from featurecache.extract.cache.compact import (
     prune_cache,
     rewrite,
 )
-from featurecache.extract.cache.leftovers import find_leftovers, sweep_leftovers
-from featurecache.extract.cache.listing import merged_paths, shard_of_mark, shard_paths
+from featurecache.extract.cache.listing import find_leftovers, merged_paths, shard_of_mark, shard_paths, sweep_leftovers
 from featurecache.extract.cache.shards import ShardRows, read_names, read_record
 from featurecache.extract.cache.store import INDEX_FILE, FeatureCache
 from featurecache.extract.cache.verify import verify_cache

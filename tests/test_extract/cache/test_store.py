@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from featurecache.base.errors import CacheDamaged, CacheError, CacheUnwritable
 from featurecache.base.files import TEMPORARY_PREFIX
 from featurecache.extract.cache import shards
+from featurecache.extract.cache.names import are_among, as_names, distinct_names
 from featurecache.extract.cache.shards import ShardRows
-from featurecache.extract.cache.snapshot import are_among, as_names, distinct_names
 from featurecache.extract.cache.store import INDEX_FILE, SPEC_FILE, FeatureCache, read_spec
 
 

@@ -29,8 +29,7 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
     """
     from featurecache.extract.cache.compact import compact_cache
     from featurecache.extract.cache.inventory import files_bytes, find_caches
-    from featurecache.extract.cache.leftovers import sweep_leftovers
-    from featurecache.extract.cache.listing import merged_paths, shard_of_mark
+    from featurecache.extract.cache.listing import merged_paths, shard_of_mark, sweep_leftovers
 
     check_root(cache.cache)
     swept = sweep_leftovers(cache.cache)

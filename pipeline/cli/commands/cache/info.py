@@ -31,7 +31,7 @@ def command(cache: CacheOption, printing: JsonOption) -> int:
     Ends with exit code 3 where a file is damaged.
     """
     from featurecache.extract.cache.inventory import describe_caches, files_bytes
-    from featurecache.extract.cache.leftovers import find_leftovers
+    from featurecache.extract.cache.listing import find_leftovers
 
     check_root(cache.cache)
     infos, leftovers = describe_caches(cache.cache), find_leftovers(cache.cache)

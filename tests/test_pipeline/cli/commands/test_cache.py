@@ -18,7 +18,7 @@ from PIL import Image
 from featurecache.base.errors import CacheError
 from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
 from featurecache.evaluate.cache_export import FeatureTable
-from featurecache.extract.cache import leftovers, verify
+from featurecache.extract.cache import listing, verify
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
@@ -177,7 +177,7 @@ def test_info_counts_files_that_were_left_over(cache, capsys):
 
 def test_files_that_go_while_they_are_counted_are_no_error(cache, monkeypatch, capsys):
     gone = folder_of(cache) / "shards" / ".writing-x.h5"
-    monkeypatch.setattr(leftovers, "find_leftovers", lambda root: [gone])
+    monkeypatch.setattr(listing, "find_leftovers", lambda root: [gone])
     assert answer(capsys, "cache", "info", "--cache", cache)["left_over_files"] == [str(gone)]
     gone.symlink_to("nowhere")
     assert command(capsys, "cache", "compact", "--cache", cache)[0] == DONE
