@@ -12,7 +12,7 @@ from featurecache.classify.heads.table import HEADS, build_head, head_grid, list
 
 OWN = ["logistic", "ridge", "linear_svm", "rbf_svm", "lda", "centroid", "naive_bayes", "knn", "mlp"]
 # The checks fit some fifty times: a small layer says as much about the contract.
-SMALL = {"mlp": {"hidden": 16, "epochs": 5, "learning_rate": 0.01}}
+SMALL = {"mlp": {"hidden": 16, "epochs": 2, "learning_rate": 0.03}}
 # Those that learn from weights of classes.
 WEIGHTED = [name for name in OWN if "class_weight" in build_head(name).get_params()]
 # A row of weight 2 is two rows to all heads but these, as to scikit-learn's own.
