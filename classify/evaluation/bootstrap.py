@@ -94,10 +94,14 @@ class _Sums:
         self.n, self.n_classes = n, n_classes
         right = (y_true == y_pred).astype(np.float32)
         confidence = proba[np.arange(n), y_pred]
-        self.support = _grouped(y_true, n_classes)
-        self.hits = _grouped(y_true, n_classes, right)
-        self.named = _grouped(y_pred, n_classes)
-        self.gaps = _grouped(confidence_bins(confidence), ECE_BINS, right - confidence)
+        bins = confidence_bins(confidence)
+        # Support, right answers and predictions by class, and gaps by confidence bin: one product for all of them.
+        self.ends = np.cumsum([n_classes, n_classes, n_classes])
+        groups = np.concatenate([y_true, y_true + self.ends[0], y_pred + self.ends[1], bins + self.ends[2]])
+        ones = np.ones(n, dtype=np.float32)
+        values = np.concatenate([ones, right, ones, right - confidence])
+        self.sums = _grouped(groups, values, n=n, n_groups=int(self.ends[2]) + ECE_BINS)
+        self.gap = self.sums[self.ends[2] :] @ ones
         means = {"log_loss": log_losses(y_true, proba), "brier": briers(y_true, proba)}
         if n_classes > TOP:
             means["top5_accuracy"] = in_top(y_true, proba)
@@ -107,9 +111,9 @@ class _Sums:
 
     def metrics(self, w: FloatArray) -> Replicates:
         """Return every metric, (B,) each."""
-        support, hits, named, gaps = self.support @ w, self.hits @ w, self.named @ w, self.gaps @ w
+        support, hits, named, gaps = np.split(self.sums @ w, self.ends)
         n = w.sum(axis=0)
-        expected = self.gaps.sum(axis=1)[:, None] * (n / self.n)
+        expected = self.gap[:, None] * (n / self.n)
         found = {
             **{name: value(hits, support, named) for name, value in COUNT_METRICS.items()},
             "ece": np.abs(gaps).sum(axis=0) / n,
@@ -121,12 +125,16 @@ class _Sums:
         return {name: values.astype(np.float64) for name, values in found.items()}
 
 
-def _grouped(group: IntArray, n_groups: int, values: FloatArray | None = None) -> AnyArray:
-    """Return the sparse (n_groups, N) matrix that sums values (N,), or ones, over each group."""
+def _grouped(group: IntArray, values: FloatArray, *, n: int, n_groups: int) -> AnyArray:
+    """Return the sparse (n_groups, n) matrix that sums values of n images over each group, in the order of the images.
+
+    group, values (K n,): K groups and values of each image, those of all images one after the other.
+    """
     from scipy.sparse import csr_array
 
-    entries = np.ones(len(group)) if values is None else values
-    matrix: AnyArray = csr_array((entries.astype(np.float32), (group, np.arange(len(group)))), (n_groups, len(group)))
+    order = np.argsort(group, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=n_groups))])
+    matrix: AnyArray = csr_array((values[order].astype(np.float32), order % n, starts), (n_groups, n))
     return matrix
 
 
@@ -144,7 +152,7 @@ class _Ranking:
             own[inside] = _share_below(scores[inside], scores[~inside])
             self.below[row, ~inside] = 1 - _share_below(scores[~inside], scores[inside])
             self.whole[row] = own[inside].mean()
-        self.own = _grouped(y_true, proba.shape[1], own)[self.classes]
+        self.own = _grouped(y_true, own, n=n, n_groups=proba.shape[1])[self.classes]
 
     def auc(self, w: FloatArray, support: FloatArray, n: FloatArray) -> FloatArray:
         """Return the mean AUC of each resample of n (B,) images; a class that one lacks counts as in the whole."""
