@@ -23,7 +23,7 @@ DTYPES = ("float32", "float16")
 # Described in pooling.py.
 POOLINGS = ("avg", "max", "gem", "flatten", "cls")
 # int8: by activation ranges, whose digest is in the key (ranges.py).
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "tf32")
 INT8 = PRECISIONS[3]
 # reduced: a JPEG of more than twice the size that is needed is decoded at 1/2, 1/4 or 1/8 of its own (decode.py).
 FULL, REDUCED = DECODES = ("full", "reduced")

@@ -7,8 +7,10 @@
     torch_engine    PyTorch, on CUDA, MPS and the CPU
     onnx_engine     ONNX Runtime, on the CPU
     choice          the choice between the two on a CPU
+    several_gpus    one network on several GPUs
     device_check    comparison of CUDA and MPS with the CPU
     torch_settings  torch's settings for the process, and their restoration
+    folding         batch norms folded into convolutions
     export          export of a network as an ONNX graph
     graph_store     storage of exported graphs and of the choice
     graph_checks    checks of a stored graph

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import EngineError
 from featurecache.base.values import no_such, not_whole, refuse
 from featurecache.extract.cache.spec import INT8, PRECISIONS
-from featurecache.extract.engines.protocol import DEVICES, ENGINES, Engine, Source
+from featurecache.extract.engines.protocol import ENGINES, Engine, Source, no_device
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.ranges import Ranges
@@ -36,7 +37,7 @@ def build_engine(
     refuse(
         EngineError,
         no_such("engine", engine, ENGINES),
-        no_such("device", device, DEVICES),
+        no_device(device),
         no_such("precision", precision, PRECISIONS),
         not_whole("batch size", batch_size, 1, may_be_none=True),
     )
@@ -88,21 +89,26 @@ def _torch_engine(
 ) -> Engine:
     """Build the engine torch; on any other device than the CPU its vectors are compared with the CPU's."""
     from featurecache.extract.engines.device_check import checked_on_cpu
-    from featurecache.extract.engines.torch_engine import build_torch_engine
+    from featurecache.extract.engines.several_gpus import on_all
+    from featurecache.extract.engines.torch_engine import build_torch_engine, gpus_of
 
-    def build(is_channels_last: bool) -> Engine:
+    def build(device: str, is_channels_last: bool) -> Engine:
         return build_torch_engine(
             source, device=device, precision=precision, batch_size=batch_size, why=why, channels_last=is_channels_last
         )
 
+    @cache
     def reference() -> Engine:
         because = f"{device} gives other features here"
         return build_torch_engine(source, device="cpu", precision="fp32", batch_size=None, why=because)
 
     if device == "cpu":
-        return build(True)
+        return build(device, True)
     may_fall_back = not is_asked and precision == "fp32"
-    return checked_on_cpu(build, reference, source, may_fall_back=may_fall_back, say=say or _silent)
+    return on_all(
+        checked_on_cpu(partial(build, each), reference, source, may_fall_back=may_fall_back, say=say or _silent)
+        for each in gpus_of(device)
+    )
 
 
 def _why_torch(engine: str, device: str, chosen: str) -> str:

@@ -84,6 +84,9 @@ class OnnxEngine:
         """
         return run_in_batches(batch, self.batch_size, self.side, self._run_whole)
 
+    def allow_lanes(self, n_lanes: int) -> None:
+        """Any number of threads may call `run` at once."""
+
     def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
         try:
             (features,) = self._session.run(None, {self._input: batch.numpy()})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypedDict
+
+from featurecache.base.text import printable
+from featurecache.base.values import no_such
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,13 +18,29 @@ if TYPE_CHECKING:
     from featurecache.extract.cache.transform_spec import TransformDocument
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# cuda is one GPU, the first that torch sees; these are another one, and every one.
+ONE_GPU, ALL_GPUS = re.compile(r"cuda:(0|[1-9][0-9]{0,2})"), "cuda:all"
 ENGINES = ("auto", "onnxruntime", "torch")
+
+
+def no_device(device: object) -> str:
+    """Return the sentence on a value that no device has as its name; empty for one of DEVICES, cuda:1 or cuda:all."""
+    if not isinstance(device, str) or not device.lower().startswith("cuda:"):
+        return no_such("device", device, DEVICES)
+    if device == ALL_GPUS or ONE_GPU.fullmatch(device):
+        return ""
+    return f"There is no device {printable(repr(device)[:40])}: use cuda, cuda:1 for the second GPU, or {ALL_GPUS}."
+
+
+def kind_of_device(device: str) -> str:
+    """Return the device without its number, as torch names its kind."""
+    return device.partition(":")[0]
 
 
 class Engine(Protocol):
     """A backbone that is loaded on one device.
 
-    name: as in `--engine`. device: as in `--device`, resolved. precision: "fp32", "fp16", "bf16" or "int8".
+    name: as in `--engine`. device: as in `--device`, resolved. precision: one of PRECISIONS.
     batch_size: images per batch inside `run`, which accepts any number of images.
     n_lanes: how many threads may call `run` at once; together they use every core, and more would only wait.
     reason: one line on the chosen engine and device, and why.
@@ -41,6 +61,10 @@ class Engine(Protocol):
 
     def run(self, batch: Tensor) -> np.ndarray:
         """Compute features: uint8 (B, 3, S, S) -> float32 (B, D)."""
+        ...
+
+    def allow_lanes(self, n_lanes: int) -> None:
+        """Let more threads call `run` at once, next to engines with more lanes: each has its share of the cores."""
         ...
 
 

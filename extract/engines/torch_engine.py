@@ -3,7 +3,7 @@
 On a CPU four optimisations make it several times faster than the loaded module and change vectors only by rounding:
 channels_last memory, batch norms folded into their convolutions, inference mode, and an allocator that reuses the
 memory of large activations instead of returning it to the system after every layer. Batches run one at a time, each on
-all cores.
+all cores; next to an engine with more lanes it has as many, each with its share of the cores.
 
 On CUDA two threads may call `run` at once, each with its own stream and page-locked memory: the images of one are
 copied while the network computes those of the other. Images are decoded on the CPU: the GPU's JPEG decoder returns
@@ -15,20 +15,19 @@ GPU.
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.extract.engines.fixed_batches import is_out_of_memory, not_run, out_of_memory, run_in_batches
+from featurecache.extract.engines.folding import fold_batch_norms
+from featurecache.extract.engines.protocol import ALL_GPUS, kind_of_device
+from featurecache.extract.engines.torch_settings import TF32
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +40,10 @@ if TYPE_CHECKING:
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 # On CUDA one batch is copied while another is computed. MPS has one queue, and a CPU copies nothing.
 LANES = {"cpu": 1, "cuda": 2, "mps": 1}
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# The dtypes of autocast; fp32 and tf32 have none.
+TORCH_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# The compute capability of the first GPUs that have TF32 (Ampere).
+FIRST_WITH_TF32 = (8, 0)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 LARGEST_OLD_THRESHOLD = 32 << 20
@@ -76,14 +78,14 @@ class TorchEngine:
         self.halving = halving
         self.reason = reason
         self.side = source.side
-        self.n_lanes = LANES[device]
+        self._kind = kind_of_device(device)
+        self.n_lanes = LANES[self._kind]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         folded = fold_batch_norms(source.load())
         with self._as_engine_error():
             self.module = folded.to(device).to(memory_format=self.memory_format)
         self._per_thread = threading.local()
         self._can_pin = True
-        # More threads than lanes may call it, next to engines with more lanes; still one batch runs at a time.
         self._lanes = threading.Semaphore(self.n_lanes)
         if device == "cpu":
             reuse_freed_memory()
@@ -102,9 +104,13 @@ class TorchEngine:
                     raise
             # Another lane may have halved it since.
             self.batch_size = min(self.batch_size, size // 2)
-        if self.device == "cuda":
+        if self._kind == "cuda":
             torch.cuda.empty_cache()
         return self.run(batch)
+
+    def allow_lanes(self, n_lanes: int) -> None:
+        """Let more threads call `run` at once; each runs torch's operators in as many threads as it is allowed."""
+        self._lanes = threading.Semaphore(n_lanes)
 
     def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), self._numerics(), self._as_engine_error(), self._own_stream():
@@ -131,11 +137,16 @@ class TorchEngine:
         return "--engine onnxruntime" if self.precision == "fp32" else "--precision fp32"
 
     def _on_device(self, batch: Tensor) -> Tensor:
-        """Return the images on the device; on CUDA by an asynchronous copy from this thread's page-locked buffer.
+        """Return the images on the device; on CUDA by an asynchronous copy from page-locked memory.
 
-        The buffer can be reused once the vectors of its last batch are on the CPU, and `run` does not return earlier.
+        That is theirs, or this thread's buffer. Both can be reused once the vectors of the batch are on the CPU, and
+        `run` does not return earlier.
         """
-        pinned = self._pinned(batch) if self.device == "cuda" else None
+        if self._kind != "cuda":
+            return batch.to(self.device)
+        if batch.is_pinned():
+            return batch.to(self.device, non_blocking=True)
+        pinned = self._pinned(batch)
         if pinned is None:
             return batch.to(self.device)
         return pinned.copy_(batch).to(self.device, non_blocking=True)
@@ -154,26 +165,28 @@ class TorchEngine:
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
         """Use this thread's stream on CUDA, so that two threads do not wait for one another."""
-        if self.device != "cuda":
+        if self._kind != "cuda":
             yield
             return
         if not hasattr(self._per_thread, "stream"):
-            self._per_thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            self._per_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             # The weights were copied on the default stream, and other streams do not wait for it by default.
-            self._per_thread.stream.wait_stream(torch.cuda.default_stream())
+            self._per_thread.stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(self._per_thread.stream):
             yield
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """Set the precision: fp32 without changes (`build_torch_engine` turns TF32 off), others by autocast.
+        """Set the precision: TF32 on for tf32 and off for all others, which autocast sets below fp32.
 
         On CUDA results may differ in their last bits between runs: cuDNN is set to deterministic kernels, but cuBLAS is
         deterministic only with a single stream, and there are two.
         """
         with contextlib.ExitStack() as stack:
-            if self.precision != "fp32":
-                stack.enter_context(torch.autocast(self.device, dtype=TORCH_DTYPES[self.precision]))
+            if self._kind == "cuda":
+                stack.enter_context(TF32.at(self.precision == "tf32"))
+            if self.precision in TORCH_DTYPES:
+                stack.enter_context(torch.autocast(self._kind, dtype=TORCH_DTYPES[self.precision]))
             yield
 
 
@@ -192,17 +205,20 @@ def build_torch_engine(
     """
     if device == "cpu" and precision == "fp16":
         raise EngineError("On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.")
-    if device == "cuda":
-        # Exact fp32: TF32, cuDNN's default, has 10 bits of mantissa and changes vectors by 1e-3. Set for the process
-        # and not for each batch, because two threads would undo each other's settings; `torch_settings` restores it.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+    kind = kind_of_device(device)
+    if precision == "tf32" and not (kind == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_WITH_TF32):
+        raise EngineError(
+            f"tf32 is a precision of NVIDIA GPUs since 2020, which {device} is not. "
+            "Use --precision fp32 or bf16, or --device cuda on a machine with such a GPU."
+        )
+    if kind == "cuda":
+        # For the process and not for each batch; `torch_settings` restores it.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return TorchEngine(
         source,
         device=device,
         precision=precision,
-        batch_size=batch_size or BATCH_SIZES[device],
+        batch_size=batch_size or BATCH_SIZES[kind],
         halving=batch_size is None,
         reason=f"torch on {device} in {precision}: {why}",
         channels_last=channels_last,
@@ -217,56 +233,19 @@ def choose_device(device: str) -> str:
     offered = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, there in offered.items() if there)
-    if not offered[device]:
+    kind, _, which = device.partition(":")
+    if not offered[kind]:
         there = ", ".join(name for name, there in offered.items() if there)
         raise EngineError(f"There is no device '{device}' on this machine as torch sees it; there is {there}.")
+    if which.isdecimal() and int(which) >= torch.cuda.device_count():
+        last = f"cuda:{torch.cuda.device_count() - 1}"
+        raise EngineError(f"There is no device '{device}' on this machine as torch sees it; the last is '{last}'.")
     return device
 
 
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Return a copy of an eval-mode module with each batch norm that follows a convolution folded into it.
-
-        w' = w * g / sqrt(v + eps)        b' = (b - m) * g / sqrt(v + eps) + beta
-
-    with running mean m, running variance v, scale g and offset beta of the batch norm.
-    """
-    folded = copy.deepcopy(module)
-    for part in list(folded.modules()):
-        if isinstance(part, fx.GraphModule):
-            _fold_in_graph(part)
-        elif isinstance(part, nn.Sequential):
-            _fold_in_sequence(part)
-    return folded
-
-
-def _fold_in_graph(graph_module: fx.GraphModule) -> None:
-    calls = Counter(node.target for node in graph_module.graph.nodes if node.op == "call_module")
-    for node in list(graph_module.graph.nodes):
-        before = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(before, fx.Node) or len(before.users) > 1 or calls[before.target] != 1:
-            continue
-        pair = graph_module.get_submodule(str(before.target)), graph_module.get_submodule(str(node.target))
-        folded = _fold(*pair)
-        if folded is not None:
-            graph_module.set_submodule(str(before.target), folded)
-            node.replace_all_uses_with(before)
-            graph_module.graph.erase_node(node)
-    graph_module.delete_all_unused_submodules()
-    graph_module.recompile()
-
-
-def _fold_in_sequence(sequence: nn.Sequential) -> None:
-    for at, (first, second) in enumerate(pairwise(list(sequence))):
-        folded = _fold(first, second)
-        if folded is not None:
-            sequence[at], sequence[at + 1] = folded, nn.Identity()
-
-
-def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
-    """Return the two as one convolution, or None if they are not a convolution and its batch norm."""
-    if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
-        return None
-    return fuse_conv_bn_eval(convolution, norm)
+def gpus_of(device: str) -> list[str]:
+    """Return every GPU that torch sees for cuda:all, and any other device alone."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == ALL_GPUS else [device]
 
 
 def reuse_freed_memory() -> bool:

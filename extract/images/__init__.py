@@ -11,6 +11,7 @@ folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
 tables        CSV, TSV, TXT and Parquet
 sources       the bytes of a sample: the only module that opens one
+read_ahead    files read in threads before they are decoded
 file_states   sizes and times of many files
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels

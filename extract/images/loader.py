@@ -1,4 +1,7 @@
-"""Prefetching in threads: results in order, memory bounded by the queue."""
+"""Prefetching in threads: results in order, memory bounded by the queue.
+
+Work goes on while a slow item is waited for, until `n_ahead` later results are there.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,12 @@ def load_ahead(
     n_threads: int,
     n_ahead: int,
     begin: Callable[[], None] | None = None,
+    end: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
     """Yield `work(item)` for every item, in order, while threads compute up to `n_ahead` later results.
 
-    begin: called once in every thread, before its first item.
+    begin: called once in every thread, before its first item. end: called before the threads are waited for at the
+    end, also after an error, so that it can shorten what they are doing.
 
     An exception of `work` is raised in place of its result. Closing the generator cancels the remaining items.
     """
@@ -35,4 +40,6 @@ def load_ahead(
             running.extend(pool.submit(work, item) for item in islice(todo, 1))
             yield result
     finally:
+        if end is not None:
+            end()
         pool.shutdown(wait=True, cancel_futures=True)

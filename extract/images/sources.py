@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from typing import BinaryIO
 
 from featurecache.base.errors import ImageRefused
@@ -80,6 +80,18 @@ def hash_sample(path: str | os.PathLike[str]) -> tuple[bytes, FileState | None]:
         before = _state_of_open(file)
         digest = hashlib.file_digest(file, "sha256").digest()
         return digest, before if before == _state_of_open(file) else None
+
+
+def read_hashed(path: str | os.PathLike[str]) -> HashedFile | None:
+    """Return a sample with its bytes and digest; None for a large file, which `open_hashed` opens. Raises OSError."""
+    read_ns = time.time_ns()
+    with FileIO(path) as file:
+        before = FileState.of(os.fstat(file.fileno()))
+        if before.size > WHOLE_BYTES:
+            return None
+        data = file.readall()
+        state = before if before == FileState.of(os.fstat(file.fileno())) else None
+    return HashedFile(data, image_digest(data), state, read_ns)
 
 
 @contextmanager

@@ -24,11 +24,12 @@ MAX_RESIZED_PIXELS = 178_956_970  # Pillow's limit too: twice its MAX_IMAGE_PIXE
 LONG = 4
 
 
-def apply_transform(image: Tensor | Picture, spec: TransformSpec) -> Tensor:
+def apply_transform(image: Tensor | Picture, spec: TransformSpec, out: Tensor | None = None) -> Tensor:
     """Resize and centre-crop one image, in uint8 from end to end.
 
     image: uint8 (3, H, W), or a picture, which is read in strips if it is large. The three channels of a grey image may
     be one in memory: it is resized once.
+    out: uint8 (3, S, S) to write the result to, such as a row of a batch.
     Returns uint8 (3, S, S), S = spec.crop, contiguous, so that nothing of the resized image stays in memory.
     Raises ImageRefused where the image is so elongated that it would have more than MAX_RESIZED_PIXELS.
     """
@@ -48,7 +49,7 @@ def apply_transform(image: Tensor | Picture, spec: TransformSpec) -> Tensor:
     else:
         whole = image.pixels() if isinstance(image, Picture) else image
         resized = _resize(_channels(whole), height, width, spec)
-    fitted = torch.empty((3, spec.crop, spec.crop), dtype=torch.uint8)
+    fitted = torch.empty((3, spec.crop, spec.crop), dtype=torch.uint8) if out is None else out
     return fitted.copy_(_centre(resized, spec.crop).expand(3, -1, -1))
 
 

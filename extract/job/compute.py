@@ -1,87 +1,60 @@
-"""Computation of vectors: chunks of image files are decoded in threads and passed through the engines, in order.
+"""Computation of vectors: chunks of image files are read ahead, decoded in threads and passed through the engines.
 
-    on a CPU    lane 1:  read, decode, transform, network | read, decode, transform, network | ...     chunk 1, 3, ...
-                lane 2:  read, decode, transform, network | read, decode, transform, network | ...     chunk 2, 4, ...
-    on a GPU    decoders, one a core, prefetching  ->  lanes: copy, network
+    readers     read, hash  ->  both
+    on a CPU    lane 1:  decode, transform, network | decode, transform, network | ...     chunk 1, 3, ...
+                lane 2:  decode, transform, network | decode, transform, network | ...     chunk 2, 4, ...
+    on a GPU    decoders, one a core, each with a part of a chunk  ->  lanes: copy, network
 
-On a CPU prefetching gains nothing, because decoding needs the same cores. A lane decodes a chunk and runs the network
-on it, so that there are no more threads than cores, and no core waits for another. With an engine of fewer lanes than
-cores, all cores decode a chunk first, and then all run it.
+On a CPU decoding ahead gains nothing, because it needs the same cores. A lane decodes a chunk and runs the network on
+it, so that there are no more threads than cores, and no core waits for another. With an engine of fewer lanes than
+cores, all cores decode a chunk first, and then all run it. Reading ahead gains what a slow disk would take.
 
 Every lane runs as many threads as its share of the cores: torch, whose operators may start several threads in every
 lane, is limited to it. On two idle cores that makes no difference (mobilenet_v3_large: 271 images/s with it, 272
 without); it is meant for machines that limit the number of threads.
 
-Memory is bounded by the chunks in progress, not by the number of images.
+Chunks end in any order, so that a slow image does not stop the others, and their results are put back in order. Memory
+is bounded by the chunks in progress and by WINDOW, not by the number of images.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from itertools import accumulate, chain
+from threading import Event, Semaphore
+from typing import TYPE_CHECKING
 
 from featurecache.base.cores import count_cores
-from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.memo import FileState
-from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images.augmentation import apply_view
-from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
-from featurecache.extract.images.decoding.levels import Span
-from featurecache.extract.images.decoding.memory import DECODING
-from featurecache.extract.images.decoding.picture import Picture
 from featurecache.extract.images.loader import load_ahead
-from featurecache.extract.images.manifest import Sample
-from featurecache.extract.images.sources import open_hashed
+from featurecache.extract.images.read_ahead import Part, ReadAhead
 from featurecache.extract.job.claims import Claims
-from featurecache.extract.job.outdated import CHANGED
+from featurecache.extract.job.decoding import Batch, Decoded, Decoder, Item, Kind
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
-Each = TypeVar("Each")
-# The digest of a file, if it is known, and the sample.
-Item = tuple[bytes | None, Sample]
+    from featurecache.extract.engines.protocol import Engine
+
+# The items of a chunk in parts, each with its files.
+Chunk = list[tuple[Part, Sequence[Item]]]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
-
-
-@dataclass
-class Decoded:
-    """One decoded image: uint8 pixels (3, S, S) for each group that needs them, or the reason of its refusal.
-
-    is_lasting: whether it is refused for its content, and not for a failure to read it. spans: the values of an image
-    of more than 8 bits, for each range that it was read with. file: path, state and time of the reading if the digest
-    is another than the known one. is_skipped: whether the content needs no computing, or another file has it.
-    """
-
-    digest: bytes
-    name: str
-    images: list[tuple[Group, torch.Tensor]] = field(default_factory=list)
-    refusal: str | None = None
-    is_lasting: bool = False
-    spans: dict[str, Span] = field(default_factory=dict)
-    file: tuple[str, FileState | None, int] | None = None
-    is_skipped: bool = False
-    read_seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest image, and what is called with the number of pixels before they are decoded."""
-
-    max_pixels: int
-    reserve: Callable[[int], None]
+# Images that one thread reads or decodes at a time: starting as many tasks costs more than decoding a small image.
+PART = 16
+# Chunks that are decoded while those of all lanes are computed.
+MORE_OPEN = 2
+# Threads that wait for the disk; fewer are started where it is fast.
+MAX_READERS = 64
+# Images whose vectors may be ready before those of an earlier, slow one, and bytes of them.
+WINDOW, WINDOW_BYTES = 2048, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -113,38 +86,101 @@ def compute_vectors(
     """
     engines = [group.started for group in groups]
     size = max(engine.batch_size for engine in engines)
-    n_lanes = max(engine.n_lanes for engine in engines)
-    n_cores = count_cores()
-
-    def decode(item: Item) -> Decoded:
-        return decode_item(item, groups, max_pixels, claims)
-
-    if engines[0].device == "cpu":
-        n_decoders = 1 if n_lanes > 1 else n_cores
-        return _in_lanes(_by_missing_groups(items, groups), decode, size=size, n_lanes=n_lanes, n_decoders=n_decoders)
-    return _behind_decoders(items, decode, size=size, n_lanes=n_lanes, n_decoders=min(MAX_DECODERS, n_cores))
+    row_bytes = 4 * sum(plan.spec.feature_dim for group in groups for plan in group.plans.values())
+    window = min(WINDOW, WINDOW_BYTES // max(1, row_bytes)) // size
+    lines = (_on_cpu if engines[0].device == "cpu" else _behind_decoders)(engines, size, window)
+    return _compute(_by_missing_groups(items, groups), Decoder(groups, max_pixels, claims), lines)
 
 
-def _in_lanes(
-    items: Iterable[Item], decode: Callable[[Item], Decoded], *, size: int, n_lanes: int, n_decoders: int
-) -> Generator[Computed, None, None]:
-    share = max(1, count_cores() // n_lanes)
-    with torch_threads(share), ThreadPoolExecutor(n_decoders, "decode", use_threads, (1,)) as pool:
+@dataclass(frozen=True)
+class Lines:
+    """How many threads do what.
 
-        def work(chunk: list[Item]) -> Computed:
-            return forward(list(map(decode, chunk) if n_decoders == 1 else pool.map(decode, chunk)))
+    size: images of a chunk. window: chunks whose results may wait for an earlier one. n_open: chunks that are being
+    decoded or computed. n_lanes: those that are computed. n_decoders: threads that share the decoding of chunks; 0
+    where the thread of a chunk decodes it. share: threads of torch's operators in each lane. is_pinned: whether the
+    pixels are in page-locked memory.
+    """
+
+    size: int
+    window: int
+    n_open: int
+    n_lanes: int
+    n_decoders: int
+    share: int = 1
+    is_pinned: bool = False
+
+    @property
+    def part(self) -> int:
+        """The images of a chunk that one thread decodes."""
+        return min(PART, -(-self.size // max(1, self.n_decoders)))
+
+
+def _on_cpu(engines: Sequence[Engine], size: int, window: int) -> Lines:
+    """Return the threads for engines on the CPU: all have as many lanes as the one with the most."""
+    n_lanes, n_cores = max(engine.n_lanes for engine in engines), count_cores()
+    for engine in engines:
+        if engine.n_lanes < n_lanes:
+            engine.allow_lanes(n_lanes)
+    share = max(1, n_cores // n_lanes)
+    return Lines(size, window, n_lanes, n_lanes, n_decoders=0 if n_lanes > 1 else n_cores, share=share)
+
+
+def _behind_decoders(engines: Sequence[Engine], size: int, window: int) -> Lines:
+    """Return the threads for engines on another device."""
+    n_lanes, is_cuda = max(engine.n_lanes for engine in engines), engines[0].device.startswith("cuda")
+    n_decoders = min(MAX_DECODERS, count_cores())
+    return Lines(size, window, n_lanes + MORE_OPEN, n_lanes, n_decoders=n_decoders, is_pinned=is_cuda)
+
+
+class _Stopped(Exception):
+    """The results are not wanted any more."""
+
+
+def _compute(items: Sequence[Item], decoder: Decoder, lines: Lines) -> Generator[Computed, None, None]:
+    n_readers = min(MAX_READERS, 8 + 4 * max(lines.n_lanes, lines.n_decoders))
+    lanes, stopped = Semaphore(lines.n_lanes), Event()
+    with (
+        torch_threads(lines.share),
+        ThreadPoolExecutor(max(1, lines.n_decoders), "decode", use_threads, (1,)) as pool,
+        ReadAhead(n_threads=n_readers, n_ahead=n_readers + lines.n_open * -(-lines.size // lines.part)) as ahead,
+    ):
+
+        def decode(part: Part, items: Sequence[Item], batch: Batch, start: int) -> list[Decoded]:
+            decoded = []
+            for row, (item, read) in enumerate(zip(items, ahead.take(part), strict=True), start):
+                if stopped.is_set():
+                    raise _Stopped
+                decoded.append(decoder.decode(item, batch, row, read))
+            return decoded
+
+        def work(chunk: Chunk) -> Computed:
+            batch = Batch(sum(len(items) for _, items in chunk), is_pinned=lines.is_pinned)
+            starts = accumulate((len(items) for _, items in chunk), initial=0)
+            parts = [(*each, batch, start) for each, start in zip(chunk, starts, strict=False)]
+            if lines.n_decoders:
+                decoded = [future.result() for future in [pool.submit(decode, *part) for part in parts]]
+            else:
+                decoded = [decode(*part) for part in parts]
+            with lanes:
+                return forward([*chain.from_iterable(decoded)], batch)
 
         yield from load_ahead(
-            _chunks(items, size), work, n_threads=n_lanes, n_ahead=2 * n_lanes, begin=partial(use_threads, share)
+            _chunks(items, lines, ahead),
+            work,
+            n_threads=lines.n_open,
+            n_ahead=max(2 * lines.n_open, lines.window),
+            begin=partial(use_threads, lines.share),
+            end=stopped.set,
         )
 
 
-def _behind_decoders(
-    items: Iterable[Item], decode: Callable[[Item], Decoded], *, size: int, n_lanes: int, n_decoders: int
-) -> Generator[Computed, None, None]:
-    decoded = load_ahead(items, decode, n_threads=n_decoders, n_ahead=2 * size)
-    with torch_threads(1), closing(decoded):
-        yield from load_ahead(_chunks(decoded, size), forward, n_threads=n_lanes, n_ahead=n_lanes)
+def _chunks(items: Sequence[Item], lines: Lines, ahead: ReadAhead) -> Iterator[Chunk]:
+    """Yield the items in chunks of parts, whose files are read ahead."""
+    for start in range(0, len(items), lines.size):
+        stop = min(len(items), start + lines.size)
+        parts = [items[at : min(stop, at + lines.part)] for at in range(start, stop, lines.part)]
+        yield [(ahead.expect([sample.path for _, sample in part]), part) for part in parts]
 
 
 @contextmanager
@@ -168,81 +204,19 @@ def use_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
-def decode_item(item: Item, groups: Sequence[Group], max_pixels: int, claims: Claims | None = None) -> Decoded:
-    """Read, decode and transform one image; the reason of a refusal is in the result, whatever went wrong."""
-    known, sample = item
-    started = time.perf_counter()
-    decoded = Decoded(known or b"", sample.name)
-    if known is None:
-        decoded.file = sample.path, None, 0
-    try:
-        with open_hashed(sample.path) as file, DECODING.reservation() as reserved:
-            decoded.read_seconds = time.perf_counter() - started
-            if file.digest != known:
-                if claims is None:
-                    raise ImageRefused(CHANGED)
-                decoded.digest, decoded.file = file.digest, (sample.path, file.state, file.read_ns)
-                decoded.is_skipped = not claims.take(file.digest, sample.path)
-            if not decoded.is_skipped:
-                decoded.is_lasting = True
-                with nullcontext() if claims is None else claims.decoding(file.digest):
-                    _fit(decoded, file.content, groups, Limits(max_pixels, reserved.reserve))
-                if not file.is_as_hashed():
-                    decoded.is_lasting = False
-                    raise ImageRefused(CHANGED)
-    except OSError as error:
-        decoded.is_lasting = False
-        decoded.refusal = f"cannot be read: {error.strerror or error}"
-    except ImageRefused as error:
-        decoded.refusal = str(error)
-    except Exception as error:  # noqa: BLE001  (one image never ends a run)
-        decoded.refusal = refusal_of(error)
-    if decoded.refusal is not None:
-        decoded.images.clear()
-        decoded.is_lasting &= decoded.refusal != NO_MEMORY
-    decoded.decode_seconds = time.perf_counter() - started - decoded.read_seconds
-    return decoded
-
-
-def _fit(decoded: Decoded, file: bytes | BinaryIO, groups: Sequence[Group], limits: Limits) -> None:
-    """Add the pixels for each group that misses this image; groups share decoding and transform where they can."""
-    from featurecache.extract.images.transform import apply_transform
-
-    pictures: dict[tuple[int | None, str], Picture] = {}
-    fitted: dict[tuple[int | None, str, TransformSpec], torch.Tensor] = {}
-    for group in groups:
-        if not group.misses(decoded.digest):
-            continue
-        how = group.at_least, group.levels
-        if how not in pictures:
-            pictures[how] = decode_picture(
-                file, max_pixels=limits.max_pixels, at_least=how[0], levels=how[1], reserve=limits.reserve
-            )
-        wanted = *how, group.geometry
-        if wanted not in fitted:
-            fitted[wanted] = apply_transform(pictures[how], group.transform)
-        view, pixels = group.view, fitted[wanted]
-        decoded.images.append((group, pixels if view is None else apply_view(pixels, view, decoded.digest)))
-        if (span := pictures[how].span) is not None:
-            decoded.spans[group.levels] = span
-
-
-def forward(decoded: list[Decoded]) -> Computed:
-    """Run the networks on the pixels of a chunk, which are freed."""
-    import torch
-
-    images: dict[Group, list[torch.Tensor]] = {}
-    keys: dict[Group, list[tuple[bytes, str]]] = {}
-    for item in decoded:
-        for group, pixels in item.images:
-            images.setdefault(group, []).append(pixels)
-            keys.setdefault(group, []).append((item.digest, item.name))
+def forward(decoded: list[Decoded], batch: Batch) -> Computed:
+    """Run the networks on the pixels of a chunk."""
+    rows: dict[tuple[Group, Kind], list[int]] = {}
+    for row, item in enumerate(decoded):
+        for each in item.images:
+            rows.setdefault(each, []).append(row)
         item.images.clear()
     computed = Computed(decoded)
-    for group in keys:
+    for (group, kind), places in rows.items():
         started = time.perf_counter()
-        vectors = group.started.run(torch.stack(images.pop(group)))
-        computed.vectors.append(GroupVectors(group, keys[group], vectors, time.perf_counter() - started))
+        vectors = group.started.run(batch.images(kind, places))
+        keys = [(decoded[row].digest, decoded[row].name) for row in places]
+        computed.vectors.append(GroupVectors(group, keys, vectors, time.perf_counter() - started))
     return computed
 
 
@@ -251,9 +225,3 @@ def _by_missing_groups(items: Sequence[Item], groups: Sequence[Group]) -> Sequen
     if len(groups) == 1:
         return items
     return sorted(items, key=lambda item: [item[0] is None or group.misses(item[0]) for group in groups])
-
-
-def _chunks(items: Iterable[Each], size: int) -> Iterator[list[Each]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -23,7 +23,8 @@ from featurecache.extract.images.decoding.levels import DimImages, FlatImages
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job.claims import Claims
-from featurecache.extract.job.compute import Computed, Decoded, Item, compute_vectors
+from featurecache.extract.job.compute import Computed, compute_vectors
+from featurecache.extract.job.decoding import Decoded, Item
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.outdated import CHANGED
 from featurecache.extract.job.plan import Group, Plan, Work

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from featurecache.base.errors import RequestError
 from featurecache.base.values import no_such, not_whole, refuse
-from featurecache.extract.engines.protocol import DEVICES, ENGINES
+from featurecache.extract.engines.protocol import ENGINES, no_device
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 
 OnError = Literal["skip", "fail"]
@@ -33,7 +33,7 @@ class Settings:
         refuse(
             RequestError,
             no_such("engine", self.engine, ENGINES),
-            no_such("device", self.device, DEVICES),
+            no_device(self.device),
             no_such("on_error", self.on_error, ON_ERROR),
             not_whole("setting max_pixels", self.max_pixels, 1),
             not_whole("setting batch_size", self.batch_size, 1, may_be_none=True),

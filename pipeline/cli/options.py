@@ -14,7 +14,7 @@ from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, Whole, argument, every_field_of, option
-from featurecache.extract.engines.protocol import DEVICES, ENGINES
+from featurecache.extract.engines.protocol import ALL_GPUS, DEVICES, ENGINES, no_device
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.images.read import read_images
@@ -75,6 +75,18 @@ class FeatureOptions:
         return tuple(FeatureRequest(**{**self.asked, "backbone": name, "layer": layer}) for name, layer in named)
 
 
+class Device(click.ParamType[str]):
+    """The name of a device."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it."""
+        if wrong := no_device(value):
+            self.fail(wrong, param, ctx)
+        return value
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How features are extracted."""
@@ -85,10 +97,12 @@ class EngineOptions:
     )  # fmt: skip
     device: str = option(
         "--device",
-        type=click.Choice(DEVICES),
+        type=Device(),
+        metavar=f"{'|'.join(DEVICES)}|cuda:N|{ALL_GPUS}",
         default=DEVICES[0],
         group=EXTRACTION,
-        help="where the network runs (default: a GPU if there is one)",
+        help="where the network runs: cuda is one GPU, cuda:1 the second, cuda:all every one (default: a GPU if there "
+        "is one)",
     )
     batch_size: int | None = option(
         "--batch-size", metavar="N", type=POSITIVE, group=EXTRACTION,

@@ -6,23 +6,31 @@ many as the memory takes, whatever the number of cores; small ones never wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Condition
 
 # Ten photographs of 12 megapixels; of the largest images, which have more than half of it, one at a time.
 MOST_PIXELS_AT_ONCE = 128_000_000
+# So small a share of all is not counted: the lock of a count would cost more than such an image.
+SMALL_SHARE = 512
 
 
 class Reservation:
-    """The pixels that one thread has reserved."""
+    """The pixels that one thread has reserved; a context manager, which frees them."""
 
     def __init__(self, budget: PixelBudget) -> None:
         self._budget, self.n_pixels = budget, 0
 
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.n_pixels:
+            self._budget.give_back(self)
+
     def reserve(self, n_pixels: int) -> None:
         """Wait until `n_pixels` may be decoded. A second call in the same reservation does not wait."""
-        self._budget.take(self, n_pixels)
+        if SMALL_SHARE * n_pixels > self._budget.n_pixels:
+            self._budget.take(self, n_pixels)
 
 
 class PixelBudget:
@@ -32,16 +40,15 @@ class PixelBudget:
         self.n_pixels, self._n_used = n_pixels, 0
         self._changed = Condition()
 
-    @contextmanager
-    def reservation(self) -> Iterator[Reservation]:
-        """Yield a reservation without pixels; on leaving, its pixels are free again."""
-        reservation = Reservation(self)
-        try:
-            yield reservation
-        finally:
-            with self._changed:
-                self._n_used -= reservation.n_pixels
-                self._changed.notify_all()
+    def reservation(self) -> Reservation:
+        """Return a reservation without pixels."""
+        return Reservation(self)
+
+    def give_back(self, reservation: Reservation) -> None:
+        """Free the pixels of a reservation."""
+        with self._changed:
+            self._n_used -= reservation.n_pixels
+            self._changed.notify_all()
 
     def take(self, reservation: Reservation, n_pixels: int) -> None:
         """Enlarge a reservation to `n_pixels`; an empty one waits for them."""

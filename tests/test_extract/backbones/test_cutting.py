@@ -11,7 +11,7 @@ from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import LITE_SIZES, build_network
 from featurecache.extract.backbones.cutting import CutNetwork, CutRequest, cut_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
-from featurecache.extract.engines.torch_engine import fold_batch_norms
+from featurecache.extract.engines.folding import fold_batch_norms
 
 # The width of every stage, as the papers and model cards give it.
 STAGE_WIDTHS = {

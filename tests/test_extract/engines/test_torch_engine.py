@@ -1,6 +1,7 @@
 import ctypes
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ from torchvision import models
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.extract.backbones.registry import load_backbone
 from featurecache.extract.engines.build import build_engine
+from featurecache.extract.engines.folding import fold_batch_norms
 from featurecache.extract.engines.protocol import source_of
 from featurecache.extract.engines.torch_engine import (
     KEPT_BYTES,
     LARGEST_OLD_THRESHOLD,
     M_MMAP_THRESHOLD,
     M_TRIM_THRESHOLD,
-    fold_batch_norms,
+    choose_device,
+    gpus_of,
     reuse_freed_memory,
 )
 
@@ -144,11 +147,18 @@ def test_images_of_another_size_or_type_are_refused(engine):
     [
         ({"engine": "tensorrt"}, "There is no engine 'tensorrt': choose from auto, onnxruntime, torch."),
         ({"device": "xla"}, "There is no device 'xla': choose from auto, cpu, cuda, mps."),
-        ({"precision": "double"}, "There is no precision 'double': choose from fp32, fp16, bf16, int8."),
+        ({"precision": "double"}, "There is no precision 'double': choose from fp32, fp16, bf16, int8, tf32."),
         ({"batch_size": 0}, "The batch size is 0 and has to be a whole number of 1 or more."),
         (
             {"device": "cpu", "precision": "fp16"},
             "On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.",
+        ),
+        ({"device": "cuda:one"}, "There is no device 'cuda:one': use cuda, cuda:1 for the second GPU, or cuda:all."),
+        ({"device": "cuda:01"}, "There is no device 'cuda:01': use cuda, cuda:1 for the second GPU, or cuda:all."),
+        (
+            {"device": "cpu", "precision": "tf32"},
+            "tf32 is a precision of NVIDIA GPUs since 2020, which cpu is not. "
+            "Use --precision fp32 or bf16, or --device cuda on a machine with such a GPU.",
         ),
     ],
 )
@@ -156,6 +166,31 @@ def test_what_there_is_not_is_refused_in_a_sentence(backbone, arguments, sentenc
     with pytest.raises(EngineError) as refused:
         build_engine(source_of(backbone), **arguments)
     assert str(refused.value) == sentence
+
+
+def test_a_gpu_is_one_all_or_the_one_that_was_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [choose_device(name) for name in ("cuda", "cuda:2", "cuda:all")] == ["cuda", "cuda:2", "cuda:all"]
+    assert [gpus_of(name) for name in ("cuda", "cuda:2")] == [["cuda"], ["cuda:2"]]
+    assert gpus_of("cuda:all") == ["cuda:0", "cuda:1", "cuda:2"]
+    with pytest.raises(EngineError, match=r"^There is no device .cuda:3. on this machine as torch sees it; the last"):
+        choose_device("cuda:3")
+
+
+def test_next_to_an_engine_with_more_lanes_it_runs_as_many_batches_at_once(engine, images, monkeypatch):
+    both, module = threading.Barrier(2), engine.module
+
+    def meeting(batch):
+        both.wait(timeout=20)
+        return module(batch)
+
+    monkeypatch.setattr(engine, "module", meeting)
+    monkeypatch.setattr(engine, "_lanes", engine._lanes)
+    engine.allow_lanes(2)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(engine.run, [images[:2], images[:2]])
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

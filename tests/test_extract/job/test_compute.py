@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.images import read_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job import compute
 from featurecache.extract.job.compute import compute_vectors
@@ -43,6 +45,9 @@ class MeanEngine:
         with self._lock:
             self._at_once -= 1
         return found
+
+    def allow_lanes(self, n_lanes: int) -> None:
+        self.allowed = n_lanes
 
 
 class ToyGroup(Group):
@@ -101,7 +106,7 @@ def test_networks_run_in_threads_of_their_own_and_none_is_left(items):
     engine = MeanEngine("cpu", 2, 4)
     list(compute_vectors(items, [ToyGroup(engine, every(items))], max_pixels=100))
     assert all(name.startswith("ahead") for name in engine.threads)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode", "read"))]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -109,7 +114,7 @@ def test_stopping_early_leaves_no_thread_behind(items, device):
     computed = compute_vectors(items, [ToyGroup(MeanEngine(device, 2, 2), every(items))], max_pixels=100)
     next(computed)
     computed.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode", "read"))]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -124,7 +129,7 @@ def test_an_error_of_the_network_comes_where_its_vectors_would_have_come(items, 
     names = []
     with pytest.raises(RuntimeError, match="too bright"):
         names += [item.name for chunk in computed for item in chunk.decoded]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decode", "read"))]
 
 
 def test_images_that_the_same_networks_miss_share_a_batch(items):
@@ -137,6 +142,67 @@ def test_images_that_the_same_networks_miss_share_a_batch(items):
     assert sum(second.sizes) == N - 2
     assert len(first.sizes) <= 4
     assert len([c for c in chunks if c.decoded]) == -(-N // 4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_slow_image_stops_no_other_and_comes_in_its_place(items, monkeypatch, device):
+    monkeypatch.setattr(compute, "count_cores", lambda: 2)
+    decode, rest = compute.Decoder.decode, threading.Event()
+
+    def waiting(decoder, item, *given):
+        if item == items[0]:
+            assert rest.wait(timeout=20)
+        if item == items[-1]:
+            rest.set()
+        return decode(decoder, item, *given)
+
+    monkeypatch.setattr(compute.Decoder, "decode", waiting)
+    chunks = list(compute_vectors(items, [ToyGroup(MeanEngine(device, 2, 1), every(items))], max_pixels=100))
+    assert [item.name for chunk in chunks for item in chunk.decoded] == [sample.name for _, sample in items]
+
+
+def test_more_files_are_read_at_once_than_there_are_lanes(items, monkeypatch):
+    read_hashed, reading, n = read_ahead.read_hashed, threading.Barrier(6), iter(range(N))
+
+    def slow(path):
+        if next(n) < 6:
+            reading.wait(timeout=20)
+        return read_hashed(path)
+
+    monkeypatch.setattr(read_ahead, "read_hashed", slow)
+    chunks = list(compute_vectors(items, [ToyGroup(MeanEngine("cpu", 2, 1), every(items))], max_pixels=100))
+    assert sum(not item.refusal for chunk in chunks for item in chunk.decoded) == N - 2
+
+
+def test_an_engine_with_fewer_lanes_gets_those_of_the_call(items):
+    """One core for it, while all other lanes wait for it, would be slower than one engine after the other."""
+    few, many = MeanEngine("cpu", 1, 2), MeanEngine("cpu", 3, 2)
+    list(compute_vectors(items, [ToyGroup(few, every(items)), ToyGroup(many, every(items))], max_pixels=100))
+    assert few.allowed == 3
+    assert not hasattr(many, "allowed")
+
+
+def test_groups_of_other_sizes_have_pixels_of_their_own_and_those_of_one_size_share_them(items):
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    class Keeping(MeanEngine):
+        def __init__(self, name: str) -> None:
+            super().__init__("cpu", 1, 64)
+            self.kept = seen.setdefault(name, [])
+
+        def run(self, batch: torch.Tensor) -> np.ndarray:
+            self.kept.append(batch)
+            return super().run(batch)
+
+    groups = [ToyGroup(Keeping(name), every(items)) for name in ("one", "same", "small")]
+    small = replace(SPEC, resize=4, crop=4)
+    groups[2].transform = groups[2].geometry = small
+    list(compute_vectors(items, groups, max_pixels=100))
+    (one,), (same,), (other,) = seen["one"], seen["same"], seen["small"]
+    assert torch.equal(one, same)
+    assert one.shape == (N - 2, 3, 8, 8)
+    assert other.shape == (N - 2, 3, 4, 4)
+    assert torch.equal(one[:, :, 0, 0], other[:, :, 0, 0])
 
 
 def test_a_file_that_changed_since_it_was_hashed_is_refused(items):
@@ -166,13 +232,13 @@ def test_lanes_share_the_cores_and_torch_starts_no_more_threads_than_that(items,
 
 def test_decoders_have_one_thread_each(items, monkeypatch):
     monkeypatch.setattr(compute, "count_cores", lambda: 2)
-    decode_item, seen = compute.decode_item, set()
+    decode, seen = compute.Decoder.decode, set()
 
-    def noting(*told):
+    def noting(*given):
         seen.add(torch.get_num_threads())
-        return decode_item(*told)
+        return decode(*given)
 
-    monkeypatch.setattr(compute, "decode_item", noting)
+    monkeypatch.setattr(compute.Decoder, "decode", noting)
     for device in ("cpu", "toy"):
         list(compute_vectors(items, [ToyGroup(MeanEngine(device, 1, 4), every(items))], max_pixels=10**6))
     assert seen == {1}

@@ -25,13 +25,13 @@ from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images import digests
+from featurecache.extract.images import digests, read_ahead
 from featurecache.extract.images.decode import decode_image, decode_picture
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import apply_transform
-from featurecache.extract.job import compute, in_flight, refused_before, trial, writer
+from featurecache.extract.job import decoding, in_flight, refused_before, trial, writer
 from featurecache.extract.job import extract as fill
 from featurecache.extract.job.extract import ExtractReport, Settings, Silent, extract_features
 from featurecache.extract.job.request import FeatureRequest, recall
@@ -99,7 +99,7 @@ def counts(open_folder, monkeypatch) -> Counts:
         return decode_picture(data, **options)
 
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_backbone", load)
-    monkeypatch.setattr(compute, "decode_picture", decode)
+    monkeypatch.setattr(decoding, "decode_picture", decode)
     # Toys are no networks that could be built from shapes, to find their caches without their weights.
     monkeypatch.setattr("featurecache.extract.job.plan.find_unique", lambda *_, **__: None)
     return counts
@@ -248,7 +248,7 @@ def test_a_second_run_extracts_nothing_decodes_nothing_and_loads_nothing(extract
         "featurecache.extract.images.digests._hash_file",
     ):
         monkeypatch.setattr(place, never)
-    monkeypatch.setattr(compute, "decode_picture", never)
+    monkeypatch.setattr(decoding, "decode_picture", never)
     second = extract()
     assert counted(second) == [(N, 0)]
     assert second.n_decoded == 0
@@ -463,9 +463,10 @@ def test_only_what_the_bytes_are_refused_for_is_remembered(extract, images, cach
 def reads(monkeypatch) -> Counter[str]:
     """How often each file was opened, for its digest alone or to be decoded."""
     found: Counter[str] = Counter()
-    hash_file, open_hashed = digests._hash_file, compute.open_hashed
+    hash_file, read_hashed = digests._hash_file, read_ahead.read_hashed
     monkeypatch.setattr(digests, "_hash_file", lambda s: (found.update([s.path]), hash_file(s))[1])
-    monkeypatch.setattr(compute, "open_hashed", lambda path: (found.update([str(path)]), open_hashed(path))[1])
+    for module in (read_ahead, decoding):
+        monkeypatch.setattr(module, "read_hashed", lambda path: (found.update([str(path)]), read_hashed(path))[1])
     monkeypatch.setattr(digests, "FIRST_BLOCK", 1)
     return found
 
@@ -580,14 +581,14 @@ def test_notes_about_other_images_are_kept_and_change_nothing(extract, images, c
 def test_what_is_being_decoded_is_noted_while_it_is_and_read_by_nobody_else(extract, cache, counts, monkeypatch):
     seen = []
 
-    def noting(decoded, *arguments):
+    def noting(decoder, decoded, *arguments):
         seen.append((decoded.digest, in_flight.InFlight(cache).suspects))
         (path,) = cache.glob(f"{in_flight.PREFIX}*")
         assert decoded.digest in path.read_bytes()
-        return fit(decoded, *arguments)
+        return fit(decoder, decoded, *arguments)
 
-    fit = compute._fit
-    monkeypatch.setattr(compute, "_fit", noting)
+    fit = decoding.Decoder._fit
+    monkeypatch.setattr(decoding.Decoder, "_fit", noting)
     extract()
     assert len(seen) == N
     assert all(suspects == set() for _, suspects in seen)
@@ -605,7 +606,7 @@ def test_a_file_that_changes_to_what_a_complete_cache_lacks_is_refused_and_not_c
     edited = images / "a" / "2.png"
     after_hashing(monkeypatch, lambda: Image.new("RGB", (20, 20), "red").save(edited))
     report = extract("toy", "other")
-    assert [(r.name, r.reason) for r in report.refusals] == [("a/2.png", compute.CHANGED)]
+    assert [(r.name, r.reason) for r in report.refusals] == [("a/2.png", decoding.CHANGED)]
     assert counted(report) == [(0, N - 1), (N - 1, 0)]
     assert report.n_decoded == N - 1
     assert all(not filled.cache.missing(report.digests).any() for filled in report.filled)

@@ -16,7 +16,7 @@ from featurecache.extract.images import decode
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.decoding.memory import DECODING, PixelBudget
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.job.compute import decode_item
+from featurecache.extract.job.decoding import Batch, Decoder
 
 N_THREADS = 8
 
@@ -83,14 +83,14 @@ def test_threads_that_decode_image_files_share_the_real_limit(tmp_path, monkeypa
         raise ImageRefused("counted")
 
     monkeypatch.setattr(decode, "_decoded", counting)
-    group = SimpleNamespace(at_least=None, levels="full", misses=lambda digest: True)
+    group = SimpleNamespace(at_least=None, levels="full", geometry="any", view=None, misses=lambda digest: True)
     items = []
     for number in range(2 * N_THREADS if at_once in (1, N_THREADS) else 3 * at_once):
         data, path = header_of_a_png(side, number), tmp_path / f"{number}.png"
         path.write_bytes(data)
         items.append((image_digest(data), Sample(str(path), path.name)))
     with ThreadPoolExecutor(N_THREADS) as pool:
-        decoded = list(pool.map(lambda item: decode_item(item, [group], MAX_PIXELS), items))
+        decoded = list(pool.map(lambda item: Decoder([group], MAX_PIXELS).decode(item, Batch(1)), items))
     assert {each.refusal for each in decoded} == {"counted"}
     assert most == at_once
     assert DECODING._n_used == 0

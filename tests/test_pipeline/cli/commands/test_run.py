@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from featurecache.cli.main import DONE, FAILED, run
-from featurecache.extract.images import digests
-from featurecache.extract.job import compute
+from featurecache.extract.images import digests, read_ahead
+from featurecache.extract.job import decoding
 
 PIXELS = ["--backbone", "pixels", "--size", "8", "--heads", "centroid", "--quiet"]
 
@@ -18,9 +18,10 @@ PIXELS = ["--backbone", "pixels", "--size", "8", "--heads", "centroid", "--quiet
 def reads(monkeypatch) -> Counter[str]:
     """How often each file was opened, for its digest alone or to be decoded, by a clock for which all are old."""
     found: Counter[str] = Counter()
-    hash_file, open_hashed, now = digests._hash_file, compute.open_hashed, time.time_ns
+    hash_file, read_hashed, now = digests._hash_file, read_ahead.read_hashed, time.time_ns
     monkeypatch.setattr(digests, "_hash_file", lambda s: (found.update([s.path]), hash_file(s))[1])
-    monkeypatch.setattr(compute, "open_hashed", lambda path: (found.update([str(path)]), open_hashed(path))[1])
+    for module in (read_ahead, decoding):
+        monkeypatch.setattr(module, "read_hashed", lambda path: (found.update([str(path)]), read_hashed(path))[1])
     monkeypatch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
     return found
 

@@ -1,0 +1,56 @@
+"""Batch norms folded into the convolutions before them."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from itertools import pairwise
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Return a copy of an eval-mode module with each batch norm that follows a convolution folded into it.
+
+        w' = w * g / sqrt(v + eps)        b' = (b - m) * g / sqrt(v + eps) + beta
+
+    with running mean m, running variance v, scale g and offset beta of the batch norm.
+    """
+    folded = copy.deepcopy(module)
+    for part in list(folded.modules()):
+        if isinstance(part, fx.GraphModule):
+            _fold_in_graph(part)
+        elif isinstance(part, nn.Sequential):
+            _fold_in_sequence(part)
+    return folded
+
+
+def _fold_in_graph(graph_module: fx.GraphModule) -> None:
+    calls = Counter(node.target for node in graph_module.graph.nodes if node.op == "call_module")
+    for node in list(graph_module.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or len(before.users) > 1 or calls[before.target] != 1:
+            continue
+        pair = graph_module.get_submodule(str(before.target)), graph_module.get_submodule(str(node.target))
+        folded = _fold(*pair)
+        if folded is not None:
+            graph_module.set_submodule(str(before.target), folded)
+            node.replace_all_uses_with(before)
+            graph_module.graph.erase_node(node)
+    graph_module.delete_all_unused_submodules()
+    graph_module.recompile()
+
+
+def _fold_in_sequence(sequence: nn.Sequential) -> None:
+    for at, (first, second) in enumerate(pairwise(list(sequence))):
+        folded = _fold(first, second)
+        if folded is not None:
+            sequence[at], sequence[at + 1] = folded, nn.Identity()
+
+
+def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """Return the two as one convolution, or None if they are not a convolution and its batch norm."""
+    if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+        return None
+    return fuse_conv_bn_eval(convolution, norm)

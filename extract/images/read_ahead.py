@@ -1,0 +1,107 @@
+"""Files read in threads before they are decoded, so that decoders do not wait for a slow disk.
+
+Parts of the samples are read in the order in which they are expected: those next to be taken, up to `n_ahead`, and of
+their files up to READ_BYTES at once. What is not read ahead, such as a large file, is left to whoever decodes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple
+
+from featurecache.extract.images.sources import HashedFile, read_hashed
+
+# Twenty photographs of six megabytes.
+READ_BYTES = 128 << 20
+
+
+class ReadFile(NamedTuple):
+    """A file that was read, or why it could not be; neither where it is left to be opened. seconds: spent on it."""
+
+    file: HashedFile | None
+    error: OSError | None
+    seconds: float
+
+
+LEFT = ReadFile(None, None, 0.0)
+
+
+class Part:
+    """Samples that are read one after another, in one thread."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+        self.files: Future[list[ReadFile]] | None = None
+
+
+class ReadAhead:
+    """Reads parts in threads; a context manager, which ends them.
+
+    n_ahead: the parts that are read, or being read, and were not taken yet.
+    """
+
+    def __init__(self, *, n_threads: int, n_ahead: int) -> None:
+        self._pool = ThreadPoolExecutor(n_threads, "read")
+        self._n_left, self._n_bytes = n_ahead, 0
+        self._waiting: deque[Part] = deque()
+        self._lock = Lock()
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def expect(self, paths: Sequence[str]) -> Part:
+        """Return a part of the samples that is going to be taken, after those before it."""
+        part = Part(paths)
+        with self._lock:
+            self._waiting.append(part)
+            self._start()
+        return part
+
+    def take(self, part: Part) -> list[ReadFile]:
+        """Return the files of a part, as soon as they are read."""
+        with self._lock:
+            reading = part.files
+            if reading is None:
+                self._waiting.remove(part)
+            else:
+                self._n_left += 1
+            self._start()
+        if reading is None:
+            return [LEFT] * len(part.paths)
+        files = reading.result()
+        with self._lock:
+            self._n_bytes -= sum(map(_n_bytes, files))
+        return files
+
+    def _start(self) -> None:
+        """Read the next of the parts, with the lock held."""
+        while self._waiting and self._n_left:
+            part = self._waiting.popleft()
+            part.files = self._pool.submit(self._read, part.paths)
+            self._n_left -= 1
+
+    def _read(self, paths: Sequence[str]) -> list[ReadFile]:
+        return [self._read_one(path) for path in paths]
+
+    def _read_one(self, path: str) -> ReadFile:
+        if self._n_bytes > READ_BYTES:
+            return LEFT
+        started = time.perf_counter()
+        try:
+            found = ReadFile(read_hashed(path), None, time.perf_counter() - started)
+        except OSError as error:
+            return ReadFile(None, error.with_traceback(None), time.perf_counter() - started)
+        with self._lock:
+            self._n_bytes += _n_bytes(found)
+        return found
+
+
+def _n_bytes(read: ReadFile) -> int:
+    return len(read.file.content) if read.file is not None and isinstance(read.file.content, bytes) else 0

@@ -1,0 +1,76 @@
+"""Parts of files are read ahead in order, as many as are allowed; errors and large files wait for their turn."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from featurecache.extract.images import read_ahead, sources
+from featurecache.extract.images.read_ahead import LEFT, ReadAhead
+
+
+@pytest.fixture
+def files(tmp_path) -> list[str]:
+    for i in range(12):
+        (tmp_path / f"{i:02d}").write_bytes(bytes([i]) * 10)
+    return [str(path) for path in sorted(tmp_path.iterdir())]
+
+
+def contents(found: list[read_ahead.ReadFile]) -> list[object]:
+    return [None if each.file is None else each.file.content for each in found]
+
+
+def test_every_part_is_given_its_files(files):
+    with ReadAhead(n_threads=2, n_ahead=3) as ahead:
+        parts = [ahead.expect(files[start : start + 2]) for start in range(0, 12, 2)]
+        found = [content for part in parts for content in contents(ahead.take(part))]
+    assert found == [bytes([i]) * 10 for i in range(12)]
+    assert (ahead._n_bytes, ahead._n_left) == (0, 3)
+
+
+def test_no_more_parts_are_read_than_are_allowed_before_they_are_taken(files, monkeypatch):
+    read, begun = [], threading.Semaphore(0)
+    read_hashed = read_ahead.read_hashed
+
+    def noting(path):
+        read.append(path)
+        begun.release()
+        return read_hashed(path)
+
+    monkeypatch.setattr(read_ahead, "read_hashed", noting)
+    with ReadAhead(n_threads=4, n_ahead=2) as ahead:
+        parts = [ahead.expect([path]) for path in files]
+        for _ in range(2):
+            assert begun.acquire(timeout=20)
+        assert sorted(read) == files[:2]
+        ahead.take(parts[0])
+        assert begun.acquire(timeout=20)
+        assert sorted(read) == files[:3]
+
+
+def test_what_cannot_be_read_is_an_error_of_its_own_file(files, tmp_path):
+    with ReadAhead(n_threads=1, n_ahead=1) as ahead:
+        broken, sound = ahead.take(ahead.expect([str(tmp_path / "none"), files[0]]))
+    assert isinstance(broken.error, FileNotFoundError)
+    assert sound.file is not None
+    assert sound.file.content == bytes(10)
+
+
+def test_large_files_and_those_beyond_the_bytes_are_left_to_be_opened(files, monkeypatch):
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 9)
+    with ReadAhead(n_threads=1, n_ahead=1) as ahead:
+        assert contents(ahead.take(ahead.expect(files[:1]))) == [None]
+    monkeypatch.setattr(sources, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(read_ahead, "READ_BYTES", 15)
+    with ReadAhead(n_threads=1, n_ahead=1) as ahead:
+        found = ahead.take(ahead.expect(files[:3]))
+    assert contents(found[:2]) == [bytes(10), b"\x01" * 10]
+    assert found[2] == LEFT
+
+
+def test_a_part_that_is_taken_before_its_turn_is_left_to_be_opened(files):
+    with ReadAhead(n_threads=1, n_ahead=1) as ahead:
+        first, second = ahead.expect(files[:1]), ahead.expect(files[1:3])
+        assert ahead.take(second) == [LEFT, LEFT]
+        assert contents(ahead.take(first)) == [bytes(10)]
