@@ -22,7 +22,7 @@ OUT_OPTION := $(if $(OUT),--out "$(OUT)")
 GO_ON    := || [ $$? -eq 3 ]
 
 .DEFAULT_GOAL := all
-.PHONY: all help install data features classify run predict finetune report picture test lint torture survey compat bench clean
+.PHONY: all help install data features classify run predict finetune report picture test lint torture survey compat bench gpu clean
 
 all: features classify  ## the whole job on DATASET: install, data, features, classify
 
@@ -90,6 +90,11 @@ bench: $(STAMP)  ## our extraction and heads against what is usual, on this mach
 	@$(COMMAND) bench heads --out data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
 	@$(COMMAND) bench warm --out data/bench-warm.json
+	@$(COMMAND) bench pipeline --out data/bench-pipeline.json
+
+# By PYTHON as it is, without an installation: a machine with a GPU often has a torch of its own.
+gpu:  ## on a machine with a GPU, 8 minutes: the tests of CUDA, and a table of rates, also in gpu.json
+	@$(PYTHON) tests/tools/gpu.py $(ARGS)
 
 clean:  ## remove the environments, the made data sets and tool caches; features and runs stay
 	rm -rf $(VENV) .venv-compat data/mnist5k data/fashion-mnist data/digits .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,8 @@ classify    `bench classify`: seconds and memory
 finetune    `bench finetune`
 starts      `bench starts`
 warm        `bench warm`
+pipeline    `bench pipeline`
+gpu         `bench gpu`
 output      printing and writing of figures
 clock       seconds
 demo_data   the data sets of `make data`

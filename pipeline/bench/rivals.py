@@ -25,13 +25,20 @@ IMG2VEC_NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
 
 @dataclass(frozen=True)
 class Job:
-    """The first n images of a folder of class folders, the network whose weights are in `hub`, and where it runs."""
+    """The first n images of a folder of class folders, the network whose weights are in `hub`, and where it runs.
+
+    precision: fp32 as torch has it by default, tf32 for all products, or bf16 by autocast; of the plain loop.
+    """
 
     backbone: str
     root: str
     n: int
     hub: str
     device: str
+    workers: int = WORKERS
+    batch: int = BATCH
+    precision: str = "fp32"
+    size: int | None = None
 
 
 def elsewhere() -> ProcessPoolExecutor:
@@ -62,7 +69,7 @@ def _plain_loop(job: Job, channels_last: bool) -> Callable[[], NDArray[np.float3
     from torchvision.transforms._presets import ImageClassification
 
     torch.hub.set_dir(job.hub)
-    backbone = FeatureRequest(job.backbone).load()
+    backbone = FeatureRequest(job.backbone, size=job.size).load()
     spec = backbone.transform
     transform = ImageClassification(
         crop_size=spec.crop,
@@ -77,17 +84,22 @@ def _plain_loop(job: Job, channels_last: bool) -> Callable[[], NDArray[np.float3
     network: Any = backbone.module.network
     network = network.to(job.device).to(memory_format=layout)
 
+    if job.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    is_half = job.precision == "bf16"
+
     def run(batch: torch.Tensor) -> torch.Tensor:
-        vectors: torch.Tensor = network(batch.to(job.device, memory_format=layout)).cpu()
+        with torch.autocast(job.device.partition(":")[0], dtype=torch.bfloat16, enabled=is_half):
+            vectors: torch.Tensor = network(batch.to(job.device, memory_format=layout)).float().cpu()
         return vectors
 
     # What is prepared for this shape of batch, once, is no part of the rate.
     with torch.inference_mode():
-        run(torch.zeros(BATCH, 3, spec.crop, spec.crop))
+        run(torch.zeros(job.batch, 3, spec.crop, spec.crop))
 
     def go() -> NDArray[np.float32]:
         folder = Subset(ImageFolder(job.root, transform), range(job.n))
-        loader = DataLoader(folder, batch_size=BATCH, num_workers=WORKERS)
+        loader = DataLoader(folder, batch_size=job.batch, num_workers=job.workers)
         with torch.inference_mode():
             vectors = [run(batch) for batch, _ in loader]
         found: NDArray[np.float32] = torch.cat(vectors).numpy()

@@ -6,6 +6,7 @@ command = Group(
     name="bench",
     help="Measure speed on this machine, compared with other tools.",
     places={
-        name: f"featurecache.bench.{name}" for name in ("extract", "heads", "classify", "finetune", "starts", "warm")
+        name: f"featurecache.bench.{name}"
+        for name in ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu")
     },
 )
