@@ -34,10 +34,12 @@ help:  ## this list
 install: $(STAMP)  ## a virtual environment in .venv with everything in it
 	@echo '$(VENV): installed'
 
+# Modules are compiled on all cores, which pip does on one; a few are templates that do not compile.
 $(STAMP): pyproject.toml
 	@echo 'installing into $(VENV): some minutes, 6.5 GB on Linux, most of it torch'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 data: $(STAMP)  ## the images of DATASET (mnist5k, fashion-mnist, digits) as a folder of PNG files
