@@ -87,12 +87,14 @@ survey: $(STAMP)  ## what `make test` leaves out: every network there is, benche
 compat: $(STAMP)  ## the same pixels and vectors by the oldest and newest libraries, at every instruction set of torch
 	@$(BIN)/python tests/tools/compat.py $(ARGS)
 
-bench: $(STAMP)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
+bench: $(STAMP) $(DATA)  ## our extraction and heads against what is usual, on this machine; ARGS="--full" goes to the heads
 	@$(COMMAND) bench extract --backbone $(BACKBONE) --out data/bench-extract.json
 	@$(COMMAND) bench heads --out data/bench-heads.json $(ARGS)
 	@$(COMMAND) bench finetune
 	@$(COMMAND) bench warm --out data/bench-warm.json
 	@$(COMMAND) bench pipeline --out data/bench-pipeline.json
+	@$(COMMAND) extract "$(IMAGES)" --backbone $(BACKBONE) --cache "$(CACHE)" --quiet $(GO_ON)
+	@$(COMMAND) bench rerun --images "$(IMAGES)" --backbone $(BACKBONE) --cache "$(CACHE)" --out data/bench-rerun.json
 
 # By PYTHON as it is, without an installation: a machine with a GPU often has a torch of its own.
 gpu:  ## on a machine with a GPU, 8 minutes: the tests of CUDA, and a table of rates, also in gpu.json

@@ -15,6 +15,7 @@ starts      `bench starts`
 warm        `bench warm`
 pipeline    `bench pipeline`
 gpu         `bench gpu`
+rerun       `bench rerun`: heads on features that are there
 output      printing and writing of figures
 clock       seconds
 demo_data   the data sets of `make data`

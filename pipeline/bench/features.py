@@ -98,15 +98,15 @@ def load_features(images: Path, cache_root: Path) -> Data | None:
     return Data(images.name, X, y, found.X[test], labelled.y[test])
 
 
-def make_features(n_rows: int) -> Data:
+def make_features(n_rows: int, *, n_classes: int = N_CLASSES, n_test: int = N_TEST) -> Data:
     """Random Gaussian classes whose pooled covariance has the spectrum of real features."""
     rng = np.random.default_rng(0)
     ranks, energies = np.array(list(SPECTRUM)), np.array(list(SPECTRUM.values()))
     deviations = np.sqrt(np.exp(np.interp(np.log(np.arange(1, FEATURE_DIM + 1)), np.log(ranks), np.log(energies))))
     basis = np.linalg.qr(rng.normal(size=(FEATURE_DIM, FEATURE_DIM)))[0]
-    means = np.zeros((N_CLASSES, FEATURE_DIM))
-    means[:, :SEPARATED] = SEPARATION * rng.normal(size=(N_CLASSES, SEPARATED))
-    y = rng.integers(0, N_CLASSES, n_rows + N_TEST)
+    means = np.zeros((n_classes, FEATURE_DIM))
+    means[:, :SEPARATED] = SEPARATION * rng.normal(size=(n_classes, SEPARATED))
+    y = rng.integers(0, n_classes, n_rows + n_test)
     X = np.empty((len(y), FEATURE_DIM), dtype=np.float32)
     for start in range(0, len(y), N_TEST):
         here = slice(start, start + N_TEST)

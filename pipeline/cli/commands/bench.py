@@ -7,6 +7,6 @@ command = Group(
     help="Measure speed on this machine, compared with other tools.",
     places={
         name: f"featurecache.bench.{name}"
-        for name in ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu")
+        for name in ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu", "rerun")
     },
 )
