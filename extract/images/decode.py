@@ -74,10 +74,21 @@ def decode_image(
 
     It waits while other threads decode as many pixels as are decoded at once.
     """
+    with _reserved(data, max_pixels=max_pixels, at_least=at_least, levels=levels) as picture:
+        return picture.pixels()
+
+
+def decode_array(data: bytes | BinaryIO, *, levels: str = FULL_RANGE) -> NDArray[np.uint8]:
+    """Decode an image as `decode_image` does, without torch: uint8 (H, W, 3), or (H, W) of a grey one."""
+    with _reserved(data, max_pixels=MAX_PIXELS, at_least=None, levels=levels) as picture:
+        return picture.array()
+
+
+@contextmanager
+def _reserved(data: bytes | BinaryIO, *, max_pixels: int, at_least: int | None, levels: str) -> Iterator[Picture]:
+    """Yield the picture of an image when other threads leave room for its pixels."""
     with DECODING.reservation() as reservation, _refusing():
-        return decode_picture(
-            data, max_pixels=max_pixels, at_least=at_least, levels=levels, reserve=reservation.reserve
-        ).pixels()
+        yield decode_picture(data, max_pixels=max_pixels, at_least=at_least, levels=levels, reserve=reservation.reserve)
 
 
 def decode_picture(

@@ -18,13 +18,12 @@ import numpy as np
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.spec import FULL_RANGE, IMAGE_RANGE
-from featurecache.extract.images.decode import decode_image
+from featurecache.extract.images.decode import decode_array
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import open_sample
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
 SIDE = 16
@@ -51,7 +50,7 @@ def read_thumbnails(
 def same_pixels(one: Sample, other: Sample) -> bool:
     """Whether two files decode to identical pixels."""
     try:
-        return bool(_pixels(one, FULL_RANGE).equal(_pixels(other, FULL_RANGE)))
+        return _same_colours(_pixels(one, FULL_RANGE), _pixels(other, FULL_RANGE))
     except (OSError, ImageRefused):
         return False
 
@@ -63,13 +62,22 @@ def _read(sample: Sample) -> NDArray[np.float32]:
         pixels = _pixels(sample, IMAGE_RANGE)
     except (OSError, ImageRefused):
         return np.zeros(SIDE * SIDE, dtype=np.float32)
-    grey = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
+    grey = Image.fromarray(pixels).convert("L")
     how = Image.Resampling.BOX if min(grey.size) >= SIDE else Image.Resampling.BICUBIC
     small = np.asarray(grey.resize((SIDE, SIDE), how), dtype=np.float32).reshape(-1)
     toned = small - small.mean()
     return toned / np.linalg.norm(toned) if toned.std() >= FLAT else np.zeros_like(toned)
 
 
-def _pixels(sample: Sample, levels: str) -> torch.Tensor:
+def _same_colours(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two images (H, W) or (H, W, 3) have the same pixels, where grey is a colour."""
+    if one.shape[:2] != other.shape[:2]:
+        return False
+    if one.ndim != other.ndim:
+        one, other = (each if each.ndim == 3 else each[..., None] for each in (one, other))
+    return bool((one == other).all())
+
+
+def _pixels(sample: Sample, levels: str) -> NDArray[np.uint8]:
     with open_sample(sample.path) as file:
-        return decode_image(file, levels=levels)
+        return decode_array(file, levels=levels)

@@ -103,17 +103,17 @@ def _read(
 def _decode(data: bytes, side: int) -> Image.Image:
     """The image upright in RGB. A JPEG is decoded at a fraction of its size, many times faster.
 
-    What is not plain 8-bit grey or colour goes the way of the features, which needs torch.
+    What is not plain 8-bit grey or colour is decoded as for the features.
     """
     unreadable = contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError)
     with unreadable, Image.open(io.BytesIO(data)) as image:
         if image.format in PLAIN_FORMATS and image.mode in PLAIN_MODES:
             image.draft("RGB", (2 * side, 2 * side))
             return ImageOps.exif_transpose(image.convert("RGB"))
-    from featurecache.extract.images.decode import decode_image
+    from featurecache.extract.images.decode import decode_array
 
     # A picture for people: the values that the image uses, where it has more than 8 bits.
-    return Image.fromarray(decode_image(data, levels=IMAGE_RANGE).permute(1, 2, 0).numpy())
+    return Image.fromarray(decode_array(data, levels=IMAGE_RANGE)).convert("RGB")
 
 
 def data_uri(picture: Image.Image) -> str:

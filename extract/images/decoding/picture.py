@@ -50,18 +50,20 @@ class Picture:
 
     def pixels(self) -> torch.Tensor:
         """Return all pixels: uint8 (3, H, W), RGB."""
+        return _as_tensor(self.array())
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return all pixels: uint8 (H, W, 3), or (H, W) of a grey image; imports no torch."""
         if self.height * self.width <= STRIP_PIXELS:
-            return _as_tensor(self.rows(0, self.height))
-        strips = self.strips(range(self.height))
+            return self.rows(0, self.height)
+        step = max(1, STRIP_PIXELS // self.width)
+        strips = (self.rows(top, min(self.height, top + step)) for top in range(0, self.height, step))
         first = next(strips)
-        n_channels = 1 if first.stride(0) == 0 else 3
-        whole = np.empty((self.height, self.width, n_channels), dtype=np.uint8)
-        image = _as_tensor(whole if n_channels == 3 else whole[..., 0])
-        top = 0
+        whole, top = np.empty((self.height, *first.shape[1:]), dtype=np.uint8), 0
         for strip in chain([first], strips):
-            image[:n_channels, top : top + strip.shape[1]] = strip[:n_channels]
-            top += strip.shape[1]
-        return image
+            whole[top : top + len(strip)] = strip
+            top += len(strip)
+        return whole
 
 
 def rows_of(image: Image.Image, orientation: int, convert: Callable[[Image.Image], NDArray[np.uint8]]) -> Rows:
