@@ -9,7 +9,7 @@ from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
 from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead
 from featurecache.classify.heads.shared.parameters import Allowed
-from featurecache.classify.solvers.covariance import SignRegression, spectra
+from featurecache.classify.solvers.covariance import SignRegression, single_ridge, spectra
 from featurecache.classify.solvers.linear.regularization_path import Optimum
 
 
@@ -41,6 +41,10 @@ class RidgeHead(LinearHead):
     def _optima(
         cls, heads: Sequence[Self], rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int
     ) -> Iterator[Optimum]:
+        if len(heads) == 1:
+            for number, found in enumerate(single_ridge(rows, codes, weights, n_classes, heads[0].alpha)):
+                yield Optimum(0, number, *found, 1, 0.0, 0.0, "")
+            return
         rounds = [SignRegression(spectrum) for spectrum in spectra(rows, codes, weights, n_classes)]
         for setting, head in enumerate(heads):
             for number, regression in enumerate(rounds):

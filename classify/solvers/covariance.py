@@ -7,9 +7,11 @@ trains on is the sum over the parts it does not hold out, so that K folds cost o
 
 In the basis V the penalty |W|^2 keeps its form, so ridge and LDA are solved by division. With fewer rows than columns
 the smaller Z Z^T is decomposed, and V spans the rows of Z, where every penalised solution lies (representer theorem).
-One penalty alone needs no decomposition: `held_out_ridge` solves its folds by Cholesky factors.
+One penalty alone needs no decomposition: `single_ridge` and `held_out_ridge` solve it by Cholesky factors.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,15 +53,23 @@ def spectra(
     if (weights > 0).sum(axis=1).min() < rows.shape[1]:
         return [_spectrum_of_few(rows, codes, own, number, n_classes, within) for number, own in enumerate(weights)]
     found = []
+    for counts, means, scatter in _scatters(rows, codes, weights, n_classes, within):
+        energy, basis = np.linalg.eigh(scatter)
+        found.append(Spectrum(counts, means, np.maximum(energy, 0.0), basis))
+    return found
+
+
+def _scatters(
+    rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int, within: bool
+) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+    """Yield counts (C,) and means (C, D) of the classes of every round, and the scatter (D, D) around the mean."""
     for number, (counts, sums, gram) in enumerate(_round_sums(rows, codes, weights, n_classes)):
         shift, stretch = to_numpy(rows.shift[number]), to_numpy(rows.stretch[number])
         means = (sums / np.where(counts > 0, counts, 1.0)[:, None] - shift) / stretch
         mean, sums_own = counts @ means / counts.sum(), (sums - counts[:, None] * shift) / stretch
         around = _gram_own(gram, sums.sum(axis=0), counts.sum(), shift, stretch)
         scatter = around - (sums_own.T @ means if within else counts.sum() * np.outer(mean, mean))
-        energy, basis = np.linalg.eigh(scatter)
-        found.append(Spectrum(counts, means, np.maximum(energy, 0.0), basis))
-    return found
+        yield counts, means, scatter
 
 
 def _gram_own(gram: FloatArray, total: FloatArray, count: float, shift: FloatArray, stretch: FloatArray) -> FloatArray:
@@ -141,6 +151,28 @@ def _eigenvectors(gram: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
     energy, vectors = np.linalg.eigh(gram)
     kept = energy > size * np.finfo(np.float64).eps * max(float(energy[-1]), np.finfo(np.float64).tiny)
     return vectors[:, kept], energy[kept]
+
+
+def single_ridge(
+    rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int, alpha: float
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return what `SignRegression` solves in every round for one strength, W (C, D) and b (C,)."""
+    from scipy.linalg import LinAlgError, solve
+
+    found = []
+    if (weights > 0).sum(axis=1).min() >= rows.shape[1]:
+        for counts, means, scatter in _scatters(rows, codes, weights, n_classes, within=False):
+            mean, target = counts @ means / counts.sum(), 2.0 * counts / counts.sum() - 1.0
+            floor = len(scatter) * np.finfo(np.float64).eps * float(np.trace(scatter))  # no less than that of spectra
+            if alpha <= floor:
+                break
+            np.einsum("ii->i", scatter)[...] += alpha
+            with suppress(LinAlgError):
+                W = solve(scatter, 2.0 * (counts[:, None] * (means - mean)).T, assume_a="pos", overwrite_a=True).T
+                found.append((W, target - W @ mean))
+    if len(found) == len(weights):
+        return found
+    return [SignRegression(each).solve(alpha) for each in spectra(rows, codes, weights, n_classes)]
 
 
 class SignRegression:

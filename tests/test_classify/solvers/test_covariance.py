@@ -3,7 +3,7 @@ import pytest
 
 import featurecache.classify.solvers.covariance
 from featurecache.classify.arrays.blocks import Rows
-from featurecache.classify.solvers.covariance import decompose_rows, spectra
+from featurecache.classify.solvers.covariance import SignRegression, decompose_rows, single_ridge, spectra
 
 
 def problem(n, feature_dim, rounds):
@@ -49,3 +49,21 @@ def test_the_decompose_rows_is_that_of_the_svd(shape):
     left, energy = decompose_rows(Z)
     assert np.sort(energy) == pytest.approx(np.sort(np.linalg.svd(Z, compute_uv=False) ** 2))
     assert left @ np.diag(energy) @ left.T == pytest.approx(Z @ Z.T)
+
+
+@pytest.mark.parametrize("shape", [(60, 6), (20, 40)], ids=["tall", "wide"])
+@pytest.mark.parametrize("alpha", [0.0, 1e-3, 10.0])
+def test_a_single_strength_of_ridge_has_the_solution_of_the_spectrum(shape, alpha):
+    X, codes, weights = problem(*shape, rounds=2)
+    rows = Rows(X, weights)
+    expected = [SignRegression(each).solve(alpha) for each in spectra(rows, codes, weights, 3)]
+    for (coef, intercept), (W, b) in zip(single_ridge(rows, codes, weights, 3, alpha), expected, strict=True):
+        assert coef == pytest.approx(W, rel=1e-7, abs=1e-9)
+        assert intercept == pytest.approx(b, rel=1e-7, abs=1e-9)
+
+
+def test_equal_columns_are_solved_by_the_spectrum_where_no_penalty_parts_them():
+    X, codes, weights = problem(60, 6, rounds=2)
+    X[:, 1] = X[:, 0]
+    for coef, _ in single_ridge(Rows(X, weights), codes, weights, 3, 0.0):
+        assert coef[:, 0] == pytest.approx(coef[:, 1])
