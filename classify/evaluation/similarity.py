@@ -6,10 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
-from featurecache.classify.solvers.neighbours import find_neighbours
+from featurecache.classify.solvers.nearest_rows import Neighbours, nearest_rows
 
 # Similarities are computed for this many rows at a time: 2048 x 2048 float32 is 17 MB, and stays in a cache.
 BLOCK = 2048
+# So many cosines are computed by numpy, in 0.1 s: to import torch takes ten times as long.
+FEW_COSINES = 10_000_000
 # Close pairs that a row may have with later rows of each side: a burst of 1,000 frames must not become 500,000 pairs.
 MOST_PAIRS_A_ROW = 10
 # Against a sample of so many rows the order of outliers is that of all rows (Sugiyama and Borgwardt 2013).
@@ -74,12 +76,23 @@ def nearest_others(queries: FloatArray, X: FloatArray, k: int, own: IntArray) ->
     """
     if k > len(X) - bool((own >= 0).any()):
         raise ValueError(f"{len(X)} rows have no {k} neighbours.")
-    found = find_neighbours(queries, X, k + 1, "cosine", np.zeros(X.shape[1], X.dtype))
-    counts = found.rows != own[:, None]
+    found = _nearest_rows(queries, X, min(k + 1, len(X)))
+    rows, similarity = found.rows, found.similarity
+    counts = rows != own[:, None]
     counts[counts.all(axis=1), -1] = False
-    if found.rows.shape[1] == k:  # all rows there are, and none of them is a query
-        return found.rows, found.similarity
-    return found.rows[counts].reshape(-1, k), found.similarity[counts].reshape(-1, k)
+    if rows.shape[1] == k:  # all rows there are, and none of them is a query
+        return rows, similarity
+    return rows[counts].reshape(-1, k), similarity[counts].reshape(-1, k)
+
+
+def _nearest_rows(queries: FloatArray, X: FloatArray, k: int) -> Neighbours:
+    """Return the k <= N rows of X (N, D) most similar to each query (M, D)."""
+    origin = np.zeros(X.shape[1], X.dtype)
+    if len(queries) * len(X) <= FEW_COSINES:
+        return nearest_rows(queries, X, k, "cosine", origin, np.zeros(len(X), dtype=bool))
+    from featurecache.classify.solvers.neighbours import find_neighbours
+
+    return find_neighbours(queries, X, k, "cosine", origin)
 
 
 def isolation(X: FloatArray, k: int, *, seed: int = 0, on_progress: Progress | None = None) -> FloatArray:

@@ -7,9 +7,10 @@ from featurecache.classify.evaluation import similarity as closeness
 from featurecache.classify.evaluation.similarity import close_pairs, isolation, nearest_others, unit_rows
 
 
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
+@pytest.fixture(autouse=True, params=[0, closeness.FEW_COSINES], ids=["torch", "numpy"])
+def _small_blocks(monkeypatch, request):
     monkeypatch.setattr(closeness, "BLOCK", 7)
+    monkeypatch.setattr(closeness, "FEW_COSINES", request.param)
 
 
 @pytest.fixture(name="X")
@@ -60,6 +61,12 @@ def test_a_copy_is_a_neighbour():
     X = np.array([[1.0, 0], [1.0, 0], [0, 1.0]], dtype=np.float32)
     rows, _ = nearest_others(X, X, 1, np.arange(3))
     assert rows[:2, 0].tolist() == [1, 0]
+
+
+def test_a_row_of_zeros_has_cosines_of_zero():
+    X = np.array([[0.0, 0], [1.0, 0], [0, -1.0]], dtype=np.float32)
+    _, cosine = nearest_others(X, X, 2, np.arange(3))
+    assert cosine.tolist() == [[0.0, 0.0]] * 3
 
 
 def test_queries_from_outside_see_every_row(X):
