@@ -8,8 +8,10 @@ import sys
 def main() -> int:
     """Run the command line and return its exit code."""
     try:
+        from featurecache.base.startup import begin_command_process
         from featurecache.cli.stopping import stoppable
 
+        begin_command_process()
         with stoppable() as stops:
             from featurecache.cli.main import run
 

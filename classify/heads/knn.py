@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray
 from featurecache.classify.arrays.as_numpy import plain, working_dtype
 from featurecache.classify.arrays.memmap import array_stored_like
 from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
 from featurecache.classify.heads.fitted.voting import FittedNeighbours, blank_rows
+from featurecache.classify.heads.shared.estimator import Classifier, Estimator
 from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.parameters import Allowed, equal_settings
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
@@ -28,7 +28,7 @@ from featurecache.classify.solvers.nearest_rows import Neighbours, zero_rows
 from featurecache.classify.solvers.neighbours import find_neighbours, round_neighbours
 
 
-class KNNHead(ClassifierMixin, FittedNeighbours, BaseEstimator):  # type: ignore[misc]
+class KNNHead(Classifier, FittedNeighbours, Estimator):  # type: ignore[misc]
     """Votes of the k nearest training rows (Cover and Hart 1967), by cosine or Euclidean distance.
 
         v_i = exp((s_i - s_1) / sharpness)      1 for the nearest, less for those less similar (Wu et al. 2018, DINO)

@@ -9,6 +9,7 @@ defaults       values of options that are not given
 described      fields of dataclasses with their help and their choices
 values         checks of values that callers give
 quoting        commands as a shell reads them
+startup        whether the process only runs a command
 garbage        pauses of the search for cyclic garbage
 versions       installed versions
 cores          cores of this process

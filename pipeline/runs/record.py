@@ -16,7 +16,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.runs.documents import Config, HeadRow, Results
 from featurecache.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, RESULTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, head_titles, metric_of
-from featurecache.runs.predictions_file import check_texts, open_predictions
+from featurecache.runs.predictions_file import check_texts, numbers_of, open_predictions, text_array, whole_numbers
 from featurecache.runs.record_checks import need, need_each, read_config, read_results
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _with_predictions(folder: Path, record: Record) -> Record:
         labels, predicted = (_codes(table[name], record.classes) for name in ("label", "predicted"))
         confidence, doubt = _probabilities(file, labels, predicted, len(record.classes))
     rows = _rows_of_heads(table, record.heads)
-    first = table.take(rows[0])
+    first = table.take(whole_numbers(rows[0]))
     for own in rows:
         if not np.array_equal(labels[own], labels[rows[0]]):
             raise ValueError("its heads were not tested on the same images")
@@ -122,13 +122,12 @@ def _with_predictions(folder: Path, record: Record) -> Record:
 
 
 def _codes(column: pyarrow.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
-    import pyarrow
     import pyarrow.compute
 
-    codes = pyarrow.compute.index_in(column, value_set=pyarrow.array(classes, pyarrow.string()))
+    codes = pyarrow.compute.index_in(column, value_set=text_array(classes))
     if codes.null_count:
         raise ValueError("it names a class that results.json does not have")
-    return np.asarray(codes.to_numpy(), dtype=np.int64)
+    return numbers_of(codes.combine_chunks()).astype(np.int64)
 
 
 def _probabilities(
@@ -138,7 +137,7 @@ def _probabilities(
     confidence, of_label = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
     start = 0
     for batch in file.iter_batches(BATCH_ROWS, columns=["probabilities"]):
-        proba = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(len(batch), n_classes)
+        proba = numbers_of(batch.column(0).flatten()).reshape(len(batch), n_classes)
         rows, span = np.arange(len(batch)), slice(start, start + len(batch))
         confidence[span], of_label[span] = proba[rows, predicted[span]], proba[rows, labels[span]]
         start += len(batch)
@@ -146,8 +145,8 @@ def _probabilities(
 
 
 def _rows_of_heads(table: pyarrow.Table, heads: list[HeadRow]) -> list[NDArray[np.int64]]:
-    features = table["features" if "features" in table.column_names else "backbone"].to_numpy()
-    names = table["head"].to_numpy()
+    columns = ("features" if "features" in table.column_names else "backbone", "head")
+    features, names = (np.array(table[name].to_pylist(), dtype=object) for name in columns)
     rows = [np.flatnonzero((features == features_of(head)) & (names == head["name"])) for head in heads]
     if {len(own) for own in rows} != {len(rows[0])} or not len(rows[0]):
         raise ValueError("it does not hold the same number of images for every head of results.json")

@@ -1,5 +1,6 @@
 """What heads have in common.
 
+estimator   the bases that make them estimators
 base        heads with scores
 linear      heads with coef_ and intercept_
 moments     heads of the counts, means and variances of classes

@@ -4,15 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator, ClassifierMixin
-
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.heads.fitted.scored import FittedScores
+from featurecache.classify.heads.shared.estimator import Classifier, Estimator
 from featurecache.classify.heads.shared.trials import Trial
 from featurecache.classify.heads.shared.validation import begin_fit, begin_predict
 
 
-class ScoredHead(ClassifierMixin, FittedScores, BaseEstimator, ABC):  # type: ignore[misc]
+class ScoredHead(Classifier, FittedScores, Estimator, ABC):  # type: ignore[misc]
     """Base of heads with scores; a subclass defines how a whole grid is solved (`_solve`), and its scores."""
 
     common: ClassVar[tuple[str, ...]]

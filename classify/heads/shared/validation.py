@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain
@@ -27,6 +25,23 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     """
     check_parameters(head)
     y = plain(y)
+    if _is_plain(head, X) and _are_plain_labels(y, len(X)):
+        X = _check_rows(X)
+        head.n_features_in_ = X.shape[1]
+    else:
+        X, y = _check_by_sklearn(head, X, y)
+    head.classes_, codes = np.unique(y, return_inverse=True)
+    if len(head.classes_) < 2:
+        only = head.classes_.tolist()[0]
+        raise ValueError(f"Found 1 class, {only!r}, in {len(y)} rows: a head needs at least two classes.")
+    return X, codes
+
+
+def _check_by_sklearn(head: Any, X: Any, y: Any) -> tuple[Any, AnyArray]:
+    """Return X (N, D) and labels y (N,) as scikit-learn takes what may be anything; tensors and float16 as they are."""
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import column_or_1d, validate_data
+
     if _is_checked_here(X):
         y = column_or_1d(y)
         X = _check_rows(X)
@@ -36,11 +51,21 @@ def begin_fit(head: Any, X: Any, y: Any) -> tuple[FloatArray, IntArray]:
     else:
         X, y = validate_data(head, X, y, dtype=DTYPES)
     check_classification_targets(y)
-    head.classes_, codes = np.unique(y, return_inverse=True)
-    if len(head.classes_) < 2:
-        only = head.classes_.tolist()[0]
-        raise ValueError(f"Found 1 class, {only!r}, in {len(y)} rows: a head needs at least two classes.")
-    return X, codes
+    return X, y
+
+
+def _is_plain(head: Any, X: Any) -> bool:
+    """Return whether X is an array (N, D) of float32 or float64, and the head knows no names of its columns.
+
+    Of what scikit-learn checks then only NaN is left, which is sought without it: importing it takes longer than a fit.
+    """
+    is_array = type(X) is np.ndarray and X.ndim == 2 and all(X.shape)
+    return is_array and X.dtype in DTYPES and X.dtype.isnative and not hasattr(head, "feature_names_in_")
+
+
+def _are_plain_labels(y: Any, n: int) -> bool:
+    """Return whether y are n whole numbers or strings."""
+    return type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in "iubU"
 
 
 def _is_checked_here(X: Any) -> bool:
@@ -163,9 +188,13 @@ def begin_predict(head: Any, X: Any) -> FloatArray:
 
     Raises scikit-learn's NotFittedError, and ValueError where X has NaN, another shape or another number of columns.
     """
-    check_is_fitted(head)
-    if not _is_checked_here(X):
-        return np.asarray(validate_data(head, X, reset=False, dtype=DTYPES))
+    is_plain = hasattr(head, "n_features_in_") and _is_plain(head, X)
+    if not is_plain:
+        from sklearn.utils.validation import check_is_fitted, validate_data
+
+        check_is_fitted(head)
+        if not _is_checked_here(X):
+            return np.asarray(validate_data(head, X, reset=False, dtype=DTYPES))
     X = _check_rows(X)
     found, wanted = X.shape[1], head.n_features_in_
     if found != wanted:

@@ -130,14 +130,18 @@ def read_features(record: Record, head: HeadRow, rows: NDArray[np.int64], cache_
 
 def principal_components(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """X (n, D) on its first d <= 50 principal components (n, d), and the share of variance of each (d,)."""
-    from sklearn.decomposition import PCA
+    from featurecache.classify.solvers.covariance import decompose_rows
 
     n_components = min(MAX_COMPONENTS, len(X) - 1, X.shape[1])
-    if not np.ptp(X, axis=0).any():
-        return np.zeros((len(X), n_components), np.float32), np.zeros(n_components)
-    solver = "randomized" if n_components < min(X.shape) // 2 else "full"
-    pca = PCA(n_components, svd_solver=solver, random_state=SEED)
-    return pca.fit_transform(X).astype(np.float32), pca.explained_variance_ratio_
+    components, variance = np.zeros((len(X), n_components), np.float32), np.zeros(n_components)
+    if np.ptp(X, axis=0).any():
+        wide = X.astype(np.float64)
+        wide -= wide.mean(axis=0)
+        left, energy = decompose_rows(wide)  # the largest last
+        best = np.argsort(-energy, kind="stable")[:n_components]
+        components[:, : len(best)] = left[:, best] * np.sqrt(energy[best])
+        variance[: len(best)] = energy[best] / energy.sum()
+    return components, variance
 
 
 def map_caption(record: Record, points: MapPoints, found: LaidOut) -> str:
