@@ -13,6 +13,7 @@ classify    `bench classify`: seconds and memory
 finetune    `bench finetune`
 starts      `bench starts`
 warm        `bench warm`
+opening     its part on opening a large cache
 pipeline    `bench pipeline`
 gpu         `bench gpu`
 rerun       `bench rerun`: heads on features that are there

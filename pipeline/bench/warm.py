@@ -1,4 +1,4 @@
-"""Seconds and memory of `extract` on many images of which none is new: what the bookkeeping costs by itself.
+"""Seconds and memory of `extract` on many images of which none is new, and of opening a large cache (opening.py).
 
 The images are hard links of 1,000 small files, in class folders of 10,000, below a temporary folder that is removed
 afterwards. The first run finds the digest of every file and computes 1,000 vectors; the others find that nothing is
@@ -22,6 +22,7 @@ import numpy as np
 from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE
 from featurecache.base.text import printable, table
+from featurecache.bench import opening
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import POSITIVE, option, takes
 from featurecache.extract.cache.memo import RACY_NS
@@ -123,16 +124,23 @@ class WarmBench:
 
     count: int = option("--count", metavar="N", type=POSITIVE, default=N_IMAGES, show_default=True, help="images")
     rounds: int = option("--rounds", metavar="N", type=POSITIVE, default=3, show_default=True, help="warm runs")
+    full: bool = option(
+        "--full", is_flag=True, default=False,
+        help=f"open a cache of {opening.N_ROWS_FULL:,} rows (2 GB of disk) instead of {opening.N_ROWS:,}",
+    )  # fmt: skip
 
 
 @click.command(cls=BenchCommand, examples=["featurecache bench warm --count 100000"])
 @takes(WarmBench, Output)
 def command(asked: WarmBench, output: Output) -> int:
-    """Measure `extract` where no image is new.
+    """Measure `extract` where no image is new, and the opening of a large cache.
 
     On hard links of small images in a temporary folder; a million of them take some minutes.
     """
+    size = (opening.N_ROWS_FULL, opening.N_SHARDS_FULL) if asked.full else (opening.N_ROWS, opening.N_SHARDS)
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
         warm = measure(Path(folder), asked.count, asked.rounds, say)
-    output.show(text_of(warm), {**asdict(warm), "us_per_image": round(warm.us_per_image, 2)})
+        opened = opening.measure_opening(Path(folder) / "large", *size, asked.rounds, say)
+    figures = {**asdict(warm), "us_per_image": round(warm.us_per_image, 2), "opening": asdict(opened)}
+    output.show(f"{text_of(warm)}\n\n{opening.text_of_opening(opened)}", figures)
     return DONE

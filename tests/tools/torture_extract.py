@@ -27,7 +27,7 @@ from PIL import Image
 
 from featurecache.extract.backbones import weights
 from featurecache.extract.backbones.architectures import build_network
-from featurecache.extract.cache import compact
+from featurecache.extract.cache import compact, snapshot
 from featurecache.extract.cache import store as cache_module
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.verify import verify_cache
@@ -58,6 +58,7 @@ POINTS = KillPoints(
     flush="featurecache.base.files:flush",
     spec="featurecache.extract.cache.store:FeatureCache._write_spec",
     index="featurecache.extract.cache.store:FeatureCache._write_virtual",
+    row_index="featurecache.extract.cache.snapshot:write_row_index",
     merge="featurecache.extract.cache.compact:_merge",
     mark="featurecache.extract.cache.compact:_mark",
     memo="featurecache.extract.cache.memo:Memo._write",
@@ -83,6 +84,7 @@ def extract(
     """Fill `cache` with small shards; in whatever process this is."""
     writer.SHARD_BYTES = SHARD_ROWS * FEATURE_DIM * 4 - 1
     compact.MOST_SHARDS = MOST_SHARDS
+    snapshot.LEAST_INDEXED_ROWS = 1
     weights.SETTLING_SECONDS = 0.0  # nobody edits the file
     digests.FIRST_BLOCK = FIRST_BLOCK
     trial.command = lambda: [sys.executable, "-c", TRIAL]

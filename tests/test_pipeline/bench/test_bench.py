@@ -15,6 +15,7 @@ from prepared import run_program
 from featurecache.base.errors import PipelineError
 from featurecache.bench import classify as bench_classify
 from featurecache.bench import finetune as bench_finetune
+from featurecache.bench import opening as bench_opening
 from featurecache.bench import starts as bench_starts
 from featurecache.bench import warm as bench_warm
 from featurecache.bench.extract import Measured, measure_together, smallest_cosine, text_of
@@ -224,8 +225,13 @@ def test_a_million_warm_images_are_a_row_with_the_time_of_each(tmp_path, monkeyp
     last = bench_warm.text_of(found).splitlines()[-1]
     assert last.split() == ["1,000,000", "80.0", "8.50", "8.00-9.00", "8.5", "400"]
     monkeypatch.setattr(bench_warm, "measure", lambda *_: replace(found, peak_mb=None))
-    assert run(["bench", "warm", "--out", str(tmp_path / "found.json")]) == DONE
-    assert json.loads((tmp_path / "found.json").read_text())["us_per_image"] == 8.5
+    monkeypatch.setattr(bench_opening, "N_ROWS", 50)
+    assert run(["bench", "warm", "--rounds", "1", "--out", str(tmp_path / "found.json")]) == DONE
+    figures = json.loads((tmp_path / "found.json").read_text())
+    assert figures["us_per_image"] == 8.5
+    opened = figures["opening"]
+    assert (opened["n_rows"], opened["n_shards"], opened["n_asked"]) == (50, 20, 50)
+    assert all(seconds > 0 for seconds in opened["by_index"] + opened["from_shards"])
 
 
 @pytest.mark.slow
