@@ -25,7 +25,6 @@ from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.named_file import file_and_part, with_part
 from featurecache.extract.cache.memo import FileState, Memo
-from featurecache.extract.cache.ranges import has_ranges
 from featurecache.extract.cache.spec import (
     DECODES,
     DTYPES,
@@ -228,6 +227,8 @@ def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state:
 
 def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
     """Return what the request resolved to last time, or None if that may be outdated."""
+    from featurecache.extract.cache.ranges import has_ranges
+
     text = memo.answer(_memo_key(request))
     if text is None:
         return None
