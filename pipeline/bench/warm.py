@@ -133,7 +133,7 @@ class WarmBench:
 @click.command(cls=BenchCommand, examples=["featurecache bench warm --count 100000"])
 @takes(WarmBench, Output)
 def command(asked: WarmBench, output: Output) -> int:
-    """Measure `extract` where no image is new, and opening a large cache.
+    """Measure `extract` without new images, and opening a cache.
 
     On hard links of small images in a temporary folder; a million of them take some minutes.
     """
