@@ -9,8 +9,8 @@ bicubic, and above 0.99 where it was bilinear or Lanczos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from featurecache.base.cores import count_cores
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.spec import FULL_RANGE, IMAGE_RANGE
 from featurecache.extract.images.decode import decode_array
-from featurecache.extract.images.loader import load_ahead
+from featurecache.extract.images.loader import are_small, load_ahead
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import open_sample
 
@@ -39,7 +39,11 @@ def read_thumbnails(
     A plain surface, and an image that cannot be read, is a row of zeros.
     """
     rows = np.zeros((len(samples), SIDE * SIDE), dtype=np.float32)
-    with closing(load_ahead(samples, _read, n_threads=count_cores(), n_ahead=N_AHEAD)) as loaded:
+    with ExitStack() as held:
+        loaded: Iterable[NDArray[np.float32]] = map(_read, samples)
+        if not are_small([sample.path for sample in samples]):
+            ahead = load_ahead(samples, _read, n_threads=count_cores(), n_ahead=N_AHEAD)
+            loaded = held.enter_context(closing(ahead))
         for i, row in enumerate(loaded):
             rows[i] = row
             if on_progress is not None:

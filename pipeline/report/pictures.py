@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from featurecache.base.errors import ImageRefused
 from featurecache.base.text import count
 from featurecache.extract.cache.spec import IMAGE_RANGE, image_digest
+from featurecache.extract.images.loader import are_small
 from featurecache.extract.images.sources import read_sample
 
 # Decoding releases the interpreter's lock; more threads than that do not help on the machines reports are made on.
@@ -68,8 +69,11 @@ def read_thumbnails(
     """
     names = list(dict.fromkeys(names))
     read = partial(_read, files=files, digests=digests, side=side, deadline=deadline)
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        found = list(pool.map(read, names))
+    if are_small([files[name] for name in names if name in files]):
+        found = list(map(read, names))
+    else:
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            found = list(pool.map(read, names))
     thumbnails = Thumbnails()
     for name, picture in zip(names, found, strict=True):
         if isinstance(picture, str):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurecache.extract.images.loader import load_ahead
+from featurecache.extract.images.loader import are_small, load_ahead
 
 
 @given(items=st.lists(st.integers(), max_size=40), n_threads=st.integers(1, 4), n_ahead=st.integers(1, 50))
@@ -75,3 +75,14 @@ def test_the_work_is_done_in_other_threads():
     names = set(load_ahead(range(8), lambda _: threading.current_thread().name, n_threads=2, n_ahead=8))
     assert threading.current_thread().name not in names
     assert 1 <= len(names) <= 2
+
+
+def test_files_are_small_by_their_mean_and_not_where_one_is_gone(tmp_path):
+    for name, n_bytes in (("a", 100), ("b", 8000), ("c", 9000)):
+        (tmp_path / name).write_bytes(bytes(n_bytes))
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    assert are_small([a, b])
+    assert not are_small([a, b, c])
+    assert not are_small([a, f"{a} gone"])
+    assert not are_small(["\0"])
+    assert are_small([])
