@@ -17,7 +17,6 @@ opening     its part on opening a large cache
 pipeline    `bench pipeline`
 gpu         `bench gpu`
 rerun       `bench rerun`: heads on features that are there
-output      printing and writing of figures
-clock       seconds
+output      seconds of calls; printing and writing of figures
 demo_data   the data sets of `make data`
 """

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.bench.clock import timed
 from featurecache.bench.features import Data
 from featurecache.bench.neighbours import compare_knn, compare_mlp
+from featurecache.bench.output import timed
 from featurecache.bench.solvers import Difference, Setting, compare_logistic, compare_svm
 from featurecache.classify.heads.table import head_grid, list_heads
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.bench.clock import alternating, timed
+from featurecache.bench.output import alternating, timed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,13 +1,16 @@
-"""What a bench prints and writes: its table, or its figures as JSON."""
+"""Seconds of calls, and what a bench prints and writes: its table, or its figures as JSON."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import sys
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -47,3 +50,20 @@ class BenchCommand(Command):
 def say(text: str) -> None:
     """A line for people who wait."""
     print(text, file=sys.stderr, flush=True)
+
+
+def timed(go: Callable[[], object]) -> float:
+    """Return how many seconds a call takes; its warnings, that something did not converge, are not for the reader."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        started = time.perf_counter()
+        go()
+        return time.perf_counter() - started
+
+
+def alternating(one: Callable[[], object], other: Callable[[], object], *, rounds: int = 5) -> tuple[float, float]:
+    """Return the medians of the seconds of two calls in turn; the first round, which also imports, is left out."""
+    one()
+    other()
+    both = [(timed(one), timed(other)) for _ in range(rounds)]
+    return median(first for first, _ in both), median(second for _, second in both)

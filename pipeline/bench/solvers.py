@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.bench.clock import timed
 from featurecache.bench.features import Data
+from featurecache.bench.output import timed
 
 # 45 strengths: the linear-probe protocol of CLIP and DINO.
 STRENGTHS = tuple(float(c) for c in np.logspace(-6, 5, 45))
