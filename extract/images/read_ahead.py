@@ -1,7 +1,8 @@
 """Files read in threads before they are decoded, so that decoders do not wait for a slow disk.
 
-Parts of the samples are read in the order in which they are expected: those next to be taken, up to `n_ahead`, and of
-their files up to READ_BYTES at once. What is not read ahead, such as a large file, is left to whoever decodes it.
+Parts of the samples are read in the order in which they are expected: those next to be taken, up to `n_ahead`. None of
+their files is begun while those that were not taken yet have more than READ_BYTES. What is not read ahead, such as a
+large file, or one for which there is no memory, is left to whoever decodes it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class ReadAhead:
 
     def __init__(self, *, n_threads: int, n_ahead: int) -> None:
         self._pool = ThreadPoolExecutor(n_threads, "read")
-        self._n_left, self._n_bytes = n_ahead, 0
+        self._n_left, self._n_bytes, self._is_over = n_ahead, 0, False
         self._waiting: deque[Part] = deque()
         self._lock = Lock()
 
@@ -54,6 +55,7 @@ class ReadAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def expect(self, paths: Sequence[str]) -> Part:
@@ -91,13 +93,15 @@ class ReadAhead:
         return [self._read_one(path) for path in paths]
 
     def _read_one(self, path: str) -> ReadFile:
-        if self._n_bytes > READ_BYTES:
+        if self._is_over or self._n_bytes > READ_BYTES:
             return LEFT
         started = time.perf_counter()
         try:
             found = ReadFile(read_hashed(path), None, time.perf_counter() - started)
         except OSError as error:
             return ReadFile(None, error.with_traceback(None), time.perf_counter() - started)
+        except Exception:  # noqa: BLE001  (the decoder meets it again, and refuses this file alone)
+            return LEFT
         with self._lock:
             self._n_bytes += _n_bytes(found)
         return found

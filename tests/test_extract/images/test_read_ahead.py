@@ -74,3 +74,37 @@ def test_a_part_that_is_taken_before_its_turn_is_left_to_be_opened(files):
         first, second = ahead.expect(files[:1]), ahead.expect(files[1:3])
         assert ahead.take(second) == [LEFT, LEFT]
         assert contents(ahead.take(first)) == [bytes(10)]
+
+
+def test_what_there_is_no_memory_for_is_left_to_be_opened_and_ends_nothing(files, monkeypatch):
+    read_hashed = read_ahead.read_hashed
+
+    def scarce(path):
+        if path == files[1]:
+            raise MemoryError
+        return read_hashed(path)
+
+    monkeypatch.setattr(read_ahead, "read_hashed", scarce)
+    with ReadAhead(n_threads=1, n_ahead=1) as ahead:
+        found = ahead.take(ahead.expect(files[:3]))
+    assert contents(found) == [bytes(10), None, b"\x02" * 10]
+    assert found[1] == LEFT
+
+
+def test_no_further_file_of_a_part_is_read_once_it_is_over(files, monkeypatch):
+    read, begun, goes_on = [], threading.Event(), threading.Event()
+
+    def slow(path):
+        read.append(path)
+        begun.set()
+        goes_on.wait(timeout=20)
+
+    monkeypatch.setattr(read_ahead, "read_hashed", slow)
+    ahead = ReadAhead(n_threads=1, n_ahead=1)
+    ahead.expect(files)
+    assert begun.wait(timeout=20)
+    shutdown = ahead._pool.shutdown
+    monkeypatch.setattr(ahead._pool, "shutdown", lambda **how: (goes_on.set(), shutdown(**how)))
+    with ahead:
+        pass
+    assert read == files[:1]
