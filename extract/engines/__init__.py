@@ -7,6 +7,7 @@
     torch_engine    PyTorch, on CUDA, MPS and the CPU
     onnx_engine     ONNX Runtime, on the CPU
     choice          the choice between the two on a CPU
+    devices         the device and its instruction sets, without torch where that is possible
     several_gpus    one network on several GPUs
     device_check    comparison of CUDA and MPS with the CPU
     torch_settings  torch's settings for the process, and their restoration

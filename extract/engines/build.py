@@ -49,7 +49,7 @@ def build_engine(
         ranges = ranges or measure_ranges(source, say)
         return build_int8_engine(source, ranges, batch_size=batch_size, graphs=graphs, say=say)
     from featurecache.extract.engines.choice import choose_cpu_engine
-    from featurecache.extract.engines.torch_engine import choose_device
+    from featurecache.extract.engines.devices import choose_device
 
     chosen = choose_device(device)
     if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):

@@ -21,6 +21,7 @@ from featurecache.base.cores import count_cores
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.base.versions import installed_version
 from featurecache.extract.engines.device_check import largest_difference
+from featurecache.extract.engines.devices import instruction_sets
 from featurecache.extract.engines.export import export_graph
 from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
@@ -140,13 +141,11 @@ class GraphIdentity(NetworkIdentity):
 
 def full_identity(source: Source, batch_size: int | None) -> GraphIdentity:
     """Return the identity of the graph of a network on this machine."""
-    import torch
-
     return {
         **source.identity,
         "batch_size": batch_size,
         "versions": {name: installed_version(name) for name in LIBRARIES},
-        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability(), count_cores()],
+        "machine": [platform.machine(), instruction_sets(), count_cores()],
         "code": _code_digest(),
     }
 

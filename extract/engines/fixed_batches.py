@@ -32,24 +32,35 @@ MEMORY_ERRORS = (
 
 
 def run_in_batches(
-    batch: Tensor, size: int, side: int, run: Callable[[Tensor], NDArray[np.float32]]
+    batch: Tensor | NDArray[np.uint8],
+    size: int,
+    side: int,
+    run: Callable[[Tensor | NDArray[np.uint8]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """Call `run` with the images, uint8 (n, 3, side, side), in batches of exactly `size`; return float32 (n, D).
 
     Raises EngineError if the images have another type or shape.
     """
-    import torch
-
     shape = (3, side, side)
-    if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != shape:
+    if str(batch.dtype).removeprefix("torch.") != "uint8" or tuple(batch.shape[1:]) != shape:
         wanted = f"(B, {', '.join(map(str, shape))})"
         raise EngineError(f"The backbone takes uint8 {wanted}, not {batch.dtype} {tuple(batch.shape)}.")
     rows = []
-    for part in torch.split(batch, size):
-        padding = part.new_zeros((size - len(part), *shape))
-        whole = torch.cat([part, padding]) if len(padding) else part
-        rows.append(run(whole)[: len(part)])
+    for start in range(0, max(len(batch), 1), size):  # of no images, to find D
+        part = batch[start : start + size]
+        rows.append(run(_padded(part, size))[: len(part)])
     return np.concatenate(rows)
+
+
+def _padded(part: Tensor | NDArray[np.uint8], size: int) -> Tensor | NDArray[np.uint8]:
+    """Return a batch of `size` images that begins with these."""
+    if len(part) == size:
+        return part
+    if isinstance(part, np.ndarray):
+        return np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), dtype=np.uint8)])
+    import torch
+
+    return torch.cat([part, part.new_zeros((size - len(part), *part.shape[1:]))])
 
 
 def out_of_memory(batch_size: int) -> OutOfMemory:

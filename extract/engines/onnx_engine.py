@@ -77,7 +77,7 @@ class OnnxEngine:
             raise EngineError(f"ONNX Runtime does not take the exported graph: {first_line(error)}") from error
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, batch: Tensor) -> NDArray[np.float32]:
+    def run(self, batch: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute features: uint8 (B, 3, S, S) -> float32 (B, D), any B, in batches of `batch_size`.
 
         Raises EngineError if the images do not have the backbone's size and type, OutOfMemory.
@@ -87,9 +87,9 @@ class OnnxEngine:
     def allow_lanes(self, n_lanes: int) -> None:
         """Any number of threads may call `run` at once."""
 
-    def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
+    def _run_whole(self, batch: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            (features,) = self._session.run(None, {self._input: batch.numpy()})
+            (features,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
         except Exception as error:
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
                 raise out_of_memory(self.batch_size) from error

@@ -12,6 +12,7 @@ from featurecache.base.values import no_such
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from featurecache.extract.backbones.registry import Backbone
@@ -59,7 +60,7 @@ class Engine(Protocol):
     @property
     def reason(self) -> str: ...  # noqa: D102
 
-    def run(self, batch: Tensor) -> np.ndarray:
+    def run(self, batch: Tensor | NDArray[np.uint8]) -> np.ndarray:
         """Compute features: uint8 (B, 3, S, S) -> float32 (B, D)."""
         ...
 

@@ -10,6 +10,7 @@ from featurecache.extract.engines.protocol import ALL_GPUS, Engine
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -42,7 +43,7 @@ class SeveralGpus:
         """The largest batch that every GPU has memory for, as far as is known."""
         return min(engine.batch_size for engine in self._engines)
 
-    def run(self, batch: Tensor) -> np.ndarray:
+    def run(self, batch: Tensor | NDArray[np.uint8]) -> np.ndarray:
         """Compute features: uint8 (B, 3, S, S) -> float32 (B, D)."""
         engine = self._free.get()
         try:

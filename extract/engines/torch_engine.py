@@ -90,7 +90,7 @@ class TorchEngine:
         if device == "cpu":
             reuse_freed_memory()
 
-    def run(self, batch: Tensor) -> NDArray[np.float32]:
+    def run(self, batch: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute features: uint8 (B, 3, S, S) -> float32 (B, D), any B, in batches of `batch_size`.
 
         Raises EngineError if the images do not have the backbone's size and type or torch fails, OutOfMemory.
@@ -112,7 +112,8 @@ class TorchEngine:
         """Let more threads call `run` at once; each runs torch's operators in as many threads as it is allowed."""
         self._lanes = threading.Semaphore(n_lanes)
 
-    def _run_whole(self, batch: Tensor) -> NDArray[np.float32]:
+    def _run_whole(self, images: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch = torch.as_tensor(images)
         with torch.inference_mode(), self._numerics(), self._as_engine_error(), self._own_stream():
             features: Tensor = self.module(self._on_device(batch).contiguous(memory_format=self.memory_format))
             vectors: NDArray[np.float32] = features.float().cpu().numpy()

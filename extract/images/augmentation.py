@@ -17,9 +17,12 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from featurecache.base.errors import ExtractError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Part of the name of every view and so of its key: increased when a view of any kind has other pixels.
@@ -85,6 +88,13 @@ def apply_view(image: Tensor, view: View, digest: bytes) -> Tensor:
     if strength.erases and drawn.random() < ERASED_SHARE:
         image = _erased(image, strength.erases, drawn)
     return image
+
+
+def viewed(pixels: NDArray[np.uint8], view: View, digest: bytes) -> NDArray[np.uint8]:
+    """Return `apply_view` of an array, uint8 (3, S, S)."""
+    import torch
+
+    return np.asarray(apply_view(torch.from_numpy(pixels), view, digest).numpy())
 
 
 def _window(image: Tensor, strength: Strength, drawn: random.Random) -> Tensor:

@@ -70,12 +70,21 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def decode_image(
     data: bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None, levels: str = FULL_RANGE
 ) -> torch.Tensor:
+    """Decode an image as `decode_pixels` does, to a tensor: uint8 (3, H, W)."""
+    import torch
+
+    return torch.from_numpy(decode_pixels(data, max_pixels=max_pixels, at_least=at_least, levels=levels))
+
+
+def decode_pixels(
+    data: bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None, levels: str = FULL_RANGE
+) -> NDArray[np.uint8]:
     """Decode an image as `decode_picture` does: uint8 (3, H, W), RGB, upright; grey has strides of 0 between channels.
 
     It waits while other threads decode as many pixels as are decoded at once.
     """
     with _reserved(data, max_pixels=max_pixels, at_least=at_least, levels=levels) as picture:
-        return picture.pixels()
+        return picture.channels()
 
 
 def decode_array(data: bytes | BinaryIO, *, levels: str = FULL_RANGE) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ is bounded by the chunks in progress and by WINDOW, not by the number of images.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ Chunk = list[tuple[Part, Sequence[Item]]]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
+# Up to so many images are resized without torch, unless it is loaded: it would take longer to import.
+FEW_IMAGES = 100
 # Images that one thread reads or decodes at a time: starting as many tasks costs more than decoding a small image.
 PART = 16
 # Chunks that are decoded while those of all lanes are computed.
@@ -84,6 +87,8 @@ def compute_vectors(
     files are refused.
     Refused images are part of the result. Raises EngineError or OutOfMemory. Closing the generator stops the threads.
     """
+    if len(items) > FEW_IMAGES:
+        import torch  # noqa: F401 (to resize)
     engines = [group.started for group in groups]
     size = max(engine.batch_size for engine in engines)
     row_bytes = 4 * sum(plan.spec.feature_dim for group in groups for plan in group.plans.values())
@@ -186,6 +191,9 @@ def _chunks(items: Sequence[Item], lines: Lines, ahead: ReadAhead) -> Iterator[C
 @contextmanager
 def torch_threads(n_threads: int) -> Iterator[None]:
     """Limit the threads of torch's operators, in this thread and in new ones, while the context is active."""
+    if not is_loaded():
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
@@ -198,10 +206,17 @@ def torch_threads(n_threads: int) -> Iterator[None]:
 
 def use_threads(n_threads: int) -> None:
     """Limit the threads of torch's operators that are called from this thread."""
+    if not is_loaded():
+        return
     import torch
 
     torch.get_num_threads()  # its first call in a thread adopts the number that any thread has set last
     torch.set_num_threads(n_threads)
+
+
+def is_loaded() -> bool:
+    """Whether torch is imported; a few images need none of it, and to import it takes longer than they do."""
+    return "torch" in sys.modules
 
 
 def forward(decoded: list[Decoded], batch: Batch) -> Computed:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.memo import FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
-from featurecache.extract.images.augmentation import View, apply_view
+from featurecache.extract.images.augmentation import View, viewed
 from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
 from featurecache.extract.images.decoding.levels import Span
 from featurecache.extract.images.decoding.memory import DECODING
@@ -26,6 +28,7 @@ from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 # The digest of a file, if it is known, and the sample.
 Item = tuple[bytes | None, Sample]
@@ -82,37 +85,37 @@ class Batch:
     """The pixels of n images for every kind that a group wants: uint8 (n, 3, S, S), into which decoders write rows.
 
     Row i is image i; that of an image which is refused, or which no such group misses, has no meaning.
-    is_pinned: whether they are in page-locked memory, from which a GPU copies by itself.
+    is_pinned: whether they are in page-locked memory, from which a GPU copies by itself: then they are tensors.
     """
 
     def __init__(self, n: int, *, is_pinned: bool = False) -> None:
         self._n, self._is_pinned = n, is_pinned
-        self._pixels: dict[Kind, torch.Tensor] = {}
+        self._pixels: dict[Kind, torch.Tensor | NDArray[np.uint8]] = {}
         self._lock = Lock()
 
-    def row(self, kind: Kind, i: int) -> torch.Tensor:
+    def row(self, kind: Kind, i: int) -> NDArray[np.uint8]:
         """Return the row (3, S, S) of image i, to be written."""
         if kind not in self._pixels:
             with self._lock:
                 if kind not in self._pixels:
                     self._pixels[kind] = self._empty(kind.geometry.crop)
-        return self._pixels[kind][i]
+        return np.asarray(self._pixels[kind][i])
 
-    def images(self, kind: Kind, rows: Sequence[int]) -> torch.Tensor:
+    def images(self, kind: Kind, rows: Sequence[int]) -> torch.Tensor | NDArray[np.uint8]:
         """Return the pixels of the images `rows`, in order: uint8 (len(rows), 3, S, S)."""
         whole = self._pixels[kind]
         return whole if len(rows) == self._n else whole[list(rows)]
 
-    def _empty(self, side: int) -> torch.Tensor:
-        import torch
-
+    def _empty(self, side: int) -> torch.Tensor | NDArray[np.uint8]:
         shape = (self._n, 3, side, side)
         if self._is_pinned:
+            import torch
+
             try:
                 return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             except RuntimeError:  # a limit on locked memory (ulimit -l): copies from ordinary memory are slower
                 self._is_pinned = False
-        return torch.empty(shape, dtype=torch.uint8)
+        return np.empty(shape, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -187,10 +190,10 @@ class Decoder:
 
     def _fit(self, decoded: Decoded, file: bytes | BinaryIO, limits: Limits, batch: Batch, row: int) -> None:
         """Write the pixels for each group that misses this image; groups share decoding and transform if they can."""
-        from featurecache.extract.images.transform import apply_transform
+        from featurecache.extract.images.transform import fit_pixels
 
         pictures: dict[tuple[int | None, str], Picture] = {}
-        fitted: dict[Kind, torch.Tensor] = {}
+        fitted: dict[Kind, NDArray[np.uint8]] = {}
         written: set[Kind] = set()
         for group, kind in self._kinds:
             if not group.misses(decoded.digest):
@@ -203,12 +206,12 @@ class Decoder:
             if kind not in written:
                 into, plain = batch.row(kind, row), kind.plain or kind
                 if plain not in fitted:
-                    fitted[plain] = apply_transform(pictures[how], group.transform, into if plain is kind else None)
+                    fitted[plain] = fit_pixels(pictures[how], group.transform, into if plain is kind else None)
                 whole = fitted[plain]
                 if kind.view is not None:
-                    into.copy_(apply_view(whole, kind.view, decoded.digest))
+                    into[:] = viewed(whole, kind.view, decoded.digest)
                 elif whole is not into:
-                    into.copy_(whole)
+                    into[:] = whole
                 written.add(kind)
             decoded.images.append((group, kind))
             if (span := pictures[how].span) is not None:

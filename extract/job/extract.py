@@ -24,6 +24,7 @@ from featurecache.base.values import not_of, refuse
 from featurecache.extract.cache.compact import merge_if_many
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import INT8
+from featurecache.extract.engines.devices import is_surely_cpu
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
@@ -61,7 +62,7 @@ def extract_features(
         _stop_at(settings, table.collect().refusals)
         with timing(seconds, "load"):
             digested, work = _planned(asked, cache_root, memo, table, settings=settings, progress=progress)
-            kept.enter_context(_settings_of_torch_kept(work))
+            kept.enter_context(_settings_of_torch_kept(work, settings))
             notes = _start(work, digested, cache_root, settings, progress, n_unread=len(table.unread))
         run = Run(work, table, settings, progress, seconds)
         run.refuse_again(digested)
@@ -128,9 +129,9 @@ def _planned(
     return digested, work
 
 
-def _settings_of_torch_kept(work: Work) -> AbstractContextManager[None]:
-    """Return a context that leaves torch's settings for the process as they were; torch is imported only to be used."""
-    if not work.groups:
+def _settings_of_torch_kept(work: Work, settings: Settings) -> AbstractContextManager[None]:
+    """Return a context that leaves torch's settings for the process as they were; on a CPU they are not changed."""
+    if not work.groups or is_surely_cpu(settings.device):
         return nullcontext()
     from featurecache.extract.engines.torch_settings import restored_settings
 

@@ -22,8 +22,8 @@ import numpy as np
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.versions import installed_version
-from featurecache.extract.images.decode import decode_image
-from featurecache.extract.images.transform import apply_transform
+from featurecache.extract.images.decode import decode_pixels
+from featurecache.extract.images.transform import fit_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +76,8 @@ def fixed_pixels(group: Group) -> PixelsDocument:
     """Return the document of the pixels that this group's transform makes of both pictures on this machine."""
     hashed = hashlib.sha256()
     for data in (JPEG, fixed_png()):
-        pixels = apply_transform(decode_image(data, at_least=group.at_least), group.transform)
-        hashed.update(pixels.numpy().tobytes())
+        pixels = fit_pixels(decode_pixels(data, at_least=group.at_least), group.transform)
+        hashed.update(pixels.tobytes())
     return {"sha256": hashed.hexdigest(), "versions": {name: installed_version(name) for name in PIXEL_LIBRARIES}}
 
 

@@ -87,7 +87,7 @@ def _sentence(how: str) -> str:
 
 def main(limits: str) -> None:
     """Decode the images named on stdin, and print a line after each."""
-    from featurecache.extract.images.decode import decode_image
+    from featurecache.extract.images.decode import decode_pixels
     from featurecache.extract.images.sources import open_hashed
 
     max_pixels, ways = json.loads(limits)
@@ -96,7 +96,7 @@ def main(limits: str) -> None:
     for path in paths:
         for at_least, levels in ways:
             with contextlib.suppress(Exception), open_hashed(path) as file:
-                decode_image(file.content, max_pixels=max_pixels, at_least=at_least, levels=levels)
+                decode_pixels(file.content, max_pixels=max_pixels, at_least=at_least, levels=levels)
         _write(DECODED)
 
 

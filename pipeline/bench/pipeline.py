@@ -38,6 +38,7 @@ from featurecache.extract.job.compute import compute_vectors
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from featurecache.extract.job.decoding import Item
@@ -58,7 +59,7 @@ class TimedEngine:
     def __init__(self, device: str, *, n_lanes: int, batch_size: int, seconds: float) -> None:
         self.device, self.n_lanes, self.batch_size, self.seconds = device, n_lanes, batch_size, seconds
 
-    def run(self, batch: Tensor) -> np.ndarray:
+    def run(self, batch: Tensor | NDArray[np.uint8]) -> np.ndarray:
         """Return zeros (B, 1) after its time."""
         if self.seconds:
             time.sleep(self.seconds * len(batch))

@@ -11,6 +11,7 @@ levels          values of more than 8 bits as bytes
 orientation     EXIF orientation: one reading for all
 picture         a decoded image, converted by strips of rows
 memory          the limit of pixels that are decoded at once
-taps            some columns of a resized image
+taps            some rows or columns of a resized image
+resizing        the choice between them and the kernel of torch
 revisions       which images other revisions of the rules read otherwise
 """

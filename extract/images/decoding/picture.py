@@ -42,15 +42,21 @@ class Picture:
         """Return pixels (H, W) or (H, W, 3) as a picture."""
         return cls(pixels.shape[0], pixels.shape[1], lambda top, bottom: pixels[top:bottom])
 
-    def strips(self, wanted: range) -> Iterator[torch.Tensor]:
+    def strips(self, wanted: range) -> Iterator[NDArray[np.uint8]]:
         """Yield the wanted rows in strips (3, h, W); a grey strip has its values once, and strides of 0."""
         step = max(1, STRIP_PIXELS // self.width)
         for top in range(wanted.start, wanted.stop, step):
-            yield _as_tensor(self.rows(top, min(wanted.stop, top + step)))
+            yield _channels_first(self.rows(top, min(wanted.stop, top + step)))
 
     def pixels(self) -> torch.Tensor:
         """Return all pixels: uint8 (3, H, W), RGB."""
-        return _as_tensor(self.array())
+        import torch
+
+        return torch.from_numpy(self.channels())
+
+    def channels(self) -> NDArray[np.uint8]:
+        """Return all pixels: uint8 (3, H, W), RGB; a grey image has its values once, and strides of 0."""
+        return _channels_first(self.array())
 
     def array(self) -> NDArray[np.uint8]:
         """Return all pixels: uint8 (H, W, 3), or (H, W) of a grey image; imports no torch."""
@@ -79,9 +85,10 @@ def rows_of(image: Image.Image, orientation: int, convert: Callable[[Image.Image
     return rows
 
 
-def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    import torch
-
+def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pixels (H, W, 3), or (H, W) of a grey image, as (3, H, W) in the same memory."""
     # A side of one pixel may have a negative stride and count as contiguous; torch takes none.
-    tensor = torch.from_numpy(pixels.copy() if min(pixels.strides) < 0 else np.ascontiguousarray(pixels))
-    return tensor.expand(3, -1, -1) if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    plain = pixels.copy() if min(pixels.strides) < 0 else np.ascontiguousarray(pixels)
+    if plain.ndim == 3:
+        return plain.transpose(2, 0, 1)
+    return np.lib.stride_tricks.as_strided(plain, (3, *plain.shape), (0, *plain.strides))

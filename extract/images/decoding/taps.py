@@ -1,4 +1,4 @@
-"""Antialiased resizing of some columns of an image, to the pixels of torch's integer kernel.
+"""Antialiased resizing of some rows or columns of an image, to the pixels of torch's integer kernel.
 
 For output column i of n, of a source with m columns, s = m / n, and the filter f of radius r (1 linear, 2 cubic):
 
@@ -12,6 +12,7 @@ UpSampleKernel.cpp and of Pillow's Resample.c. The kernel itself resizes all col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,22 +51,47 @@ def resize_columns(
 
     n_source: the columns of the whole source, of which `image` begins at column `start`; all by default.
     """
-    m = image.shape[2] if n_source is None else n_source
+    return resize_axis(image, 2, n, wanted, mode, n_source=n_source, start=start)
+
+
+def resize_axis(
+    image: NDArray[np.uint8],
+    axis: int,
+    n: int,
+    wanted: range,
+    mode: str,
+    *,
+    n_source: int | None = None,
+    start: int = 0,
+) -> NDArray[np.uint8]:
+    """Return places `wanted` of an axis that is resized to n: uint8, the other axes as they are.
+
+    n_source: the length of the axis in the whole source, of which `image` begins at `start`; all by default.
+    """
+    m = image.shape[axis] if n_source is None else n_source
     first, weights = _weights(m, n, np.arange(wanted.start, wanted.stop), mode)
     bits = _bits(m, n, mode)
     whole = np.where(weights < 0, weights * (1 << bits) - 0.5, weights * (1 << bits) + 0.5).astype(np.int32)
-    found = np.empty((*image.shape[:2], len(wanted)), dtype=np.uint8)
-    for column, begin in enumerate(first - start):
-        sources = image[:, :, begin : begin + whole.shape[1]].astype(np.int32)
-        total = (1 << (bits - 1)) + sources @ whole[column, : sources.shape[2]]
-        found[:, :, column] = (total >> bits).clip(0, 255)
-    return found
+    shape = [1] * image.ndim
+    shape[axis] = len(wanted)
+    total = np.full([*image.shape[:axis], len(wanted), *image.shape[axis + 1 :]], 1 << (bits - 1), dtype=np.int32)
+    for tap, weight in enumerate(whole.T):
+        # Where a place has fewer sources than others, the weight of what is taken instead is zero.
+        sources = image.take(first - start + tap, axis=axis, mode="clip")
+        total += np.multiply(sources, weight.reshape(shape), dtype=np.int32)
+    total >>= bits
+    return np.asarray(total.clip(0, 255, out=total).astype(np.uint8))
 
 
 def source_range(m: int, n: int, wanted: range, mode: str) -> range:
     """Return the columns of a source with m columns that the columns `wanted` of n depend on."""
     first, last = _sources(m, n, np.array([wanted.start, wanted.stop - 1]), mode)
     return range(int(first[0]), int(last[1]))
+
+
+def count_taps(m: int, n: int, mode: str) -> int:
+    """Return about how many sources each of n places has in a source of length m."""
+    return math.ceil(2 * FILTERED[mode][0] * max(m / n, 1.0))
 
 
 def _sources(m: int, n: int, columns: NDArray[Any], mode: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

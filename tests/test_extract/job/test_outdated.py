@@ -165,8 +165,8 @@ def test_other_pixels_of_the_fixed_pictures_are_noticed(extract, images, monkeyp
     (images / "6.jpg").write_bytes(jpeg(6))
     assert extract().notes == ()
 
-    apply = fixed_pictures.apply_transform
-    monkeypatch.setattr(fixed_pictures, "apply_transform", lambda image, spec: 255 - apply(image, spec))
+    apply = fixed_pictures.fit_pixels
+    monkeypatch.setattr(fixed_pictures, "fit_pixels", lambda image, spec: 255 - apply(image, spec))
     monkeypatch.setattr(
         fixed_pictures, "installed_version", lambda name: "99" if name == "torch" else kept["versions"][name]
     )
@@ -178,9 +178,9 @@ def test_other_pixels_of_the_fixed_pictures_are_noticed(extract, images, monkeyp
 
 
 def test_the_fixed_pictures_exercise_the_resize_kernel():
-    pixels = fixed_pictures.decode_image(fixed_pictures.fixed_png())
+    pixels = fixed_pictures.decode_pixels(fixed_pictures.fixed_png())
     assert pixels.shape == (3, 427, 640)
-    assert fixed_pictures.decode_image(fixed_pictures.JPEG).shape == (3, 72, 96)
+    assert fixed_pictures.decode_pixels(fixed_pictures.JPEG).shape == (3, 72, 96)
 
 
 def test_dim_images_are_named(images, tmp_path):

@@ -228,13 +228,13 @@ def test_networks_that_want_the_same_pixels_share_them(extract, tmp_path, monkey
     )
     from featurecache.extract.images import transform
 
-    apply, sizes = transform.apply_transform, []
+    fit, sizes = transform.fit_pixels, []
 
     def counting(image, spec, out=None):
         sizes.append(spec.crop)
-        return apply(image, spec, out)
+        return fit(image, spec, out)
 
-    monkeypatch.setattr(transform, "apply_transform", counting)
+    monkeypatch.setattr(transform, "fit_pixels", counting)
     one, other, smaller = vectors(extract(*(FeatureRequest(name) for name in toys)))
     assert sorted(sizes) == [8] * N + [12] * N
     np.testing.assert_allclose(other, one - 0.5, rtol=1e-5)

@@ -78,7 +78,7 @@ def test_a_trial_decodes_every_image_in_every_way(monkeypatch, tmp_path, capsys)
         if how["levels"] == "full":
             raise RuntimeError("an error of Python ends no process")
 
-    monkeypatch.setattr(decode, "decode_image", noting)
+    monkeypatch.setattr(decode, "decode_pixels", noting)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "16 bits.png")
     paths = [str(tmp_path / "16 bits.png"), str(tmp_path / "no such file.png")]
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(paths)))
