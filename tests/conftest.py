@@ -99,6 +99,14 @@ def no_wait_for_weights():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_user_folder():
+    """No test reads or writes the folder of whoever runs it; `test_user_folder` has one of its own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FEATURECACHE_USER_CACHE", "")
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
     """One folder for the processes of this test session; what is written into it is written whole."""

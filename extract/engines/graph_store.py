@@ -1,4 +1,4 @@
-"""Storage of exported graphs and of the choice of engine, next to the cache: exporting and comparing takes seconds.
+"""Storage of exported graphs and of the choice of engine, for all caches of a user, since exporting takes seconds.
 
     engine-<identity12>.json   VerdictDocument: the identity in full, the verdict, the graph's SHA-256
     graph-<identity12>.onnx    the graph, if the network could be exported
@@ -7,6 +7,9 @@ Both are derived and may be deleted at any time. A graph is used only if the ide
 (network, cut, precision, library versions, machine, the code that exports), the file has the recorded SHA-256, and it
 passes `graph_checks.py`; otherwise the network is exported again. Graphs of other library versions, machines and batch
 sizes stay for whoever still uses them: saving one removes all but the newest, and those that were not used for long.
+
+They lie in the folder of the user (`base/user_folder.py`), up to MOST_SHARED_BYTES; next to the features where that
+cannot be written. Both places are read.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ from typing import Any, TypedDict
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import check_plain_file, read_json_file
 from featurecache.base.text import printable
+from featurecache.base.user_folder import user_folder
 from featurecache.extract.engines.protocol import ENGINES
 
 VERDICT_FORMAT = 1
 # Graphs in one folder, and how long one stays without being used: a graph of vgg16 is 528 MB.
 MOST_GRAPHS, UNUSED_SECONDS = 6, 60 * 24 * 3600.0
+# Those of a user may take so much together: three of the largest networks, or a hundred small ones.
+SHARED_FOLDER, MOST_SHARED_BYTES = "graphs", 2 << 30
 # A document has about a kilobyte, and its reason is one sentence.
 MOST_BYTES, LONGEST_REASON = 1 << 20, 500
 
@@ -60,10 +66,10 @@ class VerdictDocument(TypedDict):
 
 
 class GraphFolder:
-    """The exported graphs in one folder, by identity."""
+    """The exported graphs in one folder, by identity. most_bytes: of all together; None for a few of any size."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, most_bytes: int | None = None) -> None:
+        self.root, self.most_bytes = root, most_bytes
 
     def find(self, identity: Mapping[str, Any]) -> tuple[Verdict, bytes | None] | None:
         """Return the verdict for this identity and the graph, if there is one; None if there is no valid verdict."""
@@ -109,14 +115,42 @@ class GraphFolder:
             others = [path for path in self.root.glob("engine-*.json") if path != newest]
             dated = sorted(((_last_used(path), path) for path in others), reverse=True)
             now = _last_used(newest)  # by the clock of the file system
+            total = _size(newest)
             for number, (used, path) in enumerate(dated, start=1):
-                if number >= MOST_GRAPHS or now - used > UNUSED_SECONDS:
+                total += _size(path)
+                is_beyond = number >= MOST_GRAPHS if self.most_bytes is None else total > self.most_bytes
+                if is_beyond or now - used > UNUSED_SECONDS:
                     _graph_of(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
 
     def _paths(self, identity: Mapping[str, Any]) -> tuple[Path, Path]:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         return self.root / f"engine-{name}.json", self.root / f"graph-{name}.onnx"
+
+
+class SharedGraphs(GraphFolder):
+    """The exported graphs of a user, which all caches share, else those next to one cache, in the folder `root`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        folder = user_folder()
+        self._shared = None if folder is None else GraphFolder(folder / SHARED_FOLDER, most_bytes=MOST_SHARED_BYTES)
+
+    def find(self, identity: Mapping[str, Any]) -> tuple[Verdict, bytes | None] | None:
+        """Return what the user's folder has for this identity, else what is next to the cache."""
+        found = None if self._shared is None else self._shared.find(identity)
+        return super().find(identity) if found is None else found
+
+    def save(self, identity: Mapping[str, Any], verdict: Verdict, graph: bytes | None) -> bool:
+        """Save both in the user's folder, or next to the cache where that cannot be written."""
+        if self._shared is not None and self._shared.save(identity, verdict, graph):
+            return True
+        return super().save(identity, verdict, graph)
+
+
+def _size(described: Path) -> int:
+    graph = _graph_of(described)
+    return graph.stat().st_size if graph.is_file() else 0
 
 
 def _graph_of(described: Path) -> Path:

@@ -130,7 +130,7 @@ class Group:
         Raises BackboneError or EngineError.
         """
         from featurecache.extract.engines.build import build_engine
-        from featurecache.extract.engines.graph_store import GraphFolder
+        from featurecache.extract.engines.graph_store import SharedGraphs
         from featurecache.extract.engines.protocol import NetworkIdentity, Source
 
         cuts = self._place_columns()
@@ -150,7 +150,7 @@ class Group:
             device=settings.device,
             precision=spec.precision,
             batch_size=settings.batch_size,
-            graphs=GraphFolder(self._graph_folder()),
+            graphs=SharedGraphs(self._graph_folder()),
             ranges=read_ranges(self._first.cache.folder, spec) if spec.ranges else None,
             say=say,
         )
@@ -158,7 +158,7 @@ class Group:
         return self.engine
 
     def _graph_folder(self) -> Path:
-        """Return the folder of the exported graph, next to the vectors. All views have the same graph."""
+        """Return the folder of graphs next to the vectors. All views have the same graph."""
         return self._first.cache.folder.with_name(replace(self._spec, view="").folder_name)
 
     def _place_columns(self) -> list[list[str]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from featurecache.base.defaults import DEFAULT_BACKBONE
 from featurecache.base.described import described, descriptions
 from featurecache.base.errors import ExtractError, RequestError
+from featurecache.base.known_answers import known_answer, remember_answer
 from featurecache.base.plain_files import parse_json
 from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
@@ -222,14 +223,19 @@ def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state:
         "weights_path": str(path.resolve()),
         "state": state,
     }
-    memo.remember_answer(_memo_key(request), json.dumps(answer))
+    question, text = _memo_key(request), json.dumps(answer)
+    memo.remember_answer(question, text)
+    remember_answer(question, text)
 
 
 def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
-    """Return what the request resolved to last time, or None if that may be outdated."""
+    """Return what the request resolved to last time, for this cache or another one; None if that may be outdated."""
     from featurecache.extract.cache.ranges import has_ranges
 
-    text = memo.answer(_memo_key(request))
+    question = _memo_key(request)
+    text = memo.answer(question)
+    if text is None and (text := known_answer(question)) is not None:
+        memo.remember_answer(question, text)
     if text is None:
         return None
     try:
