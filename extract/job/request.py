@@ -99,7 +99,8 @@ class FeatureRequest:
     )
     precision: str = described(
         PRECISIONS[0],
-        "numeric precision of the forward pass; int8 is for the CPU, faster than fp32 and less exact",
+        "numeric precision of the forward pass; int8 is less exact than fp32 and meant for CPUs with VNNI, tf32 is for "
+        "NVIDIA GPUs",
         choices=PRECISIONS,
     )
     dtype: str = described(DTYPES[0], "data type of the stored features", choices=DTYPES)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.errors import UsageError
@@ -85,6 +86,10 @@ class Device(click.ParamType[str]):
         if wrong := no_device(value):
             self.fail(wrong, param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        return [CompletionItem(name) for name in (*DEVICES, ALL_GPUS) if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True)

@@ -319,6 +319,13 @@ def test_a_shell_completes_the_names_of_commands():
     assert names == ["classify", "compare", "cache"]
 
 
+def test_a_shell_completes_the_names_of_devices():
+    extract = program.get_command(click.Context(program), "extract")
+    (device,) = [each for each in extract.params if each.name == "device"]
+    names = [item.value for item in device.shell_complete(click.Context(extract), "c")]
+    assert names == ["cpu", "cuda", "cuda:all"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_is_told_how_to_complete_words(shell, tmp_path):
     def featurecache(**surroundings: str) -> str:
