@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ROW_INDEX_FILE = "rows.index"
 MAGIC = b"fcrows1\n"
 HEAD = struct.Struct("<8sQQ")
-SUM_BYTES, BLOCK_SUM_BYTES = 32, 8
+SUM_BYTES, BLOCK_SUM_BYTES, DIGEST_BYTES = 32, 8, 32
 RECORD = np.dtype([("name", "S32"), ("shard", "<u4"), ("row", "<u4")])
 # 4 KiB, a page of most disks; the table of blocks has a hundredth of the size of the rows.
 BLOCK_ROWS = 102
@@ -70,6 +70,11 @@ class FolderState:
         return cls(tuple(map(_entry, paths)), tuple(map(_entry, withdrawn)))
 
     @property
+    def n_bytes(self) -> int:
+        """The size of all shards."""
+        return sum(size for _, size, *_ in self.shards)
+
+    @property
     def changed_ns(self) -> int:
         """The time of the last change of any of the files, 0 if there are none."""
         return max((max(entry[2:]) for entry in self.shards + self.withdrawn), default=0)
@@ -94,8 +99,11 @@ class RowFacts:
 class RowIndex:
     """The rows of an open row index. Raises UnfitIndex from every method if its blocks do not match their checksums."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and read its table of blocks. Raises UnfitIndex, and OSError if it cannot be opened."""
+    def __init__(self, path: Path, state: FolderState | None = None) -> None:
+        """Open the file and read its table of blocks; not if it has more rows than fit into the shards of a state.
+
+        Raises UnfitIndex, and OSError if it cannot be opened.
+        """
         try:
             check_plain_file(path, path.parent)
         except UnfitFile as error:
@@ -109,6 +117,8 @@ class RowIndex:
         n_bytes = self._start + self._n * RECORD.itemsize
         if magic != MAGIC or n_json > MOST_JSON_BYTES or n_bytes != os.fstat(self._file).st_size:
             raise UnfitIndex("it is not a row index, or not complete")
+        if state is not None and self._n * DIGEST_BYTES > state.n_bytes:
+            raise UnfitIndex("it is of a larger cache")
         head = self._read(0, self._start)
         if hashlib.sha256(head[:-SUM_BYTES]).digest() != head[-SUM_BYTES:]:
             raise UnfitIndex("it does not match its checksum")
@@ -209,7 +219,7 @@ class RowIndex:
 def open_row_index(folder: Path, spec: FeatureSpec, state: FolderState) -> RowIndex | None:
     """Return the row index of a cache folder if it was made from this state; None if the shards have to be read."""
     try:
-        index = RowIndex(folder / ROW_INDEX_FILE)
+        index = RowIndex(folder / ROW_INDEX_FILE, state)
     except (OSError, UnfitIndex):
         return None
     return index if index.is_of(spec, state) else None

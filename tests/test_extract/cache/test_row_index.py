@@ -138,6 +138,14 @@ def claim_too_much(path, cache):
     path.write_bytes(row_index.HEAD.pack(row_index.MAGIC, 2**63, 2**63) + bytes(100))
 
 
+def pretend_to_be_of_a_huge_cache(path, cache):
+    """A file of 50 MB on paper, without any content."""
+    n, head = 10**6, row_index.HEAD.size
+    n_blocks = -(-n // BLOCK_ROWS)
+    path.write_bytes(row_index.HEAD.pack(row_index.MAGIC, 0, n))
+    os.truncate(path, head + n_blocks * row_index.TABLE_BYTES + row_index.SUM_BYTES + n * row_index.RECORD.itemsize)
+
+
 def link_outside(path, cache):
     path.rename(cache.folder.parent / "elsewhere")
     path.symlink_to(cache.folder.parent / "elsewhere")
@@ -154,6 +162,15 @@ def test_an_index_that_is_not_whole_is_not_used(filled, damage, reads):
     damage(cache.folder / ROW_INDEX_FILE, cache)
     check_serves(cache, rows)
     assert len(reads) == 3
+
+
+def test_of_an_index_that_is_larger_than_its_cache_only_the_head_is_read(filled, monkeypatch):
+    cache, rows = filled
+    pretend_to_be_of_a_huge_cache(cache.folder / ROW_INDEX_FILE, cache)
+    read, pread = [], row_index._pread
+    monkeypatch.setattr(row_index, "_pread", lambda file, n, at: read.append(n) or pread(file, n, at))
+    check_serves(cache, rows)
+    assert max(read) == row_index.HEAD.size
 
 
 def test_every_flipped_byte_is_noticed_or_harmless_and_replaced_once_it_is_read(filled):
