@@ -203,21 +203,28 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
 
 
 def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, memo: Memo) -> None:
-    """Store what a request resolved to, with the state of its weights file."""
+    """Store what a request resolved to, with the state of its weights file, for other caches of the user, too."""
     if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
         return  # the file changed after it was read
-    _save_answer(request, resolved, backbone.weights_path, backbone.weights_state, memo)
+    remember_answer(*_save_answer(request, resolved, backbone.weights_path, backbone.weights_state, memo))
 
 
 def remember_file(request: FeatureRequest, resolved: Resolved, path: Path | None, memo: Memo) -> None:
-    """Store what a request resolved to by `matching`, if its weights file exists and its state has settled."""
+    """Store what a request resolved to by `matching`, if its weights file exists and its state has settled.
+
+    For this cache only, since matching compares the name of the weights, and another cache may have been computed with
+    another file of that name.
+    """
     with contextlib.suppress(OSError):
         state = None if path is None else FileState.of(path.stat())
         if path is not None and state is not None and state.is_settled(time.time_ns()):
             _save_answer(request, resolved, path, state, memo)
 
 
-def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo) -> None:
+def _save_answer(
+    request: FeatureRequest, resolved: Resolved, path: Path, state: FileState, memo: Memo
+) -> tuple[str, str]:
+    """Store an answer in the memo; return question and answer."""
     answer: ResolvedDocument = {
         "spec": resolved.spec.to_dict(),
         "weights": resolved.weights,
@@ -226,7 +233,7 @@ def _save_answer(request: FeatureRequest, resolved: Resolved, path: Path, state:
     }
     question, text = _memo_key(request), json.dumps(answer)
     memo.remember_answer(question, text)
-    remember_answer(question, text)
+    return question, text
 
 
 def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:

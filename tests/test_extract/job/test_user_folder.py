@@ -1,6 +1,7 @@
 """What all caches of a user share: a network that one of them knows is neither loaded nor exported for another."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def test_the_longest_unused_graphs_go_when_all_are_too_large(shared, tmp_path, m
     assert 3 in kept
     assert graphs.save({"number": 9}, VERDICT, bytes(100))  # larger than all may be together: it alone stays
     assert [path.stat().st_size for path in (shared / "graphs").glob("*.onnx")] == [100]
+
+
+def test_what_a_cache_says_by_the_name_of_its_weights_counts_for_that_cache_only(shared, one_image, loaded, tmp_path):
+    first = tmp_path / "first"
+    assert extract(one_image, first) == 1
+    shutil.rmtree(shared / "networks")
+    (first / "digests.sqlite").unlink()
+    assert extract(one_image, first) == 0  # found by its spec, without the network
+    assert loaded == ["loaded", "exported"]
+    assert not (shared / "networks").exists()
 
 
 def test_only_the_newest_answers_stay(shared, monkeypatch):
