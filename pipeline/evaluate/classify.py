@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# With fewer images a quarter second counts for more than the memory.
+WORTH_SEARCHING = 1_000
 # Writes the report of the finished run in a folder; returns False when the user interrupts.
 Report = Callable[[Path], bool]
 # Shows the results of a run that is complete but for its report.
@@ -71,9 +73,10 @@ def classify(
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
-    ran_before = "torch" in sys.modules  # by this process: networks and features may be garbage by now
+    # Networks and features of what this process did before may be garbage by now; a search takes a quarter second.
+    searched = "torch" in sys.modules and len(manifest.samples) >= WORTH_SEARCHING
     home, _ = home_of(plan.out), plan.grids  # an error in these is raised first, and heads are imported
-    with contextlib.ExitStack() as held, older_objects_apart(searched=ran_before):
+    with contextlib.ExitStack() as held, older_objects_apart(searched=searched):
         results, work = _classify(manifest, plan, progress, home, held, advise)
         point_latest(plan.out)
         n_rows = sum(split_sizes(results["dataset"]).values())
