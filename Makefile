@@ -95,6 +95,7 @@ bench: $(STAMP) $(DATA)  ## our extraction and heads against what is usual, on t
 	@$(COMMAND) bench pipeline --out data/bench-pipeline.json
 	@$(COMMAND) extract "$(IMAGES)" --backbone $(BACKBONE) --cache "$(CACHE)" --quiet $(GO_ON)
 	@$(COMMAND) bench rerun --images "$(IMAGES)" --backbone $(BACKBONE) --cache "$(CACHE)" --out data/bench-rerun.json
+	@$(COMMAND) bench quick --backbone $(BACKBONE) --out data/bench-quick.json
 
 # By PYTHON as it is, without an installation: a machine with a GPU often has a torch of its own.
 gpu:  ## on a machine with a GPU, 8 minutes: the tests of CUDA, and a table of rates, also in gpu.json

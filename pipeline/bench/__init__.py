@@ -5,10 +5,6 @@ passes      featurecache's passes over images
 rivals      the other tools
 inputs      photographs and weights for it
 heads       `bench heads`
-lines       its lines
-solvers     logistic and SVM
-neighbours  kNN and mlp
-features    the features of both
 classify    `bench classify`: seconds and memory
 finetune    `bench finetune`
 starts      `bench starts`
@@ -17,6 +13,9 @@ opening     its part on opening a large cache
 pipeline    `bench pipeline`
 gpu         `bench gpu`
 rerun       `bench rerun`: heads on features that are there
+quick       `bench quick`: commands for one image
 output      seconds of calls; printing and writing of figures
 demo_data   the data sets of `make data`
+
+head_comparisons  what `bench heads` compares
 """

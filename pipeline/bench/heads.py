@@ -30,8 +30,8 @@ import click
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import DONE
 from featurecache.base.text import table
-from featurecache.bench.features import Data, prepare
-from featurecache.bench.lines import LINES, Line
+from featurecache.bench.head_comparisons.features import Data, prepare
+from featurecache.bench.head_comparisons.lines import LINES, Line
 from featurecache.bench.output import BenchCommand, Output, say
 from featurecache.cli.declare import POSITIVE, option, takes
 from featurecache.cli.options import PATH, CacheOption, names_in

@@ -26,9 +26,9 @@ from featurecache.base.defaults import DEFAULT_BACKBONE
 from featurecache.base.errors import PipelineError
 from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import printable, table
-from featurecache.bench.features import Data, make_features
+from featurecache.bench.head_comparisons.features import Data, make_features
+from featurecache.bench.head_comparisons.solvers import MARGINS, fit_together, margin_bound, margin_objective
 from featurecache.bench.output import BenchCommand, Output, say, timed
-from featurecache.bench.solvers import MARGINS, fit_together, margin_bound, margin_objective
 from featurecache.cli.declare import POSITIVE, option, takes
 from featurecache.cli.options import PATH, CacheOption
 

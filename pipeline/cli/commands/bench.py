@@ -2,11 +2,10 @@
 
 from featurecache.cli.group import Group
 
+NAMES = ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu", "rerun", "quick")
+
 command = Group(
     name="bench",
     help="Measure speed on this machine, compared with other tools.",
-    places={
-        name: f"featurecache.bench.{name}"
-        for name in ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu", "rerun")
-    },
+    places={name: f"featurecache.bench.{name}" for name in NAMES},
 )

@@ -11,11 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 import featurecache.bench.heads
-from featurecache.bench.features import Data, first_rows, make_features, prepare
-from featurecache.bench.heads import lines_text
-from featurecache.bench.lines import LINES, Line
-from featurecache.bench.neighbours import compare_knn, compare_mlp
-from featurecache.bench.solvers import (
+from featurecache.bench.head_comparisons.features import Data, first_rows, make_features, prepare
+from featurecache.bench.head_comparisons.lines import LINES, Line
+from featurecache.bench.head_comparisons.neighbours import compare_knn, compare_mlp
+from featurecache.bench.head_comparisons.solvers import (
     Difference,
     Setting,
     compare_logistic,
@@ -26,6 +25,7 @@ from featurecache.bench.solvers import (
     softmax_objective,
     softmax_slope,
 )
+from featurecache.bench.heads import lines_text
 from featurecache.classify.heads.linear_svm import LinearSVMHead
 from featurecache.cli.main import run
 
@@ -179,7 +179,7 @@ def test_random_features_have_the_spectrum_of_real_ones():
 
 
 def test_what_is_not_cached_is_said_with_the_command_that_would_cache_it(tmp_path, monkeypatch, data):
-    monkeypatch.setattr("featurecache.bench.features.make_features", lambda n_rows: data)
+    monkeypatch.setattr("featurecache.bench.head_comparisons.features.make_features", lambda n_rows: data)
     images, cache = tmp_path / "fashion-mnist", tmp_path / "cache"
     found, note = prepare(images, cache, 250)
     assert found.name == "toy"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.bench.features import Data
+from featurecache.bench.head_comparisons.features import Data
 from featurecache.bench.output import timed
 
 # 45 strengths: the linear-probe protocol of CLIP and DINO.

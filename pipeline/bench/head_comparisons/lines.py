@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.bench.features import Data
-from featurecache.bench.neighbours import compare_knn, compare_mlp
+from featurecache.bench.head_comparisons.features import Data
+from featurecache.bench.head_comparisons.neighbours import compare_knn, compare_mlp
+from featurecache.bench.head_comparisons.solvers import Difference, Setting, compare_logistic, compare_svm
 from featurecache.bench.output import timed
-from featurecache.bench.solvers import Difference, Setting, compare_logistic, compare_svm
 from featurecache.classify.heads.table import head_grid, list_heads
 
 ALPHAS = tuple(float(a) for a in np.logspace(-3, 8, 45))
