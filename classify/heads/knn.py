@@ -24,8 +24,8 @@ from featurecache.classify.heads.shared.validation import (
 )
 from featurecache.classify.heads.shared.votes import Voters, elect
 from featurecache.classify.solvers.class_moments import row_moments, weighted_mean
-from featurecache.classify.solvers.nearest_rows import Neighbours, zero_rows
-from featurecache.classify.solvers.neighbours import find_neighbours, round_neighbours
+from featurecache.classify.solvers.nearest_rows import zero_rows
+from featurecache.classify.solvers.neighbours import round_neighbours
 
 
 class KNNHead(Classifier, FittedNeighbours, Estimator):  # type: ignore[misc]
@@ -84,9 +84,6 @@ class KNNHead(Classifier, FittedNeighbours, Estimator):  # type: ignore[misc]
 
     def _checked(self, X: Any) -> FloatArray:
         return begin_predict(self, X)
-
-    def _neighbours(self, X: FloatArray, absent: BoolArray) -> Neighbours:
-        return find_neighbours(X, self.rows_, self.k, self.metric, self.origin_, absent)
 
     @classmethod
     def try_grid(

@@ -6,8 +6,8 @@ class_moments       counts, means and variances of classes
 kernels             the RBF kernel
 nystroem            linear problems on landmark columns
 pairwise_coupling   scores from decisions between pairs of classes
-neighbours          nearest rows, for folds and many queries
-nearest_rows        nearest rows of a few queries, without torch
+neighbours          nearest rows, shared by folds
+nearest_rows        nearest rows by numpy alone
 batched_networks    two-layer networks trained together
 successive_halving  early stopping of the worse ones
 mixed_precision     their matrix products

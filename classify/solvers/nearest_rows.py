@@ -1,4 +1,4 @@
-"""The nearest rows of a few queries, by numpy alone; `neighbours` has the same search for many, and for folds.
+"""The nearest rows of queries, by numpy alone; `neighbours` has a search by torch that folds share.
 
     e_ij = (x_i - m)(x_j - m) - |x_i - m|^2 / 2 - |x_j - m|^2 / 2  =  -|x_i - x_j|^2 / 2
     cos_ij = (e_ij + |x_i|^2 / 2 + |x_j|^2 / 2) / (|x_i| |x_j|)
@@ -14,10 +14,10 @@ from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntA
 from featurecache.classify.arrays.as_numpy import working, working_dtype
 
 DISTANCES = ("cosine", "euclidean")
-# Rows of X at a time: 4096 x 1280 float32 is 21 MB.
+# Rows of X whose lengths are taken at a time: 4096 x 1280 float32 is 21 MB.
 BLOCK = 4096
-# Similarities of one block of queries, in numbers: 64 MB of float32.
-BLOCK_NUMBERS = 2**24
+# Queries, and rows of X, that are compared at a time: 67 MB of float32.
+QUERIES, OTHERS = 1024, 16384
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,16 @@ def nearest_rows(
     k = min(k, len(X))
     rows = np.empty((len(queries), k), dtype=np.int64)
     similarity = np.empty((len(queries), k), dtype=working_dtype(X))
-    size = max(1, BLOCK_NUMBERS // len(X))
-    for start in range(0, len(queries), size):
-        some = slice(start, start + size)
-        near = _similarities(working(queries[some]), X, metric, origin.astype(similarity.dtype))
-        near[:, absent] = -np.inf
-        for number, each in enumerate(near, start=start):
-            rows[number] = _first_best(each, k)
-            similarity[number] = each[rows[number]]
+    for start in range(0, len(queries), QUERIES):
+        some = slice(start, start + QUERIES)
+        ours = working(queries[some])
+        found = Neighbours(np.empty((len(ours), 0), dtype=np.int64), np.empty((len(ours), 0), dtype=similarity.dtype))
+        for first in range(0, len(X), OTHERS):
+            there = slice(first, first + OTHERS)
+            near = _similarities(ours, X[there], metric, origin.astype(similarity.dtype))
+            near[:, absent[there]] = -np.inf
+            found = _first_best(found, first, near, k)
+        rows[some], similarity[some] = found.rows, found.similarity
     return Neighbours(rows, similarity)
 
 
@@ -73,8 +75,20 @@ def _similarities(queries: FloatArray, X: FloatArray, metric: str, origin: Float
     return near
 
 
-def _first_best(near: FloatArray, k: int) -> IntArray:
-    """Return the numbers (k,) of the largest of near (N,), the largest first, and the first of equal ones."""
+def _first_best(before: Neighbours, first: int, near: FloatArray, k: int) -> Neighbours:
+    """Return the k best of those before and of the rows from `first` on, near (B, n), or all; of equals the first."""
+    near = np.concatenate([before.similarity, near], axis=1) if before.rows.size else near
+    n_before = before.rows.shape[1]
+    k = min(k, near.shape[1])
+    places = np.stack([_largest(each, k) for each in near])
+    rows = places + (first - n_before)
+    if n_before:
+        rows = np.where(places < n_before, np.take_along_axis(before.rows, places.clip(max=n_before - 1), axis=1), rows)
+    return Neighbours(rows, np.take_along_axis(near, places, axis=1))
+
+
+def _largest(near: FloatArray, k: int) -> IntArray:
+    """Return the numbers (k,) of the largest of near (n,), the largest first, and the first of equal ones."""
     least = np.partition(near, len(near) - k)[len(near) - k]
     wanted = np.flatnonzero(near >= least)
     return np.asarray(wanted[np.argsort(-near[wanted], kind="stable")[:k]])

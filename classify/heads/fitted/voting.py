@@ -7,7 +7,7 @@ from featurecache.classify.arrays.as_numpy import plain, working, working_dtype
 from featurecache.classify.evaluation.calibration import temper
 from featurecache.classify.heads.fitted.scored import FittedHead
 from featurecache.classify.heads.shared.votes import Voters, elect
-from featurecache.classify.solvers.nearest_rows import Neighbours, nearest_rows, zero_rows
+from featurecache.classify.solvers.nearest_rows import nearest_rows, zero_rows
 
 
 class FittedNeighbours(FittedHead):
@@ -35,13 +35,9 @@ class FittedNeighbours(FittedHead):
         blank = zeros & (self.metric == "cosine")
         voters = Voters(self.codes_, self.counts_, self.factors_, self.variance_, blank)
         votes = np.zeros((len(X), len(self.classes_)), dtype=X.dtype)
-        found = self._neighbours(X, blank)
+        found = nearest_rows(X, self.rows_, self.k, self.metric, self.origin_, blank)
         best, proba = next(elect([self], found, voters, blank_rows(X, self.metric), votes, np.empty_like(votes)))
         return np.asarray(self.classes_[best]), temper(proba, self.temperature)
-
-    def _neighbours(self, X: FloatArray, absent: BoolArray) -> Neighbours:
-        """Return the nearest rows of X (M, D), but for the absent ones (N,)."""
-        return nearest_rows(X, self.rows_, self.k, self.metric, self.origin_, absent)
 
 
 def blank_rows(X: FloatArray, metric: str) -> BoolArray:

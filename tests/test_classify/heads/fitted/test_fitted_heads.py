@@ -13,6 +13,7 @@ from featurecache.classify.heads.fitted.build import KINDS
 from featurecache.classify.heads.fitted.tables import ALLOWED, LEARNED
 from featurecache.classify.heads.saving.folder import load_fitted, load_head, save_head
 from featurecache.classify.heads.table import HEADS, build_head
+from featurecache.classify.solvers import nearest_rows as search
 from featurecache.classify.solvers.nearest_rows import nearest_rows
 
 SETTINGS = {
@@ -150,3 +151,32 @@ def test_of_equally_near_rows_the_first_are_taken():
     found = nearest_rows(np.array([[1.0, 0.0, 0.0]]), X, 4, "euclidean", np.zeros(3), absent)
     assert found.rows.tolist() == [[0, 2, 3, 4]]
     assert found.similarity[0].tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 4])
+def test_among_copies_with_different_labels_a_saved_head_votes_as_it_did_when_it_was_fitted(tmp_path, k, metric):
+    X, y = rows(3, n=60, dtype=np.float32)
+    X[40:] = X[:20]
+    fitted = build_head("knn", k=k, metric=metric).fit(X, y)
+    save_head(fitted, tmp_path / "head", meta={})
+    expected, found = fitted.predict_both(X), load_fitted(tmp_path / "head").head.predict_both(X)
+    assert np.array_equal(found[0], expected[0])
+    assert np.array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 5, 30, 50])
+def test_rows_and_queries_in_blocks_are_those_at_once(monkeypatch, k, metric):
+    X, queries = rows(3, n=50)[0], rows(3, n=9, seed=1)[0]
+    X[20:30] = X[:10]
+    absent = np.arange(50) % 7 == 0
+    expected = nearest_rows(queries, X, k, metric, X.mean(axis=0), absent)
+    monkeypatch.setattr(search, "OTHERS", 8)
+    monkeypatch.setattr(search, "QUERIES", 4)
+    found = nearest_rows(queries, X, k, metric, X.mean(axis=0), absent)
+    np.testing.assert_allclose(found.similarity, expected.similarity, rtol=1e-12)
+    assert found.rows.shape == (9, k)
+    near = np.isfinite(expected.similarity)
+    assert np.abs(X[found.rows] - X[expected.rows])[near].max() < 1e-12
+    assert not absent[found.rows[near]].any()
