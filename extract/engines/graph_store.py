@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from featurecache.base.files import replacing_file
+from featurecache.base.files import TEMPORARY_PREFIX, replacing_file
 from featurecache.base.plain_files import check_plain_file, read_json_file
 from featurecache.base.text import printable
-from featurecache.base.user_folder import user_folder
+from featurecache.base.user_folder import make_user_folder, user_folder
 from featurecache.extract.engines.protocol import ENGINES
 
 VERDICT_FORMAT = 1
@@ -34,6 +34,8 @@ VERDICT_FORMAT = 1
 MOST_GRAPHS, UNUSED_SECONDS = 6, 60 * 24 * 3600.0
 # Those of a user may take so much together: three of the largest networks, or a hundred small ones.
 SHARED_FOLDER, MOST_SHARED_BYTES = "graphs", 2 << 30
+# A live process writes a document seconds after its graph.
+LEFT_SECONDS = 3600.0
 # A document has about a kilobyte, and its reason is one sentence.
 MOST_BYTES, LONGEST_REASON = 1 << 20, 500
 
@@ -115,6 +117,7 @@ class GraphFolder:
             others = [path for path in self.root.glob("engine-*.json") if path != newest]
             dated = sorted(((_last_used(path), path) for path in others), reverse=True)
             now = _last_used(newest)  # by the clock of the file system
+            self._remove_leftovers(now - LEFT_SECONDS)
             total = _size(newest)
             for number, (used, path) in enumerate(dated, start=1):
                 total += _size(path)
@@ -122,6 +125,12 @@ class GraphFolder:
                 if is_beyond or now - used > UNUSED_SECONDS:
                     _graph_of(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
+
+    def _remove_leftovers(self, before: float) -> None:
+        """Remove what killed processes left: temporary files, and graphs without a document."""
+        for path in (*self.root.glob(f"{TEMPORARY_PREFIX}*"), *self.root.glob("graph-*.onnx")):
+            if not _described_by(path).is_file() and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
     def _paths(self, identity: Mapping[str, Any]) -> tuple[Path, Path]:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
@@ -143,7 +152,7 @@ class SharedGraphs(GraphFolder):
 
     def save(self, identity: Mapping[str, Any], verdict: Verdict, graph: bytes | None) -> bool:
         """Save both in the user's folder, or next to the cache where that cannot be written."""
-        if self._shared is not None and self._shared.save(identity, verdict, graph):
+        if self._shared is not None and make_user_folder() and self._shared.save(identity, verdict, graph):
             return True
         return super().save(identity, verdict, graph)
 
@@ -155,6 +164,10 @@ def _size(described: Path) -> int:
 
 def _graph_of(described: Path) -> Path:
     return described.with_name(f"graph-{described.stem.removeprefix('engine-')}.onnx")
+
+
+def _described_by(graph: Path) -> Path:
+    return graph.with_name(f"engine-{graph.stem.removeprefix('graph-')}.json")
 
 
 def _last_used(described: Path) -> float:

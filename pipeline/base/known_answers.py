@@ -14,7 +14,7 @@ from pathlib import Path
 
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import read_json_file
-from featurecache.base.user_folder import user_folder
+from featurecache.base.user_folder import make_user_folder, user_folder
 
 FOLDER = "networks"
 # Answers that stay, the newest; one has about a kilobyte.
@@ -36,7 +36,7 @@ def known_answer(question: str) -> str | None:
 def remember_answer(question: str, answer: str) -> None:
     """Keep an answer for other caches, where the folder can be written."""
     path = _path(question)
-    if path is None:
+    if path is None or make_user_folder() is None:
         return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,64 @@ def test_only_the_newest_answers_stay(shared, monkeypatch):
     assert len([*(shared / "networks").iterdir()]) == 2
 
 
+def let_all_write(folder, monkeypatch):
+    folder.chmod(0o777)
+
+
+def let_a_group_write(folder, monkeypatch):
+    folder.chmod(0o770)
+
+
+def let_all_replace_it(folder, monkeypatch):
+    folder.parent.chmod(0o777)
+
+
+def give_it_to_another(folder, monkeypatch):
+    owner = max(folder.stat().st_uid, 1) + 1
+    real = Path.stat
+    changed = lambda path, **how: os.stat_result([*real(path, **how)[:4], owner, *real(path, **how)[5:10]])  # noqa: E731
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (changed if path == folder else real)(path, **how))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of other systems are not read")
+@pytest.mark.parametrize("change", [let_all_write, let_a_group_write, let_all_replace_it, give_it_to_another])
+def test_a_graph_that_another_user_could_have_planted_is_not_used(shared, tmp_path, monkeypatch, change):
+    assert SharedGraphs(tmp_path / "cache").save(IDENTITY, VERDICT, b"graph")
+    known_answers.remember_answer("question", "answer")
+    assert SharedGraphs(tmp_path / "cache").find(IDENTITY) == (VERDICT, b"graph")
+    change(shared, monkeypatch)
+    assert SharedGraphs(tmp_path / "cache").find(IDENTITY) is None
+    assert known_answers.known_answer("question") is None
+    assert SharedGraphs(tmp_path / "cache").save(IDENTITY, VERDICT, b"mine")
+    assert [path.read_bytes() for path in (tmp_path / "cache").glob("*.onnx")] == [b"mine"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of other systems are not read")
+def test_the_folder_is_made_for_the_user_alone_whatever_the_umask(shared, tmp_path):
+    before = os.umask(0o002)
+    try:
+        assert SharedGraphs(tmp_path / "cache").save(IDENTITY, VERDICT, b"graph")
+    finally:
+        os.umask(before)
+    assert shared.stat().st_mode & 0o777 == 0o700
+    assert SharedGraphs(tmp_path / "cache").find(IDENTITY) == (VERDICT, b"graph")
+
+
+def test_what_killed_processes_left_goes_after_an_hour(shared, tmp_path):
+    graphs = SharedGraphs(tmp_path / "cache")
+    assert graphs.save(IDENTITY, VERDICT, b"graph")
+    for name in (".writing-0123456789abcdef-graph.onnx", "graph-0123456789ab.onnx"):
+        for age, prefix in ((7200, ""), (60, "9")):
+            path = shared / "graphs" / name.replace("0", f"{prefix}0", 1)
+            path.touch()
+            os.utime(path, (time.time() - age,) * 2)
+    assert graphs.save({"number": 2}, VERDICT, b"graph")
+    left = {path.name for path in (shared / "graphs").iterdir()}
+    assert {".writing-90123456789abcdef-graph.onnx", "graph-90123456789ab.onnx"} < left
+    assert len(left) == 6
+    assert graphs.find(IDENTITY) is not None
+
+
 def test_the_folder_is_where_the_system_has_such_folders(monkeypatch):
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setenv("HOME", "/home/ann")
