@@ -17,11 +17,10 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from featurecache.base.errors import ExtractError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -94,7 +93,8 @@ def viewed(pixels: NDArray[np.uint8], view: View, digest: bytes) -> NDArray[np.u
     """Return `apply_view` of an array, uint8 (3, S, S)."""
     import torch
 
-    return np.asarray(apply_view(torch.from_numpy(pixels), view, digest).numpy())
+    found: NDArray[np.uint8] = apply_view(torch.from_numpy(pixels), view, digest).numpy()
+    return found
 
 
 def _window(image: Tensor, strength: Strength, drawn: random.Random) -> Tensor:
