@@ -14,9 +14,12 @@ BLOCK = 4096
 def check_rows(X: Any, head: Any) -> FloatArray:
     """Return X (M, D) as numpy: float16, float32 or float64 as they are, other numbers as float64.
 
-    Raises ValueError where X has NaN or infinity, another shape, or another number of columns than the head.
+    Raises ValueError where X has NaN, infinity or complex numbers, another shape, or another number of columns than
+    the head.
     """
     X = np.asarray(plain(X))
+    if X.dtype.kind == "c":
+        raise ValueError("X has complex numbers: give real ones.")
     if X.dtype.kind != "f" or X.dtype.itemsize > 8:
         X = X.astype(np.float64)
     if X.ndim != 2 or not all(X.shape):

@@ -112,6 +112,7 @@ def test_neither_scikit_learn_nor_torch_is_imported_for_it(saved, tmp_path):
     [
         ([[1.0] * 11], "X has 11 features, but FittedLinear is expecting 12 features as input."),
         ([[1.0] * 11 + [np.nan]], "Input X contains NaN or infinity, first in row 0."),
+        ([[1j] * 12], "X has complex numbers: give real ones."),
         ([1.0] * 12, "X has shape (12,): give features (N, D) with at least one row and one column."),
     ],
 )
