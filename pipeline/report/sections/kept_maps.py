@@ -2,8 +2,8 @@
 
     map-<identity16>.json   MapDocument: the identity in full, the layouts, the share of variance of the first two axes
 
-The identity is the SHA-256 of the features (n, D) and of the settings of PCA and t-SNE, so a map of other features or by
-other settings is never taken; one by another version of scikit-learn is. Maps are derived and may be deleted at any
+The identity is the SHA-256 of the features (n, D) and of the settings of PCA and t-SNE, so a map of other features or
+settings is never taken; one by another version of scikit-learn is. Maps are derived and may be deleted at any
 time. What does not read as a map of n points is laid out again.
 """
 
