@@ -38,6 +38,8 @@ INDEX_FILE = "features.h5"
 SHARDS_FOLDER = "shards"
 # Rows of digests and paths in one HDF5 chunk.
 CHUNK_ROWS = 1 << 14
+# Paths of so many rows are kept from finding the longest until they are written: each shard is opened once.
+MOST_KEPT_PATHS = 50_000
 # The SHA-256 of the file is appended to it; it is computed block by block.
 SUM_BYTES, HASHED_BYTES = 32, 1 << 24
 
@@ -73,12 +75,14 @@ def write_index_file(path: Path, spec: FeatureSpec, served: Sequence[ServedRows]
         file.create_virtual_dataset("features", layout, fillvalue=np.nan)
         rows = min(n, CHUNK_ROWS)
         digests = file.create_dataset("digests", (n, 32), np.uint8, chunks=(rows, 32), fletcher32=True)
-        text = h5py.string_dtype("utf-8", _longest_path(served))
+        stored = [_paths_of(part) for part in served] if n <= MOST_KEPT_PATHS else []
+        longest = max(each.dtype.itemsize for each in stored) if stored else _longest_path(served)
+        text = h5py.string_dtype("utf-8", longest)
         # Paths are padded to the longest; compressed, they need no more space than the digests.
         paths = file.create_dataset("paths", (n,), text, chunks=(rows,), compression=1, fletcher32=True)
-        for part, at in _places(served):
+        for number, (part, at) in enumerate(_places(served)):
             digests[at : at + len(part.rows)] = part.digests
-            paths[at : at + len(part.rows)] = _paths_of(part)
+            paths[at : at + len(part.rows)] = stored[number] if stored else _paths_of(part)
         shards.write_attributes(file, {"format": INDEX_FORMAT, "spec": spec.to_json(), "key": spec.key})
         shown = {part.path.name: len(part.rows) for part in served}
         shards.write_attributes(

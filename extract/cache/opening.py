@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,14 @@ OPEN_FOR_WRITING = "already open for write"
 # Without a lock first, then as a plain h5py.File of this process may have it: HDF5 refuses to open a file differently.
 LOCKINGS = (False, None, True, "best-effort")
 
+# Files that changed within the resolution of a clock may change once more without another time (FAT: 2 s).
+SETTLED_NS = 2_000_000_000
+# Files whose structure this process has checked, and that have not changed since: a command opens each several times.
+MOST_CHECKED = 4096
+
 Check = Callable[[Any, int], None]
+FileState = tuple[int, ...]
+_CHECKED: set[tuple[Check, FileState]] = set()
 
 
 @contextlib.contextmanager
@@ -52,13 +60,32 @@ def open_index(path: Path) -> Iterator[Any]:
 def _open(path: Path, root: Path, check: Check) -> Iterator[Any]:
     try:
         check_plain_file(path, root)
+        before = settled_state(path)
         with _open_as_it_is_open(path) as file:
-            _check(path, file, check)
+            if before is None or before != settled_state(path):
+                _check(path, file, check)
+            elif (check, before) not in _CHECKED:
+                _check(path, file, check)
+                _remember_checked(check, before)
             yield file
     except UnfitFile as error:
         raise damaged(path, str(error)) from error
     except (OSError, RuntimeError) as error:
         raise _as_cache_error(path, error) from error
+
+
+def settled_state(path: Path) -> FileState | None:
+    """Return by what a change of a file is noticed; None of one that changed just now. Raises OSError."""
+    found = path.stat()
+    changed_ns = found.st_mtime_ns, found.st_ctime_ns
+    is_settled = max(changed_ns) < time.time_ns() - SETTLED_NS
+    return (found.st_dev, found.st_ino, found.st_size, *changed_ns) if is_settled else None
+
+
+def _remember_checked(check: Check, state: FileState) -> None:
+    if len(_CHECKED) >= MOST_CHECKED:
+        _CHECKED.clear()
+    _CHECKED.add((check, state))
 
 
 def _open_as_it_is_open(path: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.errors import CacheDamaged, ShardGone
-from featurecache.extract.cache import shards
+from featurecache.extract.cache import opening, shards
 from featurecache.extract.cache.index import ServedRows
 from featurecache.extract.cache.judged import Withdrawn, read_withdrawn, withdrawn_files
 from featurecache.extract.cache.listing import settled_shard_paths
@@ -38,8 +38,9 @@ N_LISTINGS = 10
 LEAST_INDEXED_ROWS, LEAST_INDEXED_SHARDS = 50_000, 32
 # Where a file has changed within the last minute, the cache is being filled, and whoever does that writes its index.
 BUSY_NS = 60_000_000_000
-# Files that changed within the resolution of a clock may change once more without another time (FAT: 2 s).
-SETTLED_NS = 2_000_000_000
+# Digests of settled shards that this process has read, by spec and file: a command opens a small cache several times.
+MOST_KEPT_SHARDS, MOST_KEPT_ROWS = 128, 10_000
+_READ_BEFORE: dict[tuple[str, str, tuple[int, ...]], tuple[NDArray[np.uint8], int]] = {}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Snapshot:
 
     def is_still(self, folder: Path, without: frozenset[Path]) -> bool:
         """Whether nothing has changed since in a folder, whose files have not changed for a while."""
-        if self.state is None or self.without != without or self.state.changed_ns > time.time_ns() - SETTLED_NS:
+        if self.state is None or self.without != without or self.state.changed_ns > time.time_ns() - opening.SETTLED_NS:
             return False
         return _state_of(folder, _paths(folder, without)) == self.state
 
@@ -145,12 +146,35 @@ def read_snapshot(
         if index is not None:
             return Snapshot(tuple(paths), index, index.facts, state, without)
         try:
-            table, facts = _joined(folder, [shards.read_rows(path, spec) for path in paths])
+            read = shards.read_rows if from_shards else _read_rows_once
+            table, facts = _joined(folder, [read(path, spec) for path in paths])
             return Snapshot(tuple(paths), table, facts, state, without)
         except (CacheDamaged, ShardGone):
             if attempt > N_LISTINGS or all(os.path.lexists(path) for path in paths):
                 raise
     raise AssertionError("the loop above returns or raises")
+
+
+def _read_rows_once(path: Path, spec: FeatureSpec) -> tuple[NDArray[np.uint8], int]:
+    """Return what `shards.read_rows` does; of a small shard that has not changed since this process read it, from then.
+
+    Raises as `shards.read_rows` does.
+    """
+    try:
+        state = opening.settled_state(path)
+    except OSError:
+        state = None
+    if state is None:
+        return shards.read_rows(path, spec)
+    key = str(path.absolute()), spec.key, state
+    if (before := _READ_BEFORE.get(key)) is not None:
+        return before
+    rows = shards.read_rows(path, spec)
+    if len(rows[0]) <= MOST_KEPT_ROWS:
+        if len(_READ_BEFORE) >= MOST_KEPT_SHARDS:
+            _READ_BEFORE.clear()
+        _READ_BEFORE[key] = rows
+    return rows
 
 
 def _paths(folder: Path, without: frozenset[Path]) -> list[Path]:

@@ -23,7 +23,7 @@ from featurecache.base.versions import installed_version
 from featurecache.extract.engines.device_check import largest_difference
 from featurecache.extract.engines.devices import instruction_sets
 from featurecache.extract.engines.export import export_graph
-from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
+from featurecache.extract.engines.graph_checks import bind_graph, graph_fault_once
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
 from featurecache.extract.engines.onnx_engine import BATCH_SIZE, OnnxEngine
 from featurecache.extract.engines.protocol import NetworkIdentity
@@ -84,7 +84,7 @@ def saved_choice(
     if found is None or found[1] is None:
         return found
     size, dim = batch_size or BATCH_SIZE, source.feature_dim
-    fault = graph_fault(found[1], identity, batch_size=size, side=source.side, feature_dim=dim)
+    fault = graph_fault_once(found[1], identity, batch_size=size, side=source.side, feature_dim=dim)
     if fault:
         say(f"The stored graph of {source.identity['backbone']} is not used: {fault}")
     return None if fault else found

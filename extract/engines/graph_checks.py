@@ -6,7 +6,8 @@ only, no control flow, its weights in the file, and in its metadata the identity
 
     images    uint8 (B, 3, S, S)   -> features   float32 (B, D)        metadata   featurecache.identity
 
-Whether its weights are those of the network is not checked.
+Whether its weights are those of the network is not checked. Reading a graph needs the package onnx, which takes longer
+to import than the graph takes to load: that a graph has passed is kept by its SHA-256 in the folder of the user.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from featurecache.base.known_answers import known_answer, remember_answer
+
 # Operators of the standard; those of ONNX Runtime and of vendors are not used.
 DOMAINS = ("", "ai.onnx")
 IDENTITY = "featurecache.identity"
 INPUT, OUTPUT = "images", "features"
+PASSED = "it passed"
 
 
 def bind_graph(graph: bytes, identity: Mapping[str, Any]) -> bytes:
@@ -34,6 +38,23 @@ def bind_graph(graph: bytes, identity: Mapping[str, Any]) -> bytes:
 def identity_digest(identity: Mapping[str, Any]) -> str:
     """Return the SHA-256 in hex of an identity as JSON."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def graph_fault_once(
+    graph: bytes, identity: Mapping[str, Any], *, batch_size: int, side: int, feature_dim: int | None
+) -> str:
+    """Return what `graph_fault` does; a graph that has passed for this identity is not read again.
+
+    identity: with the digest of the modules of engines/, so that other checks are made again.
+    """
+    asked = ["graph", hashlib.sha256(graph).hexdigest(), identity_digest(identity), batch_size, side, feature_dim]
+    question = json.dumps(asked)
+    if known_answer(question) == PASSED:
+        return ""
+    fault = graph_fault(graph, identity, batch_size=batch_size, side=side, feature_dim=feature_dim)
+    if not fault:
+        remember_answer(question, PASSED)
+    return fault
 
 
 def graph_fault(

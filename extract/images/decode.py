@@ -25,7 +25,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+START_OF_PNG = b"\x89PNG\r\n\x1a\n"
 FAST_MODES = {"L", "RGB"}
 GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}
 NO_MEMORY = "decoding it needs more memory than there is"
@@ -144,6 +145,10 @@ def _decode_plain(data: bytes, take: Callable[[int, int], None]) -> Picture | No
 
 
 def _open(file: BinaryIO, head: bytes) -> ImageFile.ImageFile:
+    if head.startswith(START_OF_PNG):  # one that Pillow has without importing its plug-ins for all other formats
+        with suppress(UnidentifiedImageError):
+            return Image.open(file, formats=("PNG",))
+        file.seek(0)
     try:
         return Image.open(file, formats=readable_formats())
     except UnidentifiedImageError:

@@ -14,7 +14,7 @@ garbage        pauses of the search for cyclic garbage
 versions       installed versions
 cores          cores of this process
 cgroups        limits of containers
-known_answers  what names of networks resolve to, for all caches of a user
+known_answers  what names of networks resolve to, and which graphs passed their checks, for all caches of a user
 user_folder    the folder of a user for what all caches share
 plain_files    files of strangers: opening, JSON
 parquet_files  files of strangers: Parquet

@@ -1,5 +1,7 @@
 """What requests resolve to, in the folder of the user: a new cache needs no network loaded that any other knows.
 
+That a stored graph has passed its checks is kept here, too.
+
     <user folder>/networks/<SHA-256 of the question>.json    {"question", "answer"}, as the memo of a cache has them
 
 An answer counts only while the weights file that it names is unchanged, as in the memo.

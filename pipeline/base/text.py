@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 # From here on a round number is shorter as 1e4.
 LARGE = 1e4
+# A column is wider than its header by at least this.
+PADDING = 2
 
 
 def printable(text: str | os.PathLike[str]) -> str:
@@ -61,8 +63,30 @@ def table(
     rows: Sequence[Sequence[object]], headers: Sequence[str], *, right: Sequence[int] = (), markdown: bool = False
 ) -> str:
     """Return a table as plain text or markdown; the columns in `right` are aligned to the right."""
+    lines = [headers, *rows]
+    if rows and not markdown and all(len(line) == len(headers) and all(map(_is_plain, line)) for line in lines):
+        return _plain_table([[*map(str, line)] for line in lines], right)
     from tabulate import tabulate
 
     alignment = ["right" if i in right else "left" for i in range(len(headers))]
     form = "pipe" if markdown else "simple"
     return tabulate(rows, headers, tablefmt=form, disable_numparse=True, colalign=alignment if rows else None)
+
+
+def _is_plain(cell: object) -> bool:
+    """Whether a cell is text in one line, as wide as it has characters."""
+    return isinstance(cell, str) and cell.isascii() and cell.isprintable() and cell == cell.strip()
+
+
+def _plain_table(lines: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """Return the table that tabulate makes of a header and rows; its import takes longer than a short command may."""
+    header, *rows = lines
+    widths = [
+        max(len(name) + PADDING, *map(len, column))
+        for name, column in zip(header, zip(*rows, strict=True), strict=True)
+    ]
+    padded = [
+        [cell.rjust(n) if i in right else cell.ljust(n) for i, (cell, n) in enumerate(zip(line, widths, strict=True))]
+        for line in (header, ["-" * n for n in widths], *rows)
+    ]
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

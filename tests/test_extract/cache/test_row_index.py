@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featurecache.base.errors import CacheError
-from featurecache.extract.cache import row_index, shards, snapshot
+from featurecache.extract.cache import opening, row_index, shards, snapshot
 from featurecache.extract.cache.compact import compact_cache, prune_cache
 from featurecache.extract.cache.names import NameTable, as_names, distinct_names
 from featurecache.extract.cache.row_index import ROW_INDEX_FILE, FolderState, RowFacts, RowIndex, write_row_index
@@ -19,6 +19,7 @@ from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.cache.verify import repair_cache, verify_cache
 
 BLOCK_ROWS = 4
+SETTLED_NS = opening.SETTLED_NS
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,30 @@ def check_serves(cache, rows) -> None:
     assert not found.missing(rows.digests).any()
     np.testing.assert_array_equal(found.lookup(rows.digests), rows.features)
     assert found.missing(rows.digests ^ 1).all()
+
+
+def test_a_small_settled_shard_is_read_once_by_a_process_and_again_when_it_changed(filled, reads, monkeypatch):
+    cache, rows = filled
+    monkeypatch.setattr(snapshot, "LEAST_INDEXED_ROWS", 1000)
+    monkeypatch.setattr(snapshot, "_READ_BEFORE", {})
+    (cache.folder / ROW_INDEX_FILE).unlink()
+    check_serves(cache, rows)
+    check_serves(cache, rows)
+    assert len(reads) == 6, "they have just been written, and may change within the clock's resolution"
+    monkeypatch.setattr(opening, "SETTLED_NS", -SETTLED_NS)
+    check_serves(cache, rows)
+    reads.clear()
+    check_serves(cache, rows)
+    assert reads == []
+    opened(cache, from_shards=True)
+    assert len(reads) == 3
+    path = reads[0]
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes(rows.digests[0]))
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CacheError):
+        opened(cache)
 
 
 def test_a_cache_is_opened_without_reading_a_shard(filled, reads):
@@ -336,7 +361,7 @@ def test_a_folder_that_may_only_be_read_is_no_error(open_folder, closed_to_us, s
 
 def test_nothing_is_read_again_where_nothing_has_changed(filled, monkeypatch):
     cache, _ = filled
-    monkeypatch.setattr(snapshot, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(opening, "SETTLED_NS", -(10**18))
     before = cache._snapshot
     cache.refresh()
     assert cache._snapshot is before

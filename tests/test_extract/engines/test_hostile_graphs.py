@@ -12,7 +12,9 @@ import torch
 from onnx import TensorProto, helper
 from prepared import run_program
 
-from featurecache.extract.engines.graph_checks import bind_graph, graph_fault
+from featurecache.base.user_folder import VARIABLE
+from featurecache.extract.engines import graph_checks
+from featurecache.extract.engines.graph_checks import bind_graph, graph_fault, graph_fault_once
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
 from featurecache.extract.engines.onnx_engine import OnnxEngine
 
@@ -173,3 +175,29 @@ def test_a_verdict_with_impossible_values_is_none(tmp_path, values):
     assert folder.find(NETWORK) is None
     path.write_text("[" * 100_000)
     assert folder.find(NETWORK) is None
+
+
+def test_a_graph_that_passed_is_read_again_only_where_somebody_else_may_have_written_so(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "user"))
+    graph, read = bytes_of(toy_graph()), []
+
+    def checked(*asked, **sizes):
+        read.append("read")
+        return graph_fault(*asked, **sizes)
+
+    monkeypatch.setattr(graph_checks, "graph_fault", checked)
+
+    def n_read(graph, identity=NETWORK, **changes):
+        read.clear()
+        graph_fault_once(graph, identity, **{"batch_size": BATCH, "side": SIDE, "feature_dim": 3, **changes})
+        return len(read)
+
+    assert [n_read(graph) for _ in range(3)] == [1, 0, 0]
+    hostile = toy_graph()
+    a_loop(hostile, None)
+    assert [n_read(bytes_of(hostile)) for _ in range(2)] == [1, 1]
+    assert n_read(graph + b" ") == n_read(graph, {"backbone": "other"}) == n_read(graph, batch_size=1) == 1
+    (tmp_path / "user").chmod(0o777)
+    assert n_read(graph) == 1
+    monkeypatch.setenv(VARIABLE, "")
+    assert n_read(graph) == 1

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin, features
 
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.images import decode
 from featurecache.extract.images.decode import MAX_PIXELS, decode_image
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION
 
@@ -446,6 +447,24 @@ def test_pixels_without_a_known_white_are_refused(dtype):
 def test_float_portable_maps_are_refused():
     data = b"Pf\n2 1\n-1.0\n" + np.array([0.5, 1.0], dtype="<f4").tobytes()
     assert "32-bit or float" in reason(data)
+
+
+@pytest.mark.parametrize("n_bytes", [None, 8, 20, 45])
+def test_a_png_is_read_without_the_plug_ins_of_other_formats_and_refused_like_any_file(monkeypatch, n_bytes):
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(file, "PNG")
+    data, asked = file.getvalue()[:n_bytes], []
+    monkeypatch.setattr(decode, "readable_formats", lambda: asked.append("all") or ("PNG", "TIFF"))
+    if n_bytes is None:
+        assert decode_image(data).shape == (3, 4, 5)
+        assert asked == []
+        return
+    with pytest.raises(ImageRefused) as now:
+        decode_image(data)
+    monkeypatch.setattr(decode, "START_OF_PNG", b"none")
+    with pytest.raises(ImageRefused) as by_all:
+        decode_image(data)
+    assert str(now.value) == str(by_all.value)
 
 
 def test_an_empty_file_is_refused():
