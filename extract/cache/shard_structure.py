@@ -14,6 +14,7 @@ Rows and columns are compared with the spec by `shards.py`, and every row with i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ class Unfit(Exception):
 
 def check_shard_file(file: Any, n_bytes: int) -> None:
     """Raise Unfit unless the open HDF5 file of `n_bytes` has the structure of a shard; reads attributes, no dataset."""
+    import h5py
+
     present = _members(file)
     missing = next((name for name in MEMBERS[:3] if name not in present), None)
     if missing:
@@ -52,31 +55,38 @@ def check_shard_file(file: Any, n_bytes: int) -> None:
     if any(shape[0] != n for shape in shapes.values()):
         raise Unfit("its parts have different numbers of rows, so its digests and features do not belong together")
     if SEALS in present:
-        check_attributes(file[SEALS], n_bytes)
+        _check_attributes(h5py.h5o.open(file.id, SEALS.encode()), n_bytes)
 
 
-def check_attributes(item: Any, n_bytes: int) -> None:
-    """Raise Unfit unless every attribute of a file or dataset is one number or one text, of a known length."""
+def check_attributes(file: Any, n_bytes: int) -> None:
+    """Raise Unfit unless every attribute of an open file is one number or one text, of a known length."""
+    _check_attributes(file.id, n_bytes)
+
+
+def _check_attributes(owner: Any, n_bytes: int) -> None:
+    """Check those of a file or dataset, by the low level of h5py: every opened shard is checked, and most are small."""
     import h5py
 
-    attributes = item.attrs
-    for name in attributes:
-        attribute = attributes.get_id(name)
-        kind, space = attribute.get_type(), attribute.get_space()
+    names: list[bytes] = []
+    h5py.h5a.iterate(owner, names.append)
+    for stored in names:
+        attribute = h5py.h5a.open(owner, stored)
+        name, kind = stored.decode("utf-8", "surrogateescape"), attribute.get_type()
         is_text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
         if not (is_text or type(kind) in (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
             raise Unfit(f"its attribute '{name}' is neither a number nor a text of fixed length")
-        if space.get_simple_extent_type() != h5py.h5s.SCALAR or kind.get_size() > n_bytes:
+        n_kind = kind.get_size()
+        if attribute.shape != () or n_kind > n_bytes:
             raise Unfit(f"its attribute '{name}' is not a single value")
         if is_text:
-            _decode(name, attribute, kind)
+            value = np.empty((), dtype=f"S{n_kind}")
+            attribute.read(value, mtype=kind)
+            _check_decodes(name, value.item())
 
 
-def _decode(name: str, attribute: Any, kind: Any) -> None:
-    value = np.empty((), dtype=f"S{kind.get_size()}")
-    attribute.read(value, mtype=kind)
+def _check_decodes(name: str, value: bytes) -> None:
     try:
-        value.item().decode("utf-8")
+        value.decode("utf-8")
     except UnicodeDecodeError:
         raise Unfit(f"its attribute '{name}' is not UTF-8") from None
 
@@ -89,16 +99,25 @@ def _members(file: Any) -> list[str]:
     strange = next((name for name in present if name not in MEMBERS), None)
     if strange is not None:
         raise Unfit(f"it holds '{strange[:40]}', which is not a part of a shard")
+    links = file.id.links
     for name in present:
-        if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise Unfit(f"its '{name}' is a link")
     return present
 
 
 def _number(file: Any, name: str) -> int:
-    value = file.attrs.get(name)
-    if not isinstance(value, np.integer):
-        raise Unfit(f"its attribute '{name}' is no whole number" if value is not None else f"it has no '{name}'")
+    """Return a number in the attributes of the file, which `check_attributes` has passed. Raises Unfit."""
+    import h5py
+
+    if not h5py.h5a.exists(file.id, name.encode()):
+        raise Unfit(f"it has no '{name}'")
+    attribute = h5py.h5a.open(file.id, name.encode())
+    kind = attribute.get_type()
+    if not isinstance(kind, h5py.h5t.TypeIntegerID):
+        raise Unfit(f"its attribute '{name}' is no whole number")
+    value = np.empty((), dtype=kind.dtype)
+    attribute.read(value)
     return int(value)
 
 
@@ -119,9 +138,10 @@ def _check_dataset(file: Any, name: str, n_bytes: int) -> tuple[int, ...]:
         raise Unfit(f"its '{name}' has the shape {shape}")
     if any(chunk > max(1, side) for chunk, side in zip(_chunk(plan), shape, strict=False)):
         raise Unfit(f"its '{name}' are cut into chunks larger than all of them")
-    if not DATASET_TYPES[name](dataset):
+    kind = dataset.get_type()
+    if not DATASET_TYPES[name](kind):
         raise Unfit(f"its '{name}' are of another type")
-    if int(np.prod([float(side) for side in shape])) * dataset.get_type().get_size() > n_bytes:
+    if math.prod(shape) * kind.get_size() > n_bytes:
         raise Unfit(f"its '{name}' would be larger than the file")
     return shape
 
@@ -145,13 +165,12 @@ def _chunk(plan: Any) -> tuple[int, ...]:
 
 def _is_one_of(*dtypes: DTypeLike) -> Callable[[Any], bool]:
     wanted = [np.dtype(each) for each in dtypes]
-    return lambda dataset: dataset.dtype in wanted
+    return lambda kind: kind.dtype in wanted
 
 
-def _is_text(dataset: Any) -> bool:
+def _is_text(kind: Any) -> bool:
     import h5py
 
-    kind = dataset.get_type()
     return isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
 
 

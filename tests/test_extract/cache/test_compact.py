@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -43,9 +44,9 @@ def filled(tmp_path, spec, make_rows):
     return fill(tmp_path / "cache", spec, make_rows)
 
 
-def fill(root, spec, make_rows):
+def fill(root, spec, make_rows, sizes=(4, 9, 6, 1, 12, 3)):
     cache = FeatureCache(root, spec)
-    parts = [make_rows(n, seed=n, spec=spec) for n in (4, 9, 6, 1, 12, 3)]
+    parts = [make_rows(n, seed=n, spec=spec) for n in sizes]
     for part in parts:
         cache.add(part, {**RECORD, "seconds": float(len(part.names))})
     cache.refresh()
@@ -316,55 +317,65 @@ STEPS = [
 ]
 
 
+class Deadly:
+    """A step that counts its calls, and kills at one of them: before the step is done, or after.
+
+    instant: 0 before the first call, 1 after it, 2 before the second, ...; None kills never.
+    """
+
+    def __init__(self, step, instant=None):
+        self.step, self.instant, self.n_calls = step, instant, 0
+
+    def __get__(self, owner, _):
+        return self if owner is None else functools.partial(self, owner)
+
+    def __call__(self, *args, **kwargs):
+        at, self.n_calls = self.n_calls, self.n_calls + 1
+        if self.instant == 2 * at:
+            raise Killed
+        result = self.step(*args, **kwargs)
+        if self.instant == 2 * at + 1:
+            raise Killed
+        return result
+
+
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 @pytest.mark.parametrize("is_pruning", [False, True], ids=["compact", "prune"])
 def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows, monkeypatch, owner, step, is_pruning):
-    """The step is counted through: killed at its first call, at its second, ... until the work runs to its end."""
+    """The step is counted once, and then the work is killed before and after each of its calls."""
     original = getattr(owner, step)
-    _, rows = fill(tmp_path / "before", spec, make_rows)
-    n_kills = 0
-    for at in range(1, 100):
-        cache = FeatureCache(shutil.copytree(tmp_path / "before", tmp_path / str(at)), spec)
-        wanted = ShardRows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
-        calls = 0
+    cache, rows = fill(tmp_path / "whole", spec, make_rows, sizes=(4, 6, 1, 5))
+    shutil.copytree(tmp_path / "whole", tmp_path / "before")
+    wanted = ShardRows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
 
-        def deadly(*args, at=at, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls == (at + 1) // 2 and at % 2:
-                raise Killed
-            result = original(*args, **kwargs)
-            if calls == (at + 1) // 2:
-                raise Killed
-            return result
+    def work(cache):
+        # So small that there are several new shards, and an instant between them.
+        found = open_cache(cache.folder)
+        if is_pruning:
+            return rewrite(found, plan_pruning(found, wanted.digests, shard_bytes=3_000))
+        return rewrite(found, plan_compaction(found, shard_bytes=6_000))
 
-        def work(cache=cache, wanted=wanted):
-            # So small that there are several new shards, and an instant between them.
-            found = open_cache(cache.folder)
-            if is_pruning:
-                return rewrite(found, plan_pruning(found, wanted.digests, shard_bytes=5_000))
-            return rewrite(found, plan_compaction(found, shard_bytes=12_000))
+    def work_with(deadly, cache):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, step, deadly)
+            return work(cache)
 
-        monkeypatch.setattr(owner, step, deadly)
-        try:
-            new = work()
-        except Killed:
-            new = None
-        monkeypatch.undo()
+    counted = Deadly(original)
+    assert len(work_with(counted, cache)) > 1
+    assert_all_served(cache, wanted)
+    assert verify_cache(cache.folder).damaged == ()
+    assert counted.n_calls > 0
+    for instant in range(2 * counted.n_calls):
+        cache = FeatureCache(shutil.copytree(tmp_path / "before", tmp_path / str(instant)), spec)
+        with pytest.raises(Killed):
+            work_with(Deadly(original, instant), cache)
         assert_all_served(cache, wanted)
         assert verify_cache(cache.folder).damaged == ()
-        if new is not None:
-            assert len(new) > 1
-            break
-        n_kills += 1
-        work()
+        work(cache)
         assert_all_served(cache, wanted)
         compact_cache(cache.folder)
         assert verify_cache(cache.folder).n_duplicates == 0
         assert_all_served(cache, wanted)
-    else:
-        pytest.fail("the work never came to its end")
-    assert n_kills >= 2
 
 
 # Others at the same time
@@ -505,7 +516,7 @@ def test_extractors_and_compactors_at_once_lose_nothing(tmp_path, spec):
         "from featurecache.extract.cache.compact import compact_cache\n"
         "from featurecache.extract.cache.shards import ShardRows\n"
         "cache = FeatureCache(sys.argv[1], TOY_SPEC); who = int(sys.argv[2])\n"
-        "for i in range(12):\n"
+        "for i in range(6):\n"
         "    if who < 2:\n"
         "        r = np.random.default_rng([who, i])\n"
         "        features, digests = r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1')\n"
@@ -526,7 +537,7 @@ def test_extractors_and_compactors_at_once_lose_nothing(tmp_path, spec):
     compact_cache(cache.folder)
     drawn = []
     for who in range(2):
-        for i in range(12):
+        for i in range(6):
             chance = np.random.default_rng([who, i])
             features, digests = chance.normal(size=(3, 5)).astype("f4"), chance.integers(0, 256, (3, 32), dtype="u1")
             drawn.append(ShardRows(features, digests, ["a", "b", "c"]))

@@ -383,7 +383,7 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path, spec):
         "from featurecache.extract.cache.store import FeatureCache\n"
         "from featurecache.extract.cache.shards import ShardRows\n"
         "cache = FeatureCache(sys.argv[1], TOY_SPEC)\n"
-        "for i in range(10):\n"
+        "for i in range(5):\n"
         "    r = np.random.default_rng([int(sys.argv[2]), i])\n"
         "    vectors, digests = r.normal(size=(3, 5)).astype('f4'), r.integers(0, 256, (3, 32), dtype='u1')\n"
         "    rows = ShardRows(vectors, digests, list('abc'))\n"
@@ -399,12 +399,12 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path, spec):
         assert writer.communicate()[1] == b""
         assert writer.returncode == 0
     cache = FeatureCache(tmp_path, spec)
-    assert len(cache) == 90
+    assert len(cache) == 45
     for who in range(3):
-        for i in range(10):
+        for i in range(5):
             random_numbers = np.random.default_rng([who, i])
             features = random_numbers.normal(size=(3, 5)).astype(np.float32)
             digests = random_numbers.integers(0, 256, (3, 32), dtype=np.uint8)
             np.testing.assert_array_equal(cache.lookup(digests), features)
     with h5py.File(cache.write_index()) as file:
-        assert len(file["features"]) == 90
+        assert len(file["features"]) == 45
