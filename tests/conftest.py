@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Let garbage collections pass over the modules and tests, which stay to the end."""
+    """Let garbage collections pass over the modules and tests, which stay to the end, and come rarely."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     gc.enable()
 
 

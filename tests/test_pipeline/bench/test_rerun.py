@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from featurecache.base.errors import PipelineError
-from featurecache.bench import features, rerun
+from featurecache.bench import rerun
+from featurecache.bench.head_comparisons import features
 from featurecache.bench.rerun import Rerun, Timing, svm_timings, text_of
 from featurecache.cli.main import DONE, run
 
