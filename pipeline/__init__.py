@@ -22,10 +22,14 @@ names are fetched from their modules when first used.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 if __name__ != "featurecache":
     raise ImportError(f"'{__name__}' has become 'featurecache'.")
+
+# ONNX Runtime reports sessions and a device id to its makers unless this is set before it is loaded, also by children.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "FeatureCache": "extract.cache.store",
