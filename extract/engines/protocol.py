@@ -26,6 +26,8 @@ ENGINES = ("auto", "onnxruntime", "torch")
 
 def no_device(device: object) -> str:
     """Return the sentence on a value that no device has as its name; empty for one of DEVICES, cuda:1 or cuda:all."""
+    if isinstance(device, str) and device.lower() in ("gpu", "nvidia", "rocm"):
+        return f"There is no device '{device}': use cuda, cuda:1 for the second GPU, {ALL_GPUS}, or mps on a Mac."
     if not isinstance(device, str) or not device.lower().startswith("cuda:"):
         return no_such("device", device, DEVICES)
     if device == ALL_GPUS or ONE_GPU.fullmatch(device):

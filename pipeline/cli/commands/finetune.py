@@ -169,7 +169,7 @@ class PlaceOptions:
 
 @click.command(
     cls=Command,
-    stopped="Stopped. Maps are kept, and of the training all but half a minute: --resume goes on from there.",
+    stopped="Stopped. Finished maps are kept, and at most half a minute of a training is lost: --resume continues.",
     examples=[
         "featurecache finetune photos/ --from data/runs/latest",
         "featurecache finetune photos/ --from data/runs/latest --unfreeze all --size 96",

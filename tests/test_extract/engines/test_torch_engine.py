@@ -153,6 +153,10 @@ def test_images_of_another_size_or_type_are_refused(engine):
             {"device": "cpu", "precision": "fp16"},
             "On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.",
         ),
+        (
+            {"device": "gpu"},
+            "There is no device 'gpu': use cuda, cuda:1 for the second GPU, cuda:all, or mps on a Mac.",
+        ),
         ({"device": "cuda:one"}, "There is no device 'cuda:one': use cuda, cuda:1 for the second GPU, or cuda:all."),
         ({"device": "cuda:01"}, "There is no device 'cuda:01': use cuda, cuda:1 for the second GPU, or cuda:all."),
         (
