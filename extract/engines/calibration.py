@@ -18,7 +18,6 @@ and images per second of CPU time on AVX2 without VNNI, relative to fp32:
     8 bits, exact                    0.996       0.981   1.13
     7 bits                           0.983       0.972   1.61
     7 bits, depthwise 8              0.991       0.968   1.52
-
 """
 
 from __future__ import annotations
