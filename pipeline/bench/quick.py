@@ -5,7 +5,7 @@
     new cache    `extract one.jpg` into a folder that does not exist yet
 
 Each is a process of its own, from its start to its end, in turn; the folder of the user for exported graphs is a
-temporary one, too.
+temporary one, too. Byte code is kept, as by an installed package, also where the environment forbids it.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def measure(
 ) -> dict[str, list[Cost]]:
     """Return the costs of each line, one for each round. Raises PipelineError for a command that fails."""
     surroundings = {**os.environ, VARIABLE: str(scratch / "user")}
+    surroundings.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in range(N_CLASSES * N_IMAGES):
         write_image(scratch / "images" / f"class {number % N_CLASSES}" / f"{number}.jpg", number)
     images, run, cache = (str(scratch / name) for name in ("images", "run", "cache"))
