@@ -17,6 +17,7 @@ from featurecache.extract.cache.judged import read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.names import as_names, distinct_names
+from featurecache.extract.cache.ranges import damaged_ranges
 from featurecache.extract.cache.shards import read_record, read_rows
 from featurecache.extract.cache.snapshot import which_count
 from featurecache.extract.cache.spec import FeatureSpec
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 class CacheInfo:
     """One cache folder. Times are UTC in ISO 8601, empty if unknown; `n_rows` counts an image once.
 
-    damaged: errors of the files that could not be opened; only `verify_cache` checks the content of the others.
+    images: the data sets that used it, the latest first. damaged: errors of the files that could not be opened, and of
+    activation ranges; only `verify_cache` checks the content of the others.
     """
 
     folder: Path
@@ -116,6 +118,7 @@ def _describe(folder: Path, uses: list[tuple[str, bytes, int]]) -> CacheInfo:
     except CacheError as error:
         n_rows, n_twice = 0, 0
         damaged.append(str(error))
+    damaged += [f"{path}: {reason}" for path, reason in damaged_ranges(folder, spec)]
     mine = [(images, used) for name, images, used in uses if name == folder.name]
     return CacheInfo(
         folder=folder,

@@ -23,7 +23,7 @@ from featurecache.extract.cache.judged import damaged_files, read_withdrawn
 from featurecache.extract.cache.listing import shard_paths
 from featurecache.extract.cache.names import as_names, distinct_names
 from featurecache.extract.cache.opening import damaged, open_shard
-from featurecache.extract.cache.ranges import damaged_ranges
+from featurecache.extract.cache.ranges import RANGES_FILE, damaged_ranges
 from featurecache.extract.cache.row_index import ROW_INDEX_FILE, RowIndex, UnfitIndex
 from featurecache.extract.cache.snapshot import Snapshot, digest_of_withdrawn, read_snapshot, which_count
 from featurecache.extract.cache.spec import FeatureSpec
@@ -102,6 +102,8 @@ def verify_cache(folder: Path, *, on_progress: OnProgress | None = None) -> Veri
         found += _damaged_indices(folder, spec, features_are_current=index.is_current)
     notes = [] if index.is_current or not present else [f"{INDEX_FILE} is not up to date; extract and compact renew it"]
     found += [Damage(path, reason) for path, reason in damaged_ranges(folder, spec)]
+    if spec is not None and spec.ranges and present and not os.path.lexists(folder / RANGES_FILE):
+        notes.append(f"{RANGES_FILE} is gone; the next extract takes those of a run, or measures them again")
     n_unsealed = sum(not each.is_sealed for each in whole.values())
     if n_unsealed:
         notes.append(_unsealed_note(sorted(name for name, each in whole.items() if not each.is_sealed)))

@@ -200,7 +200,9 @@ def accuracy_lines(predictions: Predictions) -> list[str]:
 
 
 def predictions_text(predictions: Predictions) -> str:
-    """Path, label and probability of every image."""
+    """Path, label and probability of every image; a sentence where there is none."""
+    if not predictions.samples:
+        return "No image got a label."
     rows = [(printable(path), label, f"{p:.3f}") for path, label, p in predictions.rows()]
     return table(rows, ("path", "label", "probability"), right=(2,))
 

@@ -92,6 +92,8 @@ def test_where_all_images_are_refused_they_are_listed_and_nothing_fails(finished
         assert (found["images"], found["refused"]) == ([], [listed])
     else:
         assert out.read_text().splitlines() == ["path,label,probability,0,1,2"]
+        assert run(command) == REFUSED
+        assert capsys.readouterr().out == "No image got a label.\n"
 
 
 def test_the_refused_images_of_a_run_are_not_replaced_by_those_of_its_predictions(finished, cache, tmp_path, capsys):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from featurecache.base.errors import CacheDamaged, CacheUnwritable
+from featurecache.extract.cache.inventory import describe_caches
 from featurecache.extract.cache.ranges import (
     MOST_BYTES,
     MOST_TENSORS,
@@ -141,9 +142,12 @@ def test_verify_finds_damaged_ranges_and_sets_them_aside(folder, int8_spec, tmp_
     write_ranges(folder, int8_spec, OTHER)
     verdict = verify_cache(folder)
     assert [each.reason for each in verdict.damaged] == ["they are those of other features"]
+    (info,) = describe_caches(tmp_path)
+    assert info.damaged == (f"{folder / RANGES_FILE}: they are those of other features",)
     assert [path.name for path in repair_cache(verdict)] == [RANGES_FILE]
-    assert verify_cache(folder).damaged == ()
-    assert verify_cache(folder).n_rows == 2
+    without = verify_cache(folder)
+    assert (without.damaged, without.n_rows) == ((), 2)
+    assert without.notes == ("ranges.json is gone; the next extract takes those of a run, or measures them again",)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_with_the_next_step(int8_spec, tmp_path):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from featurecache.extract.cache.inventory import CacheInfo
     from featurecache.extract.cache.verify import Damage, Verification
 
+# Data sets that used a cache and are listed, the latest first.
+MOST_IMAGES = 5
+
 
 def info_lines(each: CacheInfo) -> list[str]:
     """One cache, a fact a line."""
@@ -31,7 +34,9 @@ def info_lines(each: CacheInfo) -> list[str]:
         lines[-1] += f"; {each.n_duplicates:,} second copies" if each.n_duplicates else ""
     lines.append(f"  on disk   {readable_bytes(each.n_bytes)} in {count(each.n_shards, 'shard')}")
     lines.append(f"  written   {each.written or 'unknown'}, last used {each.used or 'unknown'}")
-    lines += [f"  images    {printable(images)}" for images in each.images]
+    lines += [f"  images    {printable(images)}" for images in each.images[:MOST_IMAGES]]
+    if len(each.images) > MOST_IMAGES:
+        lines.append(f"            and {len(each.images) - MOST_IMAGES:,} others (--json lists them)")
     lines += [f"  DAMAGED   {text}" for text in each.damaged]
     return lines
 

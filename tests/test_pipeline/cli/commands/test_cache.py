@@ -143,6 +143,16 @@ def test_info_lists_the_image_sets_of_extract_and_classify_escaped(images, cache
     assert f"images    {tmp_path / 'copy'}\n" in out
 
 
+def test_of_many_image_sets_the_latest_are_shown_and_all_are_in_the_json(cache, capsys):
+    with Memo(cache) as memo:
+        for number in range(8):
+            memo.remember_use([folder_of(cache).name], f"/new/{number}.jpg".encode(), 4_000_000_000 + number)
+    n_all = len(answer(capsys, "cache", "info", "--cache", cache)["caches"][0]["images"])
+    _, out, _ = command(capsys, "cache", "info", "--cache", cache)
+    assert [number for number in range(8) if f"/new/{number}.jpg\n" in out] == [3, 4, 5, 6, 7]
+    assert f"and {n_all - 5} others (--json lists them)" in out
+
+
 def test_a_memo_that_remembers_no_uses_is_no_error(cache, capsys):
     (cache / "digests.sqlite").unlink()
     (found,) = answer(capsys, "cache", "info", "--cache", cache)["caches"]
