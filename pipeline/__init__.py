@@ -1,12 +1,13 @@
 """Two-stage transfer learning for images: F(x) = T(P(x)).
 
     extract (P: images to vectors) | classify (T: heads on vectors)      know nothing of each other
-    base < extract | classify < runs < evaluate < finetune, report, predictor, head_training < cli < bench
+    base < extract | classify < runs < features < evaluate < finetune, report, predictor, head_training < cli < bench
 
     base           errors, atomic files, progress, text: what every room may import
     extract        stage one, in the folder extract/
     classify       stage two, in the folder classify/
     runs           the run folder: its files, who writes and who reads them
+    features       the features of a data set, cached, extracted or from a file of vectors
     evaluate       cached features to runs: classify, compare, audit, select
     finetune       the network itself trained on, from a run's head and cached maps
     report         one run as a page to look at
@@ -45,6 +46,7 @@ _HOMES = {
     "extract_features": "extract.job.extract",
     "list_backbones": "extract.backbones.listing",
     "list_heads": "classify.heads.table",
+    "read_arrays": "extract.images.vectors.arrays",
     "read_images": "extract.images.read",
     "select_backbones": "evaluate.backbone_choice",
     "train_heads": "head_training",

@@ -22,7 +22,7 @@ from featurecache.runs.folder import check_run_folder
 
 def train_heads(
     images: Manifest,
-    features: Sequence[FeatureRequest],
+    features: Sequence[FeatureRequest] = (),
     *,
     out: Path,
     heads: Sequence[str] = ("all",),
@@ -38,12 +38,12 @@ def train_heads(
 ) -> Results:
     """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
 
-    heads: names of the table, or of scikit-learn classifiers by their dotted path. folds: choose settings by so many
-    folds instead of on val. calibrate: temper probabilities on val. min_per_class: classes with fewer images are left
-    out. params: values for the grids of heads, {"logistic": {"C": [0.1, 1.0]}}: a list is what is tried, anything else
-    the one value. metric: accuracy, balanced_accuracy, macro_f1 or log_loss, by which settings are chosen and heads are
-    ranked. class_weight: "balanced" lets all classes weigh the same in training. The run has no report; `featurecache
-    report` writes it.
+    images: of `read_images` or `read_arrays`; vectors need no `features`. heads: names of the table, or of scikit-learn
+    classifiers by their dotted path. folds: choose settings by so many folds instead of on val. calibrate: temper
+    probabilities on val. min_per_class: classes with fewer images are left out. params: values for the grids of heads,
+    {"logistic": {"C": [0.1, 1.0]}}: a list is what is tried, anything else the one value. metric: accuracy,
+    balanced_accuracy, macro_f1 or log_loss, by which settings are chosen and heads ranked. class_weight: "balanced"
+    lets all classes weigh the same in training. The run has no report; `featurecache report` writes it.
 
     Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
     UsageError for another invalid value, FeaturesMissing where an image has no features, and what `classify` raises.

@@ -7,36 +7,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import BackboneError, CacheError, ImageRefused, UnknownWeights
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.ranges import give_ranges
-from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import FeatureCache
-from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
-from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
-from featurecache.extract.job.outdated import OutdatedRows
-from featurecache.extract.job.passes import refused_line
+from featurecache.extract.images.vectors.origin import is_of_vectors
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.extract.job.settings import Settings
+from featurecache.features.file_vectors import check_are_images, find_vectors
+from featurecache.features.new_images import FoundFeatures, NewImages
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
-from featurecache.runs.moved import (
-    MOVED,
-    check_spec,
-    check_weights,
-    find_cache,
-    missing_cache_note,
-    named_weights,
-    weights_by_digest,
-    with_run_weights,
-)
+from featurecache.runs.moved import find_cache, missing_cache_note
 from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -117,12 +104,15 @@ class Predictor:
         check_head(place, self._loaded, meta)
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
-        self.request = with_run_weights(run, meta.request) if weights is None else named_weights(meta.request, weights)
-        self._folder = run
-        self._run = run if weights is None else None  # where weights that moved are sought
+        self._images = NewImages(run, meta.request, meta.spec, cache_root, weights=weights)
         self.cache_root = cache_root
         self.reading = ReadOptions()
         self._meta = meta
+
+    @property
+    def request(self) -> FeatureRequest:
+        """The request for its features, with the weights where they are now."""
+        return self._images.request
 
     @classmethod
     def load(
@@ -148,7 +138,9 @@ class Predictor:
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
         config = read_config(run)
-        root = cache_root or recorded_cache(run, config, progress, features=results.get("features", []))
+        is_cached = not is_of_vectors(chosen["backbone"])
+        features = results.get("features", [])
+        root = cache_root or (recorded_cache(run, config, progress, features=features) if is_cached else DEFAULT_CACHE)
         found = cls(run, chosen, root, trust_head=trust_head, weights=weights)
         found.reading = ReadOptions.from_dict(config.get("reading", {}))
         for note in found._loaded.notes:
@@ -158,7 +150,7 @@ class Predictor:
     def predict(
         self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
     ) -> Predictions:
-        """Label images; their features are kept in the cache.
+        """Label images, whose features are kept in the cache, or vectors from a file.
 
         The backbone is loaded only where the cache lacks an image, or has features of it by an older version that read
         it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
@@ -172,9 +164,7 @@ class Predictor:
         progress = progress or Silent()
         for note in images.notes:
             progress.say(note)
-        settings = settings or Settings()
-        kept = _kept(images, FeatureCache(self.cache_root, self.spec), settings, progress)
-        wanted = self._extracted(images, kept, settings, progress) if kept is None or kept.has_outdated else kept
+        wanted = self._found(images, settings or Settings(), progress)
         codes: NDArray[np.int64] = np.empty(0, np.int64)
         proba: NDArray[np.floating[Any]] = np.empty((0, len(self.classes)))
         if wanted.samples:  # no head of scikit-learn takes no rows at all
@@ -186,79 +176,13 @@ class Predictor:
         files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
         return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
 
-    def _extracted(self, images: Manifest, kept: Vectors | None, settings: Settings, progress: Progress) -> Vectors:
-        """The images and their features after an extraction; `kept`, with a line, where these cannot be computed here.
-
-        Raises BackboneError or CacheError where that is so and nothing was kept.
-        """
-        try:
-            give_ranges(self._folder, self.spec, self.cache_root, progress.say)
-            if self._run is not None:
-                known = self._meta.request, self.spec
-                self.request = weights_by_digest(self._run, *known, self.cache_root, say=progress.say)
-            check_weights(self.request, self.spec, self.cache_root)
-            try:
-                report = extract_features(images, [self.request], self.cache_root, settings=settings, progress=progress)
-            except UnknownWeights as error:
-                raise UnknownWeights(f"{error} {MOVED}") from error
-            return _from_report(report, self.spec)
-        except (BackboneError, CacheError) as error:
-            if kept is None:
-                raise
-            progress.say(OutdatedRows.among(kept.samples, kept.digests).note(kept.cache))
-            progress.say(f"These features are used as they are, since they cannot be computed again here: {error}")
-            return kept
-
-
-class Vectors(NamedTuple):
-    """The images that have features, their digests (N, 32), the cache that holds them, and what was refused.
-
-    has_outdated: whether some of these features are by an older version that read their images otherwise.
-    """
-
-    samples: tuple[Sample, ...]
-    digests: NDArray[np.uint8]
-    cache: FeatureCache
-    refusals: tuple[Refusal, ...]
-    has_outdated: bool = False
-
-
-def _kept(manifest: Manifest, cache: FeatureCache, settings: Settings, progress: Progress) -> Vectors | None:
-    """The images and their features, without the backbone; None where the cache lacks any.
-
-    Images that an older version did not notice to be damaged are refused. Raises ImageRefused where one ends the run.
-    """
-    import numpy as np
-
-    if not manifest.samples:
-        return Vectors((), np.empty((0, 32), np.uint8), cache, ())
-    if not len(cache):
-        return None
-    with Memo(cache.folder.parent, read_only=True) as memo:
-        digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
-    samples, digests = digested.samples, digested.digests
-    if digested.refusals or cache.missing(digests).any():
-        return None
-    changed, damaged = OutdatedRows(digested, progress.say).of(cache)
-    if not damaged:
-        return Vectors(samples, digests, cache, (), bool(changed.any()))
-    names = [bytes(digest) for digest in digests]
-    refusals = tuple(
-        Refusal(sample.name, name.hex(), damaged[name])
-        for sample, name in zip(samples, names, strict=True)
-        if name in damaged
-    )
-    if settings.on_error == "fail":
-        raise ImageRefused(refused_line(refusals[0]))
-    whole = [i for i, name in enumerate(names) if name not in damaged]
-    return Vectors(tuple(samples[i] for i in whole), digests[whole], cache, refusals, bool(changed.any()))
-
-
-def _from_report(report: ExtractReport, spec: FeatureSpec) -> Vectors:
-    """The images and their features after an extraction. Raises CacheError where the backbone is another."""
-    filled = report.filled[0]
-    check_spec(spec, filled.resolved.spec)
-    return Vectors(report.samples, report.digests, filled.cache, report.refusals)
+    def _found(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
+        """The features of a data set: those of its images, or its own vectors where these are the features."""
+        known = self.name, self._meta.request.backbone, self.spec
+        if images.vectors is not None:
+            return find_vectors(*known, images, progress)
+        check_are_images(*known, images)
+        return self._images.find(images, settings, progress)
 
 
 def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:

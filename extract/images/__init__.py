@@ -9,6 +9,7 @@ class_names   the order of classes, names that are nearly the same, and those th
 read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
 any_layout    images to label, without regard to layouts
+vectors       vectors from files in place of images: .npz, .h5, tables, arrays
 tables        CSV, TSV, TXT and Parquet
 sources       the bytes of a sample: the only module that opens one
 read_ahead    files read in threads before they are decoded

@@ -12,7 +12,7 @@ from featurecache.base.text import count_is, printable
 from featurecache.extract.images.folders.scan import scan_any_layout
 from featurecache.extract.images.left_out import BAD_ARGUMENT, NO_FILE, LeftOut, Missed, Tally, suffix_of
 from featurecache.extract.images.manifest import Manifest, merge
-from featurecache.extract.images.read import check_options, is_table, read_images
+from featurecache.extract.images.read import check_options, is_table, read_as_vectors, read_images
 from featurecache.extract.images.read_options import ReadOptions
 
 
@@ -29,7 +29,7 @@ def read_any_layout(
     With several arguments, names of samples begin with theirs. classes: names of folders that are labels, see
     `scan_any_layout`. An argument that is given twice is read once, and an image in several is in the first; one that
     cannot be read costs none of the others. options: where tables and others are given, those of tables are for
-    tables, and a layout for folders.
+    tables, and a layout for folders. Vectors are read from one argument alone.
 
     Raises ManifestError where none can be read, and if `strict` for the first that cannot; UnfitOption in any case.
     """
@@ -54,6 +54,8 @@ def read_any_layout(
             reason = BAD_ARGUMENT if os.path.isfile(each) else NO_FILE  # noqa: PTH113 (as above)
             refused.count(reason, "" if reason.is_folder else suffix_of(each))
             refused.missed.append(Missed(each, reason.code, str(error).removeprefix(f"'{printable(each)}' ")))
+    if len(found) + len(errors) > 1 and any(each.vectors is not None for each in found):
+        raise UnfitOption("A file of vectors is read alone: name one at a time, and no images with it.")
     if not found:
         first = refused.missed[0]
         kind = NoSuchImages if all(isinstance(error, NoSuchImages) for error in errors) else ManifestError
@@ -72,7 +74,7 @@ def _place(path: str) -> str:
 def _once_each(found: Sequence[Manifest]) -> Manifest:
     """Return several data sets as one, without the images that are in an earlier one too; a remark says how many."""
     if len(found) == 1:
-        return merge(found)
+        return found[0] if found[0].vectors is not None else merge(found)
     seen: set[str] = set()
     parts, n_again = [], 0
     for part in found:
@@ -92,6 +94,8 @@ def _read(
     images: str, options: ReadOptions, classes: Collection[str], cache_root: Path | None, *, several: bool
 ) -> Manifest:
     """Return the samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
+    if os.path.exists(images) and (vectors := read_as_vectors(Path(images), options)) is not None:  # noqa: PTH110
+        return vectors
     if os.path.isdir(images):  # noqa: PTH112 (pathlib's own raises where a name is too long)
         check_options(images, options)
         manifest = scan_any_layout(

@@ -11,11 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.left_out import CLOSED_FOLDER, LeftOut
 from featurecache.extract.images.read_options import ReadOptions
 
+if TYPE_CHECKING:
+    from featurecache.extract.images.vectors.vectors import Vectors
+
+# What samples are called in messages.
+IMAGE, ROW = "image", "row"
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
@@ -43,7 +49,8 @@ class Manifest:
     left_out: the files that are not samples, counted. remarks: how the folder or table was read, where that needs
     words. name: of the data set, the name of a manifest file without its suffix; empty if it is that of the folder.
     source, options: the arguments of `read_images`, for commands that are shown to the user. no_labels: why
-    none has a label, for a table without such a column.
+    none has a label, for a table without such a column. vectors: of the samples, one each, where these are read from a
+    file in place of images; then no backbone, no cache and no image is needed.
     """
 
     root: Path
@@ -54,6 +61,7 @@ class Manifest:
     no_labels: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
     options: ReadOptions = field(default=ReadOptions(), compare=False)
+    vectors: Vectors | None = field(default=None, compare=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -64,6 +72,11 @@ class Manifest:
     def unreadable(self) -> tuple[str, ...]:
         """Names of folders whose images could not be seen."""
         return self.left_out.names(CLOSED_FOLDER)
+
+    @property
+    def noun(self) -> str:
+        """What its samples are, in messages."""
+        return IMAGE if self.vectors is None else ROW
 
     @property
     def classes(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A folder, a table or one image as a Manifest."""
+"""A folder, a table, one image or a file of vectors as a Manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featurecache.extract.images.folders.scan import scan_folder
 from featurecache.extract.images.formats import NO_IMAGE_SUFFIXES, Format, format_of, may_be_read
 from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.manifest import MANIFEST_SUFFIXES, Manifest, Sample
-from featurecache.extract.images.read_options import ReadOptions
+from featurecache.extract.images.read_options import HDF5_SUFFIXES, VECTOR_SUFFIXES, VECTORS, ReadOptions
 from featurecache.extract.images.tables.read_table import read_manifest
 
 # Of tables: what is read, and what is not.
@@ -24,7 +24,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 def read_images(
     images: str | os.PathLike[str], options: ReadOptions | None = None, *, cache_root: Path | None = None
 ) -> Manifest:
-    """Read a folder, a manifest or a single image file as samples.
+    """Read a folder, a manifest, a single image file or a file of vectors as samples.
 
     options: what folders and columns of a table mean; the usual ones where not given. cache_root: the folder of the
     caches, where the format of files is remembered whose name does not say it.
@@ -63,9 +63,11 @@ def _read(path: Path, options: ReadOptions, cache_root: Path | None) -> Manifest
     is_folder = _is_folder(path)
     if not is_folder and not os.path.exists(path):  # noqa: PTH110
         raise NoSuchImages(f"There is no folder or file '{printable(path)}'. Check the path.")
+    if (vectors := read_as_vectors(path, options)) is not None:
+        return vectors
     check_options(path, options)
     if is_table(path):
-        return read_manifest(path, options)
+        return _of_table(path, options)
     if is_folder:
         return scan_folder(path, options.layout, cache_root=cache_root)
     if suffix in SPREADSHEETS:
@@ -85,6 +87,30 @@ def _read(path: Path, options: ReadOptions, cache_root: Path | None) -> Manifest
         f"'{printable(path)}' is neither a folder, an image nor a manifest. "
         f"A manifest ends in {', '.join(TABLE_SUFFIXES)} and has a column 'path'."
     )
+
+
+def read_as_vectors(path: Path, options: ReadOptions) -> Manifest | None:
+    """Read a file or folder of vectors as samples; None for what is none. Raises ManifestError."""
+    if not _is_folder(path) and not is_table(path) and path.suffix.lower() not in VECTOR_SUFFIXES:
+        if options.as_ == VECTORS and not options.is_usual:
+            raise UnfitOption(
+                f"'{printable(path)}' is not read as vectors: name a file {', '.join(VECTOR_SUFFIXES)} or a table."
+            )
+        return None
+    from featurecache.extract.images.vectors.opening import holds_vectors  # numpy takes a while to load
+    from featurecache.extract.images.vectors.read_vectors import read_vectors
+
+    return read_vectors(path, options) if holds_vectors(path, options) else None
+
+
+def _of_table(path: Path, options: ReadOptions) -> Manifest:
+    """Read a table of images, or of HDF5 files with vectors."""
+    manifest = read_manifest(path, options)
+    if not manifest.samples or not manifest.samples[0].path.lower().endswith(HDF5_SUFFIXES):
+        return manifest
+    from featurecache.extract.images.vectors.pooled import is_pooled, pool
+
+    return pool(manifest, options) if is_pooled(manifest) else manifest
 
 
 def _look_at(path: Path) -> Format | None:

@@ -6,13 +6,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from featurecache.base.described import described, descriptions
+from featurecache.base.described import described, descriptions, option_name
 from featurecache.base.errors import RequestError
+from featurecache.base.values import no_such
 from featurecache.extract.images.folders.layouts import parse_layout
 
 # The longest value.
 LONGEST = 4096
 OF_TABLES = ("path_column", "label_column", "group_column", "split_column", "root")
+# What a file may be read as: vectors, or a table of images.
+VECTORS, MANIFEST = AS = ("vectors", "manifest")
+HDF5_SUFFIXES = (".h5", ".hdf5")
+# Of files that hold vectors and nothing else.
+VECTOR_SUFFIXES = (".npz", *HDF5_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,17 @@ class ReadOptions:
         "(the whole path is the class), and so on, or flat for no labels (default: found out, where there is one way)",
         metavar="LEVELS",
     )
+    as_: str | None = described(
+        None,
+        "read a file as vectors, or as a table of images (default: vectors where it has a column or data set "
+        "'features')",
+        choices=AS,
+    )
+    features_column: str | None = described(
+        None,
+        "the column or data set with the vectors, or the beginning of the names of their columns (default: features)",
+        metavar="NAME",
+    )
     is_usual: bool = False
 
     def __post_init__(self) -> None:
@@ -51,6 +68,8 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST and "\0" not in value):
                 raise RequestError(f"The {name.replace('_', ' ')} is {str(value)[:40]!r} and has to be a name.")
+        if self.as_ is not None and (wrong := no_such("way to read a file", self.as_, AS)):
+            raise RequestError(wrong)
         if self.layout is not None:
             parse_layout(self.layout)
 
@@ -68,7 +87,7 @@ class ReadOptions:
 
     def of_tables(self) -> list[str]:
         """Return the given options that mean something for tables only, as they are written on the command line."""
-        return [f"--{name.replace('_', '-')}" for name in self.given() if name in OF_TABLES]
+        return [option_name(name) for name in self.given() if name in OF_TABLES]
 
     def about(self, *, tables: bool) -> ReadOptions:
         """Return the same without the options that mean something for folders only, or for tables only."""

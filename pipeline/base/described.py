@@ -32,6 +32,11 @@ def described(default: Any, help: str, **how: Any) -> Any:  # noqa: A002
     return field(default=default, metadata={DESCRIPTION: Description(help, **how)})
 
 
+def option_name(name: str) -> str:
+    """Return the option of the command line for a field: `--label-column`; `as_` is `--as`."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
+
+
 def descriptions(kind: Any) -> dict[str, Description]:
     """Return {name: description} of the described fields of a dataclass, in their order."""
     return {each.name: each.metadata[DESCRIPTION] for each in fields(kind) if DESCRIPTION in each.metadata}

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import click
 
 from featurecache.base.defaults import LARGEST_SEED
-from featurecache.base.described import Description, descriptions
+from featurecache.base.described import Description, descriptions, option_name
 from featurecache.base.values import LIKE
 from featurecache.cli.console import saying_that_it_loads
 
@@ -103,7 +103,7 @@ def _described(name: str, default: Any, description: Description, group: str) ->
         how |= {"type": click.Choice(description.choices)}
     elif description.least is not None:
         how |= {"type": Whole(description.least)}
-    return Option([name, f"--{name.replace('_', '-')}"], group=group, **how)
+    return Option([name, option_name(name)], group=group, **how)
 
 
 def _parameter(each: Any) -> click.Parameter:

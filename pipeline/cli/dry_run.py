@@ -9,7 +9,7 @@ from typing import Any
 from featurecache.base.exits import DONE, REFUSED
 from featurecache.base.text import count, printable
 from featurecache.cli.file_counts_text import files_lines
-from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.manifest import IMAGE, Manifest
 
 # So many classes are named; all of them are in --json.
 MAX_NAMED = 20
@@ -28,6 +28,7 @@ def show_reading(
     files = count_files(manifest, manifest.samples, needs_labels=needs_labels)
     values = {
         "images": printable(manifest.source),
+        **({} if manifest.noun == IMAGE else {"noun": manifest.noun}),
         **_contents(manifest),
         "remarks": [printable(remark) for remark in manifest.remarks],
         "refused": [refusal.to_dict() for refusal in files.refusals],
@@ -56,7 +57,7 @@ def _text(values: dict[str, Any], stop: str) -> str:
     named = [f"{name} ({n:,})" for name, n in list(classes.items())[:MAX_NAMED]]
     named += [f"{len(classes) - MAX_NAMED:,} more"] if len(classes) > MAX_NAMED else []
     lines = [
-        f"{values['images']}: {count(values['n_images'], 'image')}",
+        f"{values['images']}: {count(values['n_images'], values.get('noun', IMAGE))}",
         f"classes: {len(classes):,}{': ' if named else ''}{', '.join(named)}",
         f"splits: {', '.join(f'{n:,} {split}' for split, n in splits.items()) or MADE}",
         f"groups: {values['n_groups'] or 'none'}",

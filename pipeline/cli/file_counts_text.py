@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featurecache.base.text import count, printable
 from featurecache.extract.images.left_out import BAD_ARGUMENT, EMPTY_CLASS, NO_FILE, REASONS, Reason
+from featurecache.extract.images.manifest import IMAGE, ROW
 
 if TYPE_CHECKING:
     from featurecache.runs.documents import FilesDocument
@@ -18,6 +19,8 @@ SHOWN = 8
 def files_lines(files: FilesDocument) -> list[str]:
     """Return how many files are used, and a line for each reason for which others are left out."""
     n, n_used = files["n_files"], files["n_used"]
+    if files.get("noun") == ROW:
+        return _rows_lines(files)
     if not files["by_reason"] and not files["folders"]:
         return [f"files: {n:,}, all of them images that are used"]
     lines = [f"files: {n:,}, of which {count(n_used, 'image is', 'images are')} used"]
@@ -29,6 +32,18 @@ def files_lines(files: FilesDocument) -> list[str]:
         names = files["vanished_classes"] if code == EMPTY_CLASS.code else []
         lines.append(_line(REASONS[code], n_folders, _names(names)))
     return lines
+
+
+def _rows_lines(files: FilesDocument) -> list[str]:
+    """Return the same of vectors, which are rows of a file, or the files of a folder."""
+    n, n_used = files["n_files"], files["n_used"]
+    if not files["by_reason"]:
+        return [f"rows: {n:,}, all of them used"]
+    lines = [f"rows: {n:,}, of which {n_used:,} {'is' if n_used == 1 else 'are'} used"]
+    n_of: dict[str, int] = {}
+    for row in files["by_reason"]:
+        n_of[row["reason"]] = n_of.get(row["reason"], 0) + row["n"]
+    return lines + [_line(REASONS[code], n, "").replace(IMAGE, ROW) for code, n in n_of.items()]
 
 
 def missed_by_noun(files: FilesDocument) -> dict[str, int]:

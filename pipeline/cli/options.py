@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,21 @@ import click
 from click.shell_completion import CompletionItem
 
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE, DEFAULT_LAYER
+from featurecache.base.described import option_name
 from featurecache.base.errors import UsageError
+from featurecache.base.quoting import as_command
+from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, Whole, argument, every_field_of, option
 from featurecache.extract.engines.protocol import ALL_GPUS, DEVICES, ENGINES, no_device
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.manifest import Manifest
-from featurecache.extract.images.read import read_images
-from featurecache.extract.images.read_options import ReadOptions
+from featurecache.extract.images.read import is_table, read_images
+from featurecache.extract.images.read_options import MANIFEST, ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import ON_ERROR, OnError, Settings
+from featurecache.runs.command_lines import image_words
 
 IMAGES_HELP = (
     "a folder of class folders (train/ val/ test/ above or below them if you like), or a .csv, .tsv, .txt or .parquet "
@@ -57,9 +61,24 @@ class Images(ReadingOptions):
     images: str = argument("IMAGES", IMAGES_HELP)
     dry_run: bool = dry_run_option()
 
-    def read(self, cache_root: Path | None = None) -> Manifest:
-        """Read them; cache_root: the folder of the caches, where nothing is written without. Raises ManifestError."""
-        return read_images(self.images, self.options(), cache_root=cache_root)
+    def read(self, cache_root: Path | None = None, *, may_be_vectors: bool = False) -> Manifest:
+        """Read them; cache_root: the folder of the caches, where nothing is written without. Raises ManifestError.
+
+        may_be_vectors: whether the command works on vectors too; where not, a table of both is one of images.
+        """
+        options = self.options()
+        if may_be_vectors:
+            return read_images(self.images, options, cache_root=cache_root)
+        is_open = options.as_ is None and is_table(self.images)
+        options = replace(options, as_=MANIFEST) if is_open else options
+        found = read_images(self.images, options, cache_root=cache_root)
+        if found.vectors is not None:
+            command = as_command(["featurecache", "classify", *image_words(printable(self.images), self.options())])
+            raise UsageError(
+                f"'{printable(self.images)}' holds vectors, and this command needs images. Heads are trained on "
+                f"vectors by: {command}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,19 @@ class FeatureOptions:
     """Which features: an option for every described field of FeatureRequest."""
 
     asked: Mapping[str, Any] = every_field_of(FeatureRequest, group=FEATURES)
+
+    def requests_for(self, images: Manifest) -> tuple[FeatureRequest, ...]:
+        """Return the kinds of features that are named for a data set; none for vectors. Raises UsageError."""
+        if images.vectors is None:
+            return self.requests()
+        usual = FeatureRequest()
+        given = [name for name, value in self.asked.items() if value and value != getattr(usual, name)]
+        if given:
+            raise UsageError(
+                f"'{printable(images.source)}' holds vectors, and {option_name(given[0])} is about images: leave it "
+                "out."
+            )
+        return ()
 
     def requests(self) -> tuple[FeatureRequest, ...]:
         """Return the kinds of features that are named."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.defaults import LARGEST_SEED, SPLITS
+from featurecache.base.defaults import DEFAULT_CACHE, LARGEST_SEED, SPLITS
 from featurecache.base.errors import RequestError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
@@ -46,6 +46,7 @@ from featurecache.evaluate.leak_effect import Leakage, find_leakage
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.requested import requests_for
 from featurecache.runs.file_counts import FileCounts
 
 if TYPE_CHECKING:
@@ -104,28 +105,30 @@ class Audit:
 
 def audit_images(
     images: Manifest,
-    request: FeatureRequest,
+    request: FeatureRequest | None = None,
     *,
-    cache_root: Path,
+    cache_root: Path = DEFAULT_CACHE,
     seed: int = 0,
     min_per_class: int = 1,
     progress: Progress | None = None,
 ) -> Audit:
     """Look for copies, leaks between splits, doubtful labels and outliers, with the features of one request.
 
-    Only the cache is asked for features. min_per_class: classes with fewer images are left out, as in `classify`.
+    Only the cache is asked for features; vectors from a file need no request, and have no pictures by which near-copies
+    could be found. min_per_class: classes with fewer images are left out, as in `classify`.
 
     Raises RequestError, FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
     """
     refuse(RequestError, not_whole("min_per_class", min_per_class, 1), not_whole("seed", seed, 0, LARGEST_SEED))
     progress = progress or Silent()
+    (asked,) = requests_for(images, () if request is None else (request,))
     _say(images.notes, progress)
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:
         labelled = label_samples(
-            images, memo, seed=seed, requests=[request], cache_root=cache_root,
+            images, memo, seed=seed, requests=[asked], cache_root=cache_root,
             min_per_class=min_per_class, on_progress=progress.digesting,
         )  # fmt: skip
-        (features,) = look_up(labelled, [request], cache_root=cache_root, memo=memo, say=progress.say)
+        (features,) = look_up(labelled, [asked], cache_root=cache_root, memo=memo, say=progress.say)
     _say([*labelled.notes, *filter(None, [features.note])], progress)
     copies, near = _all_copies(labelled, progress)
     groups = groups_across(labelled)
@@ -142,16 +145,9 @@ def audit_images(
     n_of_split = {split: int((labelled.splits == split).sum()) for split in SPLITS}
     leakage = _leakage(labelled, copies, near, list(groups.values()))
     return Audit(
-        images.source,
-        features.name,
-        len(labelled.samples),
-        n_of_split,
-        seed,
-        leakage,
-        findings,
-        n_near=len(near),
-        files=labelled.files,
-    )
+        images.source, features.name, len(labelled.samples), n_of_split, seed, leakage, findings,
+        n_near=len(near), files=labelled.files,
+    )  # fmt: skip
 
 
 def _say(notes: Sequence[str], progress: Progress) -> None:
@@ -160,7 +156,10 @@ def _say(notes: Sequence[str], progress: Progress) -> None:
 
 
 def _all_copies(labelled: Labelled, progress: Progress) -> tuple[list[Copies], list[NearCopy]]:
-    """Return the images that are the same by bytes or pixels, and pairs that nearly are."""
+    """Return the images that are the same by bytes or pixels, and pairs that nearly are; of vectors equal ones."""
+    if labelled.vectors is not None:
+        progress.say("Near-copies are not looked for: vectors from a file have no pictures.")
+        return same_bytes(labelled.digests), []
     equal, near = find_near_copies(
         labelled.samples,
         labelled.digests,

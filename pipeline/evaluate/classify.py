@@ -73,6 +73,7 @@ def classify(
 
     Raises PipelineError, ClassifyError or CacheError, and then leaves no run behind; so does KeyboardInterrupt.
     """
+    plan = plan.of(manifest)
     # Networks and features of what this process did before may be garbage by now; a search takes a quarter second.
     searched = "torch" in sys.modules and len(manifest.samples) >= WORTH_SEARCHING
     home, _ = home_of(plan.out), plan.grids  # an error in these is raised first, and heads are imported

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.join import Features
 from featurecache.extract.cache.spec import slug
+from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.requested import requests_for
 from featurecache.runs.documents import Failure, Tempering
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ class ClassifyPlan:
     """What settings are chosen and heads are ranked by, one of `classify.evaluation.criteria.METRICS`."""
     class_weight: str = CLASS_WEIGHTS[0]
     """"balanced": in training an image of class c weighs n / (C n_c), so that all classes weigh the same."""
+
+    def of(self, manifest: Manifest) -> ClassifyPlan:
+        """The plan for a data set: vectors are their own features. Raises UsageError."""
+        return replace(self, requests=requests_for(manifest, self.requests))
 
     @cached_property
     def grids(self) -> dict[str, Grid]:

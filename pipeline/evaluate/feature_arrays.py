@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.extract.cache.store import FeatureCache
+    from featurecache.extract.images.vectors.vectors import Vectors
     from featurecache.extract.job.request import FeatureRequest
 
 # Heads take some memory besides the features, and so does everything else that runs.
@@ -101,7 +102,9 @@ class FeatureArrays:
     def __init__(self, budget: float, folder: Path) -> None:
         self.budget, self.left, self.folder = budget, budget, folder
 
-    def load(self, cache: FeatureCache, digests: NDArray[np.uint8], *, dtype: str = "float32") -> NDArray[Any]:
+    def load(
+        self, cache: FeatureCache | Vectors, digests: NDArray[np.uint8], *, dtype: str = "float32"
+    ) -> NDArray[Any]:
         """Return the vectors (N, D) of digests (N, 32). Raises CacheError, PipelineError where the disk is full."""
         X = self._empty((len(digests), cache.spec.feature_dim), np.dtype(dtype))
         order, n_rows = cache.stored_order(digests), max(1, min(BLOCK, BLOCK_NUMBERS // cache.spec.feature_dim))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.defaults import SPLITS
-from featurecache.base.errors import FeaturesMissing, PipelineError
-from featurecache.base.text import count_is, printable
+from featurecache.base.errors import PipelineError
+from featurecache.base.text import count, count_is, printable
 from featurecache.evaluate.feature_arrays import FeatureArrays, feature_names
-from featurecache.evaluate.nearest_features import ambiguous_caches, nearest_features
+from featurecache.evaluate.nearest_features import ambiguous_caches, features_missing
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from featurecache.extract.images.vectors.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Labelled:
     """{class: number of images} of the classes that are left out for having too few."""
     files: FileCounts = field(default_factory=FileCounts)
     """Every file of the data set, these samples and all others."""
+    vectors: Vectors | None = None
+    """Where the samples are vectors from a file: these, for which no cache is asked and of which no picture is seen."""
 
     @cached_property
     def units(self) -> NDArray[np.integer[Any]]:
@@ -101,23 +105,16 @@ def label_samples(
     it and extract recorded why. Classes with fewer than `min_per_class` images, counting copies and members of a group
     once, are left out.
     """
+    if manifest.vectors is not None:
+        digested = Digested(manifest.samples, manifest.vectors.digests, (), 0)
     digested = digested or digest_samples(manifest.samples, memo, on_progress=on_progress)
     wanted = digested.digests[[sample.label is not None for sample in digested.samples]]
-    refused = {} if cache_root is None else refused_images(digested.digests, requests, cache_root, memo, wanted=wanted)
+    root = None if manifest.vectors is not None else cache_root
+    refused = {} if root is None else refused_images(digested.digests, requests, root, memo, wanted=wanted)
     kept, refusals, n_unlabelled = _sort_out(digested, refused)
-    if not kept and refusals and not n_unlabelled:
-        raise PipelineError(
-            f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
-            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}. "
-            "Repair or replace them, and extract again."
-        )
     if not kept:
-        advice = "Put them into one folder per class, or write a manifest with the columns path and label."
-        raise PipelineError(
-            f"None of the {len(manifest):,} images in '{printable(manifest.source or manifest.root)}' has a label. "
-            f"{manifest.no_labels or advice}"
-        )
-    notes = [f"{count_is(n_unlabelled, 'image', 'without a label')} left out."] if n_unlabelled else []
+        raise _none_left(manifest, refusals, n_unlabelled)
+    notes = [f"{count_is(n_unlabelled, manifest.noun, 'without a label')} left out."] if n_unlabelled else []
     labels, groups = [str(digested.samples[i].label) for i in kept], groups_of([digested.samples[i] for i in kept])
     left_out = rare_classes(labels, digested.digests[kept], groups, min_per_class)
     if left_out:
@@ -131,7 +128,24 @@ def label_samples(
     samples = tuple(samples[i] for i in order)
     splits, digests, y = splits[order], digests[order], y[order]
     files = count_files(manifest, samples, refusals)
-    return Labelled(samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out, files)
+    return Labelled(
+        samples, digests, y, classes, splits, tuple(refusals), tuple(notes), left_out, files, manifest.vectors
+    )
+
+
+def _none_left(manifest: Manifest, refusals: Sequence[Refusal], n_unlabelled: int) -> PipelineError:
+    """The error where every sample is refused or has no label."""
+    if refusals and not n_unlabelled:
+        return PipelineError(
+            f"All {len(refusals):,} images in '{printable(manifest.root)}' are refused, the first, "
+            f"'{printable(refusals[0].name)}', because: {printable(refusals[0].reason)}. "
+            "Repair or replace them, and extract again."
+        )
+    advice = "Put them into one folder per class, or write a manifest with the columns path and label."
+    where = printable(manifest.source or manifest.root)
+    return PipelineError(
+        f"None of the {count(len(manifest), manifest.noun)} in '{where}' has a label. {manifest.no_labels or advice}"
+    )
 
 
 def _sort_out(digested: Digested, refused: Mapping[bytes, str]) -> tuple[list[int], list[Refusal], int]:
@@ -210,11 +224,14 @@ def look_up(
     arrays: FeatureArrays | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Features]:
-    """The features of every labelled sample for every request, from the cache alone.
+    """The features of every labelled sample for every request, from the cache alone, or from their file of vectors.
 
     arrays: memory and files for them. say: called with a line before anything that takes long.
     Raises FeaturesMissing where a row is missing: no backbone is loaded here.
     """
+    arrays = arrays or FeatureArrays(float("inf"), cache_root)
+    if labelled.vectors is not None:
+        return [vector_features(labelled.vectors, labelled.digests, arrays)]
     found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
     absent = {
         request: cache
@@ -224,16 +241,8 @@ def look_up(
     if absent:
         for request in absent:
             check_named(request)
-        instead = [_nearest(request, cache, labelled, cache_root, memo) for request, cache in absent.items()]
-        names = " and ".join(dict.fromkeys(request.backbone for request in absent))
-        finding = f"Not every image has features of {names} in '{cache_root}'."
-        raise FeaturesMissing(
-            " ".join([finding, *(sentence for sentence in dict.fromkeys(instead) if sentence)]),
-            n_missing={request: _n_missing(cache, labelled) for request, cache in absent.items()},
-            cache_root=cache_root,
-        )
+        raise features_missing(absent, labelled.digests, cache_root=cache_root, memo=memo)
     names_of, outdated = feature_names(requests), OutdatedRows.among(labelled.samples, labelled.digests, say)
-    arrays = arrays or FeatureArrays(float("inf"), cache_root)
     return [
         _features(labelled, names_of[request], request, *cache, arrays, outdated)
         for request, cache in zip(requests, found, strict=True)
@@ -266,22 +275,10 @@ def find_cache(
     return None
 
 
-def _n_missing(cache: tuple[Resolved, FeatureCache] | None, labelled: Labelled) -> int:
-    return len(labelled.digests) if cache is None else int(cache[1].missing(labelled.digests).sum())
-
-
-def _nearest(
-    request: FeatureRequest,
-    asked: tuple[Resolved, FeatureCache] | None,
-    labelled: Labelled,
-    cache_root: Path,
-    memo: Memo,
-) -> str:
-    """A sentence on the nearest features of these images; empty where some have those that were asked for."""
-    if asked is not None and not asked[1].missing(labelled.digests).all():
-        return ""
-    spec = None if asked is None else asked[0].spec
-    return nearest_features(request, spec, labelled.digests, cache_root=cache_root, memo=memo)
+def vector_features(vectors: Vectors, digests: NDArray[np.uint8], arrays: FeatureArrays) -> Features:
+    """The vectors of a file in the order of these digests (N, 32), as features that cost nothing."""
+    resolved = Resolved(vectors.spec, vectors.origin)
+    return Features(vectors.name, FeatureRequest(vectors.name), resolved, arrays.load(vectors, digests), 0.0, 0.0)
 
 
 def _features(

@@ -63,7 +63,12 @@ def find_leaks(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> 
 
 
 def near_copies_seen(labelled: Labelled, X: NDArray[np.float32], *, seed: int = 0) -> tuple[list[tuple[int, int]], int]:
-    """Test images and a near-copy of each in train or val, but for exact ones, and how many were compared; X (N, D)."""
+    """Test images and a near-copy of each in train or val, but for exact ones, and how many were compared; X (N, D).
+
+    None of vectors from a file, which have no pictures to compare.
+    """
+    if labelled.vectors is not None:
+        return [], 0
     from featurecache.classify.evaluation.similarity import nearest_others
     from featurecache.extract.images.fingerprints import read_thumbnails
 

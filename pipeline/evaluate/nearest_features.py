@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurecache.base.errors import CacheError
+from featurecache.base.errors import CacheError, FeaturesMissing
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.job.matching import MatchingCache, requested_cut
-from featurecache.extract.job.request import FeatureRequest, remembered, with_absolute_path
+from featurecache.extract.job.request import FeatureRequest, Resolved, remembered, with_absolute_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,26 @@ if TYPE_CHECKING:
 DIGEST_CHARACTERS = 12  # of a digest, as in the name of a cache folder
 
 Difference = tuple[str, object, object]  # a field, what there is, what was asked for
+
+
+def features_missing(
+    absent: Mapping[FeatureRequest, tuple[Resolved, FeatureCache] | None],
+    digests: NDArray[np.uint8],
+    *,
+    cache_root: Path,
+    memo: Memo,
+) -> FeaturesMissing:
+    """Return the error for images (N, 32) without these features; absent: the cache of each request, if it is known."""
+    n_missing, instead = {}, []
+    for request, cache in absent.items():
+        n_missing[request] = len(digests) if cache is None else int(cache[1].missing(digests).sum())
+        if n_missing[request] == len(digests):
+            spec = None if cache is None else cache[0].spec
+            instead.append(nearest_features(request, spec, digests, cache_root=cache_root, memo=memo))
+    names = " and ".join(dict.fromkeys(request.backbone for request in absent))
+    finding = f"Not every image has features of {names} in '{cache_root}'."
+    sentences = [finding, *(sentence for sentence in dict.fromkeys(instead) if sentence)]
+    return FeaturesMissing(" ".join(sentences), n_missing=n_missing, cache_root=cache_root)
 
 
 def nearest_features(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -147,7 +147,11 @@ def _add_pictures(page: Page, images: str, found: MapPoints | None) -> None:
     names = list(dict.fromkeys(name for gallery in shown for card in gallery["cards"] for name in card["names"]))
     points = [] if found is None else [page.record.names[i] for i in found.rows]
     wanted = {*names[:MAX_PICTURES], *points}
-    options = reproduce.reading_of(page.record.config)
+    if reproduce.is_on_vectors(page.record.config):
+        page.map = None if found is None else {"sheet": None}
+        page.notes.append("Pictures: this run is on vectors from a file, which have none.")
+        return
+    options = reproduce.reading_of_pictures(page.record.config)
     files, digests = (
         _files(images, options, wanted),
         {name: page.listed[name].digest for name in wanted & page.listed.keys()},
@@ -221,7 +225,7 @@ def _fill_template(page: Page) -> str:
         galleries=page.galleries,
         commands=reproduce.commands(record.config, record.results.get("finetune")),
         versions="Made with " + ", ".join(f"{name} {v}" for name, v in record.results["versions"].items()) + ".",
-        features=_features(record),
+        features=reproduce.feature_lines(record.results),
         notes=page.notes,
         reading=READING,
         values=_values(page),
@@ -272,18 +276,6 @@ def _warnings(record: Record) -> list[str]:
             f"There are {n_test:,} test images for {n_classes:,} classes: numbers on single classes mean little."
         )
     return found
-
-
-def _features(record: Record) -> Sequence[str]:
-    rows = []
-    for row in record.results["features"]:
-        rate = f", extracted at {row['images_per_second']:,.0f} images/s" if row.get("images_per_second") else ""
-        layer = ", ".join(str(row[key]) for key in ("layer", "pooling") if row.get(key))
-        rows.append(
-            f"{row.get('name', row['backbone'])}: {row['dim']:,} numbers per image, weights {row['weights']}"
-            f"{f' ({layer})' if layer else ''}{rate}; key {row['key'][:12]}"
-        )
-    return rows
 
 
 def report_on(run: Path, images: str, cache_root: Path, progress: Progress) -> bool:

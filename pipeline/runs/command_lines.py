@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
-from featurecache.base.described import descriptions
+from featurecache.base.described import descriptions, option_name
 from featurecache.base.quoting import as_command
 from featurecache.extract.images.read_options import ReadOptions
+from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
 
 
@@ -21,9 +22,14 @@ def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> s
 def extract_commands(
     images: str, requests: Sequence[FeatureRequest], cache_root: Path, *, options: ReadOptions | None = None
 ) -> list[str]:
-    """Return the commands that would fill the missing rows; layers of one network are one, and one forward pass."""
+    """Return the commands that would fill the missing rows; layers of one network are one, and one forward pass.
+
+    None for vectors from a file.
+    """
     together: dict[FeatureRequest, list[FeatureRequest]] = {}
     for request in requests:
+        if is_of_vectors(request.backbone):
+            continue
         together.setdefault(replace(request, layer=None), []).append(request)
     return [
         as_command(_words("extract", image_words(images, options), found, cache_root)) for found in together.values()
@@ -52,7 +58,12 @@ def image_words(images: str, options: ReadOptions | None = None) -> list[str]:
 
 
 def feature_words(requests: Sequence[FeatureRequest]) -> list[str]:
-    """Return the options that name these features: what may be repeated of each, the rest of the first."""
+    """Return the options that name these features: what may be repeated of each, the rest of the first.
+
+    None for vectors, which their file names.
+    """
+    if is_of_vectors(requests[0].backbone):
+        return []
     words: list[str] = []
     for name, described in descriptions(FeatureRequest).items():
         usual = getattr(FeatureRequest(), name)
@@ -68,7 +79,7 @@ def option_words(name: str, value: object, usual: object) -> list[str]:
     """Return an option of the command line, by the name of its field; nothing for the value that it has anyway."""
     if value is None or value == usual:
         return []
-    option = f"--{name.replace('_', '-')}"
+    option = option_name(name)
     if value is True:
         return [option]
     return [option, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]

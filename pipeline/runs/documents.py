@@ -45,7 +45,7 @@ class FilesDocument(TypedDict):
     """Every file of a data set: how many there are, are used, and are left out by reason and suffix.
 
     n_missed: files and folders that are not used and that somebody would miss. folders: how many by reason.
-    vanished_classes: those that have files and no image that is used.
+    vanished_classes: those that have files and no image that is used. noun: "row" where the samples are rows of a file.
     """
 
     n_files: int
@@ -54,6 +54,7 @@ class FilesDocument(TypedDict):
     by_reason: list[LeftOutRow]
     folders: dict[str, int]
     vanished_classes: list[str]
+    noun: NotRequired[str]
 
 
 LeftOut = TypedDict("LeftOut", {"class": str, "n_images": int})

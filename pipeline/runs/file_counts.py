@@ -21,7 +21,7 @@ from featurecache.extract.images.left_out import (
     Tally,
     suffix_of,
 )
-from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.images.manifest import IMAGE, Manifest, Sample
 from featurecache.runs.documents import FilesDocument
 
 
@@ -30,17 +30,18 @@ class FileCounts:
     """Every file of a data set, once.
 
     n_used: images that are used. left_out: all others. refusals: those that somebody would miss, with the reason, and
-    with the digest of images that could be read as files.
+    with the digest of images that could be read as files. noun: what its samples are.
     """
 
     n_used: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     refusals: tuple[Refusal, ...] = ()
+    noun: str = IMAGE
 
     def to_dict(self) -> FilesDocument:
         """Return the counts as JSON."""
         found = self.left_out.to_dict()
-        return {
+        counts: FilesDocument = {
             "n_files": self.n_used + found["n_files"],
             "n_used": self.n_used,
             "n_missed": len(self.refusals),
@@ -48,6 +49,7 @@ class FileCounts:
             "folders": found["folders"],
             "vanished_classes": found["empty_classes"],
         }
+        return counts if self.noun == IMAGE else {**counts, "noun": self.noun}
 
 
 def count_files(
@@ -76,7 +78,8 @@ def count_files(
         for name in _vanished(manifest, used, refusals):
             tally.add(EMPTY_CLASS, name)
     left_out = LeftOut.merge([tally.left_out(), manifest.left_out])
-    return FileCounts(len(used), left_out, (*refusals, *(Refusal(e.name, "", e.reason) for e in left_out.missed)))
+    missed = (Refusal(each.name, "", each.reason) for each in left_out.missed)
+    return FileCounts(len(used), left_out, (*refusals, *missed), manifest.noun)
 
 
 def _vanished(manifest: Manifest, used: Collection[Sample], refusals: Sequence[Refusal]) -> list[str]:

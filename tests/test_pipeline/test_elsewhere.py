@@ -117,7 +117,7 @@ def test_the_cache_of_another_machine_is_not_made_here(home, tmp_path, monkeypat
 
 def test_predicting_needs_no_backbone_for_images_that_are_in_the_cache(home, monkeypatch, capsys):
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_layers", pytest.fail)
-    monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
+    monkeypatch.setattr("featurecache.features.new_images.extract_features", pytest.fail)
     assert run(["predict", "made", "photos", "--quiet"]) == DONE
     assert len(capsys.readouterr().out.splitlines()) == 92
 

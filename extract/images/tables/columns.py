@@ -60,10 +60,10 @@ def find_columns(header: Sequence[str], options: ReadOptions) -> dict[str, list[
     """Return the places in the header of each field that is there."""
     by_name: dict[str, list[int]] = {}
     for place, name in enumerate(header):
-        by_name.setdefault(_plain(name), []).append(place)
+        by_name.setdefault(plain_name(name), []).append(place)
     found = {}
     for each in FIELDS:
-        places = by_name.get(_plain(_wanted(each, options)))
+        places = by_name.get(plain_name(_wanted(each, options)))
         if not places and options.is_usual:
             places = by_name.get(each)
         if places:
@@ -83,7 +83,7 @@ def choose_columns(
         asked = getattr(options, f"{each}_column", None)
         if asked is not None and each not in found and not options.is_usual:
             raise UnfitOption(
-                f"The manifest '{printable(path)}' has no column '{printable(asked)}' (found: {_listed(header)}). "
+                f"The manifest '{printable(path)}' has no column '{printable(asked)}' (found: {listed_names(header)}). "
                 f"Name one of these with --{each}-column."
             )
         if len(found.get(each, [])) > 1:
@@ -95,7 +95,7 @@ def choose_columns(
         lack = _without_path(header, _with_files(path, header, options, rows=rows))
         raise ManifestError(f"The manifest '{printable(path)}' {lack}")
     columns = Columns(list(header), {each: places[0] for each, places in found.items()})
-    columns.note = _unused_note(columns)
+    columns.note = unused_note(columns)
     return columns
 
 
@@ -105,18 +105,20 @@ def no_label_hint(columns: Columns) -> str:
         return ""
     hints = _hints(columns.header, {"label"})
     say = f"{hints}." if hints else "Name the column of classes with --label-column."
-    return f"The table has no column 'label' (found: {_listed(columns.header)}). {say[:1].upper()}{say[1:]}"
+    return f"The table has no column 'label' (found: {listed_names(columns.header)}). {say[:1].upper()}{say[1:]}"
 
 
 def _wanted(name: str, options: ReadOptions) -> str:
     return getattr(options, f"{name}_column", None) or name
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a column as it is compared with others."""
     return name.strip().strip("\ufeff").lower()
 
 
-def _listed(header: Sequence[str]) -> str:
+def listed_names(header: Sequence[str]) -> str:
+    """Return the first names of a header with commas between them."""
     names = [printable(name) or "''" for name in header]
     more = [f"and {len(names) - MOST_NAMED:,} more"] if len(names) > MOST_NAMED + 1 else []
     return ", ".join([*names[: MOST_NAMED if more else None], *more]) or "none"
@@ -145,7 +147,7 @@ def _without_path(header: Sequence[str], with_files: str) -> str:
             f"has no header: its first line is a row already ('{printable(first[:80])}'). Write a line with the names "
             f"of the columns above it, such as: path,label"
         )
-    lacking = set(WORDS) - set(map(_plain, header))
+    lacking = set(WORDS) - set(map(plain_name, header))
     if _hints(header, {"path"}, with_files):
         advice = f"{_hints(header, lacking, with_files)}."
     elif len(header) == 1 and "path" in header[0].lower().split():
@@ -155,7 +157,7 @@ def _without_path(header: Sequence[str], with_files: str) -> str:
             f"Its first line names the columns: {', '.join(FIELDS)}; all but path may be left out. "
             "Where another column has the files, name it with --path-column."
         )
-    return f"has no column 'path' (found: {_listed(header)}). {advice}"
+    return f"has no column 'path' (found: {listed_names(header)}). {advice}"
 
 
 def _is_image_name(text: str) -> bool:
@@ -164,7 +166,8 @@ def _is_image_name(text: str) -> bool:
     return any(format_of(suffix_of(name)) is not None for name in names)
 
 
-def _unused_note(columns: Columns) -> str:
+def unused_note(columns: Columns) -> str:
+    """Return a sentence on the columns that are not used, with hints; empty where all are."""
     used = set(columns.places.values())
     unused = [
         name for i, name in enumerate(columns.header) if i not in used and not INDEX.fullmatch(name.strip().lower())
@@ -173,7 +176,7 @@ def _unused_note(columns: Columns) -> str:
         return ""
     hints = _hints(unused, set(WORDS) - set(columns.places))
     which = "One column is not used" if len(unused) == 1 else f"{len(unused):,} columns are not used"
-    return f"{which}: {_listed(unused)}.{f' {hints}.' if hints else ''}"
+    return f"{which}: {listed_names(unused)}.{f' {hints}.' if hints else ''}"
 
 
 def _hints(names: Sequence[str], lacking: set[str], with_files: str = "") -> str:

@@ -23,7 +23,7 @@ from featurecache.base.quoting import as_command
 from featurecache.base.text import count, printable
 from featurecache.extract.images.formats import format_of
 from featurecache.extract.images.left_out import suffix_of
-from featurecache.extract.images.read_options import ReadOptions
+from featurecache.extract.images.read_options import HDF5_SUFFIXES, ReadOptions
 
 WINDOWS, ADDRESS = re.compile(r"[A-Za-z]:[\\/]|\\\\"), re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 FILE_ADDRESS = re.compile(r"file:(//(localhost)?)?(?=/)")
@@ -178,7 +178,7 @@ class _Finder:
         """Return the path of the one image whose name is this and a suffix; empty where there is not one."""
         path = self.at(base, name)
         folder, _, stem = path.rpartition(os.sep)
-        if not stem or format_of(suffix_of(stem)) is not None:
+        if not stem or _is_named_fully(stem):
             return ""
         found = self._entries(folder or ".", _stem).get(stem, [])
         return os.path.join(folder, found[0]) if len(found) == 1 else ""  # noqa: PTH118
@@ -275,8 +275,13 @@ def _names_in(folder: str) -> list[str]:
 
 def _stem(name: str) -> str:
     """Return the name of an image without its suffix; that of another file, which is none, with a mark."""
+    return name[: -len(suffix_of(name))] if _is_named_fully(name) else f"{name}/"
+
+
+def _is_named_fully(name: str) -> bool:
+    """Return whether a name has the suffix of an image, or of a file with vectors."""
     suffix = suffix_of(name)
-    return name[: -len(suffix)] if format_of(suffix) is not None else f"{name}/"
+    return format_of(suffix) is not None or suffix in HDF5_SUFFIXES
 
 
 def _composed(name: str) -> str:

@@ -49,9 +49,9 @@ def read_manifest(path: str | os.PathLike[str], options: ReadOptions | None = No
             raise ManifestError(f"Row {number} of '{printable(path)}' has no path: give it one, or delete it.")
     labels = clean_labels(columns.of("label"), notes)
     notes += [*remark_on_several(labels), *remark_on_alike(labels)]
-    splits = _splits(path, without_missing(columns.of("split"), "split", notes), notes)
+    splits = splits_of(path, without_missing(columns.of("split"), "split", notes), notes)
     groups = without_missing(columns.of("group"), "group", notes)
-    digests = _digests(path, columns.of("digest"))
+    digests = digests_of(path, columns.of("digest"))
     files = find_files(path, names, options, known=[digest is not None for digest in digests])
     samples = list(map(Sample, files.paths, names, labels, splits, groups, digests))
     tally, lost = Tally(), {i for i in files.missing if digests[i] is None}
@@ -93,7 +93,7 @@ def _remark_on_contradictions(
     )
 
 
-def _splits(path: Path, splits: Column, notes: list[str]) -> Column:
+def splits_of(path: Path, splits: Column, notes: list[str]) -> Column:
     """Return train, val or test for each cell. Raises ManifestError for any other word."""
     roles = split_roles(sorted({split for split in splits if split is not None}))
     for number, split in enumerate(splits, start=1):
@@ -108,7 +108,8 @@ def _splits(path: Path, splits: Column, notes: list[str]) -> Column:
     return [None if split is None else roles[split] for split in splits]
 
 
-def _digests(path: Path, digests: Column) -> list[bytes | None]:
+def digests_of(path: Path, digests: Column) -> list[bytes | None]:
+    """Return the 32 bytes of each digest, None for none. Raises ManifestError for a text that is none."""
     found: list[bytes | None] = []
     for number, digest in enumerate(digests, start=1):
         text = (digest or "").strip()

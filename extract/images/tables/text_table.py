@@ -10,7 +10,7 @@ import codecs
 import csv
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,7 +58,7 @@ class TextForm:
 
 def read_text(path: Path, options: ReadOptions) -> Columns:
     """Return the columns of a CSV, TSV or TXT file. Raises ManifestError."""
-    try:
+    with _reading(path):
         form = _find_form(path, options)
         with _opened(path, form) as file:
             rows = _rows(file, form)
@@ -68,6 +68,37 @@ def read_text(path: Path, options: ReadOptions) -> Columns:
             columns = choose_columns(path, header, options, rows=_first_cells(rows))
             columns.cells = _read_cells(path, rows, columns)
         return columns
+
+
+def read_header(path: Path, options: ReadOptions) -> tuple[list[str], list[str]]:
+    """Return the header of a text table, and the cells of its first row, if it has one. Raises ManifestError."""
+    with _reading(path):
+        form = _find_form(path, options)
+        with _opened(path, form) as file:
+            rows = _rows(file, form)
+            header, first = (next(rows, (0, list[str]()))[1] for _ in range(2))
+        return header, first
+
+
+def read_rows(path: Path, options: ReadOptions) -> list[list[str]]:
+    """Return the cells of every row of a text table but its header. Raises ManifestError."""
+    with _reading(path):
+        form = _find_form(path, options)
+        with _opened(path, form) as file:
+            rows = _rows(file, form)
+            n_columns = len(next(rows, (0, list[str]()))[1])
+            found = []
+            for number, (line, cells) in enumerate(rows, start=1):
+                _check_length(path, number, line, cells, n_columns)
+                found.append(cells)
+        return found
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what is raised for a file that is no table into ManifestError."""
+    try:
+        yield
     except (OSError, csv.Error, UnicodeError) as error:
         reason = printable(" ".join(str(error).split()).rstrip(". "))
         raise ManifestError(
@@ -169,13 +200,17 @@ def _read_cells(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Colu
     n_columns, cells_of = len(columns.header), {name: list[str | None]() for name in columns.places}
     filled = [(name, place, cells_of[name].append) for name, place in columns.places.items()]
     for number, (line, cells) in enumerate(rows, start=1):
-        if len(cells) > n_columns and any(map(str.strip, cells[n_columns:])):
-            raise ManifestError(
-                f"Row {number} of '{printable(path)}' (line {line}) has {len(cells)} cells and the header {n_columns}: "
-                "put labels and paths with a comma into quotes."
-            )
+        _check_length(path, number, line, cells, n_columns)
         _add(path, number, cells, filled)
     return cells_of
+
+
+def _check_length(path: Path, number: int, line: int, cells: list[str], n_columns: int) -> None:
+    if len(cells) > n_columns and any(map(str.strip, cells[n_columns:])):
+        raise ManifestError(
+            f"Row {number} of '{printable(path)}' (line {line}) has {len(cells)} cells and the header {n_columns}: "
+            "put labels and paths with a comma into quotes."
+        )
 
 
 def _add(

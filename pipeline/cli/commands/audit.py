@@ -55,20 +55,20 @@ def command(
     Ends with exit code 3 where more than --max-leaked of the test images are in train or val too, or under two labels.
     """
     if images.dry_run:
-        return show_reading(images.read(), as_json=printing.json)
+        return show_reading(images.read(may_be_vectors=True), as_json=printing.json)
     from featurecache.evaluate.audit import audit_images
     from featurecache.evaluate.audit_document import write_audit
 
-    requests = features.requests()
-    if len(requests) > 1:
-        raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
     if asked.out is not None:
         check_fillable(asked.out)
     with Console(quiet=printing.quiet) as console, naming_commands(images.images, images.options()):
-        manifest = images.read(cache.cache)
+        manifest = images.read(cache.cache, may_be_vectors=True)
+        requests = features.requests_for(manifest)
+        if len(requests) > 1:
+            raise UsageError(f"An audit looks at one set of features, not at {len(requests)}: name one --backbone.")
         found = audit_images(
             manifest,
-            requests[0],
+            requests[0] if requests else None,
             cache_root=cache.cache,
             seed=split.seed,
             min_per_class=split.min_per_class,

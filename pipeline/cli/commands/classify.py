@@ -68,12 +68,12 @@ def command(
     folder has the table, the heads, the predictions and a report.
     """
     if images.dry_run:
-        manifest = images.read()
+        manifest = images.read(may_be_vectors=True)
         stop = would_stop(manifest, split, cache, folds=heads.folds)
         return show_reading(manifest, as_json=printing.json, command="classify", stop=stop)
     with Console(quiet=printing.quiet) as console:
         return classify_with(
-            images.read(cache.cache),
+            images.read(cache.cache, may_be_vectors=True),
             features=features,
             heads=heads,
             split=split,
@@ -110,8 +110,8 @@ def classify_with(
     from featurecache.report.page import report_on
 
     def announce(results: Results) -> None:
-        used = [cache_folder(each) for each in results["features"]]
-        remember_use(cache.cache, used, manifest.source)
+        if manifest.vectors is None:
+            remember_use(cache.cache, [cache_folder(each) for each in results["features"]], manifest.source)
         if not printing.json:
             print(results_text(results), flush=True)  # the report may take a while
 
@@ -120,7 +120,7 @@ def classify_with(
         console.say(f"'{printable(heads.out)}' holds a run: this one replaces it, heads and all, when it is done.")
     place = contextlib.nullcontext(heads.out) if heads.out else reserving(default_run_folder(Path(manifest.source)))
     with place as out, naming_commands(manifest.source, manifest.options):
-        plan = _plan(out, features=features, heads=heads, split=split, cache=cache)
+        plan = _plan(out, manifest, features=features, heads=heads, split=split, cache=cache)
         results = evaluation.classify(
             manifest,
             plan,
@@ -140,12 +140,18 @@ def classify_with(
 
 
 def _plan(
-    out: Path, *, features: FeatureOptions, heads: HeadOptions, split: SplitOptions, cache: CacheOption
+    out: Path,
+    manifest: Manifest,
+    *,
+    features: FeatureOptions,
+    heads: HeadOptions,
+    split: SplitOptions,
+    cache: CacheOption,
 ) -> ClassifyPlan:
     from featurecache.evaluate.classify_plan import ClassifyPlan
 
     return ClassifyPlan(
-        features.requests(),
+        features.requests_for(manifest),
         heads.names(),
         cache.cache,
         out,

@@ -26,7 +26,9 @@ class PredictOptions:
     """Which head, on what, and where its answers go."""
 
     run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
-    images: Sequence[str] = argument("IMAGES...", "image files, folders or manifests", nargs=-1, required=True)
+    images: Sequence[str] = argument(
+        "IMAGES...", "image files, folders or manifests; or one file of vectors", nargs=-1, required=True
+    )
     dry_run: bool = dry_run_option()
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
     weights: str | None = option(
@@ -93,7 +95,7 @@ def command(
             cache_root=predictor.cache_root,
         )
         predictions = predictor.predict(manifest, settings=settings, progress=console)
-        for path in asked.images:
+        for path in asked.images if manifest.vectors is None else ():
             remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
         for line in accuracy_lines(predictions):
             console.say(line)

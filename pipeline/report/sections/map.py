@@ -17,10 +17,14 @@ import numpy as np
 from featurecache.base.errors import ExtractError
 from featurecache.base.text import count, count_is
 from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.images.read import read_images
+from featurecache.extract.images.vectors.origin import is_of_vectors
+from featurecache.extract.images.vectors.vectors import Vectors
 from featurecache.report.sections.kept_maps import LaidOut, keep_map, map_identity, read_map, scaled_layout
+from featurecache.report.sections.reproduce import images_of, reading_of
 from featurecache.report.sections.tsne import ITERATIONS, PERPLEXITY, tsne_beside
 from featurecache.report.wording import percent
-from featurecache.runs.documents import HeadRow, cache_folder
+from featurecache.runs.documents import FeatureRow, HeadRow, cache_folder
 from featurecache.runs.folder import RESULTS_FILE
 from featurecache.runs.head_choice import features_of
 from featurecache.runs.record import Record
@@ -119,13 +123,21 @@ def read_features(record: Record, head: HeadRow, rows: NDArray[np.int64], cache_
     digests = np.frombuffer(bytes.fromhex("".join(record.digests[i] for i in rows)), np.uint8).reshape(-1, 32)
     try:
         folder = cache_root / cache_folder(entry)
-        spec = read_spec(folder)
-        cache = None if spec is None else FeatureCache(cache_root, spec)
+        cache = _source(record, entry, cache_root)
         if cache is None or (absent := cache.missing(digests)).all():
-            return f"The features of {name} are no longer in the cache, so there is no map of them."
+            where = "in their file" if is_of_vectors(name) else "in the cache"
+            return f"The features of {name} are no longer {where}, so there is no map of them."
         return MapPoints(rows[~absent], cache.lookup(digests[~absent]), folder, int(absent.sum()))
     except (ExtractError, OSError) as error:
         return f"The features of {name} cannot be read, so there is no map of them: {error}"
+
+
+def _source(record: Record, entry: FeatureRow, cache_root: Path) -> FeatureCache | Vectors | None:
+    """Where the features of a run are: in the cache, or in the file that the run was made of."""
+    if is_of_vectors(entry["backbone"]):
+        return read_images(images_of(record.config), reading_of(record.config)).vectors
+    spec = read_spec(cache_root / cache_folder(entry))
+    return None if spec is None else FeatureCache(cache_root, spec)
 
 
 def principal_components(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

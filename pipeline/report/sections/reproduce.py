@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE
@@ -11,12 +12,14 @@ from featurecache.base.quoting import as_command
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.classify.selection.settings import format_settings
-from featurecache.extract.images.read_options import ReadOptions
+from featurecache.extract.images.read import is_table
+from featurecache.extract.images.read_options import MANIFEST, ReadOptions
+from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
 from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, image_words, option_words
-from featurecache.runs.documents import Config, FinetuneRow
+from featurecache.runs.documents import Config, FinetuneRow, Results
 
 # Of finetune: what is not called like the field of its recipe.
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
@@ -40,7 +43,7 @@ def commands(config: Config, tuned: FinetuneRow | None = None) -> list[str]:
     for name, default in DEFAULTS.items():
         words += option_words(name, config.get(name, default) or default, default)
     words += [word for text in format_settings(config.get("params", {})) for word in ("--param", text)]
-    if cache != DEFAULT_CACHE:
+    if cache != DEFAULT_CACHE and not is_on_vectors(config):
         words += ["--cache", str(cache)]
     return [*extract_commands(images_of(config), requests, cache, options=reading_of(config)), as_command(words)]
 
@@ -80,6 +83,20 @@ def audit_commands(config: Config, run_folder: Path) -> list[str]:
     return [f"{audit} --out {out}", f"featurecache report {out}"]
 
 
+def feature_lines(results: Results) -> list[str]:
+    """Return a line on each kind of features of a run: what it is, where it comes from, what it cost."""
+    rows = []
+    for row in results["features"]:
+        rate = f", extracted at {row['images_per_second']:,.0f} images/s" if row.get("images_per_second") else ""
+        layer = ", ".join(str(row[key]) for key in ("layer", "pooling") if row.get(key))
+        origin = "each, from" if is_of_vectors(row["backbone"]) else "per image, weights"
+        rows.append(
+            f"{row.get('name', row['backbone'])}: {row['dim']:,} numbers {origin} {row['weights']}"
+            f"{f' ({layer})' if layer else ''}{rate}; key {row['key'][:12]}"
+        )
+    return rows
+
+
 def images_of(config: Config) -> str:
     """IMAGES of a run as they are named from this working folder: as they were typed, where that leads to the same."""
     typed = str(config["images"])
@@ -87,9 +104,20 @@ def images_of(config: Config) -> str:
     return typed if place is None or os.path.abspath(typed) == place else str(place)  # noqa: PTH100 (links as typed)
 
 
+def is_on_vectors(config: Config) -> bool:
+    """Return whether a run is on vectors from a file, not on images."""
+    return is_of_vectors(config["requests"][0]["backbone"])
+
+
 def reading_of(config: Config) -> ReadOptions:
     """Return the options by which the images of a run were read."""
     return ReadOptions.from_dict(config.get("reading", {}))
+
+
+def reading_of_pictures(config: Config) -> ReadOptions:
+    """Return the options by which the pictures of a run are found: a table that has vectors too is one of images."""
+    options = reading_of(config)
+    return replace(options, as_=MANIFEST) if options.as_ is None and is_table(images_of(config)) else options
 
 
 def _image_words(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ from featurecache.base.progress import Silent
 from featurecache.cli.main import run
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.job.request import FeatureRequest
-from featurecache.predictor import recorded_cache, with_run_weights
+from featurecache.predictor import recorded_cache
 from featurecache.report.sections import reproduce
 from featurecache.runs import moved
 from featurecache.runs.moved import config_of_now, find_images, find_source, weights_by_digest
@@ -64,7 +64,7 @@ def features_of(folder: Path) -> list:
 @pytest.mark.parametrize("where", [".", "..", "photos"])
 def test_a_project_that_moved_predicts_from_its_own_cache(project, monkeypatch, capsys, where):
     monkeypatch.chdir(project / where)
-    monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
+    monkeypatch.setattr("featurecache.features.new_images.extract_features", pytest.fail)
     assert run(["predict", str(project / RUN), str(project / "photos")]) == DONE
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 92
@@ -176,10 +176,10 @@ def test_the_run_that_a_fine_tune_began_from_is_found_beside_it(project):
 @pytest.mark.parametrize("place", ["data/runs/first/mine.pth", "data/runs/mine.pth", "mine.pth", "weights/mine.pth"])
 def test_a_weights_file_that_moved_is_found_near_the_run(project, place):
     request = FeatureRequest(weights="/old/weights/mine.pth")
-    assert with_run_weights(project / RUN, request) == request
+    assert moved.with_run_weights(project / RUN, request) == request
     (project / place).parent.mkdir(exist_ok=True)
     (project / place).touch()
-    assert os.path.samefile(str(with_run_weights(project / RUN, request).weights), project / place)
+    assert os.path.samefile(str(moved.with_run_weights(project / RUN, request).weights), project / place)
 
 
 TRAINED = SimpleNamespace(weights_digest="ab" * 32)

@@ -94,7 +94,7 @@ def test_predict_uses_them_where_they_cannot_be_computed_again(ended, monkeypatc
     def fail(*_, **__):
         raise error("There are no weights here.")
 
-    monkeypatch.setattr("featurecache.predictor.extract_features", fail)
+    monkeypatch.setattr("featurecache.features.new_images.extract_features", fail)
     code, out, err = ended("predict")
     assert (code, len(out.splitlines())) == (DONE, 26)
     assert NOTE in err
@@ -103,7 +103,7 @@ def test_predict_uses_them_where_they_cannot_be_computed_again(ended, monkeypatc
 
 def test_predict_refuses_damaged_ones_without_the_backbone(ended, monkeypatch):
     monkeypatch.setattr(outdated, "judge", lambda path, *_: "damaged" if "/dog/" in path else False)
-    monkeypatch.setattr("featurecache.predictor.extract_features", pytest.fail)
+    monkeypatch.setattr("featurecache.features.new_images.extract_features", pytest.fail)
     code, out, err = ended("predict")
     assert (code, len(out.splitlines())) == (REFUSED, 14)
     assert "dog/00.png" in err

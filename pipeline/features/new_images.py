@@ -1,0 +1,122 @@
+"""The features of new images that a saved head takes: from the cache, or extracted where they are not all there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from featurecache.base.errors import BackboneError, CacheError, ImageRefused, UnknownWeights
+from featurecache.base.progress import Progress
+from featurecache.extract.cache.memo import Memo
+from featurecache.extract.cache.ranges import give_ranges
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.digests import Refusal, digest_samples
+from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.images.vectors.vectors import Vectors
+from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
+from featurecache.extract.job.outdated import OutdatedRows
+from featurecache.extract.job.passes import refused_line
+from featurecache.extract.job.request import FeatureRequest
+from featurecache.runs.moved import MOVED, check_spec, check_weights, named_weights, weights_by_digest, with_run_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class FoundFeatures(NamedTuple):
+    """The samples that have features, their digests (N, 32), the cache or file that holds them, and what was refused.
+
+    has_outdated: whether some of these features are by an older version that read their images otherwise.
+    """
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint8]
+    cache: FeatureCache | Vectors
+    refusals: tuple[Refusal, ...]
+    has_outdated: bool = False
+
+
+def find_kept(manifest: Manifest, cache: FeatureCache, settings: Settings, progress: Progress) -> FoundFeatures | None:
+    """The images and their features, without the backbone; None where the cache lacks any.
+
+    Images that an older version did not notice to be damaged are refused. Raises ImageRefused where one ends the run.
+    """
+    import numpy as np
+
+    if not manifest.samples:
+        return FoundFeatures((), np.empty((0, 32), np.uint8), cache, ())
+    if not len(cache):
+        return None
+    with Memo(cache.folder.parent, read_only=True) as memo:
+        digested = digest_samples(manifest.samples, memo, on_progress=progress.digesting)
+    samples, digests = digested.samples, digested.digests
+    if digested.refusals or cache.missing(digests).any():
+        return None
+    changed, damaged = OutdatedRows(digested, progress.say).of(cache)
+    if not damaged:
+        return FoundFeatures(samples, digests, cache, (), bool(changed.any()))
+    names = [bytes(digest) for digest in digests]
+    refusals = tuple(
+        Refusal(sample.name, name.hex(), damaged[name])
+        for sample, name in zip(samples, names, strict=True)
+        if name in damaged
+    )
+    if settings.on_error == "fail":
+        raise ImageRefused(refused_line(refusals[0]))
+    whole = [i for i, name in enumerate(names) if name not in damaged]
+    return FoundFeatures(tuple(samples[i] for i in whole), digests[whole], cache, refusals, bool(changed.any()))
+
+
+class NewImages:
+    """One kind of features of a head, for images that it may never have seen.
+
+    run: the folder of the run. asked, spec: the features as the head was trained on them. weights: a file that the user
+    names in place of the run's.
+    """
+
+    def __init__(
+        self, run: Path, asked: FeatureRequest, spec: FeatureSpec, cache_root: Path, *, weights: str | None
+    ) -> None:
+        self._run, self._asked, self.spec, self._cache_root = run, asked, spec, cache_root
+        self._has_own = weights is not None  # else weights that moved are sought near the run
+        self.request = with_run_weights(run, asked) if weights is None else named_weights(asked, weights)
+
+    def find(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
+        """Return the images with features, which are extracted where the cache lacks any or has older ones."""
+        kept = find_kept(images, FeatureCache(self._cache_root, self.spec), settings, progress)
+        return self._extracted(images, kept, settings, progress) if kept is None or kept.has_outdated else kept
+
+    def _extracted(
+        self, images: Manifest, kept: FoundFeatures | None, settings: Settings, progress: Progress
+    ) -> FoundFeatures:
+        """The images and their features after an extraction; `kept`, with a line, where these cannot be computed here.
+
+        Raises BackboneError or CacheError where that is so and nothing was kept.
+        """
+        root = self._cache_root
+        try:
+            give_ranges(self._run, self.spec, root, progress.say)
+            if not self._has_own:
+                self.request = weights_by_digest(self._run, self._asked, self.spec, root, say=progress.say)
+            check_weights(self.request, self.spec, root)
+            try:
+                report = extract_features(images, [self.request], root, settings=settings, progress=progress)
+            except UnknownWeights as error:
+                raise UnknownWeights(f"{error} {MOVED}") from error
+            return from_report(report, self.spec)
+        except (BackboneError, CacheError) as error:
+            if kept is None:
+                raise
+            assert isinstance(kept.cache, FeatureCache)
+            progress.say(OutdatedRows.among(kept.samples, kept.digests).note(kept.cache))
+            progress.say(f"These features are used as they are, since they cannot be computed again here: {error}")
+            return kept
+
+
+def from_report(report: ExtractReport, spec: FeatureSpec) -> FoundFeatures:
+    """The images and their features after an extraction. Raises CacheError where the backbone is another."""
+    filled = report.filled[0]
+    check_spec(spec, filled.resolved.spec)
+    return FoundFeatures(report.samples, report.digests, filled.cache, report.refusals)
