@@ -6,11 +6,13 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import torch._export.utils
 from torch import nn
 
 from featurecache.base.errors import EngineError, OutOfMemory
@@ -244,6 +246,25 @@ def test_both_engines_are_tried_with_the_batch_size_that_was_asked_for(monkeypat
         )
     choice.compare_engines(source(), asked)
     assert seen == rows
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_operators_are_listed_once_in_an_export_and_as_before_after_it(monkeypatch, has_list):
+    listed, name = [], "_materialize_cpp_cia_ops"
+    monkeypatch.setattr(torch._export.utils, name, lambda: listed.append(None))
+    before = getattr(torch._export.utils, name)
+    if not has_list:
+        monkeypatch.delattr(torch._export.utils, name)
+
+    def exported(*_: object, **__: object) -> SimpleNamespace:
+        for _ in range(3):
+            getattr(torch._export.utils, name, lambda: None)()
+        return SimpleNamespace(model_proto=SimpleNamespace(SerializeToString=lambda: b"graph"))
+
+    monkeypatch.setattr(torch.onnx, "export", exported)
+    assert export.export_graph(Small(), batch_size=1, side=SIDE) == b"graph"
+    assert listed == [None] * has_list
+    assert getattr(torch._export.utils, name, before) is before
 
 
 def test_weights_beyond_what_onnx_holds_are_not_exported(monkeypatch):
