@@ -12,6 +12,7 @@ comparisons of numbers from the bit stream of PCG64, which numpy keeps, so that 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ GREY_NOISE, COLOUR_NOISE = 1.2, 0.45
 N_SHAPES, LEAST_RADIUS, MOST_RADIUS = 160, 0.02, 0.6
 # Cells of the coarsest octave; each further one has twice as many and half of the contrast.
 COARSEST, N_OCTAVES = 2, 6
+# Numbers that are drawn ahead.
+N_READY = 4096
 
 
 @lru_cache(maxsize=1)
@@ -44,20 +47,28 @@ def calibration_pictures(side: int) -> NDArray[np.uint8]:
 
 
 class _Draws:
-    """Numbers from 0 to 1 from a bit stream."""
+    """Numbers from 0 to 1 from a bit stream, of which many are made at a time: most are asked for one by one."""
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.PCG64(seed)
+        self._ready, self._next = np.empty(0), 0
 
     def __call__(self, *shape: int) -> NDArray[np.float64]:
         """Return numbers in an array of a shape."""
-        raw = np.asarray(self._bits.random_raw(int(np.prod(shape))), dtype=np.uint64) >> np.uint64(11)
-        numbers: NDArray[np.float64] = raw.astype(np.float64) * 2.0**-53
-        return numbers.reshape(shape)
+        return self._take(math.prod(shape)).reshape(shape)
 
     def one(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return one number from `low` to `high`."""
-        return low + (high - low) * float(self(1)[0])
+        return low + (high - low) * float(self._take(1)[0])
+
+    def _take(self, n: int) -> NDArray[np.float64]:
+        """Return the next n numbers."""
+        if self._next + n > len(self._ready):
+            raw = np.asarray(self._bits.random_raw(n + N_READY), dtype=np.uint64) >> np.uint64(11)
+            self._ready = np.concatenate([self._ready[self._next :], raw.astype(np.float64) * 2.0**-53])
+            self._next = 0
+        self._next += n
+        return self._ready[self._next - n : self._next]
 
     def colour(self) -> NDArray[np.float64]:
         """Return a colour (3, 1, 1): a grey, and a third of a colour of its own."""
