@@ -73,6 +73,7 @@ def test_a_small_settled_shard_is_read_once_by_a_process_and_again_when_it_chang
     cache, rows = filled
     monkeypatch.setattr(snapshot, "LEAST_INDEXED_ROWS", 1000)
     monkeypatch.setattr(snapshot, "_READ_BEFORE", {})
+    monkeypatch.setattr(opening, "SETTLED_NS", SETTLED_NS)
     (cache.folder / ROW_INDEX_FILE).unlink()
     check_serves(cache, rows)
     check_serves(cache, rows)
