@@ -72,14 +72,15 @@ def test_a_name_of_no_view_is_refused_with_one_that_would_do(name):
         View.of(name)
 
 
-def test_the_vectors_of_a_view_are_those_of_the_drawn_pixels(tmp_path):
+def test_the_vectors_of_a_view_are_those_of_the_drawn_pixels(tmp_path, judged_once):
     """Through the whole of extract: pixels as a backbone are the image itself."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     Image.fromarray(pixels).save(tmp_path / "images" / "one.png")
     view = View("strong", 5, 2)
     asked = [FeatureRequest("pixels"), FeatureRequest("pixels", view=view.name)]
-    report = extract_features(read_images(tmp_path / "images"), asked, tmp_path / "cache")
+    with judged_once():
+        report = extract_features(read_images(tmp_path / "images"), asked, tmp_path / "cache")
     plain, drawn = (filled.cache.lookup(report.digests)[0].reshape(3, 32, 32) for filled in report.filled)
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     assert np.allclose(plain * 255, image, atol=1e-3)

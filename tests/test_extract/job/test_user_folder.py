@@ -21,6 +21,12 @@ from featurecache.extract.job.request import FeatureRequest
 IDENTITY, VERDICT = {"backbone": "small"}, Verdict("onnxruntime", 1, "as fast", {}, 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _judged_once(judged_once):
+    with judged_once():
+        yield
+
+
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
     """A folder of the user, which is not there yet."""
@@ -69,14 +75,11 @@ def test_a_new_cache_neither_loads_nor_exports_a_network_that_another_knows(shar
 
 
 @pytest.mark.parametrize("named", ["", "a file in its place"])
-def test_without_a_folder_of_the_user_the_graph_is_next_to_the_features(
-    one_image, tmp_path, monkeypatch, named, judged_once
-):
+def test_without_a_folder_of_the_user_the_graph_is_next_to_the_features(one_image, tmp_path, monkeypatch, named):
     place = tmp_path / "file"
     place.touch()
     monkeypatch.setenv(VARIABLE, named and str(place / "below"))
-    with judged_once():
-        assert extract(one_image, tmp_path / "cache") == 1
+    assert extract(one_image, tmp_path / "cache") == 1
     assert [*(tmp_path / "cache").rglob("engine-*.json")]
     assert place.read_bytes() == b""
 
