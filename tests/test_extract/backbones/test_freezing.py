@@ -17,19 +17,29 @@ from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to
 SIDE = 64
 
 
+# Normal numbers, which large tensors repeat: a network of 100 million weights is not drawn in less than two seconds. A
+# prime number of them, so that no two rows of a tensor are alike.
+NUMBERS = torch.randn(65_521, generator=torch.Generator().manual_seed(0))
+
+
+def normal(shape: torch.Size) -> torch.Tensor:
+    """Numbers in this shape, which repeat from 65,521 on."""
+    n = shape.numel()
+    return NUMBERS.repeat(-(-n // len(NUMBERS)))[:n].reshape(shape)
+
+
 @lru_cache(maxsize=1)  # the tests of one network follow each other
 def random_tensors(name: str) -> dict[str, torch.Tensor]:
     """Random weights of a network, its batch norms far from the identity."""
-    drawn = torch.Generator().manual_seed(0)
     tensors = {}
     for key, tensor in build_network(name).module.state_dict().items():
         if not tensor.is_floating_point():
             tensors[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue
-        value = torch.randn(tensor.shape, generator=drawn)
+        value = normal(tensor.shape)
         if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
             value = 1 + 0.2 * value.tanh()
-        tensors[key] = value / max(1, value[0].numel() if value.ndim > 1 else 1) ** 0.5
+        tensors[key] = value.div_(max(1, value[0].numel() if value.ndim > 1 else 1) ** 0.5)
     return tensors
 
 

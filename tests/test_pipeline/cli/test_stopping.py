@@ -19,7 +19,7 @@ from featurecache.cli.stopping import Stops, Terminated, stoppable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
-SMALL = ["--size", "64", "--batch-size", "2", "--engine", "torch"]
+SMALL = ["--backbone", "pixels", "--size", "8", "--batch-size", "2", "--engine", "torch"]
 MAIN = """
 from featurecache.__main__ import main
 sys.exit(main())

@@ -98,7 +98,7 @@ def test_an_image_that_one_backbone_refuses_counts_for_none(digits_folder, tmp_p
 
     monkeypatch.setattr(story, "extract_features", refusing)
     command = ["select", str(digits_folder), "--backbone", "pixels,efficientnet_lite0", "--sample", "45", "--json"]
-    assert run([*command, "--cache", str(tmp_path / "cache"), "--engine", "torch"]) == REFUSED
+    assert run([*command, "--size", "64", "--cache", str(tmp_path / "cache"), "--engine", "torch"]) == REFUSED
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert "1 image is left out: not every backbone has features of them." in told.err
