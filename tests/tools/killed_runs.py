@@ -7,6 +7,7 @@ WHERE: what is in the folder before, or "who reads". In a process of its own, wh
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -56,6 +57,7 @@ def killed_at(call: int, work: Callable[..., None]) -> bool:
 
     Calls are counted from when the work calls what it is given.
     """
+    gc.freeze()  # a search in what is there would copy its memory for the new process
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77

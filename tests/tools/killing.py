@@ -7,6 +7,7 @@ once. How often each is called is counted in a run that nobody disturbs, and one
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -125,6 +126,7 @@ class KillPoints:
 
 def in_a_process(work: Callable[[], None]) -> int:
     """Run `work` in a forked process and return its pid. Nothing here has started a thread before."""
+    gc.freeze()  # what is there stays, and a search in it would copy its memory for the new process
     pid = os.fork()
     if pid:
         return pid

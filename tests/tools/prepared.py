@@ -6,6 +6,7 @@ thread. Where a test is about what a program imports, it starts Python instead.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -38,6 +39,7 @@ def run_program(program: str, *argv: object) -> subprocess.CompletedProcess[str]
 
 
 def _execute(program: str, argv: list[str], out: str, err: str) -> None:
+    gc.freeze()  # what was imported stays, and a search in it copies its memory for this process
     for path, number in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = ["-c", *argv]
