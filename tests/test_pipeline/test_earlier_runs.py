@@ -86,6 +86,7 @@ def test_its_cache_holds(earlier):
     assert run(["cache", "verify", "--cache", "cache", "--quiet"]) == DONE
 
 
+@pytest.mark.usefixtures("whole_pages")
 def test_its_runs_are_compared_and_reported(earlier, capsys):
     assert run(["compare", "runs/heads", "runs/network", "runs/tuned"]) == DONE
     told = capsys.readouterr().out

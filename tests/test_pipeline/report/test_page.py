@@ -33,6 +33,11 @@ CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 NO_CHROMIUM = not (CHROMIUM.exists() and DRIVER.exists())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _whole_pages(whole_pages):
+    """These tests are about the page."""
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory, digits_folder, filled_cache) -> Path:
     """A run on the digits 0, 1, 2 whose classes and files have names that would break a careless page."""
