@@ -32,27 +32,49 @@ settings.load_profile("any machine")
 # The programs that tests share, also for the processes that they start.
 sys.path.append(str(Path(__file__).with_name("tools")))
 
-# Files that take the longest come first, so that processes end at about the same time.
-LONGEST = (
-    "test_torture.py",
-    "test_finetune.py",
-    "test_training.py",
-    "test_compact.py",
-    "test_table.py",
-    "test_main.py",
-    "test_stopping.py",
-    "test_cutting.py",
-    "test_registry.py",
-    "test_onnx_engine.py",
-    "test_hostile_heads.py",
-    "test_hostile_runs.py",
-    "test_hostile_caches.py",
-)
+# What takes the longest comes first, so that processes end at about the same time. The files of one line go to one
+# process: its first tests start a fork server (`prepared`), or export networks, and the others find it or them made.
+UNITS = (
+    ("test_torture.py", "test_stopping.py", "test_hostile_graphs.py", "test_kept_heads.py", "test_bench.py",
+     "test_hostile_arrays.py", "test_decode.py"),
+    ("test_main.py", "test_exits.py", "test_outdated.py", "test_onnx_engine.py", "test_int8.py", "test_int8_cache.py"),
+    ("test_finetune.py",),
+    ("test_compact.py",),
+    ("test_classify.py",),
+    ("test_table.py",),
+    ("test_hard_inputs.py",),
+    ("test_cutting.py",),
+    ("test_intervals.py",),
+    ("test_page.py",),
+    ("test_training.py",),
+    ("test_registry.py",),
+    ("test_work_folder.py",),
+    ("test_earlier_runs.py",),
+    ("test_freezing.py",),
+    ("test_extract.py",),
+    ("test_rules.py",),
+)  # fmt: skip
+PLACES = {name: (unit, place) for unit, names in enumerate(UNITS) for place, name in enumerate(names)}
 
 
 def pytest_collection_modifyitems(items):
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    items.sort(key=lambda item: PLACES.get(item.path.name, (len(UNITS), 0)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give whole units to processes, and else whole files."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Units(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            unit, _ = PLACES.get(Path(file).name, (None, 0))
+            return file if unit is None else f"unit {unit}"
+
+    return Units(config, log)
 
 
 def pytest_collection_finish():
@@ -97,6 +119,16 @@ def no_wait_for_weights():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(weights, "SETTLING_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fine_time_stamps():
+    """Files of tests lie where times are of 10 ms or finer, so one of 50 ms ago has another once it changes again."""
+    from featurecache.extract.cache import opening
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(opening, "SETTLED_NS", 50_000_000)
         yield
 
 
