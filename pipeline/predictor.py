@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
+from featurecache.base.errors import UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.extract.images.manifest import Manifest, Sample
@@ -18,13 +19,14 @@ from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import Settings
 from featurecache.features.file_vectors import check_are_images, find_vectors
-from featurecache.features.new_images import FoundFeatures, NewImages
+from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages
+from featurecache.features.saved_with_head import HeadMeta, head_meta
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
 from featurecache.runs.moved import find_cache, missing_cache_note
-from featurecache.runs.record_checks import HeadMeta, damaged, head_meta, need, read_config, read_results, saved_folder
+from featurecache.runs.record_checks import damaged, need, read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +106,12 @@ class Predictor:
         check_head(place, self._loaded, meta)
         self.name = f"{chosen['name']} on {features_of(chosen)}"
         self.classes, self.spec = meta.classes, meta.spec
-        self._images = NewImages(run, meta.request, meta.spec, cache_root, weights=weights)
+        self._images: NewImages | JoinedImages
+        if meta.parts:
+            check_one_file(weights, meta)
+            self._images = JoinedImages(run, meta.request, meta.parts, cache_root)
+        else:
+            self._images = NewImages(run, meta.request, meta.spec, cache_root, weights=weights)
         self.cache_root = cache_root
         self.reading = ReadOptions()
         self._meta = meta
@@ -183,6 +190,15 @@ class Predictor:
             return find_vectors(*known, images, progress)
         check_are_images(*known, images)
         return self._images.find(images, settings, progress)
+
+
+def check_one_file(weights: str | None, meta: HeadMeta) -> None:
+    """Raise UsageError for a file of weights and a head on joined features, which have several."""
+    if weights is not None:
+        raise UsageError(
+            f"The head takes features of {len(meta.parts)} backbones, {meta.request.backbone}, and --weights names one "
+            "file. Put the files next to the run, where they are found by their digests."
+        )
 
 
 def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:

@@ -80,9 +80,12 @@ class FeatureRequest:
     """
 
     backbone: str = described(
-        DEFAULT_BACKBONE, f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}); repeatable",
-        metavar="NAME", repeatable=True,
-    )  # fmt: skip
+        DEFAULT_BACKBONE,
+        f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}), or a+b for the features of both side "
+        "by side; repeatable",
+        metavar="NAME",
+        repeatable=True,
+    )
     weights: str | None = described(
         None,
         "a name such as IMAGENET1K_V1, a .pth or .safetensors file, or FILE#PART for one of several sets of weights in "

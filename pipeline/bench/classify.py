@@ -126,7 +126,7 @@ def report_cost() -> None:
     from featurecache.evaluate.backbone_choice import subsample
     from featurecache.evaluate.classify import classify
     from featurecache.evaluate.classify_plan import ClassifyPlan
-    from featurecache.evaluate.feature_arrays import return_freed_memory
+    from featurecache.features.feature_arrays import return_freed_memory
     from featurecache.report.page import report_on
 
     job = json.loads(sys.argv[1])

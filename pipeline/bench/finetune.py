@@ -85,10 +85,10 @@ def _way(way: str, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, r
 
 def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
     from featurecache.cli.console import Console
-    from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
     from featurecache.extract.backbones.cutting import CutRequest, cut_network
     from featurecache.extract.backbones.freezing import split_network
     from featurecache.extract.backbones.registry import load_network
+    from featurecache.features.feature_arrays import FeatureArrays, default_budget
     from featurecache.finetune.assembly import build_training
     from featurecache.finetune.head_layers import as_module, random_layers
     from featurecache.finetune.map_store import open_maps

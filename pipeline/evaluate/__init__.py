@@ -1,14 +1,13 @@
 """The commands that work on cached features, as functions: classify, compare, audit, select.
 
 join             labels, splits and cached features become X and y
-nearest_features what a cache holds instead of what was asked for
-feature_arrays   features larger than memory
 rare_classes     classes left out at the user's wish
 classify         train and compare heads, write the run
 classify_plan    what is to be trained, and the outcomes
 kept_heads       finished heads, to go on from
 failures         why a head failed
 results          results.json and the other files
+finite_numbers   results without NaN
 transfer         features against raw pixels
 few_shot         curves of few labels
 leak_check       test images that are in train, by a quick check

@@ -25,7 +25,7 @@ import numpy as np
 from featurecache.base.errors import FeaturesMissing, PipelineError, UsageError
 from featurecache.base.files import replacing_file
 from featurecache.base.text import printable
-from featurecache.evaluate.join import find_cache, groups_of, refused_images, split_samples
+from featurecache.evaluate.join import groups_of, split_samples
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import LIBVER
@@ -36,6 +36,7 @@ from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.matching import check_named
 from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.features.finding import find_cache, refused_images
 from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from featurecache.classify.arrays.memmap import mapped
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.classify_plan import Attempts, ClassifyPlan, Tried
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
-from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget, return_freed_memory
 from featurecache.evaluate.few_shot import check_shots, few_shot
-from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
+from featurecache.evaluate.join import Labelled, label_samples, look_up
 from featurecache.evaluate.kept_heads import KeptHeads, identity_of
 from featurecache.evaluate.leak_check import leak_warnings
 from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall, advise_audit_images
@@ -30,6 +29,8 @@ from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.class_names import remark_on_several
 from featurecache.extract.images.folders.layouts import LEAF
 from featurecache.extract.images.manifest import Manifest
+from featurecache.features.feature_arrays import FeatureArrays, default_budget, return_freed_memory
+from featurecache.features.feature_set import Features
 from featurecache.runs.documents import Results, Tempering, split_sizes
 from featurecache.runs.folder import point_latest
 from featurecache.runs.leftover_runs import sweep_runs

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.evaluate.join import Features
 from featurecache.extract.cache.spec import slug
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.feature_set import Features
 from featurecache.features.requested import requests_for
 from featurecache.runs.documents import Failure, Tempering
 

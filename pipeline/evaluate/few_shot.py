@@ -12,7 +12,8 @@ import numpy as np
 from featurecache.base.progress import Progress
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.evaluate.failures import why_failed
-from featurecache.evaluate.join import Features, Labelled
+from featurecache.evaluate.join import Labelled
+from featurecache.features.feature_set import Features
 from featurecache.runs.documents import DoublingRow, FewLabels, HeadRow, ShotsRow
 
 if TYPE_CHECKING:

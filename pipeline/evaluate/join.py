@@ -13,17 +13,21 @@ import numpy as np
 from featurecache.base.defaults import SPLITS
 from featurecache.base.errors import PipelineError
 from featurecache.base.text import count, count_is, printable
-from featurecache.evaluate.feature_arrays import FeatureArrays, feature_names
-from featurecache.evaluate.nearest_features import ambiguous_caches, features_missing
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Digested, Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
-from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
+from featurecache.extract.job.matching import check_named
 from featurecache.extract.job.outdated import OutdatedRows
-from featurecache.extract.job.request import FeatureRequest, Resolved, recall
+from featurecache.extract.job.request import FeatureRequest, Resolved
+from featurecache.features.feature_arrays import FeatureArrays, feature_names
+from featurecache.features.feature_set import Features, Part
+from featurecache.features.finding import find_cache, refused_images
+from featurecache.features.joined import Joined, joined_rate, scale_of
+from featurecache.features.nearest_features import features_missing
+from featurecache.runs.command_lines import parts_of, parts_of_all
 from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
@@ -70,22 +74,6 @@ class Labelled:
         """The same as a slice, for splits that follow one another: a view of X, not a copy."""
         n_before = sum(int((self.splits == split).sum()) for split in SPLITS[: SPLITS.index(splits[0])])
         return slice(n_before, n_before + len(self.rows(*splits)))
-
-
-@dataclass(frozen=True)
-class Features:
-    """One set of features: X (N, D) float32, row i for sample i, and what they cost.
-
-    name: that of the backbone, with the layer behind it where a backbone gives several. note: on rows to compute again.
-    """
-
-    name: str
-    request: FeatureRequest
-    resolved: Resolved
-    X: NDArray[np.float32]
-    extract_seconds: float
-    images_per_second: float
-    note: str = ""
 
 
 def label_samples(
@@ -169,28 +157,6 @@ def groups_of(samples: Sequence[Sample]) -> list[str | None]:
     return [printable(sample.group) if sample.group else None for sample in samples]
 
 
-def refused_images(
-    digests: NDArray[np.uint8],
-    requests: Sequence[FeatureRequest],
-    cache_root: Path,
-    memo: Memo,
-    *,
-    wanted: NDArray[np.uint8] | None = None,
-) -> dict[bytes, str]:
-    """SHA-256 -> reason of the images (N, 32) that a requested cache lacks because extract refused them.
-
-    wanted: those of them (M, 32) that have to be in a cache for it to be the one; all where not given.
-    """
-    refused: dict[bytes, str] = {}
-    for request in requests:
-        found = find_cache(request, digests if wanted is None else wanted, cache_root=cache_root, memo=memo)
-        reasons = memo.refusals(found[0].spec.key) if found is not None else {}
-        if found is not None and reasons:
-            absent = {bytes(row) for row in digests[found[1].missing(digests)]}
-            refused.update({digest: reason for digest, reason in reasons.items() if digest in absent})
-    return refused
-
-
 def split_samples(samples: Sequence[Sample], digests: NDArray[np.uint8], *, seed: int) -> NDArray[np.str_]:
     """The split of each of N labelled samples, as given or by their content. Raises ClassifyError.
 
@@ -232,47 +198,22 @@ def look_up(
     arrays = arrays or FeatureArrays(float("inf"), cache_root)
     if labelled.vectors is not None:
         return [vector_features(labelled.vectors, labelled.digests, arrays)]
-    found = [find_cache(request, labelled.digests, cache_root=cache_root, memo=memo) for request in requests]
+    singles = parts_of_all(requests)
+    found = {each: find_cache(each, labelled.digests, cache_root=cache_root, memo=memo) for each in singles}
     absent = {
-        request: cache
-        for request, cache in zip(requests, found, strict=True)
-        if cache is None or cache[1].missing(labelled.digests).any()
+        request: cache for request, cache in found.items() if cache is None or cache[1].missing(labelled.digests).any()
     }
     if absent:
         for request in absent:
             check_named(request)
         raise features_missing(absent, labelled.digests, cache_root=cache_root, memo=memo)
     names_of, outdated = feature_names(requests), OutdatedRows.among(labelled.samples, labelled.digests, say)
+    whole = {request: cache for request, cache in found.items() if cache is not None}
+    caches = [{each: whole[each] for each in parts_of(request)} for request in requests]
     return [
-        _features(labelled, names_of[request], request, *cache, arrays, outdated)
-        for request, cache in zip(requests, found, strict=True)
-        if cache
+        _features(labelled, names_of[request], request, own, arrays, outdated)
+        for request, own in zip(requests, caches, strict=True)
     ]
-
-
-def find_cache(
-    request: FeatureRequest, digests: NDArray[np.uint8], *, cache_root: Path, memo: Memo
-) -> tuple[Resolved, FeatureCache] | None:
-    """Return the cache of a request, with or without rows for all images (N, 32); None where it cannot be determined.
-
-    A remembered request counts first, then the specs of the caches that have all of the images. The
-    backbone is loaded only where that leaves it open and its weights are here. Raises PipelineError where two caches
-    are as asked for, BackboneError where the request names what is not there.
-    """
-    resolved = recall(request, memo)
-    if resolved is not None:
-        return resolved, FeatureCache(cache_root, resolved.spec)
-    only = find_unique(request, digests, cache_root=cache_root, memo=memo)
-    if only is not None:
-        return only.resolved, only.cache
-    alike = find_matching(request, digests, cache_root=cache_root, memo=memo)
-    resolved = load_if_here(request, memo) if alike else None
-    if resolved is not None:
-        return resolved, FeatureCache(cache_root, resolved.spec)
-    sure = [each for each in alike if each.has_weights]
-    if len(sure) > 1:
-        raise PipelineError(ambiguous_caches(request, sure, cache_root))
-    return None
 
 
 def vector_features(vectors: Vectors, digests: NDArray[np.uint8], arrays: FeatureArrays) -> Features:
@@ -285,13 +226,26 @@ def _features(
     labelled: Labelled,
     name: str,
     request: FeatureRequest,
-    resolved: Resolved,
-    cache: FeatureCache,
+    caches: Mapping[FeatureRequest, tuple[Resolved, FeatureCache]],
     arrays: FeatureArrays,
     outdated: OutdatedRows,
 ) -> Features:
-    X = arrays.load(cache, labelled.digests)
+    """One kind of features by its cache, or those of several caches joined."""
+    train = labelled.digests[labelled.place("train")]
+    costs = [_cost(cache, len(labelled.digests)) for _, cache in caches.values()]
+    seconds, rate = sum(cost[0] for cost in costs), joined_rate([cost[1] for cost in costs])
+    note = " ".join(filter(None, (outdated.note(cache) for _, cache in caches.values())))
+    if len(caches) == 1:
+        ((resolved, cache),) = caches.values()
+        return Features(name, request, resolved, arrays.load(cache, labelled.digests), seconds, rate, note)
+    parts = tuple(Part(each, own.spec, scale_of(cache, train)) for each, (own, cache) in caches.items())
+    joined = Joined.of(parts, [cache for _, cache in caches.values()])
+    resolved = Resolved(joined.spec, " + ".join(own.weights for own, _ in caches.values()))
+    return Features(name, request, resolved, arrays.load(joined, labelled.digests), seconds, rate, note, parts)
+
+
+def _cost(cache: FeatureCache, n: int) -> tuple[float, float]:
+    """The seconds that the features of n images took, and images a second, by the records of the cache."""
     records = cache.records()
-    n, seconds = sum(int(each["n"]) for each in records), sum(float(each.get("seconds", 0.0)) for each in records)
-    rate = round(n / seconds if seconds else 0.0, 2)
-    return Features(name, request, resolved, X, round(seconds / n * len(X), 3), rate, outdated.note(cache))
+    n_rows, seconds = sum(int(each["n"]) for each in records), sum(float(each.get("seconds", 0.0)) for each in records)
+    return round(seconds / n_rows * n, 3), round(n_rows / seconds if seconds else 0.0, 2)

@@ -24,7 +24,8 @@ from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
 from featurecache.evaluate.classify_plan import Tried, head_folder
-from featurecache.evaluate.join import Features, Labelled
+from featurecache.evaluate.join import Labelled
+from featurecache.features.feature_set import Features
 
 if TYPE_CHECKING:
     import numpy as np

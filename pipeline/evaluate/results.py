@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,12 +14,14 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
 from featurecache.classify.evaluation.criteria import ACCURACY, preference
-from featurecache.evaluate.join import Features, Labelled
+from featurecache.evaluate.finite_numbers import without_nan
+from featurecache.evaluate.join import Labelled
 from featurecache.evaluate.rare_classes import left_out_rows
 from featurecache.evaluate.transfer import Chosen, compare_with_pixels
 from featurecache.extract.cache.ranges import keep_ranges
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import with_absolute_path
+from featurecache.features.feature_set import Features
 from featurecache.runs.documents import Config, Dataset, FeatureRow, HeadRow, Results, Trial
 from featurecache.runs.folder import (
     CONFIG_FILE,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
     from featurecache.evaluate.classify_plan import ClassifyPlan, Tried
 
-# So many of the numbers that are none are named; the rest is counted.
-NAMED_PLACES = 3
 RECORDED_LIBRARIES = ("featurecache", "numpy", "scikit-learn", "torch", "torchvision", "h5py")
 LEADERBOARD_COLUMNS = ("rank", "backbone", "head", "params", "val_accuracy", "test_accuracy", "ci_low", "ci_high",
                        "balanced_accuracy", "macro_f1", "log_loss", "ece", "brier", "fit_seconds", "p_vs_best",
@@ -159,7 +158,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
 
 
 def _feature_row(features: Features) -> FeatureRow:
-    return {
+    row: FeatureRow = {
         "name": features.name,
         "backbone": features.request.backbone,
         "layer": features.resolved.spec.layer,
@@ -170,31 +169,11 @@ def _feature_row(features: Features) -> FeatureRow:
         "extract_seconds": features.extract_seconds,
         "images_per_second": features.images_per_second,
     }
-
-
-def without_nan(results: Results) -> Results:
-    """Return results with null for every number that is infinite or NaN, and a warning that names where these are.
-
-    JSON has no such numbers, and a run is not to be lost for one.
-    """
-    places: list[str] = []
-    found: Results = _finite(results, "", places)
-    if places:
-        more = f" and {len(places) - NAMED_PLACES:,} more" if len(places) > NAMED_PLACES else ""
-        warning = f"Not finite, and null in {RESULTS_FILE}: {', '.join(places[:NAMED_PLACES])}{more}."
-        found["warnings"] = [*found.get("warnings", []), warning]
-    return found
-
-
-def _finite(values: Any, place: str, places: list[str]) -> Any:
-    if isinstance(values, Mapping):
-        return {key: _finite(each, f"{place}.{key}" if place else str(key), places) for key, each in values.items()}
-    if isinstance(values, list | tuple):
-        return [_finite(each, f"{place}[{i}]", places) for i, each in enumerate(values)]
-    if isinstance(values, float) and not math.isfinite(values):
-        places.append(place)
-        return None
-    return values
+    if features.parts:
+        row["parts"] = [
+            {"backbone": part.spec.backbone, "key": part.spec.key, "scale": part.scale} for part in features.parts
+        ]
+    return row
 
 
 def write_run(
@@ -209,7 +188,7 @@ def write_run(
     results = without_nan(results)
     for t in tried:
         _put_head(t, folder / HEADS_FOLDER / t.folder_name, labelled)
-    keep_ranges(plan.cache_root, {t.features.resolved.spec for t in tried}, folder, progress.say)
+    keep_ranges(plan.cache_root, {spec for t in tried for spec in t.features.specs}, folder, progress.say)
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
     write_splits(
         folder,
@@ -245,6 +224,10 @@ def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
 def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
     """Return what is saved with a head: its setting, its features and its classes."""
     request = with_absolute_path(tried.features.request)
+    joined = [
+        {"request": asdict(with_absolute_path(part.request)), "spec": part.spec.to_dict(), "scale": part.scale}
+        for part in tried.features.parts
+    ]
     return {
         "name": tried.name,
         "params": tried.result.params,
@@ -254,6 +237,7 @@ def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:
         "request": asdict(request),
         "spec": tried.features.resolved.spec.to_dict(),
         "weights": tried.features.resolved.weights,
+        **({"parts": joined} if joined else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,11 +14,12 @@ from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
-from featurecache.extract.images.vectors.vectors import Vectors
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
 from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.passes import refused_line
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.feature_set import Part, Source
+from featurecache.features.joined import Joined
 from featurecache.runs.moved import MOVED, check_spec, check_weights, named_weights, weights_by_digest, with_run_weights
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class FoundFeatures(NamedTuple):
 
     samples: tuple[Sample, ...]
     digests: NDArray[np.uint8]
-    cache: FeatureCache | Vectors
+    cache: Source
     refusals: tuple[Refusal, ...]
     has_outdated: bool = False
 
@@ -113,6 +115,27 @@ class NewImages:
             progress.say(OutdatedRows.among(kept.samples, kept.digests).note(kept.cache))
             progress.say(f"These features are used as they are, since they cannot be computed again here: {error}")
             return kept
+
+
+class JoinedImages:
+    """Joined features of a head, for images that it may never have seen.
+
+    request: that of the head. parts: the features that are joined.
+    """
+
+    def __init__(self, run: Path, request: FeatureRequest, parts: Sequence[Part], cache_root: Path) -> None:
+        self.request, self._parts = request, parts
+        self._images = [NewImages(run, part.request, part.spec, cache_root, weights=None) for part in parts]
+
+    def find(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
+        """Return the images with features of every part; those that one lacks are refused, with its reason."""
+        found = [each.find(images, settings, progress) for each in self._images]
+        known = [{id(sample) for sample in each.samples} for each in found]
+        whole = [i for i, sample in enumerate(found[0].samples) if all(id(sample) in own for own in known)]
+        refusals = {each.name: each for part in found for each in part.refusals}
+        joined = Joined.of(self._parts, [part.cache for part in found])
+        samples = tuple(found[0].samples[i] for i in whole)
+        return FoundFeatures(samples, found[0].digests[whole], joined, tuple(refusals.values()))
 
 
 def from_report(report: ExtractReport, spec: FeatureSpec) -> FoundFeatures:

@@ -13,14 +13,15 @@ from featurecache.base.errors import Diverged, UsageError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
-from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
-from featurecache.evaluate.join import Features, Labelled
+from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.cutting import CutRequest
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.registry import load_network
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.engines.torch_engine import choose_device, reuse_freed_memory
 from featurecache.extract.images.manifest import Manifest
+from featurecache.features.feature_arrays import FeatureArrays, default_budget
+from featurecache.features.feature_set import Features
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_module, layers_of, random_layers, refit
 from featurecache.finetune.map_store import open_maps

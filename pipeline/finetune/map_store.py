@@ -13,7 +13,6 @@ import numpy as np
 from featurecache.base.errors import CacheDamaged, PipelineError
 from featurecache.base.progress import Progress
 from featurecache.base.text import count, printable, readable_bytes
-from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.cache.index import SHARDS_FOLDER
 from featurecache.extract.cache.inventory import remember_use
@@ -21,6 +20,7 @@ from featurecache.extract.cache.shards import SUFFIX
 from featurecache.extract.cache.store import SPEC_FILE, read_spec
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.feature_arrays import FeatureArrays, default_budget
 from featurecache.finetune.maps import CachedMaps, ComputedMaps, Maps
 from featurecache.finetune.plan import FinetunePlan
 

@@ -31,10 +31,10 @@ from featurecache.extract.images.transform import apply_transform
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.evaluate.feature_arrays import FeatureArrays
     from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.engines.protocol import Engine
     from featurecache.extract.images.manifest import Sample
+    from featurecache.features.feature_arrays import FeatureArrays
 
 # Batches that are ready before they are needed: one is trained on, one waits.
 N_AHEAD = 2

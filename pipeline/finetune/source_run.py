@@ -8,21 +8,25 @@ from dataclasses import dataclass, replace
 from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.evaluate.join import Features, Labelled, label_samples, look_up
+from featurecache.evaluate.join import Labelled, label_samples, look_up
 from featurecache.extract.backbones.cutting import STAGES
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.ranges import give_ranges
 from featurecache.extract.cache.spec import INT8, PRECISIONS, FeatureSpec
 from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.feature_set import Features
+from featurecache.features.saved_with_head import head_meta
 from featurecache.finetune.head_layers import RANDOM, STARTERS, check_can_start
 from featurecache.finetune.plan import FinetunePlan
+from featurecache.runs.command_lines import JOINT
 from featurecache.runs.documents import HeadRow, Results, split_sizes
 from featurecache.runs.folder import RESULTS_FILE, WEIGHTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, metric_of
 from featurecache.runs.moved import check_spec, weights_by_digest
-from featurecache.runs.record_checks import head_meta, need, need_each, read_results, saved_folder
+from featurecache.runs.record_checks import need, need_each, read_results, saved_folder
 
 # What a fine-tune takes over from the run besides its head.
 NEEDED = ("features", "config.seed", "dataset.classes", "dataset.n_train", "dataset.n_val", "dataset.n_test")
@@ -65,6 +69,12 @@ def _chosen(results: Results, plan: FinetunePlan, progress: Progress) -> SourceR
         check_can_start(row["name"])
     place = saved_folder(plan.source, row)
     meta = head_meta(place, load_meta(place))
+    if meta.parts or is_of_vectors(meta.request.backbone):
+        what = "vectors from a file" if not meta.parts else f"the features of {len(meta.parts)} backbones side by side"
+        raise UsageError(
+            f"The head {row['name']} on {features_of(row)} takes {what}, and a network is fine-tuned from a head on "
+            "its own features: name one with --head and --backbone."
+        )
     trained = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root, say=progress.say)
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return SourceRun(row, results, training_request(request), trained, meta.spec, is_random)
@@ -81,7 +91,7 @@ def training_request(request: FeatureRequest) -> FeatureRequest:
 def _heads_on_backbone(results: Results, plan: FinetunePlan) -> list[HeadRow]:
     heads = results["heads"]
     if plan.backbone is None:
-        return heads
+        return heads if plan.head else [head for head in heads if JOINT not in head["backbone"]] or heads
     found = list(dict.fromkeys(head["backbone"] for head in heads))
     if plan.backbone not in found:
         raise BackboneNotInRun(

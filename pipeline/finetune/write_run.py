@@ -18,8 +18,7 @@ from featurecache.classify.evaluation.calibration import fit_tempering
 from featurecache.classify.evaluation.metrics import score
 from featurecache.classify.selection.sweep import SweepResult
 from featurecache.evaluate.classify_plan import ClassifyPlan, Tried
-from featurecache.evaluate.feature_arrays import return_freed_memory
-from featurecache.evaluate.join import Features, Labelled, look_up
+from featurecache.evaluate.join import Labelled, look_up
 from featurecache.evaluate.leak_check import leak_warnings
 from featurecache.evaluate.leak_effect import AuditAdvice, AuditCall
 from featurecache.evaluate.results import summarise, write_run
@@ -30,6 +29,8 @@ from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.extract import extract_features
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport
+from featurecache.features.feature_arrays import return_freed_memory
+from featurecache.features.feature_set import Features
 from featurecache.finetune.assembly import Tuned
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head

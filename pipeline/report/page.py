@@ -14,10 +14,10 @@ from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import CRITERIA
-from featurecache.evaluate.feature_arrays import return_freed_memory
 from featurecache.evaluate.rare_classes import left_out_count, left_out_of
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.read_options import ReadOptions
+from featurecache.features.feature_arrays import return_freed_memory
 from featurecache.report.pictures import contact_sheet, data_uri, read_thumbnails
 from featurecache.report.sections import details as closeup
 from featurecache.report.sections import galleries, reproduce

@@ -8,10 +8,33 @@ from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE, DEFAULT_LAYER
 from featurecache.base.described import descriptions, option_name
+from featurecache.base.errors import UsageError
 from featurecache.base.quoting import as_command
+from featurecache.base.text import printable
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
+
+# Between the names of backbones whose features are joined.
+JOINT = "+"
+
+
+def parts_of(request: FeatureRequest) -> tuple[FeatureRequest, ...]:
+    """Return the requests that `a+b` joins, in their order; of one backbone the request itself. Raises UsageError."""
+    names = request.backbone.split(JOINT)
+    if len(names) == 1 or is_of_vectors(request.backbone):
+        return (request,)
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"'{printable(request.backbone)}' is to join backbones: name two or more different ones with {JOINT} "
+            "between them."
+        )
+    return tuple(replace(request, backbone=name) for name in names)
+
+
+def parts_of_all(requests: Sequence[FeatureRequest]) -> tuple[FeatureRequest, ...]:
+    """Return the requests for single backbones that these need, each once."""
+    return tuple(dict.fromkeys(part for request in requests for part in parts_of(request)))
 
 
 def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> str:
@@ -27,7 +50,7 @@ def extract_commands(
     None for vectors from a file.
     """
     together: dict[FeatureRequest, list[FeatureRequest]] = {}
-    for request in requests:
+    for request in parts_of_all(requests):
         if is_of_vectors(request.backbone):
             continue
         together.setdefault(replace(request, layer=None), []).append(request)

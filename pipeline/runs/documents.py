@@ -7,6 +7,7 @@ are null.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 if TYPE_CHECKING:
@@ -80,8 +81,16 @@ class Dataset(TestUnits):
     files: NotRequired[FilesDocument]
 
 
+class PartRow(TypedDict):
+    """One of the features that are joined; scale: what its numbers are divided by."""
+
+    backbone: str
+    key: str
+    scale: float
+
+
 class FeatureRow(TypedDict):
-    """One set of features, and what it cost."""
+    """One set of features, and what it cost; parts: of those that are joined."""
 
     name: NotRequired[str]
     backbone: str
@@ -92,6 +101,7 @@ class FeatureRow(TypedDict):
     weights: str
     extract_seconds: float
     images_per_second: float
+    parts: NotRequired[list[PartRow]]
 
 
 class Trial(TypedDict):
@@ -221,9 +231,18 @@ class Results(TypedDict):
     finetune: NotRequired[FinetuneRow]
 
 
-def cache_folder(features: FeatureRow) -> str:
+def cache_folder(features: FeatureRow | PartRow) -> str:
     """Return the name of the cache folder that holds the features."""
     return folder_name(features["backbone"], features["key"])
+
+
+def cache_folders(rows: Iterable[FeatureRow]) -> list[str]:
+    """Return the names of all cache folders that hold features; those of a run need not have a key."""
+    found = list[str]()
+    for row in rows:
+        parts = row.get("parts")
+        found += map(cache_folder, parts) if parts else [cache_folder(row)] if row.get("key") else []
+    return found
 
 
 def split_sizes(dataset: Dataset) -> dict[str, int]:

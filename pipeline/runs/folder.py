@@ -244,7 +244,7 @@ def _leads_to_a_run(link: Path) -> bool:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Plain JSON; class and file names that are not UTF-8 are escaped.
 
-    Raises ValueError for a number that is infinite or NaN: `results.without_nan` takes these out of a run.
+    Raises ValueError for a number that is infinite or NaN: `finite_numbers.without_nan` takes these out of a run.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text.encode("utf-8", "backslashreplace").decode() + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ from featurecache.extract.cache.memo import FILE_NAME, Memo
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.job.matching import load_if_here
 from featurecache.extract.job.request import FeatureRequest, recall
-from featurecache.runs.documents import Config, FeatureRow, Results, cache_folder
+from featurecache.runs.documents import Config, FeatureRow, Results, cache_folders
 from featurecache.runs.folder import WEIGHTS_FILE, is_run
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def find_cache(run: Path, recorded: Path, features: Sequence[FeatureRow]) -> Pat
 
     features: those of results.json. Without them the recorded one counts too, if it is a cache of this machine.
     """
-    names = {cache_folder(each) for each in features if each.get("key")}
+    names = cache_folders(features)
     places = [recorded, *places_near(run, recorded), *places_near(run, DEFAULT_CACHE), DEFAULT_CACHE]
     for place in places:
         if any(_is_folder(place / name) for name in names):

@@ -16,7 +16,7 @@ from featurecache.base.errors import ExtractError, PipelineError
 from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.extract.cache.spec import DTYPES, NAME, FeatureSpec
+from featurecache.extract.cache.spec import DTYPES, NAME
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Config, HeadRow, Results
@@ -146,9 +146,11 @@ HEAD = Shape({
     "test": Shape(HEAD_METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
     "grid": [Shape(TRIAL, ("params",))], "tempering": Shape(EFFECT, tuple(EFFECT), or_none=True),
 }, ("name", "backbone", "val"))  # fmt: skip
+PART = {"backbone": WORD, "key": WORD, "scale": NUMBER}
 FEATURES = Shape({
     "name": TEXT, "backbone": WORD, "layer": TEXT_OR_NONE, "pooling": TEXT_OR_NONE, "key": WORD, "dim": POSITIVE,
     "weights": TEXT_OR_NONE, "extract_seconds": NUMBER_OR_NONE, "images_per_second": NUMBER_OR_NONE,
+    "parts": [Shape(PART, tuple(PART))],
 }, ("backbone",))  # fmt: skip
 SHOTS = {"features": TEXT, "head": TEXT, "n_train": COUNT, "mean": NUMBER, "low": NUMBER, "high": NUMBER}
 DOUBLING = {"features": TEXT, "head": TEXT, "n_now": COUNT, "n_doubled": NUMBER, "now": NUMBER, "expected": NUMBER,
@@ -242,39 +244,6 @@ def saved_folder(folder: Path, head: HeadRow) -> Path:
             folder / RESULTS_FILE, f"'saved' of the head '{printable(head['name'])}' leads out of the run folder"
         )
     return place
-
-
-META = Shape(
-    {"request": REQUEST, "spec": OBJECT, "classes": [TEXT], "tempering": NUMBER_OR_NONE, "tempering_floor": FLOOR},
-    ("request", "spec", "classes"),
-)
-
-
-@dataclass(frozen=True)
-class HeadMeta:
-    """The record saved with a head: the request and the spec of its features, and its classes."""
-
-    request: FeatureRequest
-    spec: FeatureSpec
-    classes: list[str]
-    tempering: float
-    tempering_floor: float | None
-
-
-def head_meta(place: Path, meta: Any) -> HeadMeta:
-    """The meta of a saved head, checked. Raises PipelineError that names the field."""
-    path = place / "head.json"
-    check_fields(path, meta, META, "meta")
-    try:
-        spec = FeatureSpec.from_dict(meta["spec"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"'meta.spec' is no feature spec: {printable(str(error))}") from error
-    tempering = meta.get("tempering") or 1.0
-    if not 0 < tempering < float("inf"):
-        raise damaged(path, f"'meta.tempering' is {tempering} and has to be above 0")
-    return HeadMeta(
-        FeatureRequest.from_dict(meta["request"]), spec, meta["classes"], tempering, meta.get("tempering_floor")
-    )
 
 
 def damaged(path: Path, reason: str) -> PipelineError:

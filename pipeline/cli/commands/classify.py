@@ -20,7 +20,7 @@ from featurecache.cli.options import CacheOption, FeatureOptions, HeadOptions, I
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for_run
 from featurecache.cli.text import few_shot_text, leaderboard_text, tempering_text
-from featurecache.runs.documents import cache_folder
+from featurecache.runs.documents import cache_folders
 from featurecache.runs.folder import (
     ERRORS_FILE,
     REPORT_FILE,
@@ -111,7 +111,7 @@ def classify_with(
 
     def announce(results: Results) -> None:
         if manifest.vectors is None:
-            remember_use(cache.cache, [cache_folder(each) for each in results["features"]], manifest.source)
+            remember_use(cache.cache, cache_folders(results["features"]), manifest.source)
         if not printing.json:
             print(results_text(results), flush=True)  # the report may take a while
 

@@ -13,6 +13,7 @@ from featurecache.cli.options import CacheOption, EngineOptions, FeatureOptions,
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for
 from featurecache.cli.text import extract_json, extract_text
+from featurecache.runs.command_lines import parts_of_all
 from featurecache.runs.folder import ERRORS_FILE
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def extract_with(
     from featurecache.extract.job.extract import extract_features
 
     sweep_leftovers(cache.cache)
-    report = extract_features(manifest, features.requests(), cache.cache, settings=engine.settings(), progress=console)
+    requests = parts_of_all(features.requests())
+    report = extract_features(manifest, requests, cache.cache, settings=engine.settings(), progress=console)
     remember_use(cache.cache, [filled.cache.folder.name for filled in report.filled], manifest.source)
     return report

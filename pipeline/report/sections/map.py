@@ -19,12 +19,13 @@ from featurecache.base.text import count, count_is
 from featurecache.extract.cache.store import FeatureCache, read_spec
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.vectors.origin import is_of_vectors
-from featurecache.extract.images.vectors.vectors import Vectors
+from featurecache.features.feature_set import Source
+from featurecache.features.joined import Joined, joined_spec
 from featurecache.report.sections.kept_maps import LaidOut, keep_map, map_identity, read_map, scaled_layout
 from featurecache.report.sections.reproduce import images_of, reading_of
 from featurecache.report.sections.tsne import ITERATIONS, PERPLEXITY, tsne_beside
 from featurecache.report.wording import percent
-from featurecache.runs.documents import FeatureRow, HeadRow, cache_folder
+from featurecache.runs.documents import FeatureRow, HeadRow, cache_folder, cache_folders
 from featurecache.runs.folder import RESULTS_FILE
 from featurecache.runs.head_choice import features_of
 from featurecache.runs.record import Record
@@ -132,12 +133,19 @@ def read_features(record: Record, head: HeadRow, rows: NDArray[np.int64], cache_
         return f"The features of {name} cannot be read, so there is no map of them: {error}"
 
 
-def _source(record: Record, entry: FeatureRow, cache_root: Path) -> FeatureCache | Vectors | None:
+def _source(record: Record, entry: FeatureRow, cache_root: Path) -> Source | None:
     """Where the features of a run are: in the cache, or in the file that the run was made of."""
     if is_of_vectors(entry["backbone"]):
         return read_images(images_of(record.config), reading_of(record.config)).vectors
-    spec = read_spec(cache_root / cache_folder(entry))
-    return None if spec is None else FeatureCache(cache_root, spec)
+    parts = entry.get("parts") or []
+    specs = [read_spec(cache_root / folder) for folder in cache_folders([entry])]
+    known = [spec for spec in specs if spec is not None]
+    if len(known) < len(specs):
+        return None
+    caches = [FeatureCache(cache_root, spec) for spec in known]
+    if not parts:
+        return caches[0]
+    return Joined(joined_spec(entry["backbone"], known), tuple(caches), tuple(part["scale"] for part in parts))
 
 
 def principal_components(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

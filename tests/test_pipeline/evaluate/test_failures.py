@@ -12,7 +12,7 @@ from featurecache.base.errors import BadLabels, HeadFailed, PipelineError
 from featurecache.cli.main import DONE, FAILED, REFUSED, run
 from featurecache.evaluate import classify as story
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
-from featurecache.evaluate.results import without_nan
+from featurecache.evaluate.finite_numbers import without_nan
 
 # On 90 images it divides by zero and gives NaN for all of them.
 NAN_HEAD = "sklearn.semi_supervised.LabelPropagation"

@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from featurecache.base.errors import Diverged, PipelineError, UsageError
 from featurecache.cli.console import Console
-from featurecache.evaluate.feature_arrays import FeatureArrays
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.architectures import build_network
 from featurecache.extract.backbones.cutting import CutRequest, cut_network
@@ -30,6 +29,7 @@ from featurecache.extract.cache.transform_spec import scaled_to
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.transform import apply_transform
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.features.feature_arrays import FeatureArrays
 from featurecache.finetune.assembly import _check_options, _class_weights, build_training
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.head_layers import as_head, as_module, layers_of, random_layers

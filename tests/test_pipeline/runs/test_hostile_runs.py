@@ -17,7 +17,8 @@ import pytest
 
 from featurecache.base.errors import PipelineError
 from featurecache.cli.main import DONE, FAILED, USAGE, run
-from featurecache.runs.record_checks import head_meta, read_config, read_results, saved_folder
+from featurecache.features.saved_with_head import head_meta
+from featurecache.runs.record_checks import read_config, read_results, saved_folder
 
 SECRET = "the bytes of a file that is none of its business"
 FIRST = ("heads", 0)

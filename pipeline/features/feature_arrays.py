@@ -21,9 +21,8 @@ from featurecache.classify.arrays.memmap import file_array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featurecache.extract.cache.store import FeatureCache
-    from featurecache.extract.images.vectors.vectors import Vectors
     from featurecache.extract.job.request import FeatureRequest
+    from featurecache.features.feature_set import Source
 
 # Heads take some memory besides the features, and so does everything else that runs.
 DEFAULT_SHARE = 0.5
@@ -102,15 +101,13 @@ class FeatureArrays:
     def __init__(self, budget: float, folder: Path) -> None:
         self.budget, self.left, self.folder = budget, budget, folder
 
-    def load(
-        self, cache: FeatureCache | Vectors, digests: NDArray[np.uint8], *, dtype: str = "float32"
-    ) -> NDArray[Any]:
+    def load(self, source: Source, digests: NDArray[np.uint8], *, dtype: str = "float32") -> NDArray[Any]:
         """Return the vectors (N, D) of digests (N, 32). Raises CacheError, PipelineError where the disk is full."""
-        X = self._empty((len(digests), cache.spec.feature_dim), np.dtype(dtype))
-        order, n_rows = cache.stored_order(digests), max(1, min(BLOCK, BLOCK_NUMBERS // cache.spec.feature_dim))
+        X = self._empty((len(digests), source.spec.feature_dim), np.dtype(dtype))
+        order, n_rows = source.stored_order(digests), max(1, min(BLOCK, BLOCK_NUMBERS // source.spec.feature_dim))
         for start in range(0, len(digests), n_rows):
             rows = order[start : start + n_rows]
-            X[rows] = cache.lookup(digests[rows])
+            X[rows] = source.lookup(digests[rows])
         return X
 
     def _empty(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:

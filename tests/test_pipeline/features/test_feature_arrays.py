@@ -12,13 +12,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-import featurecache.evaluate.feature_arrays
+import featurecache.features.feature_arrays
 from featurecache.base import cgroups
 from featurecache.base.errors import PipelineError
 from featurecache.cli.console import Console
 from featurecache.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, run
 from featurecache.evaluate import classify as story
-from featurecache.evaluate.feature_arrays import FeatureArrays, default_budget
+from featurecache.features.feature_arrays import FeatureArrays, default_budget
 from featurecache.report import page
 
 
@@ -39,7 +39,7 @@ class Rows:
 FREED = """
 import numpy as np
 from featurecache.bench.classify import memory_kib
-from featurecache.evaluate.feature_arrays import return_freed_memory
+from featurecache.features.feature_arrays import return_freed_memory
 large = np.ones(31 * 2**17)
 del large
 pairs = [(np.ones(2**19), np.ones(2**14)) for _ in range(40)]
@@ -61,7 +61,7 @@ def test_what_the_allocator_keeps_is_returned_to_the_system():
 
 
 def test_features_stay_in_memory_until_the_budget_is_spent(tmp_path, monkeypatch):
-    monkeypatch.setattr(featurecache.evaluate.feature_arrays, "BLOCK", 2)
+    monkeypatch.setattr(featurecache.features.feature_arrays, "BLOCK", 2)
     arrays, digests = FeatureArrays(100, tmp_path), np.arange(5, dtype=np.uint8)[:, None]
     first, second = arrays.load(Rows(), digests), arrays.load(Rows(), digests)
     assert not isinstance(first, np.memmap)
@@ -92,7 +92,7 @@ def test_half_of_the_memory_is_the_default():
 @pytest.fixture
 def groups(monkeypatch, tmp_path):
     """A machine of 64 GB; returns the folder of its control groups, and the process is in /slurm/job_1/step_0."""
-    monkeypatch.setattr(featurecache.evaluate.feature_arrays, "_physical_memory", lambda: 64e9)
+    monkeypatch.setattr(featurecache.features.feature_arrays, "_physical_memory", lambda: 64e9)
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
     monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
     (tmp_path / "own").write_text("1:cpu,memory:/slurm/job_1/step_0\n0::/slurm/job_1/step_0\n")
@@ -129,12 +129,12 @@ def test_a_system_without_sysconf_has_a_budget_too(monkeypatch, tmp_path):
     """As Windows, which tells it in its own way, and others, which do not."""
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
     monkeypatch.delattr(os, "sysconf")
-    monkeypatch.setattr(featurecache.evaluate.feature_arrays, "_memory_of_windows", lambda: 16e9)
+    monkeypatch.setattr(featurecache.features.feature_arrays, "_memory_of_windows", lambda: 16e9)
     assert default_budget() == 8e9
     monkeypatch.undo()
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
     monkeypatch.delattr(os, "sysconf")
-    assert default_budget() == featurecache.evaluate.feature_arrays.ASSUMED_MEMORY / 2
+    assert default_budget() == featurecache.features.feature_arrays.ASSUMED_MEMORY / 2
 
 
 def test_the_same_heads_come_from_a_file(digits_folder, filled_cache, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,85 @@
+"""Features of several backbones next to each other, each block divided by its own scale.
+
+    x = (x_a / s_a, x_b / s_b, ...)        s = sqrt(mean of |x|^2 over the training samples)
+
+so that in distances and penalties no block outweighs another for having more or larger numbers. The scales are a
+record of the head: new samples are divided by the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.images.vectors.origin import NO_TRANSFORM
+from featurecache.features.feature_set import Part, Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The source in the spec of joined features, which has no transform of its own.
+JOINED_SOURCE = "joined"
+# Rows whose squares are summed at a time.
+BLOCK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The features of several sources, side by side; scales: what the numbers of each are divided by."""
+
+    spec: FeatureSpec
+    sources: tuple[Source, ...]
+    scales: tuple[float, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], sources: Sequence[Source]) -> Joined:
+        """Return the sources of these parts as one."""
+        name = "+".join(part.request.backbone for part in parts)
+        spec = joined_spec(name, [part.spec for part in parts])
+        return cls(spec, tuple(sources), tuple(part.scale for part in parts))
+
+    def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which of the digests (N, 32) have no features in one of the sources: bool (N,)."""
+        absent = np.zeros(len(digests), dtype=bool)
+        for source in self.sources:
+            absent |= source.missing(digests)
+        return absent
+
+    def stored_order(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the positions of these digests (N, 32) in the order of the first source."""
+        return self.sources[0].stored_order(digests)
+
+    def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the scaled features of these digests side by side: (N, 32) -> float32 (N, D). Raises CacheError."""
+        blocks = [
+            source.lookup(digests) / np.float32(scale) for source, scale in zip(self.sources, self.scales, strict=True)
+        ]
+        return np.concatenate(blocks, axis=1)
+
+
+def joined_spec(name: str, specs: Sequence[FeatureSpec]) -> FeatureSpec:
+    """Return the identity of joined features: the keys of the parts, in their order."""
+    digest = hashlib.sha256(json.dumps([spec.key for spec in specs]).encode()).hexdigest()
+    dim = sum(spec.feature_dim for spec in specs)
+    return FeatureSpec(name, JOINED_SOURCE, digest, "", "", NO_TRANSFORM, dim, decode_version=1)
+
+
+def joined_rate(rates: Sequence[float]) -> float:
+    """Return how many samples a second get all of their parts, one after the other; 0 where a rate is not known."""
+    return round(1 / sum(1 / rate for rate in rates), 2) if all(rates) else 0.0
+
+
+def scale_of(source: Source, digests: NDArray[np.uint8]) -> float:
+    """Return the root mean square norm of the features of these digests (N, 32); 1 where all are zero."""
+    total, order = 0.0, source.stored_order(digests)
+    for start in range(0, len(order), BLOCK):
+        X = source.lookup(digests[order[start : start + BLOCK]])
+        total += float(np.einsum("nd,nd->", X, X, dtype=np.float64))
+    return math.sqrt(total / max(1, len(order))) or 1.0
