@@ -11,9 +11,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader, FileIO
-from typing import BinaryIO
+from io import BufferedReader
+from typing import BinaryIO, NamedTuple
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.memo import FileState
@@ -22,10 +21,11 @@ from featurecache.extract.cache.spec import image_digest
 # Files up to this size are read at once; of larger ones the decoder reads what it needs.
 WHOLE_BYTES = 16 << 20
 BLOCK_BYTES = 1 << 20
+# O_BINARY is of Windows, where files are read as text without it.
+READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True)
-class HashedFile:
+class HashedFile(NamedTuple):
     """An image file that is open for decoding.
 
     content: its bytes, or the open file if it is large. digest: its SHA-256. state: its state if it did not change
@@ -85,12 +85,17 @@ def hash_sample(path: str | os.PathLike[str]) -> tuple[bytes, FileState | None]:
 def read_hashed(path: str | os.PathLike[str]) -> HashedFile | None:
     """Return a sample with its bytes and digest; None for a large file, which `open_hashed` opens. Raises OSError."""
     read_ns = time.time_ns()
-    with FileIO(path) as file:
-        before = FileState.of(os.fstat(file.fileno()))
+    file = os.open(path, READING)
+    try:
+        before = FileState.of(os.fstat(file))
         if before.size > WHOLE_BYTES:
             return None
-        data = file.readall()
-        state = before if before == FileState.of(os.fstat(file.fileno())) else None
+        data = os.read(file, before.size + 1)
+        if len(data) != before.size:  # it is of another size by now, or came in pieces
+            data = b"".join([data, *iter(lambda: os.read(file, BLOCK_BYTES), b"")])
+        state = before if before == FileState.of(os.fstat(file)) else None
+    finally:
+        os.close(file)
     return HashedFile(data, image_digest(data), state, read_ns)
 
 

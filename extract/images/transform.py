@@ -9,6 +9,7 @@ geometry is that of torchvision's `weights.transforms()`: resize the shortest si
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +75,20 @@ def fit_pixels(
     return fitted
 
 
+def is_fit_together(source: tuple[int, int], spec: TransformSpec) -> bool:
+    """Return whether `fit_together` fits images of this height and width as `fit_pixels` does."""
+    size = _resized(*source, spec.resize)
+    is_small = source[0] * source[1] <= STRIP_PIXELS and size[0] * size[1] <= STRIP_PIXELS
+    is_usual = is_small and min(*source, *size) > 1 and max(size) <= LONG * spec.crop
+    return is_usual and "torch" in sys.modules and not is_by_numpy(spec.interpolation, antialias=spec.antialias)
+
+
+def fit_together(images: NDArray[np.uint8], spec: TransformSpec) -> NDArray[np.uint8]:
+    """Resize and centre-crop images of one size at once: uint8 (n, H, W, C) to (n, C, S, S), C = 1 where grey."""
+    height, width = _resized(images.shape[1], images.shape[2], spec.resize)
+    return _centre(_resize(images.transpose(0, 3, 1, 2), height, width, spec), spec.crop)
+
+
 def _crop_by_numpy(
     image: NDArray[np.uint8] | Picture, source: tuple[int, int], size: tuple[int, int], spec: TransformSpec
 ) -> NDArray[np.uint8]:
@@ -106,18 +121,18 @@ def _resized(height: int, width: int, resize: int) -> tuple[int, int]:
 
 
 def _resize(image: NDArray[np.uint8], height: int, width: int, spec: TransformSpec) -> NDArray[np.uint8]:
-    """Resize all of an image, (C, H, W) -> (C, height, width), by torch."""
+    """Resize all of an image, (C, H, W) -> (C, height, width), or of several, (n, C, H, W), by torch."""
     if image.shape[-2:] == (height, width):
         return image
     import torch
     from torch.nn.functional import interpolate
 
-    batch = torch.from_numpy(image)[None]
+    batch = torch.from_numpy(image if image.ndim == 4 else image[None])
     # Channels last is how a decoder lays them out; the kernel fails on a contiguous image that becomes one pixel.
-    batch = batch.contiguous(memory_format=torch.channels_last) if len(image) > 1 else batch.contiguous()
+    batch = batch.contiguous(memory_format=torch.channels_last) if image.shape[-3] > 1 else batch.contiguous()
     antialias = spec.antialias and spec.interpolation in FILTERED
-    resized = interpolate(batch, (height, width), mode=spec.interpolation, antialias=antialias)[0]
-    return np.asarray(resized.numpy())
+    resized = interpolate(batch, (height, width), mode=spec.interpolation, antialias=antialias).numpy()
+    return np.asarray(resized if image.ndim == 4 else resized[0])
 
 
 def _resize_by_axes(
@@ -156,11 +171,11 @@ def _offset(side: int, crop: int) -> int:
 
 
 def _centre(image: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
-    """Return the middle (C, crop, crop) of an image; black where the image is smaller."""
+    """Return the middle (..., crop, crop) of an image or several; black where they are smaller."""
     height, width = image.shape[-2:]
     lacks = [(lack // 2, (lack + 1) // 2) for lack in (max(0, crop - height), max(0, crop - width))]
     if any(map(any, lacks)):
-        image = np.pad(image, [(0, 0), *lacks])
+        image = np.pad(image, [*[(0, 0)] * (image.ndim - 2), *lacks])
         height, width = image.shape[-2:]
     top, left = _offset(height, crop), _offset(width, crop)
-    return image[:, top : top + crop, left : left + crop]
+    return image[..., top : top + crop, left : left + crop]

@@ -14,7 +14,7 @@ in_flight       the images that are being decoded, in a file that outlives the p
 trial           decoding in a process of its own
 claims          each content once
 passes          the passes of a run over the images
-decoding        the images of a batch, decoded into its rows
+decoding        image files to rows of batches
 compute         images to vectors, on all cores
 writer          writing the shards of one cache, in a thread
 extract         extract_features: reader, engine and writers

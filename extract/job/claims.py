@@ -60,9 +60,9 @@ class Claims:
                 self._taken.add(digest)
             return is_missing and digest not in self.suspects
 
-    def decoding(self, digest: bytes) -> AbstractContextManager[None]:
-        """Note that the image is being decoded while the context is active."""
-        return self._notes.decoding(digest)
+    def noting(self) -> AbstractContextManager[Callable[[bytes], None]]:
+        """Return a context with what notes the image that this thread is about to decode."""
+        return self._notes.noting()
 
 
 def _lacks(features: FeatureCache, digest: bytes, verdict: Callable[[int], bool | str]) -> bool:

@@ -24,17 +24,18 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain
 from threading import Event, Semaphore
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurecache.base.cores import count_cores
 from featurecache.extract.images.loader import load_ahead
-from featurecache.extract.images.read_ahead import Part, ReadAhead
 from featurecache.extract.job.claims import Claims
-from featurecache.extract.job.decoding import Batch, Decoded, Decoder, Item, Kind
+from featurecache.extract.job.decoding.batch import Batch, Kind
+from featurecache.extract.job.decoding.decoder import Decoded, Decoder, Item
+from featurecache.extract.job.decoding.threads import DecodeThreads
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
@@ -42,16 +43,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.extract.engines.protocol import Engine
+    from featurecache.extract.job.decoding.processes import DecodeProcesses
 
-# The items of a chunk in parts, each with its files.
-Chunk = list[tuple[Part, Sequence[Item]]]
+# The items of a chunk in parts, each with what is known of it by then.
+Chunk = list[tuple[Any, Sequence[Item]]]
 
 # Decoding for a GPU: more threads would wait for the interpreter lock.
 MAX_DECODERS = 16
 # Up to so many images are resized without torch, unless it is loaded: it would take longer to import.
 FEW_IMAGES = 100
 # Images that one thread reads or decodes at a time: starting as many tasks costs more than decoding a small image.
-PART = 16
+PART = 32
+# What reading a file may take before files are read ahead, in seconds; more where more threads than four wait for the
+# interpreter lock between the calls of the system.
+SLOW_S = 300e-6
 # Chunks that are decoded while those of all lanes are computed.
 MORE_OPEN = 2
 # Threads that wait for the disk; fewer are started where it is fast.
@@ -79,12 +84,17 @@ class Computed:
 
 
 def compute_vectors(
-    items: Sequence[Item], groups: Sequence[Group], *, max_pixels: int, claims: Claims | None = None
+    items: Sequence[Item],
+    groups: Sequence[Group],
+    *,
+    max_pixels: int,
+    claims: Claims | None = None,
+    decode_processes: int = 0,
 ) -> Generator[Computed, None, None]:
     """Yield the vectors of all images for all groups that miss them, in chunks; the groups have to be started.
 
     claims: on the contents of files whose digest is not known, or is another than the known one; without them such
-    files are refused.
+    files are refused. decode_processes: processes that decode, where there are more than a few images; 0 for threads.
     Refused images are part of the result. Raises EngineError or OutOfMemory. Closing the generator stops the threads.
     """
     if len(items) > FEW_IMAGES:
@@ -94,7 +104,30 @@ def compute_vectors(
     row_bytes = 4 * sum(plan.spec.feature_dim for group in groups for plan in group.plans.values())
     window = min(WINDOW, WINDOW_BYTES // max(1, row_bytes)) // size
     lines = (_on_cpu if engines[0].device == "cpu" else _behind_decoders)(engines, size, window)
-    return _compute(_by_missing_groups(items, groups), Decoder(groups, max_pixels, claims), lines)
+    items = _by_missing_groups(items, groups)
+    if decode_processes and len(items) > FEW_IMAGES:
+        from featurecache.extract.job.decoding.processes import N_DESKS, DecodeProcesses
+
+        lines = replace(lines, n_open=lines.n_lanes + MORE_OPEN, n_decoders=N_DESKS * decode_processes)
+        processes = DecodeProcesses(
+            groups,
+            n=decode_processes,
+            size=min(size, len(items)),
+            n_batches=lines.n_open,
+            max_pixels=max_pixels,
+            slow_s=SLOW_S,
+            claims=claims,
+        )
+        return _compute(items, lines, processes)
+    n_readers = min(MAX_READERS, 8 + 4 * max(lines.n_lanes, lines.n_decoders))
+    threads = DecodeThreads(
+        Decoder(groups, max_pixels, claims),
+        n_readers=n_readers,
+        n_ahead=n_readers + lines.n_open * -(-lines.size // lines.part),
+        slow_s=SLOW_S * max(1.0, lines.n_decoders / 4),
+        is_pinned=lines.is_pinned,
+    )
+    return _compute(items, lines, threads)
 
 
 @dataclass(frozen=True)
@@ -118,7 +151,7 @@ class Lines:
     @property
     def part(self) -> int:
         """The images of a chunk that one thread decodes."""
-        return min(PART, -(-self.size // max(1, self.n_decoders)))
+        return min(PART, -(-self.n_open * self.size // max(1, self.n_decoders)))
 
 
 def _on_cpu(engines: Sequence[Engine], size: int, window: int) -> Lines:
@@ -142,50 +175,55 @@ class _Stopped(Exception):
     """The results are not wanted any more."""
 
 
-def _compute(items: Sequence[Item], decoder: Decoder, lines: Lines) -> Generator[Computed, None, None]:
-    n_readers = min(MAX_READERS, 8 + 4 * max(lines.n_lanes, lines.n_decoders))
+def _compute(
+    items: Sequence[Item], lines: Lines, decoding: DecodeThreads | DecodeProcesses
+) -> Generator[Computed, None, None]:
     lanes, stopped = Semaphore(lines.n_lanes), Event()
     with (
         torch_threads(lines.share),
+        decoding,
         ThreadPoolExecutor(max(1, lines.n_decoders), "decode", use_threads, (1,)) as pool,
-        ReadAhead(n_threads=n_readers, n_ahead=n_readers + lines.n_open * -(-lines.size // lines.part)) as ahead,
     ):
 
-        def decode(part: Part, items: Sequence[Item], batch: Batch, start: int) -> list[Decoded]:
-            decoded = []
-            for row, (item, read) in enumerate(zip(items, ahead.take(part), strict=True), start):
-                if stopped.is_set():
-                    raise _Stopped
-                decoded.append(decoder.decode(item, batch, row, read))
-            return decoded
+        def check() -> None:
+            if stopped.is_set():
+                raise _Stopped
+
+        def stop() -> None:
+            stopped.set()
+            decoding.stop()
+
+        def decode(part: Any, items: Sequence[Item], batch: Batch, start: int) -> list[Decoded]:
+            check()
+            return decoding.decode(part, items, batch, start=start, check=check)
 
         def work(chunk: Chunk) -> Computed:
-            batch = Batch(sum(len(items) for _, items in chunk), is_pinned=lines.is_pinned)
-            starts = accumulate((len(items) for _, items in chunk), initial=0)
-            parts = [(*each, batch, start) for each, start in zip(chunk, starts, strict=False)]
-            if lines.n_decoders:
-                decoded = [future.result() for future in [pool.submit(decode, *part) for part in parts]]
-            else:
-                decoded = [decode(*part) for part in parts]
-            with lanes:
-                return forward([*chain.from_iterable(decoded)], batch)
+            starts = [*accumulate((len(items) for _, items in chunk), initial=0)]
+            with decoding.batch(starts.pop()) as batch:
+                parts = [(*each, batch, start) for each, start in zip(chunk, starts, strict=True)]
+                if lines.n_decoders:
+                    decoded = [future.result() for future in [pool.submit(decode, *part) for part in parts]]
+                else:
+                    decoded = [decode(*part) for part in parts]
+                with lanes:
+                    return forward([*chain.from_iterable(decoded)], batch)
 
         yield from load_ahead(
-            _chunks(items, lines, ahead),
+            _chunks(items, lines, decoding),
             work,
             n_threads=lines.n_open,
             n_ahead=max(2 * lines.n_open, lines.window),
             begin=partial(use_threads, lines.share),
-            end=stopped.set,
+            end=stop,
         )
 
 
-def _chunks(items: Sequence[Item], lines: Lines, ahead: ReadAhead) -> Iterator[Chunk]:
-    """Yield the items in chunks of parts, whose files are read ahead."""
+def _chunks(items: Sequence[Item], lines: Lines, decoding: DecodeThreads | DecodeProcesses) -> Iterator[Chunk]:
+    """Yield the items in chunks of parts, which are expected to be decoded."""
     for start in range(0, len(items), lines.size):
         stop = min(len(items), start + lines.size)
         parts = [items[at : min(stop, at + lines.part)] for at in range(start, stop, lines.part)]
-        yield [(ahead.expect([sample.path for _, sample in part]), part) for part in parts]
+        yield [(decoding.expect(part), part) for part in parts]
 
 
 @contextmanager
@@ -221,11 +259,13 @@ def is_loaded() -> bool:
 
 def forward(decoded: list[Decoded], batch: Batch) -> Computed:
     """Run the networks on the pixels of a chunk."""
-    rows: dict[tuple[Group, Kind], list[int]] = {}
-    for row, item in enumerate(decoded):
-        for each in item.images:
-            rows.setdefault(each, []).append(row)
-        item.images.clear()
+    rows: dict[tuple[Group, Kind], Sequence[int]] = {}
+    first = decoded[0].images
+    if all(item.images is first for item in decoded):
+        rows = dict.fromkeys(first, range(len(decoded)))
+    else:
+        for each in dict.fromkeys(chain.from_iterable(item.images for item in decoded)):
+            rows[each] = [row for row, item in enumerate(decoded) if each in item.images]
     computed = Computed(decoded)
     for (group, kind), places in rows.items():
         started = time.perf_counter()

@@ -14,7 +14,7 @@ import mmap
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,19 +62,23 @@ class InFlight:
             self._file.close()
 
     @contextlib.contextmanager
-    def decoding(self, digest: bytes) -> Iterator[None]:
-        """Note, while the context is active, that a thread decodes the image of this SHA-256."""
+    def noting(self) -> Iterator[Callable[[bytes], None]]:
+        """Yield what notes the SHA-256 of the image that this thread decodes next; until the end of the context."""
         try:
             at = self._free.pop()
         except IndexError:  # no notes are possible
-            yield
+            yield _not_noted
             return
-        assert self._notes is not None
-        self._notes[at : at + DIGEST_BYTES] = digest
+        notes = self._notes
+        assert notes is not None
+
+        def note(digest: bytes) -> None:
+            notes[at : at + DIGEST_BYTES] = digest
+
         try:
-            yield
+            yield note
         finally:
-            self._notes[at : at + DIGEST_BYTES] = NONE
+            note(NONE)
             self._free.append(at)
 
     def settle(self, digests: Iterable[bytes]) -> None:
@@ -84,6 +88,10 @@ class InFlight:
             if left <= settled:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+
+
+def _not_noted(digest: bytes) -> None:
+    pass
 
 
 def _left_behind(cache_root: Path) -> Iterator[tuple[Path, set[bytes]]]:

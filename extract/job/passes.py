@@ -24,7 +24,7 @@ from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.compute import Computed, compute_vectors
-from featurecache.extract.job.decoding import Decoded, Item
+from featurecache.extract.job.decoding.decoder import Decoded, Item
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.outdated import CHANGED
 from featurecache.extract.job.plan import Group, Plan, Work
@@ -141,7 +141,13 @@ class Run:
                 pace.reached(done)
 
     def _computed(self, items: Sequence[Item], claims: Claims) -> Generator[Computed, None, None]:
-        return compute_vectors(items, self.groups, max_pixels=self.settings.max_pixels, claims=claims)
+        return compute_vectors(
+            items,
+            self.groups,
+            max_pixels=self.settings.max_pixels,
+            claims=claims,
+            decode_processes=self.settings.decode_processes,
+        )
 
     @contextmanager
     def _writers(self) -> Iterator[dict[Group, list[Writer]]]:

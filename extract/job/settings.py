@@ -19,6 +19,8 @@ class Settings:
     """Settings of a run. They change no vector by more than 1e-4 relative, so they are not part of the key.
 
     retry_refused: decode again what an earlier run with the same libraries and limit has refused.
+    decode_processes: processes that decode the images, for a GPU that takes more than the threads of one can decode; 0
+    for threads.
     Raises RequestError for an invalid value; whether this machine has the device is found out when it is needed.
     """
 
@@ -28,6 +30,7 @@ class Settings:
     on_error: OnError = "skip"
     max_pixels: int = MAX_PIXELS
     retry_refused: bool = False
+    decode_processes: int = 0
 
     def __post_init__(self) -> None:
         refuse(
@@ -37,4 +40,15 @@ class Settings:
             no_such("on_error", self.on_error, ON_ERROR),
             not_whole("setting max_pixels", self.max_pixels, 1),
             not_whole("setting batch_size", self.batch_size, 1, may_be_none=True),
+            not_whole("setting decode_processes", self.decode_processes, 0),
+            _no_processes(self.decode_processes),
         )
+
+
+def _no_processes(wanted: object) -> str:
+    """Return the sentence on decode processes that this system does not have; empty if none are wanted."""
+    import multiprocessing
+
+    if not wanted or "forkserver" in multiprocessing.get_all_start_methods():
+        return ""
+    return "This system has no decode processes, which are started by a fork server: leave out decode_processes."

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from featurecache.extract.job.decoding import Item
+    from featurecache.extract.job.decoding.decoder import Item
 
 N_IMAGES, N_FILES = 20_000, 2_000
 SIZE, SIDE = (16, 12), 32

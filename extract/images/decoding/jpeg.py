@@ -9,6 +9,7 @@ pixels are those of Pillow, bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -64,6 +65,28 @@ def decode_whole(data: bytes, shape: tuple[int, int], *, is_grey: bool) -> NDArr
     if pixels.shape[:2] != shape or has_hole(data):
         return None
     return pixels[..., 0] if is_grey else pixels
+
+
+def decode_stack(
+    files: Sequence[bytes], shape: tuple[int, int], *, is_grey: bool, begin: Callable[[int], None]
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return JPEGs of a shape (H, W) as one array (n, H, W, C), and the positions of those that `decode_whole` takes.
+
+    begin: called with the position of each before it is decoded.
+    """
+    import simplejpeg
+
+    stack = np.empty((len(files), *shape, 1 if is_grey else 3), dtype=np.uint8)
+    colours, whole = "Gray" if is_grey else "RGB", []
+    for i, data in enumerate(files):
+        begin(i)
+        try:
+            pixels = simplejpeg.decode_jpeg(data, colours, buffer=stack[i])
+        except ValueError:
+            continue
+        if pixels.shape[:2] == shape and not has_hole(data):
+            whole.append(i)
+    return stack, whole
 
 
 def read_jpeg(file: BinaryIO, width: int, height: int) -> bytes:

@@ -32,6 +32,8 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8}
 SHORT, RATIONAL = 3, 5
 # Entries that Pillow uses when it opens a file, and the type in which they are usual.
 USED = {EXIF_ORIENTATION: SHORT, 0x011A: RATIONAL, 0x0128: SHORT}
+# Headers that are kept, and the bytes of one: at least what decides that a file is of no other format.
+N_RECENT, LEAST_OF_HEAD, MOST_OF_HEAD = 4, 132, 4096
 
 
 class Header(NamedTuple):
@@ -43,10 +45,35 @@ class Header(NamedTuple):
     orientation: int
 
 
+NO_HEADER: tuple[None, int] = (None, 0)
+
+
+class RecentHeaders:
+    """The headers of the last few plain JPEGs by their bytes: those of one program and size often have the same."""
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[bytes, Header]] = []
+
+    def of(self, data: bytes) -> Header | None:
+        """Return `read_header(data)`."""
+        for head, header in self._recent:
+            if data.startswith(head):
+                return header
+        found, end = _read_header(data)
+        if found is not None and LEAST_OF_HEAD <= end <= MOST_OF_HEAD:
+            self._recent = [(data[:end], found), *self._recent[: N_RECENT - 1]]
+        return found
+
+
 def read_header(data: bytes) -> Header | None:
     """Return the header of a plain JPEG, whose bytes these are; None for any other file."""
+    return _read_header(data)[0]
+
+
+def _read_header(data: bytes) -> tuple[Header | None, int]:
+    """Return the header, and where it ends: it follows from the bytes before, if these are not fewer than 132."""
     if not data.startswith(START) or is_dicom(data[:132]) or is_heif(data[:132]):
-        return None
+        return NO_HEADER
     at, n = FIRST_SEGMENT, len(data)
     frame: tuple[int, int, bool] | None = None
     orientation: int | None = None
@@ -55,25 +82,25 @@ def read_header(data: bytes) -> Header | None:
         size = data[at + 2] << 8 | data[at + 3]
         start, at = at + 4, at + 2 + size
         if mark != MARKER or size < 2 or at > n:
-            return None
+            return NO_HEADER
         if marker == SCAN:
-            return None if frame is None else Header(*frame, UPRIGHT if orientation is None else orientation)
+            return NO_HEADER if frame is None else (Header(*frame, orientation or UPRIGHT), at)
         if marker in FRAMES:
             if frame is not None or (frame := _frame(data[start:at])) is None:
-                return None
+                return NO_HEADER
         elif marker == QUANTISATION:
             if not _are_byte_tables(data, start, at):
-                return None
+                return NO_HEADER
         elif marker == EXIF_OR_XMP:
             segment = data[start:at]
             if segment.startswith(EXIF):
                 if orientation is not None or (orientation := _orientation(segment[len(EXIF) :])) is None:
-                    return None
+                    return NO_HEADER
             elif segment.startswith(b"Exif") or ORIENTATION_IN_XMP in segment:
-                return None
+                return NO_HEADER
         elif marker not in PASSED_OVER and not _is_usual(marker, data[start:at]):
-            return None
-    return None
+            return NO_HEADER
+    return NO_HEADER
 
 
 def _frame(segment: bytes) -> tuple[int, int, bool] | None:

@@ -108,3 +108,46 @@ def test_no_further_file_of_a_part_is_read_once_it_is_over(files, monkeypatch):
     with ahead:
         pass
     assert read == files[:1]
+
+
+def threads_that_read() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_where_reading_is_fast_whoever_takes_a_part_reads_it(files):
+    with ReadAhead(n_threads=2, n_ahead=3, slow_s=20.0) as ahead:
+        parts = [ahead.expect(files[start : start + 4]) for start in range(0, 12, 4)]
+        found = [content for part in parts for content in contents(ahead.take(part))]
+        assert threads_that_read() == []
+    assert found == [bytes([i]) * 10 for i in range(12)]
+
+
+def test_a_few_slow_files_in_a_row_begin_the_reading_ahead(files, monkeypatch):
+    monkeypatch.setattr(read_ahead, "N_SLOW", 2)
+    with ReadAhead(n_threads=2, n_ahead=2, slow_s=1e-9) as ahead:
+        parts = [ahead.expect(files[start : start + 4]) for start in range(0, 12, 4)]
+        assert threads_that_read() == []
+        found = contents(ahead.take(parts[0]))
+        assert threads_that_read() != []
+        assert [part.files is not None for part in parts] == [False, True, True]
+        found += contents(ahead.take(parts[1])) + contents(ahead.take(parts[2]))
+    assert found == [bytes([i]) * 10 for i in range(12)]
+    assert (ahead._n_bytes, ahead._n_left) == (0, 2)
+
+
+def test_one_slow_file_alone_does_not(files, monkeypatch):
+    seconds = iter([0.0, 9.0, 0.0, 0.0, 9.0, 0.0] * 2)
+    monkeypatch.setattr(read_ahead, "N_SLOW", 2)
+    monkeypatch.setattr(read_ahead, "_read", lambda path: read_ahead.ReadFile(None, None, next(seconds)))
+    with ReadAhead(n_threads=2, n_ahead=2, slow_s=1.0) as ahead:
+        for start in range(0, 12, 4):
+            ahead.take(ahead.expect(files[start : start + 4]))
+        assert threads_that_read() == []
+
+
+def test_a_part_of_many_bytes_is_read_as_far_as_they_fit(files, monkeypatch):
+    monkeypatch.setattr(read_ahead, "PART_BYTES", 15)
+    with ReadAhead(n_threads=1, n_ahead=1, slow_s=20.0) as ahead:
+        found = ahead.take(ahead.expect(files[:4]))
+    assert contents(found) == [bytes(10), b"\x01" * 10, None, None]
+    assert found[3] == LEFT

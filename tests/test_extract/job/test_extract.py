@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -28,11 +29,13 @@ from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images import digests, read_ahead
 from featurecache.extract.images.decode import decode_image, decode_picture
 from featurecache.extract.images.decode_rules import MAX_PIXELS
+from featurecache.extract.images.decoding.jpeg import decode_stack
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import apply_transform
-from featurecache.extract.job import decoding, in_flight, refused_before, trial, writer
+from featurecache.extract.job import compute, in_flight, refused_before, trial, writer
 from featurecache.extract.job import extract as fill
+from featurecache.extract.job.decoding import decoder as decoding
 from featurecache.extract.job.extract import ExtractReport, Settings, Silent, extract_features
 from featurecache.extract.job.request import FeatureRequest, recall
 
@@ -98,8 +101,14 @@ def counts(open_folder, monkeypatch) -> Counts:
         counts.decoded.append(data)
         return decode_picture(data, **options)
 
+    def decode_together(files, *given, **options):
+        stack, whole = decode_stack(files, *given, **options)
+        counts.decoded += [files[i] for i in whole]
+        return stack, whole
+
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_backbone", load)
     monkeypatch.setattr(decoding, "decode_picture", decode)
+    monkeypatch.setattr(decoding, "decode_stack", decode_together)
     # Toys are no networks that could be built from shapes, to find their caches without their weights.
     monkeypatch.setattr("featurecache.extract.job.plan.find_unique", lambda *_, **__: None)
     return counts
@@ -249,6 +258,7 @@ def test_a_second_run_extracts_nothing_decodes_nothing_and_loads_nothing(extract
     ):
         monkeypatch.setattr(place, never)
     monkeypatch.setattr(decoding, "decode_picture", never)
+    monkeypatch.setattr(decoding, "decode_stack", never)
     second = extract()
     assert counted(second) == [(N, 0)]
     assert second.n_decoded == 0
@@ -527,6 +537,26 @@ def test_a_file_that_vanishes_before_it_is_read_is_refused_by_name(extract, imag
     assert counted(report) == [(0, N - 1)]
 
 
+# Decode processes
+
+
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="processes are started by a fork server"
+)
+def test_decode_processes_give_the_same_vectors_and_refusals(extract, images, cache, counts, monkeypatch):
+    monkeypatch.setattr(compute, "FEW_IMAGES", 1)
+    (images / "b" / "broken.png").write_bytes(BROKEN)
+    report = extract(decode_processes=1)
+    assert counts.decoded == []
+    assert counted(report) == [(0, N)]
+    found = report.filled[0].cache.lookup(report.digests)
+    shutil.rmtree(cache)
+    again = extract()
+    np.testing.assert_array_equal(report.digests, again.digests)
+    np.testing.assert_array_equal(again.filled[0].cache.lookup(again.digests), found)
+    assert report.refusals == again.refusals
+
+
 # What ends the process
 
 
@@ -581,14 +611,21 @@ def test_notes_about_other_images_are_kept_and_change_nothing(extract, images, c
 def test_what_is_being_decoded_is_noted_while_it_is_and_read_by_nobody_else(extract, cache, counts, monkeypatch):
     seen = []
 
-    def noting(decoder, decoded, *arguments):
-        seen.append((decoded.digest, in_flight.InFlight(cache).suspects))
+    def look(digest):
+        seen.append((digest, in_flight.InFlight(cache).suspects))
         (path,) = cache.glob(f"{in_flight.PREFIX}*")
-        assert decoded.digest in path.read_bytes()
+        assert digest in path.read_bytes()
+
+    def noting(decoder, decoded, *arguments):
+        look(decoded.digest)
         return fit(decoder, decoded, *arguments)
 
-    fit = decoding.Decoder._fit
+    def noting_each(files, *given, begin, **options):
+        return together(files, *given, begin=lambda i: (begin(i), look(image_digest(files[i]))), **options)
+
+    fit, together = decoding.Decoder._fit, decoding.decode_stack
     monkeypatch.setattr(decoding.Decoder, "_fit", noting)
+    monkeypatch.setattr(decoding, "decode_stack", noting_each)
     extract()
     assert len(seen) == N
     assert all(suspects == set() for _, suspects in seen)

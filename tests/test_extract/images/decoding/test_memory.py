@@ -16,7 +16,8 @@ from featurecache.extract.images import decode
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.decoding.memory import DECODING, PixelBudget
 from featurecache.extract.images.manifest import Sample
-from featurecache.extract.job.decoding import Batch, Decoder
+from featurecache.extract.job.decoding.batch import Batch
+from featurecache.extract.job.decoding.decoder import Decoder
 
 N_THREADS = 8
 

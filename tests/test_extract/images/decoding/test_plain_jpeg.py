@@ -13,7 +13,8 @@ from PIL import Image
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.images import decode
 from featurecache.extract.images.decode import decode_image
-from featurecache.extract.images.decoding.plain_jpeg import read_header
+from featurecache.extract.images.decoding import plain_jpeg
+from featurecache.extract.images.decoding.plain_jpeg import RecentHeaders, read_header
 
 WIDTH, HEIGHT = 24, 16
 N_MUTATIONS = 600
@@ -174,3 +175,12 @@ def test_no_mutation_of_a_header_is_read_otherwise_than_by_pillow(monkeypatch):
         data = mutated(rng.choice(files), rng)
         if read_header(data) is not None:
             assert found(data, monkeypatch, by_pillow=False) == found(data, monkeypatch, by_pillow=True), data.hex()
+
+
+def test_recent_headers_are_those_of_the_bytes():
+    """Also of mutations right after the file that they were made from, whose header is kept."""
+    recent, rng = RecentHeaders(), random.Random(1)
+    for data in [*PLAIN.values(), *OTHERS.values()]:
+        for each in [data, *(mutated(data, rng) for _ in range(40)), data, data[:140], data[:20]]:
+            assert recent.of(each) == read_header(each), each.hex()
+    assert len(recent._recent) == plain_jpeg.N_RECENT

@@ -9,7 +9,7 @@ import pytest
 
 from featurecache.cli.main import DONE, FAILED, run
 from featurecache.extract.images import digests, read_ahead
-from featurecache.extract.job import decoding
+from featurecache.extract.job.decoding import decoder
 
 PIXELS = ["--backbone", "pixels", "--size", "8", "--heads", "centroid", "--quiet"]
 
@@ -20,7 +20,7 @@ def reads(monkeypatch) -> Counter[str]:
     found: Counter[str] = Counter()
     hash_file, read_hashed, now = digests._hash_file, read_ahead.read_hashed, time.time_ns
     monkeypatch.setattr(digests, "_hash_file", lambda s: (found.update([s.path]), hash_file(s))[1])
-    for module in (read_ahead, decoding):
+    for module in (read_ahead, decoder):
         monkeypatch.setattr(module, "read_hashed", lambda path: (found.update([str(path)]), read_hashed(path))[1])
     monkeypatch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
     return found
