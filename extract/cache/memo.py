@@ -51,6 +51,10 @@ _IS_DIGEST = "typeof(sha256) = 'blob' AND length(sha256) = 32"
 _FORMAT_OF = b"\0"
 _IS_FORMAT = "typeof(sha256) = 'blob' AND length(sha256) < 32"
 _FILES = "SELECT path, size, mtime_ns, ctime_ns, sha256 FROM digests WHERE"
+# The columns of many rows as one; what is a blob is not read as text.
+_BLOCK = f"""SELECT CAST(group_concat(path, x'00') AS BLOB), group_concat(size), group_concat(mtime_ns),
+    group_concat(ctime_ns), CAST(group_concat(sha256, '') AS BLOB)
+    FROM ({_FILES} path BETWEEN ? AND ? AND {_IS_DIGEST} ORDER BY path LIMIT ?)"""
 # Created when first needed: a memo of an older version, on a read-only disk, can still be used for everything else.
 _USES = "CREATE TABLE IF NOT EXISTS uses (cache TEXT, images BLOB, used INTEGER, PRIMARY KEY (cache, images))"
 
@@ -146,6 +150,21 @@ class Memo:
     def known_files(self, paths: Sequence[bytes]) -> list[MemoRow]:
         """Return the rows of these files that have a SHA-256; in the order of the paths where these are all sorted."""
         return self._known(paths, _IS_DIGEST)
+
+    def known_block(self, paths: Sequence[bytes]) -> tuple[list[tuple[int, int, int]], bytes] | None:
+        """Return states and SHA-256 (32 N bytes) of N files in sorted order; None unless it has just these.
+
+        It is one row of SQLite, which is found without the interpreter lock.
+        """
+        found = self._read(_BLOCK, (paths[0], paths[-1], len(paths) + 1)) if paths else []
+        if not found or found[0][0] != b"\0".join(paths):
+            return None
+        try:
+            states = list(zip(*(map(int, column.split(",")) for column in found[0][1:4]), strict=True))
+        except (AttributeError, ValueError):  # a number that is none
+            return None
+        digests: bytes = found[0][4]
+        return (states, digests) if len(states) == len(paths) and len(digests) == 32 * len(paths) else None
 
     def known_formats(self, paths: Sequence[bytes]) -> dict[bytes, RememberedFile]:
         """Return path -> (state, format) of the files whose format `remember_formats` stored."""

@@ -14,6 +14,7 @@ tables        CSV, TSV, TXT and Parquet
 sources       the bytes of a sample: the only module that opens one
 read_ahead    files read in threads before they are decoded
 file_states   sizes and times of many files
+memo_paths    the paths under which the memo knows files
 digests       the SHA-256 of every image, from the memo if possible
 decode        image files to pixels
 decode_rules  the version and revision of its rules, and the largest image

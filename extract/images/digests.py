@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -20,6 +20,7 @@ from featurecache.extract.cache.names import as_names, distinct_names
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.file_states import StateReader, States
 from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.memo_paths import memo_path, memo_paths
 from featurecache.extract.images.sources import hash_sample
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 # SHA-256 runs at 1-2 GB/s a core; more threads than cores help when reading from a network disk.
 N_THREADS = 8
-# Those of os.fsencode.
-ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-NO_NAMES = {"", os.curdir, os.pardir}
 # Files hashed between two writes of the memo: if the process is killed, at most these are hashed again.
 BLOCK = 2048
 # Files that are hashed at first to find out whether anything is missing; each is read a second time if it is.
@@ -85,22 +83,32 @@ class DigestTable:
         self._refusals: dict[int, Refusal] = {}
         self._fresh: list[tuple[bytes, FileState, bytes]] = []
         self._places: dict[str, list[int]] = {}
+        with StateReader() as reader, closing(self._states(reader)) as states:
+            for start, (paths, found) in zip(range(0, len(samples), BLOCK), states, strict=True):
+                self._look_up(start, paths, found)
+
+    def _states(self, reader: StateReader) -> Generator[tuple[list[bytes], States], None, None]:
+        """Yield path and state of every file, in blocks: those of the next are read while one is looked up."""
         folders: dict[str, bytes] = {}
-        with StateReader() as reader:
-            for start in range(0, len(samples), BLOCK):
-                named = [sample.path for sample in samples[start : start + BLOCK]]
-                paths = _memo_paths(named, folders)
-                # The absolute path, which is encoded already, leads to another file where a link comes before "..".
-                has_links = os.pardir in "\0".join(named)
-                self._look_up(start, paths, reader.read(named) if has_links else reader.read(paths, named))
+
+        def read(start: int) -> tuple[list[bytes], States]:
+            named = [sample.path for sample in self.samples[start : start + BLOCK]]
+            paths = memo_paths(named, folders)
+            # The absolute path, which is encoded already, leads to another file where a link comes before "..".
+            has_links = os.pardir in "\0".join(named)
+            return paths, reader.read(named) if has_links else reader.read(paths, named)
+
+        starts = range(0, len(self.samples), BLOCK)
+        yield from map(read, starts)
 
     def _look_up(self, start: int, paths: Sequence[bytes], found: States) -> None:
         """Take the digests of a block of samples from the memo, whose files have not changed since."""
-        (states, reasons), rows = found, self._memo.known_files(paths)
-        if [row[1:4] for row in rows] == states and [row[0] for row in rows] == paths:  # nothing has changed
-            self._take(range(start, start + len(paths)), [row[4] for row in rows])
+        states, reasons = found
+        block = self._memo.known_block(paths)
+        if block is not None and block[0] == states:  # nothing has changed
+            self._take(slice(start, start + len(paths)), block[1])
             return
-        remembered = {(row[0], row[1:4]): row[4] for row in rows}
+        remembered = {(row[0], row[1:4]): row[4] for row in self._memo.known_files(paths)}
         known: dict[int, bytes] = {}
         for i, (path, state) in enumerate(zip(paths, states, strict=True), start):
             if state is None:
@@ -109,13 +117,12 @@ class DigestTable:
                 self.unread.append(i)
             else:
                 known[i] = digest
-        self._take([*known], [*known.values()])
+        if known:
+            self._take([*known], b"".join(known.values()))
 
-    def _take(self, places: Sequence[int], digests: Sequence[bytes]) -> None:
-        if places:
-            at = slice(places[0], places[-1] + 1) if isinstance(places, range) else places
-            self._digests[at] = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
-            self._is_known[at] = True
+    def _take(self, places: slice | list[int], digests: bytes) -> None:
+        self._digests[places] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)
+        self._is_known[places] = True
 
     def _take_from_table(self, i: int, error: OSError | None) -> None:
         """Take the digest of the sample at position i, whose file is not readable, from its table; else refuse it."""
@@ -151,7 +158,7 @@ class DigestTable:
                 for i, (result, state) in zip(block, hashed, strict=True):
                     self.record(i, result)
                     if state is not None and isinstance(result, bytes):
-                        fresh.append((_memo_path(self.samples[i].path, {}), state, result))
+                        fresh.append((memo_path(self.samples[i].path, {}), state, result))
                 self._memo.remember_digests(fresh, read_ns=read_ns)
                 if on_progress is not None:
                     on_progress(stop, len(unread))
@@ -167,7 +174,7 @@ class DigestTable:
         self.hash_unread(on_progress)
         folders: dict[str, bytes] = {}
         for i in rest:
-            self._set(i, self.samples[i].digest or image_digest(_memo_path(self.samples[i].path, folders)))
+            self._set(i, self.samples[i].digest or image_digest(memo_path(self.samples[i].path, folders)))
 
     def note(self, path: str, found: bytes | Refusal, *, state: FileState | None, read_ns: int) -> None:
         """Set the digest of a file that was read at `read_ns`, in place of what the memo knew of it, or its refusal."""
@@ -177,13 +184,13 @@ class DigestTable:
         places = self._places.get(path)
         if places is None:
             places = [i for i, sample in enumerate(self.samples) if sample.path == path]
-            self._memo.forget([_memo_path(path, {})])
+            self._memo.forget([memo_path(path, {})])
         for i in places:
             self.record(i, found)
         self.is_changed = True
         if isinstance(found, Refusal) or state is None or not state.is_settled(read_ns):
             return
-        self._fresh.append((_memo_path(path, {}), state, found))
+        self._fresh.append((memo_path(path, {}), state, found))
         if len(self._fresh) >= BLOCK:
             self.flush()
 
@@ -252,7 +259,7 @@ def stand_in_digests(
 def forget_others(samples: Sequence[Sample], cache_root: Path) -> None:
     """Remove what the memo of a cache folder remembers of other files than those of these samples."""
     folders: dict[str, bytes] = {}
-    kept = {_memo_path(sample.path, folders) for sample in samples}
+    kept = {memo_path(sample.path, folders) for sample in samples}
     with Memo(cache_root, read_only=True) as memo:
         memo.forget([path for path in memo.paths() if path not in kept])
         memo.shrink()
@@ -268,32 +275,6 @@ def _hash_file(sample: Sample) -> tuple[bytes | Refusal, FileState | None]:
         return hash_sample(sample.path)
     except OSError as error:
         return _unreadable(sample, error), None
-
-
-def _memo_paths(paths: Sequence[str], folders: dict[str, bytes]) -> list[bytes]:
-    """Return `_memo_path` of every path; their names are encoded together."""
-    parts = [path.rpartition(os.sep) for path in paths]
-    names = [part[2] for part in parts]
-    encoded = "\0".join(names).encode(ENCODING, ERRORS).split(b"\0")
-    within = {part[0] for part in parts}
-    if os.altsep or "" in within or len(encoded) != len(names) or not NO_NAMES.isdisjoint(names):
-        return [_memo_path(path, folders) for path in paths]
-    prefixes = {folder: _memo_prefix(folder, folders) for folder in within}
-    return [prefixes[part[0]] + name for part, name in zip(parts, encoded, strict=True)]
-
-
-def _memo_path(path: str, folders: dict[str, bytes]) -> bytes:
-    """Return the absolute path under which the memo knows a file; `folders` keeps those of its folder for the next."""
-    folder, separator, name = path.rpartition(os.sep)
-    if not separator or name in NO_NAMES or (os.altsep and os.altsep in name):
-        return os.fsencode(os.path.abspath(path))  # noqa: PTH100 (links are named as the user named them)
-    return _memo_prefix(folder, folders) + name.encode(ENCODING, ERRORS)
-
-
-def _memo_prefix(folder: str, folders: dict[str, bytes]) -> bytes:
-    if folder not in folders:
-        folders[folder] = os.fsencode(os.path.join(os.path.abspath(folder + os.sep), ""))  # noqa: PTH100, PTH118
-    return folders[folder]
 
 
 def _unreadable(sample: Sample, error: OSError) -> Refusal:

@@ -150,6 +150,24 @@ def test_only_the_files_that_are_asked_for_are_looked_up(tmp_path):
         assert memo.known_digests([b"/nowhere"]) == {}
 
 
+def test_a_block_of_files_is_known_where_the_memo_has_all_of_them_and_none_between(tmp_path):
+    """Numbers of any sign, digests of any bytes, and formats of other files in between."""
+    states = [FileState(10 + i, i - 2, -(1 << 60) + i) for i in range(5)]
+    rows = [(b"/\xff/%d.png" % i, state, bytes([i * 63]) * 32) for i, state in enumerate(states)]
+    paths = [path for path, _, _ in rows]
+    with Memo(tmp_path) as memo:
+        remember(memo, *rows)
+        memo.remember_formats([(paths[1], LONG_AGO, b"PNG")], read_ns=time.time_ns())
+        assert memo.known_block(paths) == (list(map(tuple, states)), b"".join(digest for _, _, digest in rows))
+        assert memo.known_block(paths[2:3]) == ([tuple(states[2])], rows[2][2])
+        unknown = ([], paths[::-1], [paths[0], paths[2]], [*paths, b"/\xff/9.png"], [b"/a", *paths], [b"/none"])
+        assert [memo.known_block(some) for some in unknown] == [None] * 6
+        memo._database.execute("UPDATE digests SET size = 'many' WHERE path = ?", (paths[4],))
+        assert memo.known_block(paths) is None
+        memo._database.execute("UPDATE digests SET size = NULL WHERE path = ?", (paths[4],))
+        assert memo.known_block(paths) is None
+
+
 def test_a_file_that_is_forgotten_is_unknown(tmp_path):
     with Memo(tmp_path) as memo:
         remember(memo, row(1), row(2))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from featurecache.extract.cache.memo import RACY_NS, FileState, Memo
-from featurecache.extract.images import digests, sources
+from featurecache.extract.images import digests, memo_paths, sources
 from featurecache.extract.images.digests import Refusal, digest_samples, forget_others
 from featurecache.extract.images.manifest import Sample
 
@@ -254,7 +254,7 @@ def test_the_memo_forgets_files_that_are_not_wanted_any_more(folder, cache, sett
 
 @pytest.mark.parametrize("name", ["a.png", "./x/../a.png", "x//a.png", "..", "a/.", "/a.png", "//a/b.png", "ü/\udcff"])
 def test_a_file_is_remembered_under_its_absolute_path(name):
-    assert digests._memo_path(name, {}) == os.fsencode(os.path.abspath(name))
+    assert memo_paths.memo_path(name, {}) == os.fsencode(os.path.abspath(name))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_file_is_remembered_under_its_absolute_path(name):
     ],
 )
 def test_files_of_a_block_are_remembered_under_their_absolute_paths(names):
-    assert digests._memo_paths(names, {}) == [os.fsencode(os.path.abspath(name)) for name in names]
+    assert memo_paths.memo_paths(names, {}) == [os.fsencode(os.path.abspath(name)) for name in names]
 
 
 def test_a_file_behind_a_link_and_two_dots_is_the_one_that_is_read(tmp_path, cache, settle):
