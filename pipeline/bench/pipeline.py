@@ -1,11 +1,12 @@
 """The pipeline around the network: images/s where the network costs nothing, and where the disk is slow.
 
     behind a GPU   JPEGs of 16 x 12 at side 32, as before a GPU, with an engine that returns at once: what is left is
-                   reading, decoding and handing over, so it is the ceiling of this machine for any network
+                   reading, decoding and handing over, so it is the ceiling of this machine for any network; once
+                   decoded by threads, and once by processes, without the time that these take to start
     slow disk      two lanes as on a CPU, with an engine that takes 11 ms an image, and 20 ms to read each file; the
                    share is its rate over that without the 20 ms
 
-No processes are started; the seconds of the CPU are those of all threads of this process. Nothing is written.
+The seconds of the CPU are those of all threads of this process. Nothing is written.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from unittest.mock import patch
 import click
 import numpy as np
 
+from featurecache.base.cores import count_cores
 from featurecache.base.exits import DONE
-from featurecache.base.text import table
+from featurecache.base.text import count, table
 from featurecache.bench.output import BenchCommand, Output, say
-from featurecache.cli.declare import POSITIVE, option, takes
+from featurecache.cli.declare import POSITIVE, Whole, option, takes
 from featurecache.extract.cache.spec import FULL, FULL_RANGE, image_digest
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images import read_ahead
@@ -88,10 +90,15 @@ class Everything(Group):
 
 @dataclass(frozen=True)
 class Rates:
-    """Medians: images/s and microseconds of the CPU per image before a GPU; images/s on a fast and on a slow disk."""
+    """Medians: images/s and microseconds of the CPU per image before a GPU; images/s on a fast and on a slow disk.
+
+    by_processes: images/s before a GPU, decoded by n_processes; 0 for none.
+    """
 
     per_second: float
     cpu_us: float
+    n_processes: int
+    by_processes: float
     fast_disk: float
     slow_disk: float
 
@@ -115,18 +122,25 @@ def write_small(folder: Path, count: int) -> list[Item]:
     return items
 
 
-def measure(items: Sequence[Item], *, count: int, n_slow: int, rounds: int) -> Rates:
-    """Run the images `count` times through the pipeline of a GPU, and `n_slow` times on both disks, in turn."""
+def measure(items: Sequence[Item], *, count: int, n_slow: int, rounds: int, n_processes: int) -> Rates:
+    """Run `count` images through the pipeline of a GPU, by threads and by processes, and `n_slow` on both disks."""
     gpu = TimedEngine("cuda", n_lanes=2, batch_size=256, seconds=0)
     lanes = TimedEngine("cpu", n_lanes=2, batch_size=4, seconds=SECONDS_PER_IMAGE)
     many, few = ([items[i % len(items)] for i in range(n)] for n in (count, n_slow))
     _pass(few, gpu)  # which imports
-    each = [(_pass(many, gpu), _pass(few, lanes), _pass(few, lanes, slow_disk())) for _ in range(rounds)]
+    gpus, disks, slow_disks, rates = [], [], [], []
+    for _ in range(rounds):
+        gpus.append(_pass(many, gpu))
+        rates.append(_rate_in_processes(many, gpu, n_processes) if n_processes else 0.0)
+        disks.append(_pass(few, lanes))
+        slow_disks.append(_pass(few, lanes, slow_disk()))
     return Rates(
-        per_second=round(count / median(wall for (wall, _), _, _ in each), 1),
-        cpu_us=round(1e6 * median(cpu for (_, cpu), _, _ in each) / count, 1),
-        fast_disk=round(n_slow / median(wall for _, (wall, _), _ in each), 1),
-        slow_disk=round(n_slow / median(wall for _, _, (wall, _) in each), 1),
+        per_second=round(count / median(wall for wall, _ in gpus), 1),
+        cpu_us=round(1e6 * median(cpu for _, cpu in gpus) / count, 1),
+        n_processes=n_processes,
+        by_processes=round(median(rates), 1),
+        fast_disk=round(n_slow / median(wall for wall, _ in disks), 1),
+        slow_disk=round(n_slow / median(wall for wall, _ in slow_disks), 1),
     )
 
 
@@ -151,10 +165,27 @@ def _pass(
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def _rate_in_processes(items: Sequence[Item], engine: TimedEngine, n_processes: int) -> float:
+    """Return the images/s of processes, from the first tenth of the images on."""
+    n_done, started, before = 0, 0.0, 0
+    for chunk in compute_vectors(items, [Everything(engine)], max_pixels=MAX_PIXELS, decode_processes=n_processes):
+        n_done += len(chunk.decoded)
+        if not before and 10 * n_done >= len(items):
+            started, before = time.perf_counter(), n_done
+    return (n_done - before) / (time.perf_counter() - started)
+
+
 def text_of(rates: Rates) -> str:
     """The table: a row for each."""
+    by_processes = (
+        f"the same, by {count(rates.n_processes, 'process', 'processes')}",
+        f"{rates.by_processes:,.0f}",
+        "",
+        "",
+    )
     rows = [
         ("behind a GPU, 16 x 12 JPEGs, no network", f"{rates.per_second:,.0f}", f"{rates.cpu_us:.0f}", ""),
+        *([by_processes] if rates.n_processes else []),
         ("two lanes, 11 ms an image", f"{rates.fast_disk:,.0f}", "", ""),
         ("the same, 20 ms to read each file", f"{rates.slow_disk:,.0f}", "", f"{rates.share:.2f}"),
     ]
@@ -172,6 +203,10 @@ class PipelineBench:
         "--slow", metavar="N", type=POSITIVE, default=N_SLOW, show_default=True, help="images on a slow disk"
     )
     rounds: int = option("--rounds", metavar="N", type=POSITIVE, default=5, show_default=True, help="passes of each")
+    processes: int = option(
+        "--processes", metavar="N", type=Whole(0), default=count_cores(), show_default="one a core",
+        help="processes that decode; 0 for none",
+    )  # fmt: skip
 
 
 @click.command(cls=BenchCommand, examples=["featurecache bench pipeline --rounds 3"])
@@ -184,6 +219,6 @@ def command(asked: PipelineBench, output: Output) -> int:
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
         say(f"making {min(N_FILES, asked.count):,} images of {SIZE[0]} x {SIZE[1]}")
         items = write_small(Path(folder) / "images", min(N_FILES, asked.count))
-        rates = measure(items, count=asked.count, n_slow=asked.slow, rounds=asked.rounds)
+        rates = measure(items, count=asked.count, n_slow=asked.slow, rounds=asked.rounds, n_processes=asked.processes)
     output.show(text_of(rates), {**asdict(rates), "share": round(rates.share, 3)})
     return DONE

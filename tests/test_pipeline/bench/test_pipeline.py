@@ -20,18 +20,21 @@ def test_the_bench_of_the_pipeline_has_a_rate_on_both_disks(tmp_path, capsys, mo
     monkeypatch.setattr(bench_pipeline, "READ_SECONDS", 0.004)
     out = tmp_path / "found.json"
     command = ["bench", "pipeline", "--count", "300", "--slow", "24", "--rounds", "1", "--out", str(out)]
+    command += ["--processes", "0"]
     assert run(command) == DONE
     found = json.loads(out.read_text())
+    assert found.pop("n_processes") == found.pop("by_processes") == 0
     assert min(found.values()) > 0
     assert found["fast_disk"] <= 2 / bench_pipeline.SECONDS_PER_IMAGE + 0.1
     assert "20 ms to read each file" in capsys.readouterr().out
 
 
 def test_a_share_is_the_rate_on_the_slow_disk_over_that_on_the_fast_one():
-    rates = bench_pipeline.Rates(9876.4, 101.2, 180.0, 171.0)
+    rates = bench_pipeline.Rates(9876.4, 101.2, 2, 10123.4, 180.0, 171.0)
     lines = bench_pipeline.text_of(rates).splitlines()
     assert lines[-1].split()[-2:] == ["171", "0.95"]
-    assert lines[-3].split()[-2:] == ["9,876", "101"]
+    assert lines[-4].split()[-2:] == ["9,876", "101"]
+    assert lines[-3].split()[-4:] == ["by", "2", "processes", "10,123"]
 
 
 @pytest.fixture
