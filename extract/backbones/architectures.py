@@ -23,6 +23,7 @@ from torchvision import models
 
 from featurecache.base.errors import BackboneError, UnknownBackbone
 from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS
+from featurecache.extract.backbones.names import library_of
 from featurecache.extract.backbones.pixels import Pixels
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -89,12 +90,37 @@ PROBE_ROWS = 2  # two images, so that a layer that splits or merges images is de
 
 
 @dataclass(frozen=True)
+class Whole:
+    """What is known of a network that is run as it is: its operations are not traced, only its modules have names.
+
+    has_head: whether it has timm's `forward_features` and `forward_head`; otherwise its output is all there is.
+    pooling: the network's own pooling, as specs name it. tokens: the default pooling of tokens.
+    n_prefix: tokens before those of the patches, of the class and registers. has_class_token: whether the first is one.
+    stages: the modules that may end a stage, in execution order.
+    """
+
+    has_head: bool = False
+    pooling: str = "flatten"
+    tokens: str = "avg"
+    n_prefix: int = 0
+    has_class_token: bool = False
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Network:
-    """A network without its last layer, and its family. leaf_modules: types that tracing keeps as one operation."""
+    """A network without its last layer, and its family. leaf_modules: types that tracing keeps as one operation.
+
+    whole: of a network that is not traced. digest: of its tensors as the file has them, where loading adapts them.
+    definition: what determines the vectors besides the tensors, as specs have it.
+    """
 
     module: nn.Module
     family: Family
     leaf_modules: tuple[type[nn.Module], ...] = ()
+    whole: Whole | None = None
+    digest: str = ""
+    definition: str = ""
 
 
 def network_names() -> list[str]:
@@ -104,7 +130,12 @@ def network_names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise UnknownBackbone, with the most similar names, if no network has that name."""
+    """Raise UnknownBackbone, with the most similar names, if no network has that name.
+
+    Names of libraries are checked when their network is built.
+    """
+    if library_of(name):
+        return
     names = network_names()
     if name in names:
         return
@@ -183,12 +214,13 @@ class _ShapesOnly(TorchFunctionMode):
         if func in self.CONSTRUCTORS and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         tensor = args[0] if args else kwargs.get("tensor")
-        if _is_initialiser(func) and isinstance(tensor, Tensor) and tensor.is_meta:
+        if is_initialiser(func) and isinstance(tensor, Tensor) and tensor.is_meta:
             return tensor
         return func(*args, **kwargs)
 
 
-def _is_initialiser(func: Any) -> bool:
+def is_initialiser(func: Any) -> bool:
+    """Whether a function of torch writes initial values into its first argument."""
     return getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in WRITING
 
 

@@ -20,86 +20,31 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from featurecache.base.errors import BackboneError, UnknownLayer
-from featurecache.extract.backbones.architectures import N_NEIGHBOURS, PROBE_ROWS, Family, Network, output_on_meta
+from featurecache.base.errors import UnknownLayer
+from featurecache.extract.backbones.architectures import N_NEIGHBOURS, Network, output_on_meta
+from featurecache.extract.backbones.cuts import (
+    STAGES,
+    Cut,
+    CutNetwork,
+    CutRequest,
+    FeatureExtractor,
+    check_output,
+    is_channels_last,
+    pooling_for,
+    stage_ends,
+)
 from featurecache.extract.backbones.pooling import Pooling
+from featurecache.extract.backbones.whole_networks import cut_whole
 from featurecache.extract.cache.transform_spec import TransformSpec
 
-STAGES = "stages"
-N_QUARTERS = 4  # most networks with stages have four
 N_USEFUL = 6  # layers named in an error message: few enough for one line
-FULL_RANGE = 255.0
-
-
-class CutRequest(NamedTuple):
-    """A layer and a pooling as the user names them; None for the network's default."""
-
-    layer: str | None = None
-    pooling: str | None = None
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A resolved CutRequest: D = `feature_dim` columns of the output, from column `start` on.
-
-    layer: the node, or "stages:" and the nodes joined by "+".
-    """
-
-    layer: str
-    pooling: str
-    feature_dim: int
-    start: int = 0
-
-    @property
-    def columns(self) -> slice:
-        """The columns of this cut in the module's output."""
-        return slice(self.start, self.start + self.feature_dim)
-
-
-@dataclass(frozen=True)
-class CutNetwork:
-    """A network cut at one or more layers: one module, and the columns of each cut in its output."""
-
-    module: FeatureExtractor
-    cuts: tuple[Cut, ...]
-
-    @property
-    def feature_dim(self) -> int:
-        """D, the width of the module's output: the sum over all cuts."""
-        return sum(cut.feature_dim for cut in self.cuts)
-
-
-class FeatureExtractor(nn.Module):
-    """Normalisation, network and pooling as one module of plain tensor operations.
-
-    network: normalised images (B, 3, S, S) -> features (B, D), pooling included. (It cannot be called `graph`:
-        exporters convert this module to one that has an attribute of that name.)
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, network: nn.Module, transform: TransformSpec) -> None:
-        super().__init__()
-        mean = torch.tensor(transform.mean, dtype=torch.float64).view(1, -1, 1, 1)
-        std = torch.tensor(transform.std, dtype=torch.float64).view(1, -1, 1, 1)
-        self.register_buffer("scale", (1.0 / (FULL_RANGE * std)).float())
-        self.register_buffer("shift", (-mean / std).float())
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) -> float32 (B, D)."""
-        features: Tensor = self.network(images.float() * self.scale + self.shift)
-        return features
 
 
 def cut_network(
@@ -109,6 +54,8 @@ def cut_network(
 
     Raises UnknownLayer, or BackboneError if the output of a node cannot be pooled as requested.
     """
+    if network.whole is not None:
+        return cut_whole(name, network.module, network.whole, transform, requests)
     traced = TracedNetwork(name, network)
     places = [candidate_nodes(network, traced, each) for each in requests]
     graph = traced.graph_with({place: traced.node(place) for candidates in places for place in candidates})
@@ -142,15 +89,6 @@ def candidate_nodes(network: Network, traced: TracedNetwork, request: CutRequest
     ]
     before_the_end = (path for path in paths if traced.node(path) is not traced.node(end))
     return [*sorted(before_the_end, key=traced.position), end]
-
-
-def stage_ends(outputs: dict[str, Any]) -> list[str]:
-    """Return the nodes that end a stage by the rules above; `outputs` in execution order, the last always does."""
-    *blocks, end = outputs
-    stages = [list(stage) for _, stage in groupby(blocks, key=lambda name: outputs[name].shape)]
-    if len(stages) == 1:
-        return [*(blocks[len(blocks) * quarter // N_QUARTERS - 1] for quarter in range(1, N_QUARTERS)), end]
-    return [*(stage[-1] for stage in stages), end]
 
 
 class TracedNetwork:
@@ -206,7 +144,7 @@ class _PooledGraph:
 
     def add(self, name: str, place: str, output: Any, kind: str) -> str:
         """Add the pooled output of a node as the next columns and return the pooling. Raises BackboneError."""
-        _check_output(name, place, output)
+        check_output(name, place, output)
         pool = Pooling(kind, channels_last=is_channels_last(output))
         self.width += pool(output).shape[1]
         node = self.traced.node(place)
@@ -249,29 +187,3 @@ def _without_dead_code(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.graph.lint()
     return fx.GraphModule(module, module.graph)
-
-
-def _check_output(name: str, node: str, output: Any) -> None:
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        raise BackboneError(
-            f"Layer '{node}' of {name} does not put out one feature map. Choose the layer before or after."
-        )
-    if output.ndim not in (2, 3, 4) or output.shape[0] != PROBE_ROWS:
-        shape = " x ".join(str(size) for size in output.shape)
-        raise BackboneError(
-            f"Layer '{node}' of {name} puts out {shape} for {PROBE_ROWS} images, not a feature map, tokens or a vector "
-            "for each. Choose the layer before or after."
-        )
-
-
-def pooling_for(output: Any, family: Family, request: CutRequest) -> str:
-    """Return the requested or default pooling of an output; `flatten` for an output that already is a vector."""
-    n_dimensions = getattr(output, "ndim", 0)
-    if n_dimensions == 2 and request.pooling != "cls":
-        return "flatten"
-    return request.pooling or (family.pooling if n_dimensions == 3 else "avg")
-
-
-def is_channels_last(output: Tensor) -> bool:
-    """Whether a map is (B, h, w, D): images are square, so h = w."""
-    return output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]

@@ -17,16 +17,15 @@ from torch import fx, nn
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import Network, output_on_meta
-from featurecache.extract.backbones.cutting import (
+from featurecache.extract.backbones.cuts import (
     STAGES,
     CutRequest,
     FeatureExtractor,
-    TracedNetwork,
-    candidate_nodes,
     is_channels_last,
     pooling_for,
     stage_ends,
 )
+from featurecache.extract.backbones.cutting import TracedNetwork, candidate_nodes
 from featurecache.extract.backbones.graph import dominators, nodes_between, parameters_of, required_nodes
 from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
@@ -65,6 +64,11 @@ def split_network(
     Raises UnknownLayer, with the possible values, if the network cannot be split there; BackboneError if the requested
     layer is `stages`, or if there are no parameters above the split.
     """
+    if network.whole is not None:
+        raise BackboneError(
+            f"{name} cannot be fine-tuned: the networks of torchvision and efficientnet_lite can. Train heads on its "
+            "features, or begin with a run on one of those."
+        )
     if request.layer == STAGES:
         raise BackboneError(
             f"The layer '{STAGES}' is the ends of all stages at once, and a network ends in one place: name one layer."

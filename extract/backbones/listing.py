@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurecache.extract.backbones.names import library_of
+
 PIXELS, NO_WEIGHTS = "pixels", "none"
 # TensorFlow's evaluation crops size / (size + 32) of the shortest side: the same as a resize to size + 32, then a crop.
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -69,7 +71,10 @@ def list_backbones() -> list[BackboneInfo]:
 
 
 def source_of(name: str) -> str:
-    """Return the source of a backbone: "efficientnet_lite", "pixels" or "torchvision"."""
+    """Return the source of a backbone: "efficientnet_lite", "pixels" or "torchvision", or the library of its name."""
+    library = library_of(name)
+    if library:
+        return library
     if name == PIXELS:
         return PIXELS
     return "efficientnet_lite" if name in LITE_SIZES else "torchvision"

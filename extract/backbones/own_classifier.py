@@ -13,6 +13,7 @@ import numpy as np
 
 from featurecache.base.errors import WeightsMissing
 from featurecache.extract.backbones.architectures import FAMILIES, build_network
+from featurecache.extract.backbones.names import library_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import find_weights
 
@@ -42,6 +43,8 @@ def last_layer(backbone: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
     None also if the weights are not on this machine. Raises WeightsMismatch if they cannot be read.
     """
+    if library_of(backbone):  # whose last layers are dropped, and stand for other classes than its digest knows
+        return None
     try:
         found = find_weights(backbone)
     except WeightsMissing:

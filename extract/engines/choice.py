@@ -43,7 +43,9 @@ ROUNDS, SECONDS_PER_ROUND = 3, 0.3
 LIBRARIES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnxruntime", "onnx", "onnxscript")
 
 # The modules of backbones/ that determine the exported network, in addition to those of engines/.
-NETWORK_MODULES = ("architectures", "cutting", "pooling")
+NETWORK_MODULES = (
+    "architectures", "cuts", "cutting", "pooling", "whole_networks", "libraries/timm_networks",
+)  # fmt: skip
 
 
 def choose_cpu_engine(
@@ -144,10 +146,14 @@ def full_identity(source: Source, batch_size: int | None) -> GraphIdentity:
     return {
         **source.identity,
         "batch_size": batch_size,
-        "versions": {name: installed_version(name) for name in LIBRARIES},
+        "versions": {name: installed_version(name) for name in (*LIBRARIES, *_more_libraries(source))},
         "machine": [platform.machine(), instruction_sets(), count_cores()],
         "code": _code_digest(),
     }
+
+
+def _more_libraries(source: Source) -> tuple[str, ...]:
+    return ("timm",) if source.identity.get("network") else ()
 
 
 @cache

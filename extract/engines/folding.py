@@ -18,10 +18,12 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     with running mean m, running variance v, scale g and offset beta of the batch norm.
     """
     folded = copy.deepcopy(module)
+    if any(getattr(part, "is_tapped", False) for part in folded.modules()):
+        return folded  # what a module puts out is taken, and must stay what it is
     for part in list(folded.modules()):
         if isinstance(part, fx.GraphModule):
             _fold_in_graph(part)
-        elif isinstance(part, nn.Sequential):
+        elif isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward:
             _fold_in_sequence(part)
     return folded
 
@@ -43,14 +45,16 @@ def _fold_in_graph(graph_module: fx.GraphModule) -> None:
 
 
 def _fold_in_sequence(sequence: nn.Sequential) -> None:
+    """Fold plain convolutions only: a library's own may change its weights when it is run."""
     for at, (first, second) in enumerate(pairwise(list(sequence))):
-        folded = _fold(first, second)
+        folded = _fold(first, second) if type(first) is nn.Conv2d else None
         if folded is not None:
             sequence[at], sequence[at + 1] = folded, nn.Identity()
 
 
 def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
     """Return the two as one convolution, or None if they are not a convolution and its batch norm."""
-    if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+    # A subclass of a batch norm may do more, such as an activation.
+    if not isinstance(convolution, nn.Conv2d) or type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
         return None
     return fuse_conv_bn_eval(convolution, norm)

@@ -74,13 +74,14 @@ class Engine(Protocol):
 class NetworkIdentity(TypedDict):
     """Everything that the vectors of a network depend on, as plain JSON values.
 
-    weights: digest of the tensors. cuts: layer and pooling of each, in order of columns.
+    weights: digest of the tensors. cuts: layer and pooling of each, in order of columns. network: as a spec has it.
     """
 
     backbone: str
     weights: str
     cuts: list[list[str]]
     transform: TransformDocument
+    network: str
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,6 @@ def source_of(backbone: Backbone) -> Source:
         "weights": backbone.weights_digest,
         "cuts": [[backbone.layer, backbone.pooling]],
         "transform": backbone.transform.to_dict(),
+        "network": backbone.network,
     }
     return Source(identity, backbone.transform.crop, lambda: backbone.module, backbone.feature_dim)

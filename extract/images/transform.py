@@ -4,7 +4,8 @@ The pixels stay uint8 up to the backbone, whose module subtracts the mean and di
 image needs a quarter of the memory, and resizing uses torch's integer kernel, which agrees with Pillow's to 1 of 255.
 It is called directly, or computed to the same pixels (`decoding/resizing.py`): torchvision's `resize` chooses between
 this kernel and float arithmetic by its version and the processor, and the vectors of the two differ by percents. The
-geometry is that of torchvision's `weights.transforms()`: resize the shortest side to `resize`, then centre crop.
+geometry is that of torchvision's `weights.transforms()`: resize the shortest side to `resize`, then centre crop. Two
+more are timm's: `squash` resizes both sides to `resize`, `pad` the longest one, and the rest of the crop is filled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.cache.transform_spec import CROP, SQUASH, TransformSpec
 from featurecache.extract.images.decoding.picture import STRIP_PIXELS, Picture
 from featurecache.extract.images.decoding.resizing import is_by_numpy, resize_part, rows_needed
 from featurecache.extract.images.decoding.taps import FILTERED, resize_columns, source_range
@@ -55,7 +56,7 @@ def fit_pixels(
     Raises ImageRefused where the image is so elongated that it would have more than MAX_RESIZED_PIXELS.
     """
     source = (image.height, image.width) if isinstance(image, Picture) else (image.shape[-2], image.shape[-1])
-    height, width = _resized(source[0], source[1], spec.resize)
+    height, width = _resized(source[0], source[1], spec)
     if height * width > MAX_RESIZED_PIXELS:
         raise ImageRefused(
             f"{source[1]} x {source[0]} pixels is too elongated: with its shortest side at {spec.resize} "
@@ -71,22 +72,34 @@ def fit_pixels(
         whole = image.channels() if isinstance(image, Picture) else image
         resized = _resize(_channels(whole), height, width, spec)
     fitted = np.empty((3, spec.crop, spec.crop), dtype=np.uint8) if out is None else out
-    fitted[:] = _centre(resized, spec.crop)
+    if spec.fill:
+        fitted[:] = np.array(spec.fill, dtype=np.uint8).reshape(3, 1, 1)
+        rows, columns = (_place(side, spec.crop) for side in resized.shape[-2:])
+        fitted[:, rows[0], columns[0]] = resized[:, rows[1], columns[1]]
+    else:
+        fitted[:] = _centre(resized, spec.crop)
     return fitted
 
 
 def is_fit_together(source: tuple[int, int], spec: TransformSpec) -> bool:
     """Return whether `fit_together` fits images of this height and width as `fit_pixels` does."""
-    size = _resized(*source, spec.resize)
+    size = _resized(*source, spec)
     is_small = source[0] * source[1] <= STRIP_PIXELS and size[0] * size[1] <= STRIP_PIXELS
-    is_usual = is_small and min(*source, *size) > 1 and max(size) <= LONG * spec.crop
+    is_usual = is_small and not spec.fill and min(*source, *size) > 1 and max(size) <= LONG * spec.crop
     return is_usual and "torch" in sys.modules and not is_by_numpy(spec.interpolation, antialias=spec.antialias)
 
 
 def fit_together(images: NDArray[np.uint8], spec: TransformSpec) -> NDArray[np.uint8]:
     """Resize and centre-crop images of one size at once: uint8 (n, H, W, C) to (n, C, S, S), C = 1 where grey."""
-    height, width = _resized(images.shape[1], images.shape[2], spec.resize)
+    height, width = _resized(images.shape[1], images.shape[2], spec)
     return _centre(_resize(images.transpose(0, 3, 1, 2), height, width, spec), spec.crop)
+
+
+def _place(side: int, crop: int) -> tuple[slice, slice]:
+    """Return which part of the crop a side of the resized image covers, and which part of that side does."""
+    lack = max(0, crop - side) // 2
+    part = _middle(side, crop)
+    return slice(lack, lack + len(part)), slice(part.start, part.stop)
 
 
 def _crop_by_numpy(
@@ -113,8 +126,17 @@ def _channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[:1] if image.strides[0] == 0 else image
 
 
-def _resized(height: int, width: int, resize: int) -> tuple[int, int]:
-    """Return height and width after resizing the shortest side to `resize`, rounded down as torchvision does."""
+def _resized(height: int, width: int, spec: TransformSpec) -> tuple[int, int]:
+    """Return height and width after resizing.
+
+    With `crop` the longest side is rounded down as torchvision does, with `pad` both are rounded as timm does.
+    """
+    resize = spec.resize
+    if spec.fit == SQUASH:
+        return resize, resize
+    if spec.fit != CROP:
+        ratio = max(height / resize, width / resize)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
     shortest, longest = sorted((height, width))
     long_side = int(resize * longest / shortest)
     return (resize, long_side) if height <= width else (long_side, resize)

@@ -52,7 +52,8 @@ def extract_features(
     that somebody would miss. Otherwise a refused image does not end the run: it is in the report.
     """
     refuse(RequestError, not_of("requests", asked, FeatureRequest))
-    settings, progress, seconds = _checked(settings or Settings(), asked), progress or Silent(), Seconds()
+    progress, seconds = progress or Silent(), Seconds()
+    settings = _checked(settings or Settings(), asked, progress)
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
         with timing(seconds, "digest"):
@@ -80,14 +81,9 @@ def extract_features(
             if len(each.cache):
                 merge_if_many(each.cache, progress.say)
     return write_report(
-        digested,
-        work,
-        refused=run.refused,
-        seconds=seconds,
-        n_decoded=run.n_decoded,
-        n_extracted=run.n_extracted,
+        digested, work, refused=run.refused, seconds=seconds, n_decoded=run.n_decoded, n_extracted=run.n_extracted,
         notes=notes,
-    )
+    )  # fmt: skip
 
 
 def _stop_at(settings: Settings, refusals: Iterable[Refusal]) -> None:
@@ -96,12 +92,20 @@ def _stop_at(settings: Settings, refusals: Iterable[Refusal]) -> None:
         raise ImageRefused(refused_line(each))
 
 
-def _checked(settings: Settings, asked: Sequence[FeatureRequest]) -> Settings:
-    """Return the settings. Raises EngineError for an engine or a device that does not run int8, if it is asked for."""
+def _checked(settings: Settings, asked: Sequence[FeatureRequest], progress: Progress) -> Settings:
+    """Return the settings, after asking the hub for newer commits if they say so.
+
+    Raises EngineError for an engine or a device that does not run int8, if it is asked for, and WeightsMissing.
+    """
     if any(request.precision == INT8 for request in asked):
         from featurecache.extract.engines.build import check_int8
 
         check_int8(settings.engine, settings.device)
+    if settings.refresh:
+        from featurecache.extract.backbones.libraries.sources import refresh_commit
+
+        for line in filter(None, map(refresh_commit, dict.fromkeys(request.backbone for request in asked))):
+            progress.say(line)
     return settings
 
 

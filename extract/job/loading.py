@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featurecache.extract.job.request import FeatureRequest
 
 if TYPE_CHECKING:
-    from featurecache.extract.backbones.cutting import Cut
+    from featurecache.extract.backbones.cuts import Cut
     from featurecache.extract.backbones.registry import Backbone
 
 
@@ -36,7 +36,7 @@ class LoadedNetwork:
 def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
     """Load the network that these requests share, with all of their cuts. Raises BackboneError."""
     from featurecache.extract.backbones import registry
-    from featurecache.extract.backbones.cutting import Cut, CutRequest
+    from featurecache.extract.backbones.cuts import Cut, CutRequest
 
     first, cuts_asked = requests[0], list(dict.fromkeys(CutRequest(r.layer, r.pooling) for r in requests))
     if len(cuts_asked) == 1:

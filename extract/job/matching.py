@@ -6,7 +6,7 @@ weights, features are still found:
 
     spec.json of a cache                  compared with
     backbone, precision and so on         the fields of the request with the same names
-    layer, pooling, feature_dim           the network cut as requested, on the meta device
+    layer, pooling, feature_dim, network  the network cut as requested, on the meta device
     transform                             that of the requested weights, changed by the request; if they are
                                           unknown, the changes of the request only
     weights_digest                        the digest of the user's file, if it was read before in its present state;
@@ -41,13 +41,13 @@ from featurecache.extract.images.decode_rules import DECODE_VERSION
 from featurecache.extract.job import request as requests
 from featurecache.extract.job.activation_ranges import with_known_ranges
 from featurecache.extract.job.loading import load_together
-from featurecache.extract.job.request import VERBATIM, FeatureRequest, Resolved
+from featurecache.extract.job.request import FeatureRequest, Resolved, fields_in_spec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featurecache.extract.backbones.weights import WeightsSource
+    from featurecache.extract.backbones.weights_source import WeightsSource
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,8 @@ def _holding(
 
 def _has_requested_fields(spec: FeatureSpec, request: FeatureRequest) -> bool:
     """Whether the spec has the values of the request in the fields of the same names."""
-    return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == getattr(request, n) for n in VERBATIM)
+    wanted = fields_in_spec(request)
+    return spec.decode_version == DECODE_VERSION and all(getattr(spec, n) == value for n, value in wanted.items())
 
 
 def _has_requested_transform(spec: FeatureSpec, request: FeatureRequest, weights: RequestedWeights) -> bool:
@@ -219,11 +220,11 @@ def _has_requested_transform(spec: FeatureSpec, request: FeatureRequest, weights
 
 
 def _has_requested_cut(spec: FeatureSpec, request: FeatureRequest) -> bool:
-    return requested_cut(request, spec.transform) == (spec.layer, spec.pooling, spec.feature_dim)
+    return requested_cut(request, spec.transform) == (spec.layer, spec.pooling, spec.feature_dim, spec.network)
 
 
-def requested_cut(request: FeatureRequest, transform: TransformSpec) -> tuple[str, str, int] | None:
-    """Return layer, pooling and feature_dim of a request, from shapes alone; None if such a cut is not possible.
+def requested_cut(request: FeatureRequest, transform: TransformSpec) -> tuple[str, str, int, str] | None:
+    """Return layer, pooling, feature_dim and network of a request, from shapes alone; None if that cut is not possible.
 
     Raises UnknownBackbone, UnknownLayer.
     """
@@ -233,19 +234,19 @@ def requested_cut(request: FeatureRequest, transform: TransformSpec) -> tuple[st
 @cache
 def _cut(
     backbone: str, layer: str | None, pooling: str | None, transform: TransformSpec
-) -> tuple[str, str, int] | None:
-    from featurecache.extract.backbones.architectures import build_network
-    from featurecache.extract.backbones.cutting import CutRequest, cut_network
+) -> tuple[str, str, int, str] | None:
+    from featurecache.extract.backbones.cuts import CutRequest
+    from featurecache.extract.backbones.cutting import cut_network
+    from featurecache.extract.backbones.registry import network_for_shapes
 
     try:
-        # The number of position embeddings of a vision transformer depends on the size.
-        network = build_network(backbone, {"min_size": (transform.crop, transform.crop)})
+        network = network_for_shapes(backbone, transform.crop)
         (cut,) = cut_network(backbone, network, transform, [CutRequest(layer, pooling)]).cuts
     except (UnknownBackbone, UnknownLayer):
         raise
     except BackboneError:
         return None
-    return cut.layer, cut.pooling, cut.feature_dim
+    return cut.layer, cut.pooling, cut.feature_dim, network.definition
 
 
 def _has_weights(spec: FeatureSpec, names: Collection[str], weights: RequestedWeights) -> bool | None:

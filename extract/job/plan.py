@@ -141,11 +141,11 @@ class Group:
             "weights": spec.weights_digest,
             "cuts": cuts,
             "transform": spec.transform.to_dict(),
+            "network": spec.network,
         }
+        exported = loaded.exported if loaded else {}
         self.engine = build_engine(
-            Source(
-                identity, spec.transform.crop, self._load, columns[-1].stop, columns, loaded.exported if loaded else {}
-            ),
+            Source(identity, spec.transform.crop, self._load, columns[-1].stop, columns, exported),
             engine=settings.engine,
             device=settings.device,
             precision=spec.precision,

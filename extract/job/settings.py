@@ -21,6 +21,7 @@ class Settings:
     retry_refused: decode again what an earlier run with the same libraries and limit has refused.
     decode_processes: processes that decode the images, for a GPU that takes more than the threads of one can decode; 0
     for threads.
+    refresh: ask the hub whether a branch of a backbone has another commit than the one that is kept.
     Raises RequestError for an invalid value; whether this machine has the device is found out when it is needed.
     """
 
@@ -31,6 +32,7 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     retry_refused: bool = False
     decode_processes: int = 0
+    refresh: bool = False
 
     def __post_init__(self) -> None:
         refuse(

@@ -85,7 +85,8 @@ def _way(way: str, manifest: Manifest, labelled: Labelled, plan: FinetunePlan, r
 
 def _training(manifest: Manifest, labelled: Labelled, plan: FinetunePlan, request: Any, *, is_whole: bool) -> Training:
     from featurecache.cli.console import Console
-    from featurecache.extract.backbones.cutting import CutRequest, cut_network
+    from featurecache.extract.backbones.cuts import CutRequest
+    from featurecache.extract.backbones.cutting import cut_network
     from featurecache.extract.backbones.freezing import split_network
     from featurecache.extract.backbones.registry import load_network
     from featurecache.features.feature_arrays import FeatureArrays, default_budget

@@ -157,10 +157,14 @@ class EngineOptions:
         "--retry-refused", is_flag=True, default=False, group=EXTRACTION,
         help="decode again the images that an earlier run with the same libraries and limit refused",
     )  # fmt: skip
+    refresh: bool = option(
+        "--refresh", is_flag=True, default=False, group=EXTRACTION,
+        help="ask the hub for the newest commit of backbones from there (default: the commit that was used first)",
+    )  # fmt: skip
 
     def settings(self) -> Settings:
         """Return them as extraction takes them."""
-        return Settings(self.engine, self.device, self.batch_size, self.on_error, self.max_pixels, self.retry_refused)
+        return Settings(**vars(self))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def summarise(
         on_test = compared.heads[t.folder_name]
         heads.append({
             "name": t.name,
-            "backbone": t.features.request.backbone,
+            "backbone": t.features.resolved.spec.backbone,
             "features": t.features.name,
             "params": t.result.params,
             "grid_size": t.result.grid_size,
@@ -160,7 +160,7 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
 def _feature_row(features: Features) -> FeatureRow:
     row: FeatureRow = {
         "name": features.name,
-        "backbone": features.request.backbone,
+        "backbone": features.resolved.spec.backbone,
         "layer": features.resolved.spec.layer,
         "pooling": features.resolved.spec.pooling,
         "key": features.resolved.spec.key,
@@ -168,6 +168,7 @@ def _feature_row(features: Features) -> FeatureRow:
         "weights": features.resolved.weights,
         "extract_seconds": features.extract_seconds,
         "images_per_second": features.images_per_second,
+        "about": dict(features.resolved.spec.about),
     }
     if features.parts:
         row["parts"] = [
@@ -271,7 +272,11 @@ def _write_predictions(folder: Path, tried: Sequence[Tried], labelled: Labelled)
         labels=[classes[labelled.y[i]] for i in test],
         heads=(
             HeadPredictions(
-                t.features.request.backbone, t.features.name, t.name, [classes[code] for code in t.predicted], t.proba
+                t.features.resolved.spec.backbone,
+                t.features.name,
+                t.name,
+                [classes[code] for code in t.predicted],
+                t.proba,
             )
             for t in tried
         ),

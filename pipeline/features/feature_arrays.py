@@ -17,6 +17,7 @@ import numpy as np
 from featurecache.base.cgroups import group_folders
 from featurecache.base.errors import PipelineError
 from featurecache.classify.arrays.memmap import file_array
+from featurecache.extract.backbones.names import name_in_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,8 +127,8 @@ class FeatureArrays:
 
 def feature_names(requests: Sequence[FeatureRequest]) -> dict[FeatureRequest, str]:
     """Return a name for the features of each request, fit for a folder: backbone, and layer where it has several."""
-    n_of = Counter(request.backbone for request in requests)
-    return {
-        each: f"{each.backbone}@{each.layer or 'default'}" if n_of[each.backbone] > 1 else each.backbone
-        for each in requests
-    }
+    whole_name = {each: name_in_spec(each.backbone) for each in requests}
+    if len(set(whole_name.values())) < len({each.backbone for each in requests}):
+        whole_name = {each: each.backbone for each in requests}  # folders of one name
+    n_of = Counter(whole_name.values())
+    return {each: f"{name}@{each.layer or 'default'}" if n_of[name] > 1 else name for each, name in whole_name.items()}

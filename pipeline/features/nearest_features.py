@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import CacheError, FeaturesMissing
+from featurecache.extract.backbones.names import name_in_spec
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
@@ -126,7 +127,7 @@ def _differences(there: FeatureSpec, asked: FeatureSpec) -> list[Difference]:
 
 def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: FeatureRequest) -> list[Difference]:
     """The fields in which a request differs from the most similar one of these features, or from their spec."""
-    if spec.backbone != request.backbone:
+    if spec.backbone != name_in_spec(request.backbone):
         return [("backbone", spec.backbone, request.backbone)]
     wanted = asdict(with_absolute_path(request))
     candidates = [asdict(other) for other in others if other.backbone == request.backbone]

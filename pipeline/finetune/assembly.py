@@ -14,7 +14,7 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
 from featurecache.evaluate.join import Labelled
-from featurecache.extract.backbones.cutting import CutRequest
+from featurecache.extract.backbones.cuts import CutRequest
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.registry import load_network
 from featurecache.extract.cache.transform_spec import TransformSpec

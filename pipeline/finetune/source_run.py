@@ -9,7 +9,7 @@ from featurecache.base.errors import BackboneNotInRun, PipelineError, UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
 from featurecache.evaluate.join import Labelled, label_samples, look_up
-from featurecache.extract.backbones.cutting import STAGES
+from featurecache.extract.backbones.cuts import STAGES
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.ranges import give_ranges
 from featurecache.extract.cache.spec import INT8, PRECISIONS, FeatureSpec

@@ -102,6 +102,7 @@ class FeatureRow(TypedDict):
     extract_seconds: float
     images_per_second: float
     parts: NotRequired[list[PartRow]]
+    about: NotRequired[dict[str, str]]
 
 
 class Trial(TypedDict):

@@ -69,6 +69,7 @@ LIMITS = Kind(
     ),
     "intervals",
 )
+ABOUT = Kind(lambda v: isinstance(v, dict) and all(map(_is_text, v.values())), "an object of texts")
 FLOOR = Kind(lambda v: _is_number(v) and 0 <= v < 1, "a probability below 1")
 OBJECT = Kind(lambda v: isinstance(v, dict), "an object")
 FORMAT = Kind(lambda v: type(v) is int and v in FORMATS, f"format {' or '.join(map(str, FORMATS))}")
@@ -151,6 +152,7 @@ FEATURES = Shape({
     "name": TEXT, "backbone": WORD, "layer": TEXT_OR_NONE, "pooling": TEXT_OR_NONE, "key": WORD, "dim": POSITIVE,
     "weights": TEXT_OR_NONE, "extract_seconds": NUMBER_OR_NONE, "images_per_second": NUMBER_OR_NONE,
     "parts": [Shape(PART, tuple(PART))],
+    "about": ABOUT,
 }, ("backbone",))  # fmt: skip
 SHOTS = {"features": TEXT, "head": TEXT, "n_train": COUNT, "mean": NUMBER, "low": NUMBER, "high": NUMBER}
 DOUBLING = {"features": TEXT, "head": TEXT, "n_now": COUNT, "n_doubled": NUMBER, "now": NUMBER, "expected": NUMBER,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.quoting import as_command
+from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.classify.selection.settings import format_settings
@@ -19,8 +20,10 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.finetune.plan import ONE_WAY
 from featurecache.finetune.recipe import Recipe
 from featurecache.runs.command_lines import audit_command, extract_commands, feature_words, image_words, option_words
-from featurecache.runs.documents import Config, FinetuneRow, Results
+from featurecache.runs.documents import Config, FeatureRow, FinetuneRow, Results
 
+# What is known of the source of weights, and how it is called.
+SOURCE = {"license": "licence", "source": "from", "commit": "commit"}
 # Of finetune: what is not called like the field of its recipe.
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
@@ -92,9 +95,16 @@ def feature_lines(results: Results) -> list[str]:
         origin = "each, from" if is_of_vectors(row["backbone"]) else "per image, weights"
         rows.append(
             f"{row.get('name', row['backbone'])}: {row['dim']:,} numbers {origin} {row['weights']}"
-            f"{f' ({layer})' if layer else ''}{rate}; key {row['key'][:12]}"
+            f"{f' ({layer})' if layer else ''}{rate}{_source(row)}; key {row['key'][:12]}"
         )
     return rows
+
+
+def _source(row: FeatureRow) -> str:
+    """Return a clause with the licence and the source of the weights, where they are known."""
+    about = row.get("about") or {}
+    known = [f"{title} {printable(about[name])}" for name, title in SOURCE.items() if about.get(name)]
+    return f"; {', '.join(known)}" if known else ""
 
 
 def images_of(config: Config) -> str:

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from featurecache.base.errors import BackboneError
 from featurecache.extract.backbones.architectures import build_network, output_on_meta
-from featurecache.extract.backbones.cutting import CutRequest, cut_network
+from featurecache.extract.backbones.cuts import CutRequest
+from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.weights import find_weights
 
 

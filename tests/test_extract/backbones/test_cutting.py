@@ -9,7 +9,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import LITE_SIZES, build_network
-from featurecache.extract.backbones.cutting import CutNetwork, CutRequest, cut_network
+from featurecache.extract.backbones.cuts import CutNetwork, CutRequest
+from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.folding import fold_batch_norms
 

@@ -9,7 +9,8 @@ import torch
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import Network, build_network
-from featurecache.extract.backbones.cutting import CutRequest, cut_network
+from featurecache.extract.backbones.cuts import CutRequest
+from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.freezing import split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.transform_spec import TransformSpec, scaled_to

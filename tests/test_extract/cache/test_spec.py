@@ -22,7 +22,7 @@ from featurecache.extract.cache.spec import (
     image_digest,
     slug,
 )
-from featurecache.extract.cache.transform_spec import TransformSpec
+from featurecache.extract.cache.transform_spec import FITS, TransformSpec
 
 OTHER_VALUES = {
     "backbone": "toy2",
@@ -38,6 +38,7 @@ OTHER_VALUES = {
     "range": "0:4095",
     "view": "light-v1:0:1",
     "ranges": "ef" * 32,
+    "network": '{"architecture":"other"}',
 }
 OTHER_TRANSFORM_VALUES = {
     "resize": 17,
@@ -46,6 +47,8 @@ OTHER_TRANSFORM_VALUES = {
     "antialias": False,
     "mean": (0.5, 0.5, 0.25),
     "std": (0.25, 0.25, 0.125),
+    "fit": "squash",
+    "fill": (124, 116, 104),
 }
 
 UNIT = st.floats(0, 1, allow_nan=False)
@@ -58,6 +61,8 @@ TRANSFORMS = st.builds(
     antialias=st.booleans(),
     mean=st.tuples(UNIT, UNIT, UNIT),
     std=st.tuples(SCALE, SCALE, SCALE),
+    fit=st.sampled_from(FITS),
+    fill=st.sampled_from([(), (124, 116, 104)]),
 )
 SPECS = st.builds(
     FeatureSpec,
@@ -65,7 +70,7 @@ SPECS = st.builds(
     source=st.text(max_size=8),
     weights_digest=st.text("0123456789abcdef", min_size=64, max_size=64),
     layer=st.text(max_size=8),
-    pooling=st.sampled_from(["avg", "max", "gem", "flatten", "cls"]),
+    pooling=st.sampled_from(["avg", "max", "gem", "flatten", "cls", "cls+avg"]),
     transform=TRANSFORMS,
     feature_dim=st.integers(1, 100_000),
     decode_version=st.integers(1, 9),
@@ -91,7 +96,7 @@ def test_the_key_is_the_sha256_of_the_canonical_text(spec):
 
 
 def test_every_field_is_tried_below(spec):
-    assert {field.name for field in fields(spec)} == {*OTHER_VALUES, "transform"}
+    assert {field.name for field in fields(spec)} == {*OTHER_VALUES, "transform", "about"}
     assert {field.name for field in fields(spec.transform)} == set(OTHER_TRANSFORM_VALUES)
 
 
@@ -108,6 +113,21 @@ def test_another_value_of_any_transform_field_is_another_key(spec, field):
     other = replace(spec, transform=replace(spec.transform, **{field: OTHER_TRANSFORM_VALUES[field]}))
     assert other.key != spec.key
     assert spec.differences(other) == [f"transform.{field}"]
+
+
+def test_the_source_of_the_weights_is_in_the_file_and_in_no_key(spec):
+    known = replace(spec, about={"license": "mit"})
+    assert (known.key, known == spec, spec.differences(known)) == (spec.key, True, [])
+    assert FeatureSpec.from_dict(json.loads(json.dumps(known.to_document()))).about == {"license": "mit"}
+    strange = {**spec.to_dict(), "about": {"license": ["mit"], "source": "x" * 501, "commit": "abc"}}
+    assert FeatureSpec.from_dict(strange).about == {"commit": "abc"}
+    assert FeatureSpec.from_dict({**spec.to_dict(), "about": 3}).about == {}
+
+
+@pytest.mark.parametrize("values", [{"fit": "stretch"}, {"fill": [1, 2]}, {"fill": [0, 0, 256]}, {"fill": 3}])
+def test_another_way_to_fit_an_image_is_refused(spec, values):
+    with pytest.raises((ValueError, TypeError)):
+        TransformSpec.from_dict({**spec.transform.to_dict(), **values})
 
 
 @given(SPECS)

@@ -43,6 +43,9 @@ OTHER_VALUES = {
     "transform.antialias": False,
     "transform.mean": (0.5, 0.5, 0.25),
     "transform.std": (0.25, 0.25, 0.125),
+    "transform.fit": "squash",
+    "transform.fill": (124, 116, 104),
+    "network": '{"architecture":"other"}',
 }
 
 
@@ -72,7 +75,7 @@ def classify(images: Path, cache: Path, out: Path, *options: str) -> int:
 
 
 def test_every_field_of_a_spec_is_tried_below():
-    flat = [field.name for field in fields(FeatureSpec) if field.name != "transform"]
+    flat = [field.name for field in fields(FeatureSpec) if field.name not in ("transform", "about")]
     others = {*OTHER_VALUES, "ranges"}  # those of int8 alone: `test_int8`
     assert others == {*flat, *(f"transform.{field.name}" for field in fields(TransformSpec))}
 

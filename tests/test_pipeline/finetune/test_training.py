@@ -21,7 +21,8 @@ from featurecache.base.errors import Diverged, PipelineError, UsageError
 from featurecache.cli.console import Console
 from featurecache.evaluate.join import Labelled
 from featurecache.extract.backbones.architectures import build_network
-from featurecache.extract.backbones.cutting import CutRequest, cut_network
+from featurecache.extract.backbones.cuts import CutRequest
+from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.freezing import Split, split_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.cache.spec import image_digest

@@ -1,0 +1,160 @@
+"""Where the weights of networks of libraries are: on the hub, in a folder of this machine, or in a file of the user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from featurecache.base.errors import UnknownWeights, WeightsMissing
+from featurecache.base.text import printable
+from featurecache.extract.backbones.libraries.definitions import hub_folder
+from featurecache.extract.backbones.libraries.hub import CONFIG, WEIGHTS, HubFolder, shown_endpoint
+from featurecache.extract.backbones.libraries.timm_networks import TimmConfig, from_folder, registered
+from featurecache.extract.backbones.libraries.timm_transform import timm_transform
+from featurecache.extract.backbones.named_file import file_and_part, with_part
+from featurecache.extract.backbones.names import HUB, LOCAL, MAIN, TIMM, library_of, local_folder, name_in_spec
+from featurecache.extract.backbones.weights_source import WeightsSource
+
+# By these names timm's folders on the hub have weights of OpenCLIP, next to files that hold pickles.
+SAFE_NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+N_DIGITS = 12  # of a commit in a message
+SAFE, UNSAFE = ".safetensors", (".bin", ".pth", ".pt", ".ckpt", ".npz")
+
+
+def find_in_library(backbone: str, weights: str | None = None) -> WeightsSource:
+    """Return the weights of a network of timm, of the hub or of a local folder; nothing is downloaded.
+
+    weights: a file of the user, in place of those that the name means. Raises BackboneError.
+    """
+    found = _named(backbone)
+    if weights is None or weights.lower() == "default":
+        return found
+    path, part = file_and_part(weights)
+    if not os.path.isfile(path):  # noqa: PTH113 (closed folders)
+        raise UnknownWeights(
+            f"There is no file '{printable(weights)}', and the weights of {printable(backbone)} are part of its name; "
+            "leave out --weights, or name a file."
+        )
+    return WeightsSource(
+        found.backbone,
+        with_part(path.name, part),
+        path,
+        found.transform,
+        meta={"is_fitted": True},
+        part=part,
+        is_own=True,
+        config=found.config,
+    )
+
+
+def fetch_definition(backbone: str) -> None:
+    """Download the configuration of a hub folder that is not on this machine. Raises WeightsMissing."""
+    if library_of(backbone) == HUB:
+        hub_folder(backbone).fetch(CONFIG)
+
+
+def refresh_commit(backbone: str) -> str:
+    """Ask the hub for the newest commit of a backbone's revision and keep it; return a line, empty where none is asked.
+
+    Raises WeightsMissing.
+    """
+    library = library_of(backbone)
+    if library not in (TIMM, HUB):
+        return ""
+    folder, file_name = (
+        (hub_folder(backbone), CONFIG) if library == HUB else _place_on_hub(backbone, registered(backbone))
+    )
+    before, now = folder.refresh(file_name)
+    if before == now:
+        return f"{printable(backbone)} is at its newest commit, {now[:N_DIGITS]}"
+    was = f", which was {before[:N_DIGITS]}" if before else ""
+    return f"{printable(backbone)} is at commit {now[:N_DIGITS]} now{was}"
+
+
+def about_weights(source: WeightsSource) -> dict[str, str]:
+    """Return the licence and the source of weights, as far as they are known; for people."""
+    about: dict[str, str] = {}
+    licence = "" if source.config is None else source.config.pretrained.get("license")
+    if isinstance(licence, str) and licence:
+        about["license"] = licence
+    if source.folder is not None:
+        about["source"] = f"{shown_endpoint()}/{source.folder.repository}"
+        about["commit"] = source.folder.commit() or ""
+    return about
+
+
+def config_of(backbone: str) -> TimmConfig:
+    """Return how timm builds the network of a name. Raises BackboneError, WeightsMissing for a hub folder not here."""
+    library = library_of(backbone)
+    if library == TIMM:
+        return registered(backbone)
+    if library == LOCAL:
+        return from_folder(_file_in(local_folder(backbone), CONFIG, backbone), backbone)
+    path = hub_folder(backbone).file(CONFIG)
+    if path is None:
+        raise WeightsMissing(f"{printable(backbone)} is not in the hub's cache of this machine; extract fetches it.")
+    return from_folder(path, backbone)
+
+
+def without_last_layers(tensors: Mapping[str, Tensor], config: TimmConfig) -> dict[str, Tensor]:
+    """Return the tensors that vectors depend on, in the data type that networks compute in."""
+    last = tuple(f"{name}." for name in config.classifiers)
+    kept = {name: tensor for name, tensor in tensors.items() if not (last and name.startswith(last))}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
+
+
+def _named(backbone: str) -> WeightsSource:
+    """Return the weights that a name means."""
+    config, name = config_of(backbone), name_in_spec(backbone)
+    transform = timm_transform(backbone, config)
+    if library_of(backbone) == LOCAL:
+        path = _file_in(local_folder(backbone), WEIGHTS, backbone)
+        return WeightsSource(name, path.name, path, transform, is_own=True, config=config)
+    folder, file_name = _place_on_hub(backbone, config)
+    here = folder.file(file_name)
+    return WeightsSource(
+        name,
+        folder.repository,
+        here,
+        transform,
+        is_own=here is not None,
+        folder=folder,
+        file_name=file_name,
+        config=config,
+    )
+
+
+def _place_on_hub(backbone: str, config: TimmConfig) -> tuple[HubFolder, str]:
+    """Return the folder and the file of the weights. Raises UnknownWeights where timm has none as .safetensors."""
+    if library_of(backbone) == HUB:
+        return hub_folder(backbone), WEIGHTS
+    repository = config.pretrained.get("hf_hub_id")
+    named = config.pretrained.get("hf_hub_filename") or WEIGHTS
+    file_name = SAFE_NAMES.get(named, named)
+    if not isinstance(repository, str) or not file_name.endswith(SAFE):
+        raise UnknownWeights(
+            f"timm has no weights of {printable(backbone)} as .safetensors on the hub. Choose another tag, or name a "
+            "file with --weights."
+        )
+    name = backbone.partition("/")[2]
+    repository, _, revision = (f"{repository}{name}" if repository.endswith("/") else repository).partition("@")
+    return HubFolder(backbone, repository, revision or MAIN), file_name
+
+
+def _file_in(folder: Path, name: str, backbone: str) -> Path:
+    """Return a file of a local folder. Raises WeightsMissing with what the folder has instead."""
+    path = folder / name
+    if os.path.isfile(path):  # noqa: PTH113 (closed folders)
+        return path
+    try:
+        there = sorted(each.name for each in folder.iterdir() if each.suffix in (SAFE, *UNSAFE))
+    except OSError as error:
+        raise WeightsMissing(f"The folder of {printable(backbone)} cannot be read: {error.strerror}.") from error
+    has = f" It has {', '.join(map(printable, there[:3]))}." if there else ""
+    raise WeightsMissing(
+        f"The folder '{printable(folder)}' has no {name}.{has} timm writes {CONFIG} and {WEIGHTS} there, with "
+        "`timm.models.save_for_hf(model, folder, safe_serialization=True)`; other formats are not read."
+    )
