@@ -39,6 +39,7 @@ class Family:
     layer: the node whose output is taken by default; `feature_map` where empty.
     pooling: the default pooling of tokens; maps are averaged.
     ignored: prefixes of the names of tensors that inference does not use.
+    positions: the tensor of position embeddings, (1, 1 + T, D), which another side of the input interpolates.
     """
 
     last: str
@@ -47,6 +48,7 @@ class Family:
     layer: str = ""
     pooling: str = "avg"
     ignored: tuple[str, ...] = ()
+    positions: str = ""
 
 
 # Where one linear layer follows the pooled map, the pooled map is exactly the input of that layer. Networks with hidden
@@ -71,7 +73,13 @@ FAMILIES = {
     "SqueezeNet": Family("classifier.1", "features", r"features\.\d+:MaxPool2d"),
     "SwinTransformer": Family("head", "norm", r"features\.[135]"),
     "VGG": Family("classifier.6", "features", r"features\.\d+:MaxPool2d"),
-    "VisionTransformer": Family("heads.head", "encoder.ln", r"encoder\.layers\.encoder_layer_\d+", pooling="cls"),
+    "VisionTransformer": Family(
+        "heads.head",
+        "encoder.ln",
+        r"encoder\.layers\.encoder_layer_\d+",
+        pooling="cls",
+        positions="encoder.pos_embedding",
+    ),
 }
 
 # Weights of these two were trained on inputs in -1..1, and torchvision builds them with these arguments.
@@ -176,7 +184,13 @@ def _build_torchvision(name: str, meta: Mapping[str, Any]) -> Network:
     arguments = dict(BUILD_ARGUMENTS.get(name, {}))
     if name.startswith("vit_") and "min_size" in meta:
         arguments["image_size"] = meta["min_size"][0]
-    module: nn.Module = models.get_model(name, weights=None, **arguments)
+    try:
+        module: nn.Module = models.get_model(name, weights=None, **arguments)
+    except AssertionError as error:
+        side = arguments.get("image_size")
+        raise BackboneError(
+            f"{name} does not take images of {side} x {side} pixels: {error} Choose another --size, or leave it out."
+        ) from error
     return Network(module, FAMILIES[type(module).__name__])
 
 

@@ -145,7 +145,9 @@ class _PooledGraph:
     def add(self, name: str, place: str, output: Any, kind: str) -> str:
         """Add the pooled output of a node as the next columns and return the pooling. Raises BackboneError."""
         check_output(name, place, output)
-        pool = Pooling(kind, channels_last=is_channels_last(output))
+        # Of a vision transformer, whose first token is that of the class. `avg` has always been over all tokens.
+        n_prefix = 1 if kind == "cls+avg" else 0
+        pool = Pooling(kind, channels_last=is_channels_last(output), n_prefix=n_prefix)
         self.width += pool(output).shape[1]
         node = self.traced.node(place)
         if (node, kind) not in self._done:

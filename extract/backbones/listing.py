@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurecache.extract.backbones.names import library_of
+from featurecache.extract.backbones.names import HUB, MAIN, TIMM, library_of
 
 PIXELS, NO_WEIGHTS = "pixels", "none"
 # TensorFlow's evaluation crops size / (size + 32) of the shortest side: the same as a resize to size + 32, then a crop.
@@ -36,13 +36,17 @@ GIVEN_NAME = re.compile(r"name=[\"'](\w+)[\"']")
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """One line of `featurecache backbones`. at_hand: whether the default weights are on this machine."""
+    """One line of `featurecache backbones`. at_hand: whether the default weights are on this machine.
+
+    license: of the default weights, empty if it is unknown.
+    """
 
     name: str
     source: str
     weights: list[str]
     default_weights: str
     at_hand: bool
+    license: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,23 @@ def list_backbones() -> list[BackboneInfo]:
         for each in _read_torchvision() or _ask_torchvision()
     ]  # fmt: skip
     return [*lite, pixels, *published]
+
+
+def list_library_backbones() -> list[BackboneInfo]:
+    """Return the networks of timm, by name, and the folders of timm in the hub's cache that others have written.
+
+    The weights of a network of timm are part of its name: timm/NAME.TAG. None where timm is not installed.
+    """
+    from featurecache.extract.backbones.libraries.timm_listing import folders_on_disk, other_hub_folders, timm_networks
+
+    networks = timm_networks()
+    here = folders_on_disk() if networks else {}
+    named = [
+        BackboneInfo(f"timm/{name}", TIMM, list(tags), tags[0], here.get(f"timm/{name}.{tags[0]}", False), licence)
+        for name, tags, licence in networks
+    ]
+    others = other_hub_folders() if networks else ()
+    return [*named, *(BackboneInfo(name, HUB, [MAIN], MAIN, True, licence) for name, licence in others)]
 
 
 def source_of(name: str) -> str:

@@ -8,11 +8,14 @@ followed by pooling, all in one module:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
 from featurecache.extract.backbones.cuts import Cut, CutRequest, FeatureExtractor
@@ -148,9 +151,37 @@ def load_network(
     else:
         network = build_network(name, found.meta)
         note = fill_network(network, read_tensors(path), backbone=name, file_name=path.name, part=found.part)
+        if size is not None and network.family.positions:
+            network = at_another_side(network, name, size)
     if size is not None:
         found = replace(found, transform=scaled_to(found.transform, size))
     return network, found, state, note
+
+
+def at_another_side(network: Network, name: str, side: int) -> Network:
+    """Return a vision transformer of torchvision for images of another side: position embeddings are interpolated.
+
+    They are resized as images by bicubic interpolation, as torchvision's `interpolate_embeddings` does; that of the
+    class token stays. The digest is that of the tensors as they were. Raises BackboneError for a side that is no
+    multiple of the patches' side.
+    """
+    other = build_network(name, {"min_size": (side, side)})
+    tensors, place = dict(network.module.state_dict()), network.family.positions
+    tensors[place] = _interpolated(tensors[place], other.module.state_dict()[place].shape[1])
+    other.module.load_state_dict(tensors, strict=False, assign=True)
+    other.module.requires_grad_(False)
+    return replace(other, digest=weights_digest(network))
+
+
+def _interpolated(positions: Tensor, n: int) -> Tensor:
+    """Return position embeddings (1, 1 + t t, D) for n = 1 + T T tokens."""
+    of_class, of_patches = positions[:, :1], positions[:, 1:]
+    old, new = math.isqrt(of_patches.shape[1]), math.isqrt(n - 1)
+    if old == new:
+        return positions
+    maps = of_patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    resized = interpolate(maps, size=(new, new), mode="bicubic", align_corners=True)
+    return torch.cat([of_class, resized.flatten(2).transpose(1, 2)], 1)
 
 
 def backbone_dim(name: str, *, layer: str | None = None, pooling: str | None = None) -> int:

@@ -3,28 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from featurecache.base.exits import DONE
 from featurecache.base.text import table
-from featurecache.cli.declare import Command, takes
+from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.printing import JsonOption
 
+if TYPE_CHECKING:
+    from featurecache.extract.backbones.listing import BackboneInfo
 
-@click.command(cls=Command, examples=["featurecache backbones"])
-@takes(JsonOption)
-def command(printing: JsonOption) -> int:
+
+@dataclass(frozen=True)
+class ListingOptions:
+    """Which backbones are listed."""
+
+    words: Sequence[str] = argument("[WORD...]", "only names with these words in them, those of timm too", nargs=-1)
+    here: bool = option("--here", is_flag=True, default=False, help="only those whose weights are on this machine")
+
+
+@click.command(
+    cls=Command,
+    examples=["featurecache backbones", "featurecache backbones dinov2", "featurecache backbones timm/ --here"],
+)
+@takes(ListingOptions, JsonOption)
+def command(asked: ListingOptions, printing: JsonOption) -> int:
     """List the backbones and their weights.
 
-    The last column says whether the default weights are on this machine; others are downloaded when first used.
+    The last column says whether the default weights are on this machine; others are downloaded when first used. The
+    networks of timm, which are many, are listed by a word; their weights are part of their name: timm/NAME.TAG.
     """
-    from featurecache.extract.backbones.listing import list_backbones
+    from featurecache.extract.backbones.listing import list_backbones, list_library_backbones
 
     infos = list_backbones()
+    if asked.words or asked.here:
+        infos += list_library_backbones()
+    words = [word.lower() for word in asked.words]
+    infos = [each for each in infos if all(word in _searched(each) for word in words)]
+    infos = [each for each in infos if each.at_hand or not asked.here]
     if printing.json:
         print(json.dumps([vars(info) for info in infos], indent=2))
         return DONE
-    rows = [(info.name, info.source, ", ".join(info.weights), "yes" if info.at_hand else "") for info in infos]
-    print(table(rows, ("backbone", "source", "weights, default first", "on this machine")))
+    rows = [
+        (info.name, info.source, ", ".join(info.weights), info.license, "yes" if info.at_hand else "") for info in infos
+    ]
+    print(table(rows, ("backbone", "source", "weights, default first", "licence", "on this machine")))
+    if not (asked.words or asked.here):
+        print("\nNetworks of timm are listed by a word, such as `featurecache backbones dinov2`, with the extra timm.")
     return DONE
+
+
+def _searched(info: BackboneInfo) -> str:
+    return " ".join([info.name, *(f"{info.name}.{each}" for each in info.weights)]).lower()

@@ -1,5 +1,6 @@
 """The list of backbones is torchvision's own, read without importing it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from featurecache.cli.main import run
 from featurecache.extract.backbones import listing
-from featurecache.extract.backbones.listing import list_backbones
+from featurecache.extract.backbones.listing import list_backbones, list_library_backbones
 from featurecache.extract.backbones.registry import network_names
 from featurecache.extract.backbones.weights import named_weights
 
@@ -53,3 +55,49 @@ def test_nothing_heavy_is_imported_for_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A hub's cache with the default weights of one network of timm, and a folder that somebody else has written."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("FEATURECACHE_USER_CACHE", str(tmp_path / "user"))
+    own, other = (
+        tmp_path / f"models--{name}" / "snapshots" / ("a" * 40) for name in ("timm--resnet18.a1_in1k", "org--net")
+    )
+    for folder in (own, other, tmp_path / "models--org--text" / "snapshots" / "b"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"")
+    (other / "config.json").write_text('{"architecture": "resnet18", "pretrained_cfg": {"license": "mit"}}')
+    return tmp_path
+
+
+def test_networks_of_timm_are_listed_by_a_word_with_their_tags_and_licence(hub_cache, capsys):
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    assert run(["backbones", "TIMM/resnet18", "--json"]) == 0
+    listed = {info["name"]: info for info in json.loads(capsys.readouterr().out)}
+    resnet18 = listed["timm/resnet18"]
+    assert (resnet18["at_hand"], resnet18["license"]) == (True, timm.get_pretrained_cfg("resnet18").license)
+    assert set(resnet18["weights"]) <= {name.partition(".")[2] for name in timm.list_pretrained("resnet18.*")}
+    assert resnet18["default_weights"] == timm.get_pretrained_cfg("resnet18").tag == resnet18["weights"][0]
+    assert {info.name for info in list_library_backbones()} >= {
+        f"timm/{name}" for name in ("resnet50", "convnext_tiny")
+    }
+    assert run(["backbones", "--here"]) == 0
+    shown = capsys.readouterr().out
+    assert "hf-hub:org/net" in shown
+    assert "hf-hub:org/text" not in shown
+
+
+def test_a_second_listing_does_not_import_timm(hub_cache, monkeypatch):
+    pytest.importorskip("timm", reason="timm is an extra")
+    first = list_library_backbones()
+    monkeypatch.setattr("featurecache.extract.backbones.libraries.timm_listing._ask_timm", None)
+    assert list_library_backbones() == first
+
+
+def test_without_timm_none_of_its_networks_is_listed(monkeypatch, capsys):
+    monkeypatch.setattr("featurecache.extract.backbones.libraries.timm_listing.installed_version", lambda _: None)
+    assert list_library_backbones() == []
+    assert run(["backbones", "resnet50"]) == 0
+    assert "timm/" not in capsys.readouterr().out

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownLayer
 from featurecache.extract.backbones.architectures import build_network
@@ -249,3 +251,45 @@ def test_numpy_sees_float32_rows(resnet18_file):
     backbone = load_backbone("resnet18", weights=str(resnet18_file))
     vectors = backbone.module(random_images(SIDE)).numpy()
     assert (vectors.dtype, vectors.shape) == (np.float32, (2, 512))
+
+
+# Vision transformers of torchvision at another side
+
+
+@pytest.fixture(scope="module")
+def small_transformer(tmp_path_factory) -> tuple[Path, torch.nn.Module]:
+    """vit_b_32 with random weights, in a file."""
+    torch.manual_seed(0)
+    with torch.device("meta"):  # the usual initial values take seconds
+        network = models.vit_b_32(weights=None).eval()
+    network.to_empty(device="cpu")
+    for parameter in network.parameters():
+        parameter.data.normal_(std=0.02)
+    file = tmp_path_factory.mktemp("vit") / "vit.safetensors"
+    save_file(network.state_dict(), file)
+    return file, network
+
+
+def test_another_side_interpolates_the_position_embeddings_as_torchvision_does(small_transformer):
+    file, network = small_transformer
+    state = interpolate_embeddings(96, 32, OrderedDict(network.state_dict()))
+    with torch.device("meta"):
+        other = models.vit_b_32(weights=None, image_size=96).eval()
+    other.load_state_dict(state, assign=True)
+    other.heads = torch.nn.Identity()
+    backbone = load_backbone("vit_b_32", weights=str(file), size=96)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.transform.mean, backbone.transform.std))
+    with torch.inference_mode():
+        theirs = other((images / 255 - mean) / std)
+        ours = backbone.module(images)
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
+    assert backbone.weights_digest == load_backbone("vit_b_32", weights=str(file)).weights_digest
+    both = load_backbone("vit_b_32", weights=str(file), size=96, pooling="cls+avg").module(images)
+    assert torch.allclose(both[:, :768], ours, atol=1e-5)
+    assert both.shape == (2, 2 * 768)
+
+
+def test_a_side_that_patches_do_not_divide_is_refused(small_transformer):
+    with pytest.raises(BackboneError, match="vit_b_32 does not take images of 100 x 100 pixels"):
+        load_backbone("vit_b_32", weights=str(small_transformer[0]), size=100)

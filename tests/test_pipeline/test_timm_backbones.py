@@ -1,0 +1,60 @@
+"""A whole run on a network of timm: extract, classify, report, predict, in a folder that is named relatively."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from featurecache.cli.main import run
+from featurecache.runs.folder import REPORT_FILE, RESULTS_FILE
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with a network and two classes of images: dark and bright ones."""
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    root = tmp_path_factory.mktemp("timm run")
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", pretrained=False)
+    (root / "a network").mkdir()
+    save_file(network.state_dict(), root / "a network" / "model.safetensors")
+    config = {"architecture": "test_resnet", "license": "mit", "input_size": [3, SIDE, SIDE], "classifier": "fc"}
+    (root / "a network" / "config.json").write_text(json.dumps(config))
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 120)):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = random.integers(low, low + 120, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{i}.png")
+    return root
+
+
+def test_a_run_predicts_from_another_folder_and_a_warm_one_needs_no_timm(place, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(place)
+    asked = ["--backbone", "local-dir:a network", "--size", str(SIDE)]
+    command = ["run", "images", *asked, "--heads", "ridge,centroid", "--engine", "torch", "--out", "made"]
+    assert run(command) == 0
+    results = json.loads((place / "made" / RESULTS_FILE).read_text())
+    (features,) = results["features"]
+    assert (features["backbone"], features["about"]) == ("local-dir:a_network", {"license": "mit"})
+    assert "licence mit" in (place / "made" / REPORT_FILE).read_text()
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(place / "images" / "dark" / "0.png", tmp_path / "copy.png")
+    Image.new("RGB", (SIDE, SIDE), (200, 190, 210)).save(tmp_path / "new.png")
+    assert run(["predict", str(place / "made"), "copy.png", "new.png", "--engine", "torch"]) == 0
+    monkeypatch.chdir(place)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    capsys.readouterr()
+    assert run(["extract", "images", *asked, "--json"]) == 0
+    assert run(["classify", "images", *asked, "--heads", "ridge", "--out", "again"]) == 0
+    assert run(["extract", "images", "--backbone", "timm/test_resnet"]) != 0
+    assert "`pip install 'featurecache[timm]'`" in capsys.readouterr().err
