@@ -34,6 +34,7 @@ def train_heads(
     params: Mapping[str, Mapping[str, Any]] | None = None,
     metric: str = ACCURACY,
     class_weight: str = CLASS_WEIGHTS[0],
+    ensemble: bool = False,
     progress: Progress | None = None,
 ) -> Results:
     """Train and compare heads on the cached features of some images, write the run to `out`, return its results.json.
@@ -43,7 +44,8 @@ def train_heads(
     probabilities on val. min_per_class: classes with fewer images are left out. params: values for the grids of heads,
     {"logistic": {"C": [0.1, 1.0]}}: a list is what is tried, anything else the one value. metric: accuracy,
     balanced_accuracy, macro_f1 or log_loss, by which settings are chosen and heads ranked. class_weight: "balanced"
-    lets all classes weigh the same in training. The run has no report; `featurecache report` writes it.
+    lets all classes weigh the same in training. ensemble: add the mean of the heads tied with the best on val as a
+    head. The run has no report; `featurecache report` writes it.
 
     Raises UnknownHead for a head or a parameter that there is not, BadSetting for a value that a parameter cannot have,
     UsageError for another invalid value, FeaturesMissing where an image has no features, and what `classify` raises.
@@ -57,16 +59,8 @@ def train_heads(
     refuse(UsageError, *(not_whole(*each) for each in wholes), not_whole("folds", folds, 2, may_be_none=True))
     check_run_folder(out)
     plan = ClassifyPlan(
-        tuple(features),
-        tuple(parse_heads(",".join(heads))),
-        cache_root,
-        out,
-        seed=seed,
-        folds=folds,
-        calibrate=calibrate,
-        min_per_class=min_per_class,
-        params=listed_settings(params or {}),
-        metric=metric,
-        class_weight=class_weight,
-    )
+        tuple(features), tuple(parse_heads(",".join(heads))), cache_root, out, seed=seed, folds=folds,
+        calibrate=calibrate, min_per_class=min_per_class, params=listed_settings(params or {}), metric=metric,
+        class_weight=class_weight, ensemble=ensemble,
+    )  # fmt: skip
     return classify(images, plan, progress or Silent())

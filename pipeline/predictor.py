@@ -19,12 +19,12 @@ from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import Settings
 from featurecache.features.file_vectors import check_are_images, find_vectors
-from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages
+from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages, in_all
 from featurecache.features.saved_with_head import HeadMeta, head_meta
 from featurecache.runs.documents import FeatureRow, HeadRow
 from featurecache.runs.file_counts import FileCounts, count_files
 from featurecache.runs.folder import CONFIG_FILE
-from featurecache.runs.head_choice import choose_head, features_of, metric_of
+from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
 from featurecache.runs.moved import find_cache, missing_cache_note
 from featurecache.runs.record_checks import damaged, need, read_config, read_results, saved_folder
 
@@ -148,9 +148,11 @@ class Predictor:
         is_cached = not is_of_vectors(chosen["backbone"])
         features = results.get("features", [])
         root = cache_root or (recorded_cache(run, config, progress, features=features) if is_cached else DEFAULT_CACHE)
-        found = cls(run, chosen, root, trust_head=trust_head, weights=weights)
+        members = members_of(results["heads"], chosen)
+        heads = [cls(run, each, root, trust_head=trust_head, weights=weights) for each in members or [chosen]]
+        found = EnsemblePredictor(f"{chosen['name']} on {features_of(chosen)}", heads) if members else heads[0]
         found.reading = ReadOptions.from_dict(config.get("reading", {}))
-        for note in found._loaded.notes:
+        for note in (note for head in heads for note in head._loaded.notes):
             progress.say(note)
         return found
 
@@ -163,25 +165,28 @@ class Predictor:
         it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
         backbone of this machine is not the one that the head was trained on.
         """
+        progress = progress or Silent()
+        for note in images.notes:
+            progress.say(note)
+        wanted = self._found(images, settings or Settings(), progress)
+        codes, proba = self._answers(wanted)
+        files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
+        return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
+
+    def _answers(self, wanted: FoundFeatures) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        """The labels (N,) and probabilities (N, C) of samples by their features."""
         import numpy as np
 
         from featurecache.classify.evaluation.calibration import temper_head
         from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
 
-        progress = progress or Silent()
-        for note in images.notes:
-            progress.say(note)
-        wanted = self._found(images, settings or Settings(), progress)
-        codes: NDArray[np.int64] = np.empty(0, np.int64)
-        proba: NDArray[np.floating[Any]] = np.empty((0, len(self.classes)))
-        if wanted.samples:  # no head of scikit-learn takes no rows at all
-            X = wanted.cache.lookup(wanted.digests)
-            codes, proba = self._loaded.head.predict_both(X)
-            # Runs that do not name a floor tempered probabilities with this one.
-            floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
-            proba = temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
-        files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
-        return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
+        if not wanted.samples:  # no head of scikit-learn takes no rows at all
+            return np.empty(0, np.int64), np.empty((0, len(self.classes)))
+        X = wanted.cache.lookup(wanted.digests)
+        codes, proba = self._loaded.head.predict_both(X)
+        # Runs that do not name a floor tempered probabilities with this one.
+        floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
+        return codes, temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
 
     def _found(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
         """The features of a data set: those of its images, or its own vectors where these are the features."""
@@ -190,6 +195,37 @@ class Predictor:
             return find_vectors(*known, images, progress)
         check_are_images(*known, images)
         return self._images.find(images, settings, progress)
+
+
+class EnsemblePredictor(Predictor):
+    """The mean probability of several saved heads, each on its own features.
+
+    The attributes are those of the first, the best on val; name: of the ensemble.
+    """
+
+    def __init__(self, name: str, heads: Sequence[Predictor]) -> None:
+        vars(self).update(vars(heads[0]))
+        self.name, self._heads = name, heads
+
+    def predict(
+        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
+    ) -> Predictions:
+        """Label images or vectors as a single head does; those that lack the features of one head are left out."""
+        import numpy as np
+
+        progress = progress or Silent()
+        for note in images.notes:
+            progress.say(note)
+        of_key: dict[str, FoundFeatures] = {}
+        for head in self._heads:
+            if head.spec.key not in of_key:
+                of_key[head.spec.key] = head._found(images, settings or Settings(), progress)
+        found = in_all(list(of_key.values()))
+        of_key = dict(zip(of_key, found, strict=True))
+        proba = np.mean([head._answers(of_key[head.spec.key])[1] for head in self._heads], axis=0)
+        codes = proba.argmax(axis=1).astype(np.int64)
+        files = count_files(images, found[0].samples, found[0].refusals, needs_labels=False)
+        return Predictions(self.name, self.classes, found[0].samples, codes, proba, files)
 
 
 def check_one_file(weights: str | None, meta: HeadMeta) -> None:

@@ -29,7 +29,7 @@ from featurecache.runs.command_lines import image_words
 
 IMAGES_HELP = (
     "a folder of class folders (train/ val/ test/ above or below them if you like), or a .csv, .tsv, .txt or .parquet "
-    "table"
+    "table; classify and audit also take vectors: .npz, .h5, .csv, .parquet, or a folder of .h5"
 )
 PATH = click.Path(path_type=Path)
 READING, FEATURES, EXTRACTION, HEADS = "Reading of images", "Features", "Extraction", "Heads"
@@ -212,6 +212,10 @@ class HeadOptions:
     calibrate: bool = option(
         "--calibrate", is_flag=True, default=False, group=HEADS,
         help="fit a temperature for every head's probabilities on val; labels stay, the effect on test is shown",
+    )  # fmt: skip
+    ensemble: bool = option(
+        "--ensemble", is_flag=True, default=False, group=HEADS,
+        help="add the mean probability of the heads that are tied with the best on val, as one more head",
     )  # fmt: skip
     shots: tuple[int, ...] = option(
         "--shots",

@@ -9,6 +9,7 @@ failures         why a head failed
 results          results.json and the other files
 finite_numbers   results without NaN
 transfer         features against raw pixels
+ensemble         the mean of the heads tied on val
 few_shot         curves of few labels
 leak_check       test images that are in train, by a quick check
 leak_effect      what these change in the test accuracy

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from featurecache.base.errors import PipelineError
 from featurecache.base.garbage import older_objects_apart
@@ -17,7 +17,8 @@ from featurecache.base.progress import Progress
 from featurecache.base.text import count_is
 from featurecache.classify.arrays.memmap import mapped
 from featurecache.classify.heads.table import CLASS_WEIGHTS
-from featurecache.evaluate.classify_plan import Attempts, ClassifyPlan, Tried
+from featurecache.evaluate.classify_plan import Attempts, ClassifyPlan, Tried, assign_cv_folds, rounds_of
+from featurecache.evaluate.ensemble import add_ensemble
 from featurecache.evaluate.failures import check_answers, check_chosen, why_failed
 from featurecache.evaluate.few_shot import check_shots, few_shot
 from featurecache.evaluate.join import Labelled, label_samples, look_up
@@ -38,8 +39,7 @@ from featurecache.runs.placing import home_of
 from featurecache.runs.work_folder import WorkFolder, unwritable, working
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 
 # With fewer images a quarter second counts for more than the memory.
@@ -121,6 +121,8 @@ def _classify(
     kept = KeptHeads(work.heads, n_test=len(labelled.rows("test")), n_classes=len(labelled.classes), grids=plan.grids)
     attempts = try_heads(features, labelled, plan, kept, progress)
     n_bytes = sum(each.X.nbytes for each in features)
+    if plan.ensemble and not attempts.interrupted:
+        add_ensemble(attempts, labelled, plan, progress)
     return_freed_memory(n_bytes)
     results = summarise(attempts.tried, features, labelled, plan, manifest) | {
         "warnings": [*warnings, *(failed["said"] for failed in attempts.failed)],
@@ -187,8 +189,9 @@ def try_few_labels(
 ) -> Results:
     """The results with the curves of few labels; marked as interrupted where the user interrupts."""
     few = partial(few_shot, shots=plan.shots, repeats=plan.repeats, seed=plan.seed, grids=plan.grids)
+    heads = [head for head in results["heads"] if not head.get("members")]
     try:
-        return {**results, **few(results["heads"], features, labelled, metric=plan.metric, progress=progress)}
+        return {**results, **few(heads, features, labelled, metric=plan.metric, progress=progress)}
     except KeyboardInterrupt:
         progress.say("Stopped: all heads are finished and kept, without the curves of few labels.")
         return {**results, "interrupted": True}
@@ -262,13 +265,11 @@ def _attempt(
 def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPlan, progress: Progress) -> Tried:
     """Choose on val (or K folds), refit on train+val, predict test; with what a stopped sweep had found by then."""
     from featurecache.classify.evaluation.calibration import temper_head, tempering_effect
-    from featurecache.classify.selection.holdouts import fold_rounds, val_round
     from featurecache.classify.selection.sweep import SweepStopped, sweep
 
     chosen_on, test = labelled.place("train", "val"), labelled.place("test")
     X, y = features.X[chosen_on], labelled.y[chosen_on]
-    folds = assign_cv_folds(labelled, plan)
-    rounds = val_round(len(labelled.rows("train")), len(y)) if folds is None else fold_rounds(folds)
+    rounds = rounds_of(labelled, plan)
     sweeping = partial(progress.sweeping, name)
     choose = partial(sweep, name, X, y, rounds=rounds, grid=plan.grids[name], metric=plan.metric, progress=sweeping)
     try:
@@ -288,13 +289,3 @@ def try_head(name: str, features: Features, labelled: Labelled, plan: ClassifyPl
     tempered = temper_head(result.head, X_test, proba, result.tempering)
     effect = tempering_effect(labelled.y[labelled.rows("test")], proba, tempered, predicted, result.tempering)
     return Tried(features, name, result, predicted, tempered, cast(Tempering, effect), seconds, stopped)
-
-
-def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
-    """The fold of each row of train, then val, with copies and groups in one fold; None without --folds."""
-    from featurecache.classify.selection.splits import assign_folds
-
-    if plan.folds is None:
-        return None
-    rows = [*labelled.rows("train"), *labelled.rows("val")]
-    return assign_folds(labelled.units[rows], labelled.y[rows], plan.folds, seed=plan.seed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.classify.evaluation.criteria import ACCURACY
 from featurecache.classify.heads.table import CLASS_WEIGHTS
+from featurecache.evaluate.join import Labelled
 from featurecache.extract.cache.spec import slug
 from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.job.request import FeatureRequest
@@ -49,6 +50,9 @@ class ClassifyPlan:
     class_weight: str = CLASS_WEIGHTS[0]
     """"balanced": in training an image of class c weighs n / (C n_c), so that all classes weigh the same."""
 
+    ensemble: bool = False
+    """Whether the mean probability of the heads tied with the best on val is a head as well."""
+
     def of(self, manifest: Manifest) -> ClassifyPlan:
         """The plan for a data set: vectors are their own features. Raises UsageError."""
         return replace(self, requests=requests_for(manifest, self.requests))
@@ -78,6 +82,13 @@ class Tried:
     """Whether the user stopped its sweep, so that this is the best of a part of its settings."""
     saved: Path | None = None
     """The folder where the head is, once it is kept on disk: `result.head` is then None."""
+    members: tuple[str, ...] = ()
+    """The titles of the heads whose mean it is; empty for any other."""
+
+    @property
+    def title(self) -> str:
+        """The name of the head among all of a run, as `--head` takes it."""
+        return f"{self.features.name}--{self.name}"
 
     @property
     def folder_name(self) -> str:
@@ -97,3 +108,22 @@ class Attempts:
     tried: list[Tried] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False
+
+
+def rounds_of(labelled: Labelled, plan: ClassifyPlan) -> list[NDArray[np.bool_]]:
+    """The rows of train and val that are held out to choose settings: val, or each fold."""
+    from featurecache.classify.selection.holdouts import fold_rounds, val_round
+
+    folds = assign_cv_folds(labelled, plan)
+    n_train, n_rows = len(labelled.rows("train")), len(labelled.rows("train", "val"))
+    return val_round(n_train, n_rows) if folds is None else fold_rounds(folds)
+
+
+def assign_cv_folds(labelled: Labelled, plan: ClassifyPlan) -> NDArray[np.integer[Any]] | None:
+    """The fold of each row of train, then val, with copies and groups in one fold; None without --folds."""
+    from featurecache.classify.selection.splits import assign_folds
+
+    if plan.folds is None:
+        return None
+    rows = [*labelled.rows("train"), *labelled.rows("val")]
+    return assign_folds(labelled.units[rows], labelled.y[rows], plan.folds, seed=plan.seed)

@@ -27,6 +27,7 @@ from featurecache.runs.folder import (
     CONFIG_FILE,
     ERRORS_FILE,
     FORMATS,
+    HEAD_FILES,
     HEADS_FOLDER,
     LEADERBOARD_FILE,
     LOG_FILE,
@@ -84,13 +85,15 @@ def summarise(
             "grid": cast(list[Trial], t.result.grid),
             "notes": t.result.notes,
         })  # fmt: skip
+        if t.members:
+            heads[-1]["members"] = list(t.members)
     return {
         "format": FORMATS[-1],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": _config(plan, manifest),
         "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
         "dataset": _dataset(manifest, labelled),
-        "features": [_feature_row(each) for each in features],
+        "features": [_feature_row(each) for each in unique_features(features, tried)],
         "heads": heads,
         "pairs": compared.pairs,
         "transfer": compare_with_pixels(
@@ -99,6 +102,11 @@ def summarise(
         "failed": [],
         "interrupted": False,
     }
+
+
+def unique_features(features: Sequence[Features], tried: Sequence[Tried]) -> list[Features]:
+    """The features that were asked for, and those of an ensemble over several of them."""
+    return list({each.name: each for each in (*features, *(t.features for t in tried))}.values())
 
 
 def _dataset(manifest: Manifest, labelled: Labelled) -> Dataset:
@@ -129,7 +137,7 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64], metric: str) -> di
     from featurecache.classify.evaluation.permutation import Answers
 
     best: dict[str, Tried] = {}
-    for each in tried:
+    for each in (each for each in tried if not each.members):
         name = each.features.name
         if name not in best or preference(each.result.val, metric) < preference(best[name].result.val, metric):
             best[name] = each
@@ -137,7 +145,7 @@ def _chosen(tried: Sequence[Tried], truth: NDArray[np.int64], metric: str) -> di
 
 
 def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
-    return {
+    config: Config = {
         "images": printable(manifest.source),
         "images_at": printable(os.path.abspath(manifest.source)),  # noqa: PTH100 (links stay as they were named)
         "reading": manifest.options.from_anywhere().given(),
@@ -155,6 +163,9 @@ def _config(plan: ClassifyPlan, manifest: Manifest) -> Config:
         "metric": plan.metric,
         "class_weight": plan.class_weight,
     }
+    if plan.ensemble:
+        config["ensemble"] = True
+    return config
 
 
 def _feature_row(features: Features) -> FeatureRow:
@@ -189,7 +200,9 @@ def write_run(
     results = without_nan(results)
     for t in tried:
         _put_head(t, folder / HEADS_FOLDER / t.folder_name, labelled)
-    keep_ranges(plan.cache_root, {spec for t in tried for spec in t.features.specs}, folder, progress.say)
+    keep_ranges(
+        plan.cache_root, {spec for t in tried if not t.members for spec in t.features.specs}, folder, progress.say
+    )
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
     write_splits(
         folder,
@@ -211,15 +224,18 @@ def _put_head(tried: Tried, place: Path, labelled: Labelled) -> None:
     """Write a head into a run, or where it is kept on disk already let its files have a name there too."""
     from featurecache.classify.heads.saving.folder import save_head
 
-    if tried.saved is None:
+    if tried.members:
+        place.mkdir(parents=True)
+        write_json(place / HEAD_FILES[0], {"members": list(tried.members)})
+    elif tried.saved is None:
         save_head(tried.result.head, place, meta=head_meta(tried, labelled))
-        return
-    place.mkdir(parents=True)
-    for path in tried.saved.iterdir():
-        try:
-            os.link(path, place / path.name)
-        except OSError:  # this disk has no hard links
-            shutil.copyfile(path, place / path.name)
+    else:
+        place.mkdir(parents=True)
+        for path in tried.saved.iterdir():
+            try:
+                os.link(path, place / path.name)
+            except OSError:  # this disk has no hard links
+                shutil.copyfile(path, place / path.name)
 
 
 def head_meta(tried: Tried, labelled: Labelled) -> dict[str, Any]:

@@ -129,13 +129,23 @@ class JoinedImages:
 
     def find(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
         """Return the images with features of every part; those that one lacks are refused, with its reason."""
-        found = [each.find(images, settings, progress) for each in self._images]
-        known = [{id(sample) for sample in each.samples} for each in found]
-        whole = [i for i, sample in enumerate(found[0].samples) if all(id(sample) in own for own in known)]
-        refusals = {each.name: each for part in found for each in part.refusals}
-        joined = Joined.of(self._parts, [part.cache for part in found])
-        samples = tuple(found[0].samples[i] for i in whole)
-        return FoundFeatures(samples, found[0].digests[whole], joined, tuple(refusals.values()))
+        found = in_all([each.find(images, settings, progress) for each in self._images])
+        return found[0]._replace(cache=Joined.of(self._parts, [part.cache for part in found]))
+
+
+def in_all(found: Sequence[FoundFeatures]) -> list[FoundFeatures]:
+    """Return several kinds of features of the same data set, each of the samples that all have, in their order.
+
+    Refused are those that any refuses.
+    """
+    known = [{id(sample) for sample in each.samples} for each in found]
+    refusals = tuple({refusal.name: refusal for each in found for refusal in each.refusals}.values())
+    common = []
+    for each in found:
+        whole = [i for i, sample in enumerate(each.samples) if all(id(sample) in own for own in known)]
+        samples = tuple(each.samples[i] for i in whole)
+        common.append(each._replace(samples=samples, digests=each.digests[whole], refusals=refusals))
+    return common
 
 
 def from_report(report: ExtractReport, spec: FeatureSpec) -> FoundFeatures:

@@ -210,11 +210,11 @@ def _answers(predictions: dict[str, list[str]], losses: NDArray[np.float64]) -> 
 def _row(folder: Path, name: str, results: Results, head: HeadRow) -> EntryRow:
     data, test = results["dataset"], head["test"]
     n_images = data["n_train"] + data["n_val"] + data["n_test"]
-    names = [each["name"] for each in results["features"]]
-    if head["features"] not in names[: len(results["config"]["requests"])]:
+    names, requests = [each["name"] for each in results["features"]], results["config"]["requests"]
+    if head["features"] not in (names if head.get("members") else names[: len(requests)]):
         raise damaged(folder / RESULTS_FILE, f"it does not say which features '{printable(head['features'])}' are")
     place = names.index(head["features"])
-    features, request = results["features"][place], results["config"]["requests"][place]
+    features, request = results["features"][place], requests[place] if place < len(requests) else {}
     rate = features["images_per_second"]
     head_seconds = 1000 * head["predict_seconds"] / max(1, data["n_test"])
     return {

@@ -40,6 +40,7 @@ class Config(TypedDict):
     min_per_class: NotRequired[int]
     metric: NotRequired[str]
     class_weight: NotRequired[str]
+    ensemble: NotRequired[bool]
 
 
 class FilesDocument(TypedDict):
@@ -128,7 +129,10 @@ class Tempering(TypedDict):
 
 
 class HeadRow(TypedDict):
-    """One head: its chosen setting, its metrics, and the folder in the run where it is saved."""
+    """One head: its chosen setting, its metrics, and the folder in the run where it is saved.
+
+    members: of an ensemble, the heads whose mean it is, as `features--name`.
+    """
 
     name: str
     backbone: str
@@ -145,6 +149,7 @@ class HeadRow(TypedDict):
     tied_with_best: bool
     tempering: NotRequired[Tempering | None]
     saved: str
+    members: NotRequired[list[str]]
     grid: NotRequired[list[Trial]]
     notes: NotRequired[list[str]]
 

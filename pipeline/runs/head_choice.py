@@ -11,6 +11,9 @@ from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.criteria import ACCURACY, preference
 from featurecache.runs.documents import HeadRow, Results
 
+# The name of the mean of several heads, among heads.
+ENSEMBLE = "ensemble"
+
 
 def metric_of(results: Results) -> str:
     """The metric that a run chooses and ranks by; runs that do not name one did by accuracy."""
@@ -45,6 +48,16 @@ def choose_head(heads: Sequence[HeadRow], name: str | None, *, metric: str = ACC
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
     problem = "has no head" if not matching else "has more than one head"
     raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+
+
+def members_of(heads: Sequence[HeadRow], head: HeadRow) -> list[HeadRow]:
+    """Return the heads whose mean an ensemble is; none for any other head. Raises UsageError where one is gone."""
+    return [choose_head(heads, name) for name in head.get("members") or [] if name != head_title(head)]
+
+
+def head_title(head: HeadRow) -> str:
+    """Return the name of a head among all of a run, with its features."""
+    return f"{features_of(head)}--{head['name']}"
 
 
 def head_titles(heads: Sequence[tuple[str, str]]) -> list[str]:

@@ -132,6 +132,7 @@ CONFIG = Shape({
     "folds": COUNT_OR_NONE,
     "memory": NUMBER_OR_NONE, "repeats": COUNT, "calibrate": FLAG, "min_per_class": COUNT,
     "params": PARAMS, "metric": METRIC, "class_weight": WEIGHT,
+    "ensemble": FLAG,
 })  # fmt: skip
 TO_CHOOSE_BY = {name: NUMBER_OR_NONE if each.lower_is_better else SHARE_OR_NONE for name, each in CRITERIA.items()}
 HEAD_METRICS = {
@@ -145,6 +146,7 @@ HEAD = Shape({
     "name": TEXT, "backbone": WORD, "features": TEXT, "params": OBJECT, "grid_size": COUNT, "fit_seconds": SECONDS,
     "predict_seconds": SECONDS, "val": Shape({**HEAD_METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),
     "test": Shape(HEAD_METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
+    "members": [TEXT],
     "grid": [Shape(TRIAL, ("params",))], "tempering": Shape(EFFECT, tuple(EFFECT), or_none=True),
 }, ("name", "backbone", "val"))  # fmt: skip
 PART = {"backbone": WORD, "key": WORD, "scale": NUMBER}

@@ -13,6 +13,7 @@ from featurecache.base.text import printable
 from featurecache.extract.images.formats import format_of
 from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.read_options import HDF5_SUFFIXES, MANIFEST, VECTOR_SUFFIXES, VECTORS, ReadOptions
+from featurecache.extract.images.tables.columns import plain_name
 from featurecache.extract.images.vectors.choosing import find_vectors
 from featurecache.extract.images.vectors.hdf5_file import Hdf5File
 from featurecache.extract.images.vectors.npz_file import NpzFile
@@ -70,7 +71,10 @@ def holds_vectors(path: str | os.PathLike[str], options: ReadOptions) -> bool:
     if options.as_ == VECTORS or (options.features_column is not None and not options.is_usual):
         return True
     with suppress(ManifestError):  # reading it as a manifest says what is wrong
-        return bool(find_vectors(place, open_source(place, options).kinds, ReadOptions()))
+        kinds = open_source(place, options).kinds
+        vectors = find_vectors(place, kinds, ReadOptions())
+        has_paths = "path" in map(plain_name, kinds)  # then numbers may be what is known of images
+        return len(vectors) == 1 or (len(vectors) > 1 and not has_paths)
     return False
 
 

@@ -165,6 +165,7 @@ def _plan(
         params=heads.params(),
         metric=heads.metric,
         class_weight=heads.class_weight,
+        ensemble=heads.ensemble,
     )
 
 

@@ -133,7 +133,8 @@ def sweep_figures(record: Record) -> list[dict[str, Any]]:
 def swept_by(record: Record) -> Criterion:
     """The metric that the sweeps show: that of the run, or the accuracy where a run has no other on val."""
     by = CRITERIA[metric_of(record.results)]
-    return by if all(_grid(head, by) for head in record.heads) else CRITERIA[ACCURACY]
+    swept = [head for head in record.heads if head.get("grid")]
+    return by if all(_grid(head, by) for head in swept) else CRITERIA[ACCURACY]
 
 
 def _grid(head: Mapping[str, Any], by: Criterion) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from featurecache.report.sections.tsne import ITERATIONS, PERPLEXITY, tsne_besid
 from featurecache.report.wording import percent
 from featurecache.runs.documents import FeatureRow, HeadRow, cache_folder, cache_folders
 from featurecache.runs.folder import RESULTS_FILE
-from featurecache.runs.head_choice import features_of
+from featurecache.runs.head_choice import features_of, members_of
 from featurecache.runs.record import Record
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def laying_out(points: MapPoints) -> Iterator[Callable[[float], LaidOut]]:
 def map_points(record: Record, cache_root: Path) -> MapPoints | str:
     """The sample in the features of the chosen head; a sentence that says why where there is none."""
     head = record.heads[record.chosen]
+    head = next(iter(members_of(record.heads, head)), head)
     found = read_features(record, head, sample_rows(_wrong(record), MAX_POINTS), cache_root)
     if isinstance(found, str):
         return found

@@ -28,7 +28,7 @@ SOURCE = {"license": "licence", "source": "from", "commit": "commit"}
 OPTIONS = {"learning_rate": "lr", "parts": "accumulate", "smoothing": "label_smoothing"}
 # Of classify and of the same name in config.json; those of another value than here were given on the command line.
 DEFAULTS: Mapping[str, object] = {"seed": 0, "folds": None, "calibrate": False, "shots": None, "repeats": 5,
-                                  "min_per_class": 1, "metric": ACCURACY,
+                                  "min_per_class": 1, "metric": ACCURACY, "ensemble": False,
                                   "class_weight": CLASS_WEIGHTS[0]}  # fmt: skip
 
 

@@ -14,8 +14,7 @@ import pytest
 from featurecache.classify.evaluation.metrics import answers_interval
 from featurecache.cli.main import DONE, run
 from featurecache.cli.text import leaderboard_text
-from featurecache.evaluate.classify import assign_cv_folds
-from featurecache.evaluate.classify_plan import ClassifyPlan
+from featurecache.evaluate.classify_plan import ClassifyPlan, assign_cv_folds
 from featurecache.evaluate.join import label_samples
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.read import read_images

@@ -29,7 +29,16 @@ def place(tmp_path_factory, digits_folder, filled_cache):
     shutil.copytree(filled_cache, folder / "cache")
     root = str(folder / "cache")
     assert run(["extract", str(digits_folder), "--backbone", BOTH, "--cache", root, "--quiet"]) == DONE
-    words = ["--backbone", "efficientnet_lite0", "--backbone", f"pixels,{BOTH}", "--heads", "ridge,knn", "--quiet"]
+    words = [
+        "--backbone",
+        "efficientnet_lite0",
+        "--backbone",
+        f"pixels,{BOTH}",
+        "--heads",
+        "ridge,knn",
+        "--ensemble",
+        "--quiet",
+    ]
     assert run(["classify", str(digits_folder), *words, "--cache", root, "--out", str(folder / "run")]) == DONE
     return folder
 
@@ -71,7 +80,7 @@ def test_each_block_is_divided_by_its_root_mean_square_norm():
 
 def test_joined_features_have_rows_of_their_own_and_cost_no_extraction(place):
     results = read_results(place / "run")
-    assert {(head["features"], head["name"]) for head in results["heads"]} == {
+    assert {(head["features"], head["name"]) for head in results["heads"]} - {("tied-heads", "ensemble")} == {
         (features, name) for features in ("efficientnet_lite0", "pixels", BOTH) for name in ("ridge", "knn")
     }
     rows = {row["name"]: row for row in results["features"]}
@@ -119,11 +128,26 @@ def test_a_head_on_joined_features_labels_images_old_and_new(place, digits_folde
     assert "takes features of 2 backbones" in capsys.readouterr().err
 
 
+def test_an_ensemble_over_several_backbones_is_a_row_and_predicts(place, digits_folder):
+    results = read_results(place / "run")
+    row = next(head for head in results["heads"] if head["name"] == "ensemble")
+    assert row["features"] == "tied-heads"
+    assert len(row["members"]) >= 2
+    features = next(each for each in results["features"] if each["name"] == "tied-heads")
+    assert set(features["weights"].split(", ")) == {name.split("--")[0] for name in row["members"]}
+    found = Predictor.load(place / "run", head="tied-heads--ensemble").predict(read_images(digits_folder))
+    assert found.accuracy()[0] >= 85
+    members = [Predictor.load(place / "run", head=name).predict(read_images(digits_folder)) for name in row["members"]]
+    np.testing.assert_allclose(found.proba, np.mean([each.proba for each in members], axis=0), atol=1e-6)
+    compared = compare_runs([place / "run"])["heads"]
+    assert {each["head"] for each in compared if each["features"] == "tied-heads"} == {"ensemble"}
+
+
 def test_the_report_and_its_commands_know_joined_features(place):
     page = (place / "run" / "report.html").read_text()
     shown = re.search(r"<pre>(.*?)</pre>", page, re.S)[1]
     assert "featurecache extract" in shown
-    assert f"--backbone efficientnet_lite0 --backbone pixels --backbone {BOTH} --heads ridge,knn" in shown
+    assert f"--backbone efficientnet_lite0 --backbone pixels --backbone {BOTH} --heads ridge,knn --ensemble" in shown
     extracts = [line for line in shown.splitlines() if "extract" in line]
     assert not any("+" in line for line in extracts)
     assert '"map":null' not in page

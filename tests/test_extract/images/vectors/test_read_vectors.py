@@ -73,7 +73,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_samples_and_vectors(tmp_path, name):
     WRITERS[name](tmp_path / name)
-    found = read_images(tmp_path / name)
+    found = read_images(tmp_path / name, ReadOptions(as_="vectors") if name.startswith("wide") else None)
     assert [sample.label for sample in found.samples] == NAMES
     assert [sample.split for sample in found.samples] == SPLITS
     assert [sample.group for sample in found.samples] == GROUPS
@@ -117,6 +117,14 @@ def test_columns_are_named_as_those_of_tables_are(tmp_path):
     assert "The vectors are 5 columns, 'pixel_0' to 'pixel_4'." in found.remarks
     everything = read_images(tmp_path / "some.csv", ReadOptions(as_="vectors", label_column="target"))
     assert everything.vectors.spec.feature_dim == DIM + 1  # the column `id` is a number too
+
+
+def test_numbered_columns_are_vectors_unless_they_stand_next_to_paths(tmp_path):
+    write_csv(tmp_path / "some.csv", {**WIDE, "label": NAMES})
+    np.testing.assert_array_equal(read_images(tmp_path / "some.csv").vectors.rows, X)
+    (tmp_path / "1.png").touch()
+    write_csv(tmp_path / "some.csv", {**WIDE, "path": ["1.png"] * N})
+    assert read_images(tmp_path / "some.csv").vectors is None
 
 
 def test_a_table_with_images_and_vectors_is_what_the_user_says(tmp_path):
@@ -194,7 +202,8 @@ REFUSED = {
     "large.h5": (lambda path: write_h5(path, features=X.astype("f8") * 1e300, labels=Y), "has 60 rows of 60 with"),
     "null.parquet": (lambda path: write_parquet(path, None, features=[[1.0, None], [2.0, 3.0]], label=["a", "b"]),
                      "has 1 row of 2 with numbers that are NaN"),
-    "gap.csv": (lambda path: write_csv(path, {**WIDE, "features_2": ["", *X[1:, 2]], **REST}), "has 1 row of 60 with"),
+    "gap.csv": (lambda path: write_csv(path, {**WIDE, "features_2": ["", *X[1:, 2]], "label": NAMES}),
+                "has 1 row of 60 with"),
     "objects.npz": (lambda path: write_npz(path, features=np.array([[1, 2], [3, None]], dtype=object), labels=[0, 1]),
                     r"has in 'features' Python objects \(pickle\), which are never read.*np.stack"),
     "labels.npz": (lambda path: write_npz(path, features=X, labels=Y.astype(object)),
