@@ -51,7 +51,7 @@ UNITS = (
     ("test_work_folder.py",),
     ("test_earlier_runs.py",),
     ("test_freezing.py",),
-    ("test_extract.py",),
+    ("test_extract.py", "test_processes.py"),
     ("test_rules.py",),
 )  # fmt: skip
 PLACES = {name: (unit, place) for unit, names in enumerate(UNITS) for place, name in enumerate(names)}

@@ -79,6 +79,8 @@ class DigestTable:
         self._memo = memo
         self._with_digest = [i for i, sample in enumerate(samples) if sample.digest is not None]
         self._digests = np.zeros((len(samples), 32), dtype=np.uint8)
+        self._bytes = self._digests.reshape(-1).data
+        self._folders: dict[str, bytes] = {}
         self._is_known = np.zeros(len(samples), dtype=bool)
         self._refusals: dict[int, Refusal] = {}
         self._fresh: list[tuple[bytes, FileState, bytes]] = []
@@ -89,11 +91,10 @@ class DigestTable:
 
     def _states(self, reader: StateReader) -> Generator[tuple[list[bytes], States], None, None]:
         """Yield path and state of every file, in blocks: those of the next are read while one is looked up."""
-        folders: dict[str, bytes] = {}
 
         def read(start: int) -> tuple[list[bytes], States]:
             named = [sample.path for sample in self.samples[start : start + BLOCK]]
-            paths = memo_paths(named, folders)
+            paths = memo_paths(named, self._folders)
             # The absolute path, which is encoded already, leads to another file where a link comes before "..".
             has_links = os.pardir in "\0".join(named)
             return paths, reader.read(named) if has_links else reader.read(paths, named)
@@ -158,7 +159,7 @@ class DigestTable:
                 for i, (result, state) in zip(block, hashed, strict=True):
                     self.record(i, result)
                     if state is not None and isinstance(result, bytes):
-                        fresh.append((memo_path(self.samples[i].path, {}), state, result))
+                        fresh.append((memo_path(self.samples[i].path, self._folders), state, result))
                 self._memo.remember_digests(fresh, read_ns=read_ns)
                 if on_progress is not None:
                     on_progress(stop, len(unread))
@@ -172,9 +173,8 @@ class DigestTable:
         rest = [i for i in self.unread if i not in read]
         self.unread = [i for i in self.unread if i in read]
         self.hash_unread(on_progress)
-        folders: dict[str, bytes] = {}
         for i in rest:
-            self._set(i, self.samples[i].digest or image_digest(memo_path(self.samples[i].path, folders)))
+            self._set(i, self.samples[i].digest or image_digest(memo_path(self.samples[i].path, self._folders)))
 
     def note(self, path: str, found: bytes | Refusal, *, state: FileState | None, read_ns: int) -> None:
         """Set the digest of a file that was read at `read_ns`, in place of what the memo knew of it, or its refusal."""
@@ -184,13 +184,13 @@ class DigestTable:
         places = self._places.get(path)
         if places is None:
             places = [i for i, sample in enumerate(self.samples) if sample.path == path]
-            self._memo.forget([memo_path(path, {})])
+            self._memo.forget([memo_path(path, self._folders)])
         for i in places:
             self.record(i, found)
         self.is_changed = True
         if isinstance(found, Refusal) or state is None or not state.is_settled(read_ns):
             return
-        self._fresh.append((memo_path(path, {}), state, found))
+        self._fresh.append((memo_path(path, self._folders), state, found))
         if len(self._fresh) >= BLOCK:
             self.flush()
 
@@ -208,7 +208,7 @@ class DigestTable:
         self._set(i, result)
 
     def _set(self, i: int, digest: bytes) -> None:
-        self._digests[i] = np.frombuffer(digest, dtype=np.uint8)
+        self._bytes[32 * i : 32 * i + 32] = digest
         self._is_known[i] = True
 
     def _refuse_other_digests(self) -> None:

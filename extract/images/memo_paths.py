@@ -13,6 +13,8 @@ NO_NAMES = {"", os.curdir, os.pardir}
 
 def memo_paths(paths: Sequence[str], folders: dict[str, bytes]) -> list[bytes]:
     """Return `memo_path` of every path; their names are encoded together."""
+    if (found := _in_one_folder(paths, folders)) is not None:
+        return found
     parts = [path.rpartition(os.sep) for path in paths]
     names = [part[2] for part in parts]
     encoded = "\0".join(names).encode(ENCODING, ERRORS).split(b"\0")
@@ -21,6 +23,22 @@ def memo_paths(paths: Sequence[str], folders: dict[str, bytes]) -> list[bytes]:
         return [memo_path(path, folders) for path in paths]
     prefixes = {folder: _memo_prefix(folder, folders) for folder in within}
     return [prefixes[part[0]] + name for part, name in zip(parts, encoded, strict=True)]
+
+
+def _in_one_folder(paths: Sequence[str], folders: dict[str, bytes]) -> list[bytes] | None:
+    """Return `memo_path` of every path if all are of one folder and have usual names: no step for each path."""
+    folder, separator, _ = paths[0].rpartition(os.sep) if paths else ("", "", "")
+    if not folder or os.altsep:
+        return None
+    prefix, text = folder + separator, "\0".join(["", *paths, ""])
+    starts = text.count("\0" + prefix)
+    if starts != len(paths) or text.count(os.sep) != starts * prefix.count(os.sep) or text.count("\0") != starts + 1:
+        return None
+    if any(f"\0{prefix}{name}\0" in text for name in NO_NAMES):
+        return None
+    begin = b"\0" + prefix.encode(ENCODING, ERRORS)
+    encoded = text.encode(ENCODING, ERRORS).replace(begin, b"\0" + _memo_prefix(folder, folders))
+    return encoded[1:-1].split(b"\0")
 
 
 def memo_path(path: str, folders: dict[str, bytes]) -> bytes:

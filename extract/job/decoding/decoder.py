@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from featurecache.base.errors import ImageRefused
+from featurecache.base.errors import CacheError, ImageRefused
 from featurecache.extract.cache.memo import FileState
 from featurecache.extract.images.augmentation import viewed
 from featurecache.extract.images.decode import NO_MEMORY, decode_picture, refusal_of
@@ -28,7 +28,7 @@ from featurecache.extract.images.sources import HashedFile, open_hashed, read_ha
 from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.decoding.batch import Batch, Kind, Wanted, WantedKinds
 from featurecache.extract.job.outdated import CHANGED
-from featurecache.extract.job.plan import Group
+from featurecache.extract.job.plan import Group, Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,14 +166,16 @@ class Decoder:
         decoded.read_seconds += read.seconds
         return decoded
 
-    def _take(self, decoded: Decoded, known: bytes | None, path: str, file: HashedFile) -> None:
+    def _take(
+        self, decoded: Decoded, known: bytes | None, path: str, file: HashedFile, lacking: Sequence[Plan] = ()
+    ) -> None:
         """Claim the content of a file whose digest is not the known one. Raises ImageRefused."""
         if file.digest == known:
             return
         if self.claims is None:
             raise ImageRefused(CHANGED)
         decoded.digest, decoded.file = file.digest, (path, file.state, file.read_ns)
-        decoded.is_skipped = not self.claims.take(file.digest, path)
+        decoded.is_skipped = not self.claims.take(file.digest, path, lacking)
 
     def _take_alike(
         self,
@@ -184,6 +186,7 @@ class Decoder:
         together: dict[Header, list[Taken]],
     ) -> None:
         """Claim the small plain JPEGs among the files: into `taken`, and those to be decoded into `together`."""
+        lacking = self._lacking([(known, read.file) for (known, _), read in zip(items, files, strict=True)])
         for row, ((known, sample), (file, _, seconds)) in enumerate(zip(items, files, strict=True), start):
             if file is None or not isinstance(file.content, bytes):
                 continue
@@ -193,12 +196,22 @@ class Decoder:
             decoded = Decoded(file.digest, sample.name, read_seconds=seconds)
             if file.digest != known:
                 try:
-                    self._take(decoded, known, sample.path, file)
+                    self._take(decoded, known, sample.path, file, lacking.get(file.digest, ()))
                 except Exception:  # noqa: BLE001  (`decode` meets it again, and refuses this image)
                     continue
             taken[row] = decoded
             if not decoded.is_skipped:
                 together.setdefault(header, []).append(Taken(row, decoded, file.content))
+
+    def _lacking(self, files: Sequence[tuple[bytes | None, HashedFile | None]]) -> dict[bytes, list[Plan]]:
+        """Return which plans lack the contents of files that have another digest than the known one."""
+        digests = [file.digest for known, file in files if file is not None and file.digest != known]
+        if self.claims is None or not digests:
+            return {}
+        try:
+            return dict(zip(digests, self.claims.lacking(digests), strict=True))
+        except CacheError:  # each image meets it again
+            return {}
 
     def _can_share(self, header: Header) -> bool:
         """Whether images with this header are decoded and resized together."""

@@ -105,7 +105,11 @@ class Noted:
     def __init__(self, note: Any, suspects: frozenset[bytes]) -> None:
         self._note, self._suspects = memoryview(note).cast("B"), suspects
 
-    def take(self, digest: bytes, path: str) -> bool:
+    def lacking(self, digests: Sequence[bytes]) -> list[list[object]]:
+        """Return nothing of each content."""
+        return [[] for _ in digests]
+
+    def take(self, digest: bytes, path: str, lacking: object = None) -> bool:
         """Whether to decode the content; whether it is needed is decided later."""
         return digest not in self._suspects
 

@@ -45,7 +45,10 @@ class Claims:
         self.taken: set[bytes] = set()
         self.refused = b""
 
-    def take(self, digest: bytes, path: str) -> bool:
+    def lacking(self, digests: list[bytes]) -> list[list]:
+        return [[] for _ in digests]
+
+    def take(self, digest: bytes, path: str, lacking: object = None) -> bool:
         if digest == self.refused:
             raise ImageRefused("it is refused")
         is_new = digest not in self.taken and digest not in self.suspects
@@ -78,10 +81,11 @@ def groups() -> list[Toy]:
 
 @pytest.fixture(scope="module")
 def running(groups) -> Iterator[DecodeProcesses]:
+    before = multiprocessing.active_children()
     made = DecodeProcesses(groups, n=1, size=SIZE, n_batches=2, max_pixels=MAX_PIXELS, slow_s=1.0, claims=Claims())
     with made:
         yield made
-    assert multiprocessing.active_children() == []
+    assert not {*multiprocessing.active_children()} - {*before}
     assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"pym-{os.getpid()}")]
 
 
@@ -232,7 +236,7 @@ def test_a_run_has_the_vectors_of_threads_and_leaves_no_process(items, groups, m
     stopped = compute.compute_vectors(items, [group], max_pixels=MAX_PIXELS, decode_processes=1)
     next(stopped)
     stopped.close()
-    assert multiprocessing.active_children() == before
+    assert not {*multiprocessing.active_children()} - {*before}
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "2"])
