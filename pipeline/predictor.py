@@ -145,7 +145,7 @@ class Predictor:
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
         config = read_config(run)
-        is_cached = not is_of_vectors(chosen["backbone"])
+        is_cached = not is_of_vectors(features_of(chosen))
         features = results.get("features", [])
         root = cache_root or (recorded_cache(run, config, progress, features=features) if is_cached else DEFAULT_CACHE)
         members = members_of(results["heads"], chosen)

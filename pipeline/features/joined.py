@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.cache.spec import MOST_IN_A_NAME, FeatureSpec, slug
 from featurecache.extract.images.vectors.origin import NO_TRANSFORM
 from featurecache.features.feature_set import Part, Source
+from featurecache.runs.command_lines import JOINT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +42,7 @@ class Joined:
     @classmethod
     def of(cls, parts: Sequence[Part], sources: Sequence[Source]) -> Joined:
         """Return the sources of these parts as one."""
-        name = "+".join(part.request.backbone for part in parts)
-        spec = joined_spec(name, [part.spec for part in parts])
+        spec = joined_spec([part.spec for part in parts])
         return cls(spec, tuple(sources), tuple(part.scale for part in parts))
 
     def missing(self, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -64,8 +64,11 @@ class Joined:
         return np.concatenate(blocks, axis=1)
 
 
-def joined_spec(name: str, specs: Sequence[FeatureSpec]) -> FeatureSpec:
+def joined_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:
     """Return the identity of joined features: the keys of the parts, in their order."""
+    name = JOINT.join(spec.backbone for spec in specs)
+    if len(name) > MOST_IN_A_NAME:
+        name = slug(name)
     digest = hashlib.sha256(json.dumps([spec.key for spec in specs]).encode()).hexdigest()
     dim = sum(spec.feature_dim for spec in specs)
     return FeatureSpec(name, JOINED_SOURCE, digest, "", "", NO_TRANSFORM, dim, decode_version=1)

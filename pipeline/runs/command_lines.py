@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from featurecache.base.described import descriptions, option_name
 from featurecache.base.errors import UsageError
 from featurecache.base.quoting import as_command
 from featurecache.base.text import printable
+from featurecache.extract.backbones.names import LOCAL, library_of, local_folder
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
@@ -22,7 +24,7 @@ JOINT = "+"
 def parts_of(request: FeatureRequest) -> tuple[FeatureRequest, ...]:
     """Return the requests that `a+b` joins, in their order; of one backbone the request itself. Raises UsageError."""
     names = request.backbone.split(JOINT)
-    if len(names) == 1 or is_of_vectors(request.backbone):
+    if len(names) == 1 or is_of_vectors(request.backbone) or _is_one_folder(request.backbone):
         return (request,)
     if not all(names) or len(set(names)) < len(names):
         raise UsageError(
@@ -30,6 +32,11 @@ def parts_of(request: FeatureRequest) -> tuple[FeatureRequest, ...]:
             "between them."
         )
     return tuple(replace(request, backbone=name) for name in names)
+
+
+def _is_one_folder(name: str) -> bool:
+    """Whether a name is that of a folder on this machine with the joint in its path."""
+    return library_of(name) == LOCAL and os.path.isdir(local_folder(name))  # noqa: PTH112 (closed folders)
 
 
 def parts_of_all(requests: Sequence[FeatureRequest]) -> tuple[FeatureRequest, ...]:

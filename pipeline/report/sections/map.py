@@ -136,7 +136,7 @@ def read_features(record: Record, head: HeadRow, rows: NDArray[np.int64], cache_
 
 def _source(record: Record, entry: FeatureRow, cache_root: Path) -> Source | None:
     """Where the features of a run are: in the cache, or in the file that the run was made of."""
-    if is_of_vectors(entry["backbone"]):
+    if is_of_vectors(entry.get("name", entry["backbone"])):
         return read_images(images_of(record.config), reading_of(record.config)).vectors
     parts = entry.get("parts") or []
     specs = [read_spec(cache_root / folder) for folder in cache_folders([entry])]
@@ -146,7 +146,7 @@ def _source(record: Record, entry: FeatureRow, cache_root: Path) -> Source | Non
     caches = [FeatureCache(cache_root, spec) for spec in known]
     if not parts:
         return caches[0]
-    return Joined(joined_spec(entry["backbone"], known), tuple(caches), tuple(part["scale"] for part in parts))
+    return Joined(joined_spec(known), tuple(caches), tuple(part["scale"] for part in parts))
 
 
 def principal_components(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

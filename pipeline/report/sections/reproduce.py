@@ -92,7 +92,7 @@ def feature_lines(results: Results) -> list[str]:
     for row in results["features"]:
         rate = f", extracted at {row['images_per_second']:,.0f} images/s" if row.get("images_per_second") else ""
         layer = ", ".join(str(row[key]) for key in ("layer", "pooling") if row.get(key))
-        origin = "each, from" if is_of_vectors(row["backbone"]) else "per image, weights"
+        origin = "each, from" if is_of_vectors(row.get("name", row["backbone"])) else "per image, weights"
         rows.append(
             f"{row.get('name', row['backbone'])}: {row['dim']:,} numbers {origin} {row['weights']}"
             f"{f' ({layer})' if layer else ''}{rate}{_source(row)}; key {row['key'][:12]}"

@@ -15,6 +15,7 @@ from featurecache import Predictor, audit_images, compare_runs, read_arrays, rea
 from featurecache.base.errors import CacheError, RequestError, UsageError
 from featurecache.cli.main import DONE, USAGE, run
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.report.page import write_report
 from featurecache.runs.record_checks import read_results
 
 HEADS = ("--heads", "ridge,centroid", "--quiet")
@@ -146,6 +147,13 @@ def test_an_exported_file_gives_the_heads_of_its_images(exported, suffix):
         assert (mine["name"], mine["test"], mine["params"]) == (other["name"], other["test"], other["params"])
     assert theirs["features"][0]["key"] == ours["features"][0]["key"]
     assert theirs["features"][0]["weights"] == f"out.{suffix}, exported from efficientnet_lite0 IMAGENET1K"
+
+
+def test_the_map_of_a_run_on_an_exported_file_is_of_that_file(exported):
+    write_report(exported / "h5")
+    page = (exported / "h5" / "report.html").read_text()
+    assert "numbers each, from out.h5, exported from efficientnet_lite0" in page
+    assert '"map":null' not in page
 
 
 def test_digests_of_images_pair_the_heads_of_both_runs(exported):

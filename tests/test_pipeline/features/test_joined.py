@@ -15,7 +15,7 @@ from featurecache.cli.main import DONE, REFUSED, USAGE, run
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.images.vectors.origin import plain_spec
 from featurecache.features.feature_set import Part
-from featurecache.features.joined import Joined, joined_rate, scale_of
+from featurecache.features.joined import Joined, joined_rate, joined_spec, scale_of
 from featurecache.features.saved_with_head import head_meta
 from featurecache.runs.record_checks import read_results
 
@@ -76,6 +76,18 @@ def test_each_block_is_divided_by_its_root_mean_square_norm():
     assert joined.missing(digests + 1).tolist() == [False, False, True]
     assert scale_of(Few("zero", [[0.0]]), digests[:1]) == 1.0
     assert (joined_rate([100.0, 50.0]), joined_rate([100.0, 0.0])) == (33.33, 0.0)
+
+
+def test_names_are_joined_but_a_folder_with_the_joint_in_its_path_is_one(tmp_path):
+    from featurecache.runs.command_lines import parts_of
+
+    names = [part.backbone for part in parts_of(FeatureRequest("resnet18+timm/vit.x", size=64))]
+    assert names == ["resnet18", "timm/vit.x"]
+    (tmp_path / "a+b").mkdir()
+    request = FeatureRequest(f"local-dir:{tmp_path}/a+b")
+    assert parts_of(request) == (request,)
+    long = [Few("n" * 150, [[1.0]]).spec, Few("m" * 150, [[1.0]]).spec]
+    assert FeatureSpec.from_dict(joined_spec(long).to_dict()) == joined_spec(long)
 
 
 def test_joined_features_have_rows_of_their_own_and_cost_no_extraction(place):
