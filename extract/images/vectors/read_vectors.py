@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 # What `featurecache cache export` writes into .npz files besides the columns.
 OWN_ARRAYS = frozenset({"classes", "backbone", "weights", "key", "spec", "created"})
 
+ALL_MISSING = (
+    "All values of its column of labels are missing: give its rows labels, or name another with --label-column."
+)
+
 
 @dataclass
 class VectorTable:
@@ -78,7 +82,7 @@ def read_vectors(path: Path, options: ReadOptions) -> Manifest:
     attributes = source.attributes()
     if "label" in cells and options.label_column is None:
         cells["label"] = named_labels(path, cells["label"], attributes.get("classes"))
-    hint = no_label_hint(replace(columns, header=others or vectors))
+    hint = no_label_hint(replace(columns, header=others or vectors)) or ALL_MISSING
     table = VectorTable(rows, digest_rows(path, rows), cells, attributes, notes, hint)
     return build_manifest(path, table)
 

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from featurecache import Predictor, audit_images, compare_runs, read_arrays, read_images, train_heads
 from featurecache.base.errors import CacheError, RequestError, UsageError
 from featurecache.cli.main import DONE, USAGE, run
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.report.page import write_report
 from featurecache.runs.record_checks import read_results
@@ -114,14 +115,16 @@ def test_a_head_labels_new_vectors_and_refuses_others(place, digits, capsys, dig
 
 
 def test_a_table_of_another_tool_is_one_of_vectors_where_the_user_says_so(place, capsys):
-    words = [str(place / "frame.parquet"), "--out", str(place / "frame"), "--heads", "ridge", "--quiet"]
-    assert run(["classify", *words]) != DONE
-    assert run(["classify", *words, "--features-column", "pixel_", "--label-column", "target"]) == DONE
-    mine, theirs = (read_results(place / name)["heads"] for name in ("run", "frame"))
-    assert theirs[0]["test"]["accuracy"] == next(h["test"]["accuracy"] for h in mine if h["name"] == "ridge")
-    reading = json.loads((place / "frame" / "config.json").read_text())["reading"]
-    assert reading == {"label_column": "target", "features_column": "pixel_"}
-    capsys.readouterr()
+    words = ["classify", str(place / "frame.parquet"), "--dry-run"]
+    assert run(words) != DONE
+    assert run([*words, "--features-column", "pixel_", "--label-column", "target"]) == DONE
+    assert "600 rows" in capsys.readouterr().out
+    reading = {"label_column": "target", "features_column": "pixel_"}
+    images = read_images(place / "frame.parquet", ReadOptions(**reading))
+    theirs = train_heads(images, heads=["ridge"], out=place / "frame")["heads"][0]
+    mine = next(head for head in read_results(place / "run")["heads"] if head["name"] == "ridge")
+    assert theirs["test"]["accuracy"] == mine["test"]["accuracy"]
+    assert json.loads((place / "frame" / "config.json").read_text())["reading"] == reading
     assert run(["predict", str(place / "frame"), str(place / "new.npz"), "--quiet"]) == DONE
     assert "new[0]" in capsys.readouterr().out
 

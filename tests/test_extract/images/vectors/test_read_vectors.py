@@ -246,6 +246,13 @@ def test_what_is_wrong_with_a_file_is_said_in_one_sentence(tmp_path, name):
     assert "\n" not in str(refused.value)
 
 
+def test_labels_that_are_all_missing_are_said(tmp_path):
+    write_npz(tmp_path / "some.npz", features=X, labels=np.full(N, -1), classes=["a"])
+    found = read_images(tmp_path / "some.npz")
+    assert {sample.label for sample in found.samples} == {None}
+    assert found.no_labels.startswith("All values of its column of labels are missing")
+
+
 def test_options_that_mean_nothing_are_refused(tmp_path):
     write_npz(tmp_path / "some.npz", features=X, labels=Y)
     for options, said in (
