@@ -27,6 +27,7 @@ from featurecache.extract.backbones.cuts import (
 )
 from featurecache.extract.backbones.cutting import TracedNetwork, candidate_nodes
 from featurecache.extract.backbones.graph import dominators, nodes_between, parameters_of, required_nodes
+from featurecache.extract.backbones.names import library_of
 from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -64,7 +65,7 @@ def split_network(
     Raises UnknownLayer, with the possible values, if the network cannot be split there; BackboneError if the requested
     layer is `stages`, or if there are no parameters above the split.
     """
-    if network.whole is not None:
+    if network.whole is not None or library_of(name):
         raise BackboneError(
             f"{name} cannot be fine-tuned: the networks of torchvision and efficientnet_lite can. Train heads on its "
             "features, or begin with a run on one of those."

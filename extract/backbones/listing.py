@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurecache.extract.backbones.names import HUB, MAIN, TIMM, library_of
+from featurecache.extract.backbones.names import HUB, KERAS, KERAS_START, MAIN, TIMM, library_of
 
 PIXELS, NO_WEIGHTS = "pixels", "none"
 # TensorFlow's evaluation crops size / (size + 32) of the shortest side: the same as a resize to size + 32, then a crop.
@@ -59,7 +59,7 @@ class Published:
 
 
 def list_backbones() -> list[BackboneInfo]:
-    """Return all backbones that `load_backbone` accepts, those with weights from pip first."""
+    """Return the backbones that `load_backbone` accepts, those with weights from pip first."""
     lite = [
         BackboneInfo(name, source_of(name), [LITE_WEIGHTS], LITE_WEIGHTS, packaged_file(name) is not None)
         for name in LITE_SIZES
@@ -75,10 +75,11 @@ def list_backbones() -> list[BackboneInfo]:
 
 
 def list_library_backbones() -> list[BackboneInfo]:
-    """Return the networks of timm, by name, and the folders of timm in the hub's cache that others have written.
+    """Return the networks of timm and Keras by name, and folders of timm in the hub's cache that others have written.
 
-    The weights of a network of timm are part of its name: timm/NAME.TAG. None where timm is not installed.
+    The weights of a network of timm are part of its name: timm/NAME.TAG. None of a library that is not installed.
     """
+    from featurecache.extract.backbones.libraries.keras_names import APPLICATIONS, IMAGENET
     from featurecache.extract.backbones.libraries.timm_listing import folders_on_disk, other_hub_folders, timm_networks
 
     networks = timm_networks()
@@ -88,7 +89,11 @@ def list_library_backbones() -> list[BackboneInfo]:
         for name, tags, licence in networks
     ]
     others = other_hub_folders() if networks else ()
-    return [*named, *(BackboneInfo(name, HUB, [MAIN], MAIN, True, licence) for name, licence in others)]
+    of_keras = [
+        BackboneInfo(f"{KERAS_START}{each.name}", KERAS, [IMAGENET], IMAGENET, each.path.is_file(), each.licence)
+        for each in (APPLICATIONS if importlib.util.find_spec("keras") else ())
+    ]
+    return [*named, *(BackboneInfo(name, HUB, [MAIN], MAIN, True, licence) for name, licence in others), *of_keras]
 
 
 def source_of(name: str) -> str:

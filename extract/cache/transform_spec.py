@@ -7,7 +7,9 @@ from math import isfinite
 from typing import Any, NotRequired, TypedDict, cast
 
 MAX_SIDE = 8192  # of the input of a network; common networks have 32 to 1,024
-INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
+# nearest-pillow: the pixels that Pillow takes, where torch may take the one next to it.
+NEAREST_PILLOW = "nearest-pillow"
+INTERPOLATIONS = ("nearest", "nearest-exact", NEAREST_PILLOW, "bilinear", "bicubic")
 CROP, SQUASH, PAD = FITS = ("crop", "squash", "pad")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from featurecache.base.cores import count_cores
 from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.base.versions import installed_version
+from featurecache.extract.backbones.names import KERAS, TIMM, library_of
 from featurecache.extract.engines.device_check import largest_difference
 from featurecache.extract.engines.devices import instruction_sets
 from featurecache.extract.engines.export import export_graph
@@ -45,6 +46,7 @@ LIBRARIES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnxruntime",
 # The modules of backbones/ that determine the exported network, in addition to those of engines/.
 NETWORK_MODULES = (
     "architectures", "cuts", "cutting", "pooling", "whole_networks", "libraries/timm_networks",
+    "libraries/keras_conversion", "libraries/keras_layers", "libraries/keras_networks",
 )  # fmt: skip
 
 
@@ -153,7 +155,9 @@ def full_identity(source: Source, batch_size: int | None) -> GraphIdentity:
 
 
 def _more_libraries(source: Source) -> tuple[str, ...]:
-    return ("timm",) if source.identity.get("network") else ()
+    if not source.identity.get("network"):
+        return ()
+    return (KERAS,) if library_of(source.identity["backbone"]) == KERAS else (TIMM,)
 
 
 @cache

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.transform_spec import CROP, SQUASH, TransformSpec
+from featurecache.extract.cache.transform_spec import CROP, NEAREST_PILLOW, SQUASH, TransformSpec
 from featurecache.extract.images.decoding.picture import STRIP_PIXELS, Picture
-from featurecache.extract.images.decoding.resizing import is_by_numpy, resize_part, rows_needed
+from featurecache.extract.images.decoding.resizing import is_by_numpy, pick_pixels, resize_part, rows_needed
 from featurecache.extract.images.decoding.taps import FILTERED, resize_columns, source_range
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def _resize(image: NDArray[np.uint8], height: int, width: int, spec: TransformSp
     """Resize all of an image, (C, H, W) -> (C, height, width), or of several, (n, C, H, W), by torch."""
     if image.shape[-2:] == (height, width):
         return image
+    if spec.interpolation == NEAREST_PILLOW:
+        return pick_pixels(image, height, width)
     import torch
     from torch.nn.functional import interpolate
 

@@ -86,8 +86,8 @@ class FeatureRequest:
     )  # fmt: skip
     weights: str | None = described(
         None,
-        "a name such as IMAGENET1K_V1, a .pth or .safetensors file, or FILE#PART for one of several sets of weights in "
-        "it (default: the network's best)",
+        "a name such as IMAGENET1K_V1, a file (.pth, .safetensors, or .h5 and .keras for networks of Keras), or "
+        "FILE#PART for one of several sets of weights in it (default: the network's best)",
         metavar="W",
     )
     layer: str | None = described(

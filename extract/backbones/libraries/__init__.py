@@ -7,4 +7,12 @@ timm_transform  timm's data config as a TransformSpec
 timm_listing    the names of timm's networks, and which are on this machine
 sources         where the weights are
 loading         networks with their tensors
+
+keras_names       the applications of Keras, without importing it
+keras_layers      layers of Keras as modules of torch
+keras_conversion  which module a layer becomes, and where its variables go
+keras_networks    networks that Keras builds, rebuilt from these modules
+keras_files       tensors of untrusted files of Keras
+keras_sources     where the weights are, and their download by Keras
+keras_loading     networks with their tensors
 """

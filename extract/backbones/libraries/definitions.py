@@ -12,9 +12,11 @@ from typing import Any
 
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.libraries.hub import CONFIG, HubFolder
+from featurecache.extract.backbones.libraries.keras_names import keras_home
 from featurecache.extract.backbones.names import (
     HUB,
     HUB_START,
+    KERAS,
     LOCAL,
     MAIN,
     MODULE,
@@ -33,6 +35,8 @@ def library_facts(backbone: str) -> list[Any]:
         return []
     if library == MODULE:
         return [source_digest(backbone)]
+    if library == KERAS:
+        return [installed_version("keras"), str(keras_home())]
     version = installed_version("timm")
     if library == LOCAL:
         return [version, _file_digest(local_folder(backbone) / CONFIG)]

@@ -12,14 +12,18 @@ from featurecache.base.errors import WeightsMismatch
 from featurecache.base.text import printable
 from featurecache.extract.backbones.architectures import Network
 from featurecache.extract.backbones.fitting import fit_tensors
+from featurecache.extract.backbones.libraries.keras_networks import build_keras
 from featurecache.extract.backbones.libraries.sources import config_of, without_last_layers
 from featurecache.extract.backbones.libraries.timm_networks import build_timm
+from featurecache.extract.backbones.names import KERAS, library_of
 from featurecache.extract.backbones.weights import tensors_digest
 from featurecache.extract.backbones.weights_source import WeightsSource
 
 
 def build_in_library(backbone: str, *, size: int | None = None) -> Network:
     """Build a network for its shapes, for images of this side. Raises BackboneError."""
+    if library_of(backbone) == KERAS:
+        return build_keras(backbone, side=size).network
     return build_timm(backbone, config_of(backbone), size=size)
 
 

@@ -12,10 +12,11 @@ from featurecache.base.errors import UnknownWeights, WeightsMissing
 from featurecache.base.text import printable
 from featurecache.extract.backbones.libraries.definitions import hub_folder
 from featurecache.extract.backbones.libraries.hub import CONFIG, WEIGHTS, HubFolder, shown_endpoint
+from featurecache.extract.backbones.libraries.keras_sources import about_keras, find_keras
 from featurecache.extract.backbones.libraries.timm_networks import TimmConfig, from_folder, registered
 from featurecache.extract.backbones.libraries.timm_transform import timm_transform
 from featurecache.extract.backbones.named_file import file_and_part, with_part
-from featurecache.extract.backbones.names import HUB, LOCAL, MAIN, TIMM, library_of, local_folder, name_in_spec
+from featurecache.extract.backbones.names import HUB, KERAS, LOCAL, MAIN, TIMM, library_of, local_folder, name_in_spec
 from featurecache.extract.backbones.weights_source import WeightsSource
 
 # By these names timm's folders on the hub have weights of OpenCLIP, next to files that hold pickles.
@@ -29,6 +30,8 @@ def find_in_library(backbone: str, weights: str | None = None) -> WeightsSource:
 
     weights: a file of the user, in place of those that the name means. Raises BackboneError.
     """
+    if library_of(backbone) == KERAS:
+        return find_keras(backbone, weights)
     found = _named(backbone)
     if weights is None or weights.lower() == "default":
         return found
@@ -76,6 +79,8 @@ def refresh_commit(backbone: str) -> str:
 
 def about_weights(source: WeightsSource) -> dict[str, str]:
     """Return the licence and the source of weights, as far as they are known; for people."""
+    if library_of(source.backbone) == KERAS:
+        return about_keras(source)
     about: dict[str, str] = {}
     licence = "" if source.config is None else source.config.pretrained.get("license")
     if isinstance(licence, str) and licence:

@@ -54,6 +54,22 @@ def resize_part(
     return resized.transpose(2, 0, 1)
 
 
+def pick_pixels(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize (C, H, W) to (C, height, width) by the nearest pixel, as Pillow's `resize` does.
+
+    Pixel i of n is from floor(s / 2 + i s), s = N / n, where Pillow adds s up step by step: products round otherwise.
+    """
+    rows, columns = (_nearest(n_source, n) for n_source, n in zip(image.shape[-2:], (height, width), strict=True))
+    picked: NDArray[np.uint8] = image[:, rows[:, None], columns[None]]
+    return picked
+
+
+def _nearest(n_source: int, n: int) -> NDArray[np.int64]:
+    step = n_source / n
+    places = np.cumsum([step / 2, *[step] * (n - 1)])
+    return np.minimum(places.astype(np.int64), n_source - 1)
+
+
 def rows_needed(n_source: int, n: int, wanted: range, mode: str) -> range:
     """Return the rows of a source that the wanted rows of n depend on."""
     return wanted if n == n_source else source_range(n_source, n, wanted, mode)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class ListingOptions:
     """Which backbones are listed."""
 
-    words: Sequence[str] = argument("[WORD...]", "only names with these words in them, those of timm too", nargs=-1)
+    words: Sequence[str] = argument(
+        "[WORD...]", "only names with these words in them, those of timm and Keras too", nargs=-1
+    )
     here: bool = option("--here", is_flag=True, default=False, help="only those whose weights are on this machine")
 
 
@@ -35,7 +37,7 @@ def command(asked: ListingOptions, printing: JsonOption) -> int:
     """List the backbones and their weights.
 
     The last column says whether the default weights are on this machine; others are downloaded when first used. The
-    networks of timm, which are many, are listed by a word; their weights are part of their name: timm/NAME.TAG.
+    networks of timm and Keras, which are many, are listed by a word; weights of timm are part of a name: timm/NAME.TAG.
     """
     from featurecache.extract.backbones.listing import list_backbones, list_library_backbones
 
@@ -53,7 +55,7 @@ def command(asked: ListingOptions, printing: JsonOption) -> int:
     ]
     print(table(rows, ("backbone", "source", "weights, default first", "licence", "on this machine")))
     if not (asked.words or asked.here):
-        print("\nNetworks of timm are listed by a word, such as `featurecache backbones dinov2`, with the extra timm.")
+        print("\nMore, of timm and Keras, are listed by a word: `featurecache backbones vgg16`, with their extras.")
     return DONE
 
 
