@@ -37,7 +37,8 @@ sys.path.append(str(Path(__file__).with_name("tools")))
 UNITS = (
     ("test_torture.py", "test_stopping.py", "test_hostile_graphs.py", "test_kept_heads.py", "test_bench.py",
      "test_hostile_arrays.py", "test_decode.py"),
-    ("test_main.py", "test_exits.py", "test_outdated.py", "test_onnx_engine.py", "test_int8.py", "test_int8_cache.py"),
+    ("test_main.py", "test_exits.py", "test_outdated.py", "test_onnx_engine.py", "test_int8.py", "test_int8_cache.py",
+     "test_timm_networks.py"),
     ("test_finetune.py",),
     ("test_compact.py",),
     ("test_classify.py",),

@@ -13,6 +13,9 @@ def random_network(timm, name: str, **arguments):
     """A network whose batch norms are set by one batch of random images, so that its vectors differ between images."""
     torch.manual_seed(len(name))
     module = timm.create_model(name, pretrained=False, **arguments)
+    for parameter in module.parameters():  # scales of layers and tokens that begin at almost nothing
+        if float(parameter.detach().abs().max()) < 0.01:
+            torch.nn.init.uniform_(parameter, 0.05, 0.3)
     norms = [each for each in module.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
     for each in norms:
         each.momentum = None

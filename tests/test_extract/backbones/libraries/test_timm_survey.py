@@ -105,7 +105,7 @@ def table(tmp_path_factory):
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["network", "D", "error", "error of tokens", "engine", "images/s", "error on ONNX", "reason"])
-        yield lambda *row: (rows.writerow(row), file.flush())
+        yield lambda *row: (rows.writerow(row), file.flush(), print("\n", *row))
     print(f"\n{path}\n{Path(path).read_text()}")
 
 
