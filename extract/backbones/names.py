@@ -32,7 +32,7 @@ def library_of(name: str) -> str:
     for start, library in ((TIMM_START, TIMM), (HUB_START, HUB), (LOCAL_START, LOCAL), (KERAS_START, KERAS)):
         if name.startswith(start):
             return library
-    return ""
+    return MODULE if FUNCTION.fullmatch(name) else ""
 
 
 def name_in_spec(name: str) -> str:

@@ -21,10 +21,10 @@ from featurecache.extract.backbones.architectures import Network, build_network,
 from featurecache.extract.backbones.cuts import Cut, CutRequest, FeatureExtractor
 from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.libraries.keras_loading import load_keras
-from featurecache.extract.backbones.libraries.loading import build_in_library, load_in_library
+from featurecache.extract.backbones.libraries.loading import build_in_library, load_in_library, load_own
 from featurecache.extract.backbones.libraries.sources import about_weights, fetch_definition
 from featurecache.extract.backbones.listing import source_of
-from featurecache.extract.backbones.names import KERAS, library_of
+from featurecache.extract.backbones.names import KERAS, MODULE, library_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (
     check_filled,
@@ -147,7 +147,9 @@ def load_network(
     found = find_weights(name, weights)
     path = fetch(found)
     found, state = replace(found, path=path), settled_state(path)
-    if found.config is not None:
+    if library_of(name) == MODULE:
+        network, note = load_own(name), ""
+    elif found.config is not None:
         network, note = load_in_library(name, found, read_tensors(path), size=size)
     elif library_of(name) == KERAS:
         network, note = load_keras(name, found, size=size)

@@ -26,7 +26,7 @@ from featurecache.base.values import no_such
 from featurecache.base.versions import installed_version
 from featurecache.extract.backbones.libraries.definitions import library_facts, pinned
 from featurecache.extract.backbones.named_file import file_and_part, with_part
-from featurecache.extract.backbones.names import name_in_spec, with_absolute_folder
+from featurecache.extract.backbones.names import MODULE, library_of, name_in_spec, with_absolute_folder
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import (
     DECODES,
@@ -211,8 +211,8 @@ def resolve(request: FeatureRequest, backbone: Backbone, cut: Cut | None = None)
 
 def remember(request: FeatureRequest, resolved: Resolved, backbone: Backbone, memo: Memo) -> None:
     """Store what a request resolved to, with the state of its weights file, for other caches of the user, too."""
-    if FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
-        return  # the file changed after it was read
+    if library_of(request.backbone) == MODULE or FileState.of(backbone.weights_path.stat()) != backbone.weights_state:
+        return  # a function may read any files; and this file changed after it was read
     remember_answer(*_save_answer(request, resolved, backbone.weights_path, backbone.weights_state, memo))
 
 

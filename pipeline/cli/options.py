@@ -18,6 +18,7 @@ from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.cli.declare import POSITIVE, SEED, Bytes, Counts, Whole, argument, every_field_of, option
+from featurecache.extract.backbones.libraries.own_network import permit
 from featurecache.extract.engines.protocol import ALL_GPUS, DEVICES, ENGINES, no_device
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.manifest import Manifest
@@ -103,6 +104,7 @@ class FeatureOptions:
     def requests(self) -> tuple[FeatureRequest, ...]:
         """Return the kinds of features that are named."""
         backbones = names_in("--backbone", self.asked["backbone"] or [DEFAULT_BACKBONE])
+        permit(part for name in backbones for part in name.split("+"))
         layers = names_in("--layer", self.asked["layer"] or [DEFAULT_LAYER])
         named = [(name, None if layer == DEFAULT_LAYER else layer) for name in backbones for layer in layers]
         return tuple(FeatureRequest(**{**self.asked, "backbone": name, "layer": layer}) for name, layer in named)

@@ -6,7 +6,6 @@ Nothing is imported for it, because a remembered answer is asked for before ever
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,13 @@ from featurecache.extract.backbones.names import (
 
 
 def library_facts(backbone: str) -> list[Any]:
-    """Return plain values on which the network of a name depends; none for torchvision, efficientnet_lite, pixels."""
+    """Return plain values on which the network of a name depends; none for torchvision, efficientnet_lite, pixels.
+
+    Of a function of the user nothing is remembered.
+    """
     library = library_of(backbone)
-    if not library:
+    if library in ("", MODULE):
         return []
-    if library == MODULE:
-        return [source_digest(backbone)]
     if library == KERAS:
         return [installed_version("keras"), str(keras_home())]
     version = installed_version("timm")
@@ -57,22 +57,6 @@ def pinned(backbone: str) -> str:
     folder = hub_folder(backbone)
     commit = folder.commit()
     return backbone if commit is None else f"{HUB_START}{folder.repository}@{commit}"
-
-
-def source_digest(function: str) -> str:
-    """Return the SHA-256 of the source text of the module of MODULE:FUNCTION; empty where it has none.
-
-    The module is found, and the packages above it are imported as Python does for it.
-    """
-    spec = importlib.util.find_spec(function.partition(":")[0].partition(".")[0])
-    if spec is None:
-        return ""
-    folders = spec.submodule_search_locations
-    files = (
-        sorted(path for folder in folders for path in Path(folder).rglob("*.py")) if folders else [spec.origin or ""]
-    )
-    digests = [_file_digest(Path(path)) for path in files]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

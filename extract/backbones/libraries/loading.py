@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featurecache.base.errors import WeightsMismatch
 from featurecache.base.text import printable
-from featurecache.extract.backbones.architectures import Network
+from featurecache.extract.backbones.architectures import Family, Network, Whole
 from featurecache.extract.backbones.fitting import fit_tensors
 from featurecache.extract.backbones.libraries.keras_networks import build_keras
+from featurecache.extract.backbones.libraries.own_network import build_own
 from featurecache.extract.backbones.libraries.sources import config_of, without_last_layers
-from featurecache.extract.backbones.libraries.timm_networks import build_timm
-from featurecache.extract.backbones.names import KERAS, library_of
+from featurecache.extract.backbones.libraries.timm_networks import NO_LAST_LAYER, build_timm
+from featurecache.extract.backbones.names import KERAS, MODULE, library_of
 from featurecache.extract.backbones.weights import tensors_digest
 from featurecache.extract.backbones.weights_source import WeightsSource
 
@@ -24,7 +25,18 @@ def build_in_library(backbone: str, *, size: int | None = None) -> Network:
     """Build a network for its shapes, for images of this side. Raises BackboneError."""
     if library_of(backbone) == KERAS:
         return build_keras(backbone, side=size).network
+    if library_of(backbone) == MODULE:
+        return load_own(backbone)
     return build_timm(backbone, config_of(backbone), size=size)
+
+
+def load_own(backbone: str) -> Network:
+    """Return the network of a function of the user. Raises BackboneError."""
+    own = build_own(backbone)
+    module: nn.Module = own.module
+    digest = tensors_digest({name: tensor.detach().cpu() for name, tensor in module.state_dict().items()})
+    family = Family(NO_LAST_LAYER, "", "")
+    return Network(module, family, whole=Whole(), digest=digest, definition=f"source text {own.source_digest}")
 
 
 def load_in_library(

@@ -13,14 +13,26 @@ from featurecache.base.text import printable
 from featurecache.extract.backbones.libraries.definitions import hub_folder
 from featurecache.extract.backbones.libraries.hub import CONFIG, WEIGHTS, HubFolder, shown_endpoint
 from featurecache.extract.backbones.libraries.keras_sources import about_keras, find_keras
+from featurecache.extract.backbones.libraries.own_network import build_own
 from featurecache.extract.backbones.libraries.timm_networks import TimmConfig, from_folder, registered
 from featurecache.extract.backbones.libraries.timm_transform import timm_transform
 from featurecache.extract.backbones.named_file import file_and_part, with_part
-from featurecache.extract.backbones.names import HUB, KERAS, LOCAL, MAIN, TIMM, library_of, local_folder, name_in_spec
+from featurecache.extract.backbones.names import (
+    HUB,
+    KERAS,
+    LOCAL,
+    MAIN,
+    MODULE,
+    TIMM,
+    library_of,
+    local_folder,
+    name_in_spec,
+)
 from featurecache.extract.backbones.weights_source import WeightsSource
 
 # By these names timm's folders on the hub have weights of OpenCLIP, next to files that hold pickles.
 SAFE_NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+OWN = "its own"  # the name of the weights that a function of the user loads
 N_DIGITS = 12  # of a commit in a message
 SAFE, UNSAFE = ".safetensors", (".bin", ".pth", ".pt", ".ckpt", ".npz")
 
@@ -32,6 +44,8 @@ def find_in_library(backbone: str, weights: str | None = None) -> WeightsSource:
     """
     if library_of(backbone) == KERAS:
         return find_keras(backbone, weights)
+    if library_of(backbone) == MODULE:
+        return _of_function(backbone, weights)
     found = _named(backbone)
     if weights is None or weights.lower() == "default":
         return found
@@ -109,6 +123,13 @@ def without_last_layers(tensors: Mapping[str, Tensor], config: TimmConfig) -> di
     last = tuple(f"{name}." for name in config.classifiers)
     kept = {name: tensor for name, tensor in tensors.items() if not (last and name.startswith(last))}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
+
+
+def _of_function(backbone: str, weights: str | None) -> WeightsSource:
+    if weights is not None:
+        raise UnknownWeights(f"'{printable(backbone)}' loads its weights itself: leave out --weights.")
+    own = build_own(backbone)
+    return WeightsSource(backbone, OWN, own.path, own.transform, is_own=True)
 
 
 def _named(backbone: str) -> WeightsSource:

@@ -18,6 +18,7 @@ from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCac
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for, errors_place
 from featurecache.cli.text import accuracy_lines, predictions_json, predictions_text
+from featurecache.extract.backbones.libraries.own_network import permit
 from featurecache.runs.folder import RESULTS_FILE, write_csv, writing_file
 
 
@@ -35,6 +36,10 @@ class PredictOptions:
         "--weights", metavar="FILE",
         help="the weights that the run was made with, where their file has moved; checked by their digest "
         "(default: found by the run, or next to it)",
+    )  # fmt: skip
+    backbone: Sequence[str] = option(
+        "--backbone", metavar="MODULE:FUNCTION", multiple=True,
+        help="a function of yours that the run has its network from, so that it may be imported here; repeatable",
     )  # fmt: skip
     out: Path | None = option(
         "--out",
@@ -73,6 +78,7 @@ def command(
     from featurecache.extract.images.any_layout import read_any_layout
     from featurecache.predictor import Predictor
 
+    permit(asked.backbone)
     kind = "" if asked.out is None else asked.out.suffix.lower()
     if asked.out is not None and kind not in {".csv", ".json"}:
         raise UsageError(f"'{printable(asked.out)}' is neither a .csv nor a .json file: name one of these.")

@@ -58,14 +58,17 @@ def command(
     if images.dry_run:
         return show_reading(images.read(), as_json=printing.json)
     from featurecache.evaluate.backbone_choice import select_backbones
+    from featurecache.extract.backbones.libraries.own_network import permit
 
     with Console(quiet=printing.quiet) as console:
         manifest = images.read(cache.cache)
         for note in manifest.notes:
             console.say(note)
+        backbones = names_in("--backbone", asked.backbone)
+        permit(backbones)
         selection = select_backbones(
             manifest,
-            names_in("--backbone", asked.backbone),
+            backbones,
             cache_root=cache.cache,
             n_sample=asked.sample,
             min_per_class=split.min_per_class,
