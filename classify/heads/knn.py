@@ -121,5 +121,7 @@ class KNNHead(Classifier, FittedNeighbours, Estimator):  # type: ignore[misc]
 def _settings_but_for_k(heads: Sequence[KNNHead]) -> list[list[int]]:
     """Return the numbers of heads that differ in nothing but k, the smallest k first."""
     order = sorted(range(len(heads)), key=lambda setting: heads[setting].k)
-    groups = equal_settings([heads[setting].get_params() | {"k": None} for setting in order])
+    groups = equal_settings(
+        [(each.metric, each.sharpness, each.class_weight, each.temperature) for each in (heads[i] for i in order)]
+    )
     return [[order[place] for place in group] for group in groups]

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from featurecache.base.errors import UnknownHead
+from featurecache.classify.heads.shared.parameters import parameter_names
 
 # Classifiers named by a dotted path come from here and nowhere else: a name must not import arbitrary code.
 FOREIGN = "sklearn."
@@ -176,11 +177,12 @@ def _head_class(name: str) -> Any:
 
 
 def _instantiate(head_class: Any, name: str, seed: int, params: dict[str, Any]) -> Any:
-    allowed = [parameter for parameter in inspect.signature(head_class).parameters if parameter != "random_state"]
+    names = parameter_names(head_class)
+    allowed = [parameter for parameter in names if parameter != "random_state"]
     for key in params:
         if key not in allowed:
             raise UnknownHead(f"The head '{name}' has no parameter '{key}': it takes {', '.join(allowed) or 'none'}.")
-    seeded = {"random_state": seed} if "random_state" in inspect.signature(head_class).parameters else {}
+    seeded = {"random_state": seed} if "random_state" in names else {}
     return head_class(**params, **seeded)
 
 

@@ -15,10 +15,8 @@ from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntA
 from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.arrays.scaling import rounding
 
-# Rows in float64 at a time: 1024 x 1280 is 10 MB.
-BLOCK = 1024
-# The same where only the mean is taken.
-MEAN_BLOCK = 2048
+# Rows in float64 at a time: 256 x 1280 is 2.6 MB, and stays in the processor's cache from one pass to the next.
+BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ def row_moments(X: FloatArray, weights: FloatArray, rounds: Sequence[BoolArray] 
 def weighted_mean(X: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the mean (D,) of X (N, D) with weights (N,), as `row_moments` has it, without the variances."""
     sums = np.zeros(X.shape[1])
-    for start in range(0, len(X), MEAN_BLOCK):
-        rows = slice(start, start + MEAN_BLOCK)
+    for start in range(0, len(X), BLOCK):
+        rows = slice(start, start + BLOCK)
         sums += np.einsum("i,ij->j", weights[rows], plain(X[rows]).astype(np.float64))
     return np.asarray(sums / weights.sum())
 

@@ -4,8 +4,10 @@ allowed: ClassVar[Allowed] = {"C": POSITIVE, "metric": Choice("cosine", "euclide
 common: ClassVar[tuple[str, ...]] = ("class_weight",)      parameters that all settings of a grid must share
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -63,6 +65,12 @@ OPTIONAL = Range("a number above 0, or None", above=0.0, optional=True)
 NOT_NEGATIVE = Range("0 or more", least=0.0)
 SHARE = Range("a number from 0 to 1", least=0.0, most=1.0)
 COUNT = Range("a whole number, 1 or more", least=1.0, whole=True)
+
+
+@cache
+def parameter_names(head_class: type) -> tuple[str, ...]:
+    """Return the names of the parameters of a class of heads, found once for all settings of a grid."""
+    return tuple(inspect.signature(head_class).parameters)
 
 
 def check_parameters(head: Any) -> None:

@@ -23,6 +23,7 @@ from featurecache.classify.arrays.as_numpy import plain
 from featurecache.classify.arrays.softmax import softmax_blocks, two_columns
 from featurecache.classify.evaluation.calibration import NO_FIT, TemperatureFit, find_temperature, log_proba
 from featurecache.classify.evaluation.metric_sums import MetricSums
+from featurecache.classify.heads.shared.parameters import parameter_names
 from featurecache.classify.heads.shared.validation import codes_among
 
 AT_BOUND = (
@@ -69,7 +70,7 @@ def judge_scores(
     classes = head.classes_ if classes is None else classes
     codes, known = codes_among(classes, labels)
     fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]))
-    own = proba is None and "temperature" in head.get_params(deep=False)
+    own = proba is None and "temperature" in parameter_names(head.__class__)
     best = scores.argmax(axis=1) if predicted is None else codes_among(classes, predicted)[0]
     parts: Iterable[tuple[slice, FloatArray]] = softmax_blocks(scores, fit.temperature if own else 1.0)
     parts = parts if proba is None else [(slice(None), proba.astype(np.float64))]
@@ -93,7 +94,7 @@ def _among(scores: FloatArray, codes: IntArray, rows: BoolArray) -> tuple[FloatA
 def try_head(head: Any, X_val: FloatArray, y_val: AnyArray) -> Trial:
     """Judge a fitted head on X_val (M, D), y_val (M,) by its scores where it has some, else by its probabilities."""
     predicted = head.predict(X_val)
-    if "temperature" in head.get_params(deep=False) and hasattr(head, "decision_function"):
+    if "temperature" in parameter_names(head.__class__) and hasattr(head, "decision_function"):
         return judge_scores(head, two_columns(head.decision_function(X_val)), y_val, predicted=predicted)
     proba = head.predict_proba(X_val)
     return judge_scores(head, log_proba(proba), y_val, predicted=predicted, proba=proba)

@@ -153,7 +153,6 @@ def test_a_sweep_of_knn_over_folds_holds_half_of_features_that_are_in_a_file(tmp
         (featurecache.classify.heads.shared.votes, "BLOCK", 64),
         (featurecache.classify.evaluation.calibration, "BLOCK_NUMBERS", 2**12),
         (featurecache.classify.arrays.softmax, "BLOCK_NUMBERS", 2**12),
-        (featurecache.classify.solvers.class_moments, "MEAN_BLOCK", 64),
         (featurecache.classify.solvers.class_moments, "BLOCK", 64),
     ):
         monkeypatch.setattr(module, name, value)
