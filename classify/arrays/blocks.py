@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import device, is_numpy_array
 
 from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntArray
+from featurecache.classify.arrays.namespaces import namespace_of
 from featurecache.classify.arrays.scaling import Scaling, fit_scalings
 
 # A column whose mean is this many deviations from zero would lose digits if it were not centred first.
@@ -36,7 +37,7 @@ class Rows:
     """
 
     def __init__(self, X: Any, weights: FloatArray, *, standard: bool = False) -> None:
-        self.X, self.xp = X, array_namespace(X)
+        self.X, self.xp = X, namespace_of(X)
         self.shape: tuple[int, int] = (X.shape[0], X.shape[1])
         self.device = device(X)
         self.dtype: Any = self.xp.float64 if X.dtype == self.xp.float64 else self.xp.float32
@@ -147,7 +148,7 @@ def scores_of(X: Any, places: slice | IntArray, coef: FloatArray, intercept: Flo
     """Return X coef^T + intercept (M, C), a block at a time, for some rows of X (N, D): float32, or float64 like X."""
     if is_numpy_array(X):
         return _numpy_scores(X, places, coef, intercept)
-    xp = array_namespace(X)
+    xp = namespace_of(X)
     dtype = xp.float64 if X.dtype == xp.float64 else xp.float32
     weights, offset = (xp.asarray(each, dtype=dtype, device=device(X)) for each in (coef.T, intercept))
     if isinstance(places, np.ndarray) and len(places) and len(places) == places[-1] - places[0] + 1:

@@ -39,10 +39,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from featurecache.classify.arrays.array_types import FloatArray
 from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.arrays.namespaces import namespace_of
 
 # A column whose standard deviation is below this part of its largest value is constant but for rounding.
 CONSTANT = 10.0
@@ -111,7 +112,7 @@ def column_moments(X: Any, weights: FloatArray) -> tuple[FloatArray, FloatArray]
     rows, whose digits they keep; the blocks' are put together in float64 (Chan, Golub and LeVeque 1983, equation 2.1).
     X may be a numpy array or memory map, or a torch tensor, which is worked on where it lies.
     """
-    xp, there, shape = array_namespace(X), device(X), (len(weights), X.shape[1])
+    xp, there, shape = namespace_of(X), device(X), (len(weights), X.shape[1])
     dtype = xp.float64 if X.dtype == xp.float64 else xp.float32
     sums, squares = (xp.zeros(shape, dtype=xp.float64, device=there) for _ in range(2))
     largest = xp.zeros(shape[1], dtype=dtype, device=there)

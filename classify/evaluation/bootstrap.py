@@ -41,6 +41,8 @@ from featurecache.classify.evaluation.metrics import (
 N_RESAMPLES = 1000
 # Resamples turned to float32 at a time: 10,000 images x 250 are 10 MB, 60,000 are 60 MB.
 BLOCK = 250
+# Numbers of a matrix that is used as it is, zeros and all: to import scipy.sparse takes longer than its product.
+DENSE = 2**18
 
 Replicates: TypeAlias = dict[str, FloatArray]
 
@@ -126,10 +128,15 @@ class _Sums:
 
 
 def _grouped(group: IntArray, values: FloatArray, *, n: int, n_groups: int) -> AnyArray:
-    """Return the sparse (n_groups, n) matrix that sums values of n images over each group, in the order of the images.
+    """Return the (n_groups, n) matrix that sums values of n images over each group, sparse unless it is small.
 
-    group, values (K n,): K groups and values of each image, those of all images one after the other.
+    group, values (K n,): K groups and values of each image, those of all images one after the other; no group twice for
+    one image. A sparse one takes the images in their order.
     """
+    if n * n_groups <= DENSE:
+        small = np.zeros((n_groups, n), dtype=np.float32)
+        small[group, np.arange(len(group)) % n] = values
+        return small
     from scipy.sparse import csr_array
 
     order = np.argsort(group, kind="stable")

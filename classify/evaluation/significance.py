@@ -100,9 +100,9 @@ def _right_by_unit(right: BoolArray, units: IntArray | None) -> IntArray:
 
 
 def _exact_p(only_a: int, only_b: int) -> float:
-    from scipy.stats import binom
+    from scipy.special import bdtr  # to import scipy.stats for its binom takes a second
 
-    return min(1.0, 2.0 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return min(1.0, 2.0 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -21,6 +21,9 @@ def units_of(digests: AnyArray, groups: Sequence[str | None] | None = None) -> I
     digests uint8 (N, 32): SHA-256 of each image; groups (N,): the name of each sample's group, None for no group. Units
     are numbered in the order of their smallest name, a group or a digest in hexadecimal, whatever the order of samples.
     """
+    if groups is None or list(groups) == [None] * len(digests):
+        rows = np.ascontiguousarray(digests, dtype=np.uint8)
+        return np.unique(rows.view(f"S{rows.shape[1]}"), return_inverse=True)[1].ravel()
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

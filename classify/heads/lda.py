@@ -12,7 +12,7 @@ from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead
 from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.covariance import Spectrum, spectra
-from featurecache.classify.solvers.linear.regularization_path import Optimum
+from featurecache.classify.solvers.linear.optimum import Optimum
 
 
 class LDAHead(LinearHead):

@@ -10,7 +10,7 @@ from featurecache.classify.heads.shared.learned import Learned
 from featurecache.classify.heads.shared.linear import LinearHead, tightest
 from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.linear.newton import solve_margins
-from featurecache.classify.solvers.linear.regularization_path import Optimum
+from featurecache.classify.solvers.linear.optimum import Optimum
 
 # The objective is then within 1e-3 of its minimum, relatively, by a wide margin: 2e-5 was measured.
 SLOPE = 2e-3

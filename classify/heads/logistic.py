@@ -11,7 +11,8 @@ from featurecache.classify.heads.shared.linear import LinearHead, tightest
 from featurecache.classify.heads.shared.parameters import Allowed
 from featurecache.classify.solvers.linear.losses import SoftmaxLoss
 from featurecache.classify.solvers.linear.objective import Objective
-from featurecache.classify.solvers.linear.regularization_path import Optimum, solve_path
+from featurecache.classify.solvers.linear.optimum import Optimum
+from featurecache.classify.solvers.linear.regularization_path import solve_path
 
 # The objective is then within 1e-4 of its minimum, relatively, by a wide margin: 1e-5 was measured.
 SLOPE = 4e-3

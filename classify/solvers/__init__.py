@@ -2,6 +2,7 @@
 
 linear              losses of linear heads, and their descents
 covariance          covariance and eigendecomposition of every round, least squares
+positive_definite   systems solved by a Cholesky factor
 class_moments       counts, means and variances of classes
 kernels             the RBF kernel
 nystroem            linear problems on landmark columns

@@ -19,6 +19,7 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows, to_numpy
+from featurecache.classify.solvers.positive_definite import solve_positive
 
 # Rows turned to float64 at a time: 1024 x 1280 is 10 MB.
 BLOCK = 1024
@@ -157,8 +158,6 @@ def single_ridge(
     rows: Rows, codes: IntArray, weights: FloatArray, n_classes: int, alpha: float
 ) -> list[tuple[FloatArray, FloatArray]]:
     """Return what `SignRegression` solves in every round for one strength, W (C, D) and b (C,)."""
-    from scipy.linalg import LinAlgError, solve
-
     found = []
     if (weights > 0).sum(axis=1).min() >= rows.shape[1]:
         for counts, means, scatter in _scatters(rows, codes, weights, n_classes, within=False):
@@ -167,8 +166,8 @@ def single_ridge(
             if alpha <= floor:
                 break
             np.einsum("ii->i", scatter)[...] += alpha
-            with suppress(LinAlgError):
-                W = solve(scatter, 2.0 * (counts[:, None] * (means - mean)).T, assume_a="pos", overwrite_a=True).T
+            with suppress(np.linalg.LinAlgError):
+                W = solve_positive(scatter, 2.0 * (counts[:, None] * (means - mean)).T).T
                 found.append((W, target - W @ mean))
     if len(found) == len(weights):
         return found
@@ -211,8 +210,6 @@ def held_out_ridge(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: floa
 
 def _held_out_by_columns(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: float) -> FloatArray:
     """Solve W = (Z^T Z - Z_k^T Z_k + alpha)^-1 (Z^T T - Z_k^T T_k) for every fold k, a column of ones for the mean."""
-    from scipy.linalg import solve
-
     Z = np.column_stack([Z, np.ones(len(Z), Z.dtype)])
     penalty = alpha * np.eye(Z.shape[1])
     penalty[-1, -1] = 0.0
@@ -222,15 +219,13 @@ def _held_out_by_columns(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha
     gram, moment = sum(grams.values()), sum(moments.values())
     scores = np.empty(signs.shape)
     for k, part in parts.items():
-        weights = solve(gram - grams[k] + penalty, moment - moments[k], assume_a="pos")
+        weights = solve_positive(gram - grams[k] + penalty, moment - moments[k])
         scores[fold == k] = part @ weights.astype(Z.dtype)
     return scores
 
 
 def _held_out_by_rows(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: float) -> FloatArray:
     """Solve the same by the kernel Z Z^T (N, N), the smaller matrix where there are fewer rows than columns."""
-    from scipy.linalg import solve
-
     wide = Z.astype(np.float64)
     scores = np.empty(signs.shape)
     for k in np.unique(fold):
@@ -238,6 +233,6 @@ def _held_out_by_rows(Z: FloatArray, signs: FloatArray, fold: IntArray, alpha: f
         centre, mean = wide[train].mean(axis=0), signs[train].mean(axis=0)
         centred = wide[train] - centre
         kernel = centred @ centred.T + alpha * np.eye(len(centred))
-        solved = solve(kernel, signs[train] - mean, assume_a="pos")
+        solved = solve_positive(kernel, signs[train] - mean)
         scores[held_out] = (wide[held_out] - centre) @ (centred.T @ solved) + mean
     return scores

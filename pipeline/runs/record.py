@@ -16,7 +16,7 @@ from featurecache.base.errors import PipelineError
 from featurecache.runs.documents import Config, HeadRow, Results
 from featurecache.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, RESULTS_FILE
 from featurecache.runs.head_choice import choose_head, features_of, head_titles, metric_of
-from featurecache.runs.predictions_file import check_texts, numbers_of, open_predictions, text_array, whole_numbers
+from featurecache.runs.predictions_file import check_texts, listed_numbers, open_predictions
 from featurecache.runs.record_checks import need, need_each, read_config, read_results
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _with_predictions(folder: Path, record: Record) -> Record:
         labels, predicted = (_codes(table[name], record.classes) for name in ("label", "predicted"))
         confidence, doubt = _probabilities(file, labels, predicted, len(record.classes))
     rows = _rows_of_heads(table, record.heads)
-    first = table.take(whole_numbers(rows[0]))
+    paths, digests = ([texts[i] for i in rows[0]] for texts in (table[name].to_pylist() for name in ("path", "digest")))
     for own in rows:
         if not np.array_equal(labels[own], labels[rows[0]]):
             raise ValueError("its heads were not tested on the same images")
@@ -114,20 +114,19 @@ def _with_predictions(folder: Path, record: Record) -> Record:
         record.results,
         record.config,
         record.classes,
-        names=first["path"].to_pylist(),
-        digests=first["digest"].to_pylist(),
+        names=paths,
+        digests=digests,
         y=labels[rows[0]],
         answers=tuple(Answers(predicted[own], confidence[own], doubt[own]) for own in rows),
     )
 
 
 def _codes(column: pyarrow.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
-    import pyarrow.compute
-
-    codes = pyarrow.compute.index_in(column, value_set=text_array(classes))
-    if codes.null_count:
+    code_of = {name: code for code, name in reversed(list(enumerate(classes)))}
+    codes = np.array([code_of.get(text, -1) for text in column.to_pylist()], dtype=np.int64)
+    if (codes < 0).any():
         raise ValueError("it names a class that results.json does not have")
-    return numbers_of(codes.combine_chunks()).astype(np.int64)
+    return codes
 
 
 def _probabilities(
@@ -137,7 +136,7 @@ def _probabilities(
     confidence, of_label = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
     start = 0
     for batch in file.iter_batches(BATCH_ROWS, columns=["probabilities"]):
-        proba = numbers_of(batch.column(0).flatten()).reshape(len(batch), n_classes)
+        proba = listed_numbers(batch.column(0)).reshape(len(batch), n_classes)
         rows, span = np.arange(len(batch)), slice(start, start + len(batch))
         confidence[span], of_label[span] = proba[rows, predicted[span]], proba[rows, labels[span]]
         start += len(batch)

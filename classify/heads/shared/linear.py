@@ -17,8 +17,7 @@ from featurecache.classify.heads.shared.base import ScoredHead
 from featurecache.classify.heads.shared.parameters import equal_settings
 from featurecache.classify.heads.shared.trials import Trial, judge_scores
 from featurecache.classify.heads.shared.validation import GridRows, begin_grid, row_weights
-from featurecache.classify.solvers.linear.preconditioning import ROOM
-from featurecache.classify.solvers.linear.regularization_path import Optimum
+from featurecache.classify.solvers.linear.optimum import ROOM, Optimum
 
 # The slope to which float64 features are fitted.
 EXACT = 1e-9

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from featurecache.classify.arrays.array_types import AnyArray, BoolArray, FloatArray, IntArray
 from featurecache.classify.arrays.as_numpy import plain
+from featurecache.classify.arrays.namespaces import namespace_of
 from featurecache.classify.heads.shared.parameters import check_class_weight, check_common, check_parameters
 
 # float32 features stay float32, half the memory and twice the speed; anything else becomes float64.
@@ -78,7 +79,7 @@ def _check_rows(X: Any) -> Any:
     if len(X.shape) != 2 or not all(X.shape):
         raise ValueError(f"X has shape {tuple(X.shape)}: give features (N, D) with at least one row and one column.")
     X = X.detach() if is_torch_array(X) else X
-    xp = array_namespace(X)
+    xp = namespace_of(X)
     for start in range(0, X.shape[0], BLOCK):
         finite = xp.isfinite(X[start : start + BLOCK])
         if not bool(xp.all(finite)):

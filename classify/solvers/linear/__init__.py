@@ -1,6 +1,7 @@
 """Solvers of linear heads: regularised losses, and descents that solve every strength together.
 
 losses               softmax and squared hinge
+optimum              what they return, and their limits of memory
 objective            the loss of many members in one pass
 certificate          the same in float64, with a proven gap to the minimum
 preconditioning      estimates of the curvature

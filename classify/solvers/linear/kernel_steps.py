@@ -25,8 +25,9 @@ from featurecache.classify.arrays.array_types import BoolArray, FloatArray, IntA
 from featurecache.classify.arrays.member_rows import MemberRows, inner_products
 from featurecache.classify.solvers.linear.conjugate_gradient import ActiveProducts
 from featurecache.classify.solvers.linear.objective import Objective
+from featurecache.classify.solvers.linear.optimum import Room
 from featurecache.classify.solvers.linear.point import Point
-from featurecache.classify.solvers.linear.preconditioning import JITTER, Room, SpectralCurvature, factorise
+from featurecache.classify.solvers.linear.preconditioning import JITTER, SpectralCurvature, factorise
 
 # Up to this part of the active rows the effective dimension leaves a step to conjugate gradients.
 LEARNED = 0.25

@@ -9,7 +9,7 @@ on separable data live there.
 
 from typing import Any, Protocol
 
-from array_api_compat import array_namespace
+from featurecache.classify.arrays.namespaces import namespace_of
 
 # Scores so far below the largest of their row count as no lower: of lower ones exp makes subnormal numbers, which
 # processors multiply slowly. At C = 1000 a pass over 48,000 x 1280 took 0.3 s instead of 0.1 (Intel Xeon).
@@ -52,7 +52,7 @@ class SoftmaxLoss:
 
     def evaluate(self, scores: Any, codes: Any, classes: Any) -> tuple[Any, Any]:
         """Return the loss and softmax(s) - [y]; that of the true class is minus the sum of the others."""
-        xp = array_namespace(scores)
+        xp = namespace_of(scores)
         rows = xp.arange(codes.shape[0], device=codes.device)
         scores -= scores[:, codes, rows][:, None, :]
         largest = xp.max(scores, axis=1)
@@ -67,12 +67,12 @@ class SoftmaxLoss:
 
     def second(self, scores: Any, codes: Any, classes: Any) -> Any:
         """Return p (1 - p)."""
-        share = array_namespace(scores).abs(self.evaluate(scores, codes, classes)[1])
+        share = namespace_of(scores).abs(self.evaluate(scores, codes, classes)[1])
         return share * (1.0 - share)
 
     def by_intercepts(self, by_score: Any, codes: Any, weights: Any) -> Any:
         """Return sum_i w_i (diag(p) - p p^T), p being the gradient but for the true class."""
-        xp = array_namespace(by_score)
+        xp = namespace_of(by_score)
         share = xp.abs(by_score)
         weighted = weights[:, None, :]
         diagonal = xp.sum(share * (1.0 - share) * weighted, axis=2)
@@ -98,17 +98,17 @@ class SquaredHingeLoss:
     def second(self, scores: Any, codes: Any, classes: Any) -> Any:
         """Return 2 where the margin is violated, else 0."""
         slack, _ = self._slack(scores, codes, classes)
-        return 2.0 * array_namespace(scores).astype(slack > 0, scores.dtype)[:, None, :]
+        return 2.0 * namespace_of(scores).astype(slack > 0, scores.dtype)[:, None, :]
 
     def by_intercepts(self, by_score: Any, codes: Any, weights: Any) -> Any:
         """Return 2 sum_i w_i over the rows whose margin is violated, (M, 1, 1)."""
-        xp = array_namespace(by_score)
+        xp = namespace_of(by_score)
         violated = xp.astype(by_score[:, 0, :] != 0, by_score.dtype)
         return 2.0 * xp.sum(violated * weights, axis=1)[:, None, None]
 
     def _slack(self, scores: Any, codes: Any, classes: Any) -> tuple[Any, Any]:
         """Return max(0, 1 - t s) and t, both (M, B)."""
-        xp = array_namespace(scores)
+        xp = namespace_of(scores)
         sign = 2.0 * xp.astype(codes[None, :] == classes[:, None], scores.dtype) - 1.0
         slack = 1.0 - sign * scores[:, 0, :]
         return xp.maximum(slack, xp.zeros_like(slack)), sign

@@ -34,11 +34,11 @@ from featurecache.classify.solvers.linear.lbfgs import Found, descend
 from featurecache.classify.solvers.linear.line_search import line_minimum
 from featurecache.classify.solvers.linear.losses import SquaredHingeLoss
 from featurecache.classify.solvers.linear.objective import NOTHING, Objective
+from featurecache.classify.solvers.linear.optimum import ROOM, Optimum, Room
 from featurecache.classify.solvers.linear.point import Point
-from featurecache.classify.solvers.linear.preconditioning import ROOM, Room, SpectralCurvature
+from featurecache.classify.solvers.linear.preconditioning import SpectralCurvature
 from featurecache.classify.solvers.linear.regularization_path import (
     PASSING,
-    Optimum,
     joint_gap,
     not_converged,
     passes_of_proof,

@@ -7,16 +7,17 @@ path of strengths, so the blocks of one strength serve a decade of them, and all
 features of ten classes: half a decade from one optimum to the next took up to 119 passes with the first, 8 with these.
 """
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import is_numpy_array
 from scipy.linalg import get_blas_funcs, get_lapack_funcs, solve_triangular
 
 from featurecache.classify.arrays.array_types import FloatArray, IntArray
 from featurecache.classify.arrays.blocks import Rows, to_numpy
+from featurecache.classify.arrays.namespaces import namespace_of
 from featurecache.classify.solvers.linear.objective import Objective
+from featurecache.classify.solvers.linear.optimum import ROOM, Room
 
 # Rows, as a multiple of the columns, from which curvature is measured. From twice the columns the smallest eigenvalues
 # come out far too small: 48,000 x 1280 at C = 0.1 took over 260 passes with 2, 20 with 8.
@@ -34,25 +35,6 @@ TOGETHER = 2048
 SEED = 0
 # Keeps a block positive definite in float32, as part of its largest entry.
 JITTER = 1e-6
-
-
-@dataclass(frozen=True)
-class Room:
-    """Limits of memory and size for curvature."""
-
-    blocks_bytes: int = 192 * 2**20
-    """For all blocks together; with more classes or columns the spectral curvature must do. Ten classes of the default
-    backbone's `--layer stages`, 2064 columns, take 163 MiB."""
-    matrices_bytes: int = 336 * 2**20
-    """For all matrices of Newton's method; the classes of all rounds are cut into batches accordingly. Five folds of
-    ten classes, 10,000 x 1280, took 60 s with room for 25 of them, 76 with room for 14 and 54 with room for all."""
-    most_columns: int = 6000
-    """Beyond these the whole eigendecomposition takes longer than what it saves, and memory for D x D numbers."""
-    rank: int = 512
-    """Eigenvectors that are computed beyond that: of 8192 columns they take 17 MB."""
-
-
-ROOM = Room()
 
 
 class Curvature(Protocol):
@@ -250,7 +232,7 @@ def inverse_root(matrix: Any) -> Any:
     Where rounding has left A indefinite, its diagonal is raised until it is not. The inverse of L is worth its price:
     two triangular solutions for a few right sides at a time took longer than two products.
     """
-    xp, n = array_namespace(matrix), matrix.shape[0]
+    xp, n = namespace_of(matrix), matrix.shape[0]
     places = xp.arange(n, device=matrix.device)
     diagonal = matrix[places, places]
     largest, jitter = float(xp.max(diagonal)), JITTER

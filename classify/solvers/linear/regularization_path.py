@@ -21,7 +21,6 @@ cut into pieces where its memory would pass the budget.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,11 +31,10 @@ from featurecache.classify.arrays.blocks import to_numpy
 from featurecache.classify.solvers.linear.certificate import ExactObjective
 from featurecache.classify.solvers.linear.lbfgs import MEMORY, PROVING, Found, descend
 from featurecache.classify.solvers.linear.objective import Objective
+from featurecache.classify.solvers.linear.optimum import ROOM, Optimum, Room
 from featurecache.classify.solvers.linear.preconditioning import (
-    ROOM,
     BlockCurvature,
     Curvature,
-    Room,
     RoundedCurvature,
     SpectralCurvature,
     blocks_fit,
@@ -70,23 +68,6 @@ AHEAD = 0.8
 BATCH_BYTES = 128 * 2**20
 # Arrays as large as the parameters that a descent holds besides its pairs.
 BESIDES = 10
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """One strength in one round: weights (C, D) on that round's standardised columns, intercept (C,), how it ended.
-
-    gap: how far the objective is at most above its minimum, as a part of that.
-    """
-
-    setting: int
-    number: int
-    weights: FloatArray
-    intercept: FloatArray
-    n_passes: int
-    slope: float
-    gap: float
-    note: str
 
 
 def solve_path(

@@ -53,6 +53,16 @@ def test_each_replicate_is_the_metric_of_the_images_drawn(n_classes, grouped):
             assert found[name][column] == pytest.approx(expected[name], rel=2e-5, abs=1e-6)
 
 
+def test_a_sparse_sum_is_that_of_a_small_one(monkeypatch):
+    y, proba, predicted = drawn(300, 7)
+    counts = draw_counts(300, n_resamples=20)
+    small = bootstrap(y, {"head": (proba, predicted)}, counts)["head"]
+    monkeypatch.setattr("featurecache.classify.evaluation.bootstrap.DENSE", 0)
+    sparse = bootstrap(y, {"head": (proba, predicted)}, counts)["head"]
+    for name, values in small.items():
+        np.testing.assert_allclose(values, sparse[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_the_replicates_of_the_auc_spread_as_those_of_the_auc_itself():
     y, proba, predicted = drawn(400, 3)
     counts = draw_counts(400, n_resamples=400)

@@ -34,6 +34,13 @@ def test_units_are_numbered_by_their_names_whatever_the_order_of_the_samples():
     assert units_of(digests[order], [groups[i] for i in order]).tolist() == units[order].tolist()
 
 
+def test_images_without_groups_have_the_units_that_they_have_among_images_with_groups():
+    digests = np.random.default_rng(0).integers(0, 256, (40, 32), dtype=np.uint8)[np.r_[:40, 3, 3, 17]]
+    digests[::5, -3:] = 0
+    among = units_of(np.concatenate([digests, np.full((1, 32), 255, np.uint8)]), [*[None] * 43, "zz"])
+    assert units_of(digests).tolist() == units_of(digests, [None] * 43).tolist() == among[:-1].tolist()
+
+
 def test_a_group_is_no_image_of_the_same_name():
     assert len(set(units_of(digests_of(1, 2), ["image:" + "\x01" * 32, None]).tolist())) == 2
 
@@ -55,6 +62,8 @@ def test_units_are_counted_by_class():
 def test_a_group_for_each_image_is_asked_for():
     with pytest.raises(ValueError, match="zip"):
         units_of(digests_of(1, 2), ["a"])
+    with pytest.raises(ValueError, match="zip"):
+        units_of(digests_of(1, 2), [None])
 
 
 def test_folds_of_single_images_are_those_of_their_digests_in_hexadecimal():

@@ -13,7 +13,7 @@ from featurecache.classify.heads.shared.estimator import PlainClassifier, PlainE
 from featurecache.cli.main import DONE
 from featurecache.runs.predictions_file import HeadPredictions, open_predictions, write_predictions
 
-HEAVY = ("torch", "sklearn", "pandas", "scipy.stats")
+HEAVY = ("torch", "sklearn", "pandas", "scipy", "array_api_compat.numpy", "numpy.f2py", "pyarrow.compute")
 PROGRAM = f"""
 import sys
 from featurecache.base.startup import begin_command_process

@@ -9,7 +9,7 @@ from featurecache.classify.solvers.linear.kernel_steps import KernelSteps, kerne
 from featurecache.classify.solvers.linear.losses import SquaredHingeLoss
 from featurecache.classify.solvers.linear.newton import solve_margins
 from featurecache.classify.solvers.linear.objective import Objective
-from featurecache.classify.solvers.linear.preconditioning import ROOM, Room
+from featurecache.classify.solvers.linear.optimum import ROOM, Room
 
 STRENGTHS = [1e-5, 1e-3, 1e-1, 1.0, 100.0]
 TOL = 2e-3

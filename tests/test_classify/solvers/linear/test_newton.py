@@ -10,7 +10,7 @@ from featurecache.classify.solvers.linear.line_search import line_minimum
 from featurecache.classify.solvers.linear.losses import SquaredHingeLoss
 from featurecache.classify.solvers.linear.newton import solve_margins
 from featurecache.classify.solvers.linear.objective import Objective
-from featurecache.classify.solvers.linear.preconditioning import Room
+from featurecache.classify.solvers.linear.optimum import Room
 
 STRENGTHS = [1e-4, 1e-2, 1.0, 100.0]
 

@@ -7,7 +7,8 @@ from featurecache.classify.arrays.blocks import Rows
 from featurecache.classify.arrays.scaling import fit_scalings
 from featurecache.classify.solvers.linear.losses import SoftmaxLoss, SquaredHingeLoss
 from featurecache.classify.solvers.linear.objective import Objective
-from featurecache.classify.solvers.linear.preconditioning import BlockCurvature, Room, SpectralCurvature, inverse_root
+from featurecache.classify.solvers.linear.optimum import Room
+from featurecache.classify.solvers.linear.preconditioning import BlockCurvature, SpectralCurvature, inverse_root
 
 
 def problem(loss, kind=np.asarray, n=40, feature_dim=3):

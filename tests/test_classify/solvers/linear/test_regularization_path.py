@@ -6,7 +6,8 @@ from featurecache.classify.arrays.blocks import Rows
 from featurecache.classify.solvers.linear.lbfgs import descend
 from featurecache.classify.solvers.linear.losses import SoftmaxLoss
 from featurecache.classify.solvers.linear.objective import Objective
-from featurecache.classify.solvers.linear.preconditioning import Room, SpectralCurvature
+from featurecache.classify.solvers.linear.optimum import Room
+from featurecache.classify.solvers.linear.preconditioning import SpectralCurvature
 from featurecache.classify.solvers.linear.regularization_path import solve_path
 from featurecache.classify.solvers.linear.rungs import rungs_above
 
