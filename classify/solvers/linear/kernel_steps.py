@@ -35,19 +35,26 @@ LEARNED = 0.25
 SMALL = 0.15
 # Steps in float64 that end at the minimum; from near it one or two are enough.
 POLISHING = 20
-# Kernels are for at most so many rows for each column: with more, the active ones soon are more than the columns.
+# Kernels are for at most so many rows with a weight for each column: with more, the active ones soon are more than the
+# columns.
 ROWS_PER_COLUMN = 2.5
 
 
 class Kernel:
-    """Z (N, D) and K = Z Z^T (N, N) of the standardised rows of one round: float64 and, for most steps, float32."""
+    """Z (N, D) of the standardised rows of one round, and K = Z Z^T (U, U) of those with a weight in some round.
+
+    Both are float64, and K for most steps float32. place (N,): of each row in K, -1 for those without a weight.
+    """
 
     def __init__(self, each: MemberRows, number: int) -> None:
         rows = each.rows
         scaling = rows.scalings[number]
         self.number = number
         self.Z = scaling.apply(np.asarray(rows.X, dtype=np.float64))
-        self.exact = self.Z @ self.Z.T
+        self.place = np.full(rows.shape[0], -1)
+        self.place[rows.used] = np.arange(len(rows.used))
+        used = self.Z[rows.used] if len(rows.used) < len(self.Z) else self.Z
+        self.exact = used @ used.T
         self.rounded = self.exact.astype(np.float32)
 
     def targets(
@@ -62,7 +69,8 @@ class Kernel:
                 continue
             ridge = (1.0 / (2.0 * strength * weights[places, member])).astype(dtype)
             right = np.stack([signs[places, member], np.ones(len(places))], axis=1).astype(dtype)
-            solved = _solve(matrix[places].take(places, axis=1), ridge, right)
+            own = self.place[places]
+            solved = _solve(matrix[own].take(own, axis=1), ridge, right)
             if solved is None:
                 found[:, member] = intercepts[member] = np.nan
                 continue
@@ -87,12 +95,12 @@ def _solve(matrix: FloatArray, ridge: FloatArray, right: FloatArray) -> FloatArr
 
 
 def kernel_fits(objective: Objective, room: Room) -> bool:
-    """Return whether the rows are so few, and in memory, that steps by kernels are less work than by matrices."""
+    """Return whether the rows with a weight are so few, and in memory, that kernels are less work than matrices."""
     rows = objective.rows
-    n_rows, n_columns = rows.shape
+    (n_rows, n_columns), n_used = rows.shape, len(rows.used)
     is_plain = type(rows.X) is np.ndarray and rows.dtype == np.float32
-    n_bytes = 12 * n_rows**2 + 8 * n_rows * n_columns
-    return is_plain and n_rows <= ROWS_PER_COLUMN * n_columns and n_bytes <= room.matrices_bytes // 2
+    n_bytes = 12 * n_used**2 + 8 * n_rows * n_columns
+    return is_plain and n_used <= ROWS_PER_COLUMN * n_columns and n_bytes <= room.matrices_bytes // 2
 
 
 class KernelStepsMaker:

@@ -110,3 +110,15 @@ def test_kernels_are_for_few_rows_in_single_precision(n_rows, kind, room, expect
     X, weights = np.random.default_rng(0).normal(size=(n_rows, 80)).astype(kind), np.ones((1, n_rows))
     objective = Objective(Rows(X, weights), np.arange(n_rows) % 2, weights, SquaredHingeLoss(), 2)
     assert kernel_fits(objective, room) is expected
+
+
+def test_rows_without_a_weight_do_not_count_and_change_no_optimum():
+    X, codes, weights = problem()
+    beyond = np.concatenate([np.full((70, 80), 3.0, np.float32), X]), np.r_[np.zeros(70, int), codes]
+    held_out = np.concatenate([np.zeros((1, 70)), weights], axis=1)
+    objective = Objective(Rows(beyond[0], held_out), beyond[1], held_out, SquaredHingeLoss(), 4)
+    assert kernel_fits(objective, ROOM)
+    (_, expected), (_, found) = solved(X, codes, weights), solved(*beyond, held_out)
+    for key, each in found.items():
+        assert each.note == ""
+        assert each.weights == pytest.approx(expected[key].weights, abs=1e-3 * np.abs(expected[key].weights).max())
