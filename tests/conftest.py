@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).with_name("tools")))
 # process: its first tests start a fork server (`prepared`), or export networks, and the others find it or them made.
 UNITS = (
     ("test_torture.py", "test_stopping.py", "test_hostile_graphs.py", "test_kept_heads.py", "test_bench.py",
-     "test_hostile_arrays.py", "test_decode.py"),
+     "test_hostile_arrays.py", "test_decode.py", "test_rules.py"),
     ("test_main.py", "test_exits.py", "test_outdated.py", "test_onnx_engine.py", "test_int8.py", "test_int8_cache.py",
      "test_timm_networks.py"),
     ("test_finetune.py",),
@@ -53,7 +53,6 @@ UNITS = (
     ("test_earlier_runs.py",),
     ("test_freezing.py",),
     ("test_extract.py", "test_processes.py"),
-    ("test_rules.py",),
 )  # fmt: skip
 PLACES = {name: (unit, place) for unit, names in enumerate(UNITS) for place, name in enumerate(names)}
 

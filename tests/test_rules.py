@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prepared import run_program
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("extract", "classify", "pipeline")
@@ -198,7 +199,7 @@ def test_the_python_of_the_readme_runs(digits_folder, filled_cache, tmp_path):
 
     exported = ["cache", "export", str(digits_folder), str(tmp_path / "photos.h5"), "--cache", str(filled_cache)]
     assert run(exported) == 0
-    program = source + "\nassert X.shape == (90, 1280) and len(y) == len(splits) == 90"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    there = f"import os; os.chdir({str(tmp_path)!r})\n"
+    ended = run_program(there + source + "\nassert X.shape == (90, 1280) and len(y) == len(splits) == 90")
     assert ended.returncode == 0, ended.stderr
     assert "(90, 1280)" in ended.stdout
