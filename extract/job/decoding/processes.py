@@ -128,7 +128,8 @@ class DecodeProcesses:
         self._lock = Lock()
 
     def stop(self) -> None:
-        """End the processes, whatever they are doing."""
+        """End the processes, whatever they are doing; who waits for a desk gets none."""
+        self._desks.put(None)
         for each in [*self._processes]:
             each.process.kill()
 
