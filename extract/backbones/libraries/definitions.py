@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.base.versions import installed_version
-from featurecache.extract.backbones.libraries.hub import CONFIG, HubFolder
+from featurecache.extract.backbones.libraries.hub import CONFIG, FOLDER_START, HubFolder, hub_cache
 from featurecache.extract.backbones.libraries.keras_names import keras_home
 from featurecache.extract.backbones.names import (
     HUB,
@@ -40,7 +40,20 @@ def library_facts(backbone: str) -> list[Any]:
     version = installed_version("timm")
     if library == LOCAL:
         return [version, _file_digest(local_folder(backbone) / CONFIG)]
+    if library == TIMM:
+        return [version, _commits_of_timm(backbone.removeprefix(TIMM_START))]
     return [version, hub_folder(backbone).commit()]
+
+
+def _commits_of_timm(name: str) -> dict[str, str | None]:
+    """Return {repository: commit} of timm's folders in the hub's cache that a name may mean, with or without a tag."""
+    start = f"{FOLDER_START}{TIMM}--"
+    try:
+        folders = [each.name.removeprefix(start) for each in hub_cache().iterdir() if each.name.startswith(start)]
+    except OSError:
+        return {}
+    meant = sorted(each for each in folders if each == name or each.startswith(f"{name}."))
+    return {each: HubFolder(each, f"{TIMM}/{each}", MAIN).commit() for each in meant}
 
 
 def hub_folder(backbone: str) -> HubFolder:

@@ -30,6 +30,7 @@ USUAL_ENDPOINT = "https://huggingface.co"
 TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BLOCK = 1 << 20
+FOLDER_START = "models--"
 
 
 def hub_cache() -> Path:
@@ -67,7 +68,7 @@ def commits_on_disk(repository: str) -> dict[str, Path]:
 
 
 def _folder(repository: str) -> Path:
-    return hub_cache() / f"models--{repository.replace('/', '--')}"
+    return hub_cache() / f"{FOLDER_START}{repository.replace('/', '--')}"
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from typing import Any
 from featurecache.base.known_answers import known_answer, remember_answer
 from featurecache.base.plain_files import parse_json
 from featurecache.base.versions import installed_version
-from featurecache.extract.backbones.libraries.hub import CONFIG, WEIGHTS, hub_cache
+from featurecache.extract.backbones.libraries.hub import CONFIG, FOLDER_START, WEIGHTS, hub_cache
 from featurecache.extract.backbones.names import HUB_START
 
-FOLDER_START, OF_TIMM = "models--", "models--timm--"
 MOST_BYTES = 1 << 20
 # Of a listed network: its name, the tags of its weights with the default first, and the licence of the default.
 TimmNetwork = tuple[str, tuple[str, ...], str]

@@ -29,8 +29,8 @@ def timm_transform(backbone: str, config: TimmConfig, *, size: int | None = None
     channels, height, width = values["input_size"]
     if size is None and height != width:
         raise BackboneError(
-            f"{printable(backbone)} takes images of {width} x {height} pixels, and square ones are extracted: name a "
-            "side with --size."
+            f"{printable(backbone)} takes images of {width} x {height} pixels, and images are extracted as squares: "
+            "choose a network for square ones."
         )
     side = height if size is None else size
     if channels != 3:

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load, save
 
 from featurecache.base.errors import WeightsMissing
+from featurecache.extract.backbones.libraries.definitions import library_facts
 from featurecache.extract.backbones.libraries.hub import HubFolder, endpoint, hub_cache, shown_endpoint
 from featurecache.extract.backbones.registry import load_backbone
 from featurecache.extract.cache.store import SPEC_FILE
@@ -216,6 +217,20 @@ def test_a_run_keeps_licence_and_commit_in_its_spec_and_no_token(hub, tmp_path):
     assert (moved.cache.folder != first.cache.folder, moved.n_extracted) == (True, 1)
     written = [path.read_bytes() for path in Path(cache).rglob("*") if path.is_file()]
     assert not any(TOKEN.encode() in data for data in written)
+
+
+def test_another_commit_of_a_default_tag_is_another_question(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    refs = tmp_path / "models--timm--resnet18.a1_in1k" / "refs"
+    refs.mkdir(parents=True)
+    found = []
+    for commit in (FIRST, SECOND):
+        (refs / "main").write_text(commit)
+        found.append([library_facts(name) for name in ("timm/resnet18", "timm/resnet18.a1_in1k", "timm/resnet1")])
+    (untagged, tagged, other), (untagged_after, tagged_after, other_after) = found
+    assert (untagged, tagged) != (untagged_after, tagged_after)
+    assert untagged == tagged
+    assert other == other_after
 
 
 def test_the_places_are_those_of_the_library(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from featurecache.base.errors import BackboneError
 from featurecache.extract.backbones.libraries.timm_networks import TimmConfig
 from featurecache.extract.backbones.libraries.timm_transform import timm_transform
 from featurecache.extract.cache.transform_spec import TransformSpec
@@ -89,3 +90,18 @@ def test_values_of_a_key_are_plain_and_those_of_a_usual_crop_stay_as_they_are(ti
     assert "fit" not in timm_transform("timm/any", config_of("center")).to_dict()
     assert timm_transform("timm/any", config_of("border")).to_dict()["fill"] == [123, 117, 104]
     assert timm_transform("timm/any", config_of("center"), size=48).crop == 48
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"input_size": (3, 96, 64)}, "images are extracted as squares"),
+        ({"input_size": (1, 96, 96)}, "takes images of 1 channels"),
+        ({"interpolation": "lanczos"}, "resizes images by 'lanczos'"),
+        ({"crop_mode": "corner"}, "crops them by 'corner'"),
+    ],
+)
+def test_what_no_transform_expresses_is_refused(timm, values, message):
+    config = TimmConfig("resnet18", {**config_of("center").pretrained, **values})
+    with pytest.raises(BackboneError, match=message):
+        timm_transform("timm/any", config)
