@@ -61,11 +61,12 @@ def test_the_table_is_there_before_the_end(digits_folder, filled_cache, tmp_path
 def test_many_classes_are_compared_with_half_as_many_and_with_scikit_learn(monkeypatch):
     monkeypatch.setattr(features, "FEATURE_DIM", 40)
     monkeypatch.setattr(rerun, "N_TEST", 50)
+    monkeypatch.setattr(rerun, "THEIR_CLASSES", 4)
     half, whole, theirs = svm_timings(90, 6, 40.0)
     assert half.what == "linear_svm, 20 C and the refit, 90 x 40 x 3"
     assert (half.wanted, whole.wanted) == (None, 40.0)
     assert whole.what.endswith("90 x 40 x 6")
-    assert theirs.what == "LinearSVC, C = 0.00546, 90 x 40 x 6"
+    assert theirs.what == "LinearSVC, C = 0.00546, 4 classes of 90 x 40 x 6"
     above = float(whole.note.split()[1])
     assert 0.0 <= above < 1e-4
-    assert theirs.note.startswith("times 20 ")
+    assert theirs.note.startswith("for all ")
