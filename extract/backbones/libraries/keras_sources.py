@@ -58,7 +58,8 @@ def fetch_keras(source: WeightsSource) -> Path:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (Keras raises a plain Exception)
-        reason = printable(" ".join(str(error).split())[:160]) or type(error).__name__
+        # "URL fetch failure on <address>: <status> -- <reason>"
+        reason = printable(" ".join(str(error).split()).rpartition(" -- ")[2][:160]) or type(error).__name__
     if not application.path.is_file():
         raise WeightsMissing(
             f"{printable(source.backbone)} needs {application.file_name}, which is not in "

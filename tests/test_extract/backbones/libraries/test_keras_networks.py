@@ -262,7 +262,7 @@ def test_published_weights_that_cannot_be_fetched_are_named(keras, tmp_path, mon
         raise Exception("URL fetch failure on https://storage: None -- no network")
 
     monkeypatch.setattr(keras.applications, "VGG16", offline)
-    with pytest.raises(WeightsMissing, match=r"needs vgg16_weights\w+\.h5, which is not in .* no network"):
+    with pytest.raises(WeightsMissing, match=r"needs vgg16_weights\w+\.h5, which is not in .*\(no network\)"):
         load_network("keras/VGG16")
 
 
