@@ -66,13 +66,17 @@ def random_model(keras, name: str, pixels, **arguments):
     model = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(SIDE, SIDE, 3), **arguments
     )
+    set_norms(keras, model, preprocessed(keras, name, pixels))
+    return model
+
+
+def set_norms(keras, model, images) -> None:
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
         layer.momentum = 0.0
     if norms:
         with torch.no_grad():
-            model(preprocessed(keras, name, pixels), training=True)
-    return model
+            model(images, training=True)
 
 
 def preprocessed(keras, name: str, pixels):
@@ -152,14 +156,24 @@ def test_files_of_all_kinds_hold_the_same_weights(keras, vgg16, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_efficientnet_of_published_weights_is_scaled_as_keras_scales_it():
-    pytest.importorskip("keras", reason="keras is an extra")
-    scaled = keras_networks.build_keras("keras/EfficientNetB0", side=SIDE, is_scaled=True)
-    names = [name for name, _ in scaled.network.module.named_children()]
-    assert names[:4] == ["rescaling", "normalization", "rescaling_1", "stem_conv_pad"]
-    assert '"scaled": "imagenet"' in scaled.network.definition
-    factor = scaled.network.module.rescaling_1.scale.flatten().numpy()
-    assert np.allclose(factor, 1 / np.sqrt([0.229, 0.224, 0.225]))
+def test_an_efficientnet_of_published_weights_is_scaled_as_keras_scales_it(keras, pixels, tmp_path, monkeypatch):
+    published = tmp_path / application_of("keras/EfficientNetB0").file_name
+    images = preprocessed(keras, "EfficientNetB0", pixels)
+    plain = random_model(keras, "EfficientNetB0", pixels)
+    monkeypatch.setattr("absl.logging.warning", lambda *_: None)
+    plain.save(published)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(published))
+    model = keras.applications.EfficientNetB0(include_top=False, pooling="avg", input_shape=(SIDE, SIDE, 3))
+    set_norms(keras, model, images)
+    theirs = predicted(model, images)
+    model.save_weights(tmp_path / "tuned.weights.h5")
+    model.save(tmp_path / "tuned.keras")
+    plain.load_weights(tmp_path / "tuned.weights.h5")
+    plain.save(published)
+    for name in (published.name, "tuned.weights.h5", "tuned.keras"):
+        backbone = load_backbone("keras/EfficientNetB0", weights=str(tmp_path / name), size=SIDE)
+        assert relative_error(vectors_of(backbone, pixels), theirs) < 1e-4, name
+        assert backbone.network.endswith('"scaled": "imagenet"}')
 
 
 def test_layers_have_the_names_of_keras(keras, vgg16, pixels):
