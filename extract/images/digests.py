@@ -90,7 +90,7 @@ class DigestTable:
                 self._look_up(start, paths, found)
 
     def _states(self, reader: StateReader) -> Generator[tuple[list[bytes], States], None, None]:
-        """Yield path and state of every file, in blocks: those of the next are read while one is looked up."""
+        """Yield path and state of every file, in blocks."""
 
         def read(start: int) -> tuple[list[bytes], States]:
             named = [sample.path for sample in self.samples[start : start + BLOCK]]

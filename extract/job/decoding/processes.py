@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -22,11 +21,18 @@ from typing import Any
 
 from featurecache.base.errors import EngineFailed, ImageRefused
 from featurecache.base.progress import LOGGER
-from featurecache.base.text import printable
 from featurecache.extract.images.sources import open_hashed
 from featurecache.extract.job.claims import Claims
 from featurecache.extract.job.decoding.batch import Batch, WantedKinds
 from featurecache.extract.job.decoding.decoder import Decoded, Item
+from featurecache.extract.job.decoding.process_ends import (
+    ENDED_AGAIN,
+    NO_START,
+    NOT_STARTED,
+    how_ended,
+    replaced,
+    why_none,
+)
 from featurecache.extract.job.decoding.worker import NONE, Order, Reply, Setup, work
 from featurecache.extract.job.outdated import CHANGED
 from featurecache.extract.job.plan import Group
@@ -35,17 +41,9 @@ from featurecache.extract.job.plan import Group
 PRELOADED = ["torch", "featurecache.extract.job.decoding.worker"]
 # Desks of a process: at one the files are read while the images of the other are decoded.
 N_DESKS = 2
-# So many processes that are ended, one after another, are replaced.
+# So many processes that are ended, without a part that is decoded in between, are replaced.
 MOST_ENDED = 8
 END_SECONDS = 10.0
-NOT_STARTED = (
-    "The decode processes cannot start ({}): a script that uses them has to call extract_features below "
-    "'if __name__ == \"__main__\":', because each of them imports it."
-)
-ENDED_AGAIN = (
-    "{} decode processes were ended, the last by {}, as by a system that is short of memory. What was extracted is "
-    "kept: run the same again with fewer decode_processes."
-)
 
 
 class _Process:
@@ -70,13 +68,14 @@ class _Process:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        return _how(self.process.exitcode)
+        return how_ended(self.process.exitcode)
 
     def find_culprit(self) -> None:
         """Set the image that was being decoded at the end of the process, if any was."""
         noted = bytes(self._note)
         items = [item for desk in self.desks for item in desk.items] if noted != NONE else []
-        self.culprit = next((item for item in items if (item[0] or _digest_of(item[1].path)) == noted), None)
+        found = (item for item in items if item[0] == noted)
+        self.culprit = next(found, None) or next((e for e in items if _digest_of(e[1].path) == noted), None)
 
 
 class _Desk:
@@ -100,6 +99,7 @@ class DecodeProcesses:
     """Decodes parts of chunks in n processes; a context manager, which ends them. For threads.
 
     size: images of a chunk. n_batches: chunks whose pixels are in memory at once. claims: as for a Decoder.
+    Raises EngineFailed if there is too little shared memory, or, when it is entered, if no process can be started.
     """
 
     def __init__(
@@ -117,7 +117,10 @@ class DecodeProcesses:
         self._wanted, self._claims = WantedKinds(groups), claims
         suspects = frozenset(claims.suspects if claims is not None else ())
         self._setup = Setup(self._wanted.kinds, size, n_batches, max_pixels, suspects, slow_s)
-        self._memory = multiprocessing.get_context("forkserver").RawArray(ctypes.c_uint8, self._setup.n_bytes)
+        try:
+            self._memory = multiprocessing.get_context("forkserver").RawArray(ctypes.c_uint8, self._setup.n_bytes)
+        except (OSError, MemoryError) as error:
+            raise EngineFailed(NO_START.format(why_none(error))) from error
         self._free: SimpleQueue[int] = SimpleQueue()
         for number in range(n_batches):
             self._free.put(number)
@@ -150,7 +153,11 @@ class DecodeProcesses:
                 desk.connection.close()
 
     def _start(self) -> None:
-        process = _Process(self._memory, self._setup)
+        """Start a process. Raises EngineFailed."""
+        try:
+            process = _Process(self._memory, self._setup)
+        except (OSError, EOFError, AssertionError) as error:  # EOFError: the fork server is gone
+            raise EngineFailed(NO_START.format(why_none(error))) from error
         self._processes.append(process)
         for desk in process.desks:
             self._desks.put(desk)
@@ -191,7 +198,7 @@ class DecodeProcesses:
             parts = [(items[:at], start), (items[at + 1 :], start + at + 1)]
             before, after = (self.decode(None, some, batch, start=row, check=check) for some, row in parts)
             return [*before, *map(self._suspect, items[at : at + 1]), *after]
-        desk.items = ()
+        desk.items, self._n_ended = (), 0
         self._desks.put(desk)
         return self._decided(items, reply)
 
@@ -216,8 +223,11 @@ class DecodeProcesses:
                 elif self._n_ended > MOST_ENDED:
                     self._fail(ENDED_AGAIN.format(self._n_ended, how))
                 else:
-                    logging.getLogger(LOGGER).warning(_sentence(how, process.culprit))
-                    self._start()
+                    logging.getLogger(LOGGER).warning(replaced(how, process.culprit and process.culprit[1].name))
+                    try:
+                        self._start()
+                    except EngineFailed as error:
+                        self._fail(str(error))
             return process.culprit
 
     def _fail(self, error: str) -> None:
@@ -282,19 +292,3 @@ def _digest_of(path: str) -> bytes:
 
 def _unreadable(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
-
-
-def _how(exit_code: int | None) -> str:
-    """Return what ended a process: the name of a signal, or its exit status."""
-    with suppress(ValueError):
-        return signal.Signals(-(exit_code or 0)).name
-    return f"exit status {exit_code}"
-
-
-def _sentence(how: str, culprit: Item | None) -> str:
-    if culprit is None:
-        return f"A decode process was ended by {how}: another takes its place and decodes its images again."
-    return (
-        f"A decode process was ended by {how} while it decoded '{printable(culprit[1].name)}': another takes its "
-        "place, and this image is tried by itself at the end."
-    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import multiprocessing.heap
+import multiprocessing.process
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +117,15 @@ def pixels(decoded: list[Decoded], batch: Batch, groups: list) -> dict[tuple[str
     }
 
 
+def restart(pool: DecodeProcesses) -> None:
+    """Start a process after the last one could not be replaced."""
+    while not pool._desks.empty():
+        desk = pool._desks.get()  # None is for whoever else waits for a desk
+        assert desk is None or not desk.process.process.is_alive()
+    pool._error = ""
+    pool._start()
+
+
 def facts(decoded: list[Decoded]) -> list[tuple]:
     return [
         (e.digest, e.name, e.refusal, e.is_lasting and e.refusal is not None, e.is_skipped, e.file and e.file[:2])
@@ -191,13 +202,69 @@ def test_processes_that_are_ended_again_and_again_end_the_run(pool, items, group
 
     monkeypatch.setattr(processes, "MOST_ENDED", 1)
     monkeypatch.setattr(processes._Desk, "ask", ends)
-    with pytest.raises(EngineFailed, match="2 decode processes were ended, the last by SIGKILL, as by a system"):
+    with pytest.raises(EngineFailed, match="2 decode processes were ended one after another, the last by SIGKILL, as"):
         decoded_by(pool, items, groups)
     monkeypatch.undo()
-    while (desk := pool._desks.get_nowait()) is not None:  # None is for whoever else waits for a desk
-        assert not desk.process.process.is_alive()
-    pool._error = ""
-    pool._start()
+    restart(pool)
+
+
+def test_ends_with_decoded_parts_in_between_are_replaced_as_often_as_they_come(pool, items, groups, monkeypatch):
+    monkeypatch.setattr(processes, "MOST_ENDED", 1)
+    for _ in range(2):
+        pool._processes[0].process.kill()
+        assert len(decoded_by(pool, items[:4], groups)[0]) == 4
+
+
+def test_a_changed_file_that_ends_a_process_is_found_by_what_is_in_it(pool, items):
+    (process,) = pool._processes
+    stale = [(bytes(32), sample) for _, sample in items[:3]]
+    process._note[:] = items[1][0]
+    process.desks[0].items = stale
+    process.find_culprit()
+    process._note[:], process.desks[0].items = bytes(32), ()
+    assert process.culprit is stale[1]
+    process.culprit = None
+
+
+def test_a_process_in_whose_place_no_other_can_start_ends_the_run(pool, items, groups, monkeypatch):
+    def gone(*_: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", gone)
+    pool._processes[0].process.kill()
+    reason = r"cannot start \(their fork server was ended\): ask for fewer decode_processes, or leave them out"
+    with ThreadPoolExecutor(2) as threads, pool.batch(8) as batch:
+        parts = [(items[:4], 0), (items[4:8], 4)]
+        asked = [threads.submit(pool.decode, None, part, batch, start=at, check=lambda: None) for part, at in parts]
+        try:
+            assert [type(each.exception(30)) for each in asked] == [EngineFailed] * 2
+        finally:
+            pool._desks.put(None)
+    with pytest.raises(EngineFailed, match=reason):
+        decoded_by(pool, items, groups)
+    monkeypatch.undo()
+    restart(pool)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "reason"),
+    [
+        (multiprocessing.process.BaseProcess, "start", OSError(24, "Too many open files"), "Too many open files"),
+        (multiprocessing.process.BaseProcess, "start", AssertionError("no children of a daemon"), "no children of"),
+        (multiprocessing.heap.Arena, "__init__", OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_hinders_the_start_is_one_sentence(groups, monkeypatch, owner, name, error, reason):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(owner, name, fails)
+    sentence = rf"^The decode processes cannot start \({reason}.*\): ask for fewer"
+    with (
+        pytest.raises(EngineFailed, match=sentence),
+        DecodeProcesses(groups, n=1, size=10_000, n_batches=4, max_pixels=MAX_PIXELS, slow_s=1.0),
+    ):
+        pass
 
 
 def test_what_the_check_raises_ends_the_decoding(pool, items, groups):
