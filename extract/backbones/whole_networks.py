@@ -11,6 +11,7 @@ The layer `stages` is that of `cutting.py`, over the modules that timm names in 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -146,12 +147,13 @@ def _outputs(
 ) -> dict[str, Any]:
     """Return the outputs of layers for two images: shapes only, or values where the network cannot do without.
 
-    Raises BackboneError.
+    A copy is run: networks keep what they have computed once, and some share modules. Raises BackboneError.
     """
-    probe = FeatureExtractor(_Outputs(module, whole, places), transform).eval()
+    probe = FeatureExtractor(_Outputs(copy.deepcopy(module), whole, places), transform).eval()
     try:
         return dict(output_on_meta(probe, transform.crop))
     except Exception:  # noqa: BLE001 (code of any library; the run that follows shows whether it is the side)
+        probe = FeatureExtractor(_Outputs(copy.deepcopy(module), whole, places), transform).eval()
         images = torch.zeros((PROBE_ROWS, 3, transform.crop, transform.crop), dtype=torch.uint8)
     try:
         with torch.inference_mode():
