@@ -52,8 +52,9 @@ def load_in_library(
     if source.meta.get("is_fitted"):
         tensors, line = _fitted(backbone, source, tensors)
         config = replace(config, pretrained={**config.pretrained, "label_offset": 0})
-    digest = tensors_digest(without_last_layers(tensors, config))
-    return replace(build_timm(backbone, config, size=size, tensors=tensors), digest=digest), line
+    network = build_timm(backbone, config, size=size, tensors=tensors)
+    last_layers = (f"{network.family.last}.", *network.family.ignored)
+    return replace(network, digest=tensors_digest(without_last_layers(tensors, last_layers))), line
 
 
 def _fitted(backbone: str, source: WeightsSource, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:

@@ -118,10 +118,12 @@ def config_of(backbone: str) -> TimmConfig:
     return from_folder(path, backbone)
 
 
-def without_last_layers(tensors: Mapping[str, Tensor], config: TimmConfig) -> dict[str, Tensor]:
-    """Return the tensors that vectors depend on, in the data type that networks compute in."""
-    last = tuple(f"{name}." for name in config.classifiers)
-    kept = {name: tensor for name, tensor in tensors.items() if not (last and name.startswith(last))}
+def without_last_layers(tensors: Mapping[str, Tensor], last_layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors that vectors depend on, in the data type that networks compute in.
+
+    last_layers: the beginnings of the names of others.
+    """
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(last_layers)}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
 
 

@@ -10,11 +10,12 @@ embeddings, which are interpolated for another side of the input.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from featurecache.extract.backbones.names import TIMM_START
 PLACES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 MOST_CONFIG_BYTES = 16 << 20  # 21,000 class names with descriptions have two
 NO_LAST_LAYER = "no last layer"
+# Arguments that timm's builders take out of those of an architecture; they make another kind of network of it.
+OF_BUILDING = {"features_only", "out_indices", "feature_cls", "pruned"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,33 @@ def from_folder(path: Path, backbone: str) -> TimmConfig:
     pretrained = {name: tuple(v) if isinstance(v, list) else v for name, v in entries if name in known}
     if type(values.get("num_classes")) is int:
         pretrained["num_classes"] = values["num_classes"]
-    arguments = values.get("model_args") or {}
-    return TimmConfig(architecture, {**pretrained, "architecture": architecture}, dict(arguments))
+    _check_classifiers(path, pretrained)
+    arguments = _arguments(timm, path, values.get("model_args") or {})
+    return TimmConfig(architecture, {**pretrained, "architecture": architecture}, arguments)
+
+
+def _arguments(timm: Any, path: Path, arguments: Any) -> dict[str, Any]:
+    """Return the arguments of an architecture in a file. Raises WeightsMismatch.
+
+    timm takes its own arguments from the same place: some name files and addresses of other weights.
+    """
+    if not isinstance(arguments, dict):
+        raise WeightsMismatch(f"'{printable(path)}' has model_args that are no object. Save the network again by timm.")
+    builders = (timm.create_model, timm.models.build_model_with_cfg)
+    own = {name for builder in builders for name in inspect.signature(builder).parameters} | OF_BUILDING
+    wrong = [name for name in arguments if name in own or name.startswith("pretrained")]
+    if wrong:
+        raise WeightsMismatch(
+            f"'{printable(path)}' has '{printable(wrong[0])}' among its model_args, which is no argument of an "
+            "architecture and could lead to other files. Remove it."
+        )
+    return dict(arguments)
+
+
+def _check_classifiers(path: Path, pretrained: Mapping[str, Any]) -> None:
+    named = pretrained.get("classifier") or ()
+    if not all(isinstance(name, str) for name in (named if isinstance(named, tuple) else (named,))):
+        raise WeightsMismatch(f"'{printable(path)}' has a classifier that is no name of a layer. Correct it.")
 
 
 def build_timm(
@@ -152,11 +180,12 @@ def build_timm(
         kept.pop("state_dict", None)
     whole = _whole(module)
     definition = {"architecture": config.architecture, "arguments": dict(config.arguments), "pooling": whole.pooling}
+    last_layers = _last_layers(module, config)
     if not has_last_layers:
-        _without_last_layers(module, config)
+        _remove(module, last_layers)
     module.eval().requires_grad_(False)
     _check_filled(backbone, module, tensors)
-    last, *others = config.classifiers or (NO_LAST_LAYER,)
+    last, *others = last_layers or [NO_LAST_LAYER]
     family = Family(last, "", "", ignored=tuple(f"{name}." for name in others))
     return Network(module, family, whole=whole, definition=json.dumps(definition, sort_keys=True))
 
@@ -183,15 +212,31 @@ def _whole(module: Any) -> Whole:
     )
 
 
-def _without_last_layers(module: nn.Module, config: TimmConfig) -> None:
-    """Replace the linear last layers, whose tensors no vector depends on."""
+def _last_layers(module: Any, config: TimmConfig) -> list[str]:
+    """Return the names of the last layers, whose tensors no vector depends on, as far as the network has them so.
+
+    A file may name any layer as its classifier.
+    """
+    own = module.get_classifier() if hasattr(module, "get_classifier") else ()
+    own = own if isinstance(own, tuple | list) else (own,)
+    found = []
     for name in config.classifiers:
         try:
             layer = module.get_submodule(name)
         except AttributeError:
-            continue
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            module.set_submodule(name, nn.Identity())
+            layer = None
+        is_last = any(layer is each for each in own)
+        if layer is None or is_last or isinstance(layer, nn.Linear | nn.Conv2d | nn.Identity):
+            found.append(name)
+    return found
+
+
+def _remove(module: nn.Module, last_layers: Sequence[str]) -> None:
+    """Replace those of the last layers that are linear."""
+    for name in last_layers:
+        with contextlib.suppress(AttributeError):
+            if isinstance(module.get_submodule(name), nn.Linear | nn.Conv2d):
+                module.set_submodule(name, nn.Identity())
 
 
 def _check_filled(backbone: str, module: nn.Module, tensors: Mapping[str, Tensor] | None) -> None:

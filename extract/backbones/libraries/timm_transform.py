@@ -8,6 +8,7 @@ border    longest side to that, the rest in the colour of the mean              
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from featurecache.base.errors import BackboneError
@@ -25,7 +26,19 @@ def timm_transform(backbone: str, config: TimmConfig, *, size: int | None = None
     Raises BackboneError for what no TransformSpec expresses.
     """
     timm = timm_library(backbone)
-    values: dict[str, Any] = timm.data.resolve_data_config({}, pretrained_cfg=dict(config.pretrained))
+    try:
+        values: dict[str, Any] = timm.data.resolve_data_config({}, pretrained_cfg=dict(config.pretrained))
+        found = _transform(backbone, values, size, timm.data.DEFAULT_CROP_PCT)
+        return TransformSpec.from_dict(found.to_dict())
+    except (ValueError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
+        reason = printable(" ".join(str(error).split())[:160]) or type(error).__name__
+        raise BackboneError(
+            f"The configuration of {printable(backbone)} has no transform of images: {reason}. Correct its input_size, "
+            "crop_pct, mean or std."
+        ) from error
+
+
+def _transform(backbone: str, values: Mapping[str, Any], size: int | None, usual_crop_pct: float) -> TransformSpec:
     channels, height, width = values["input_size"]
     if size is None and height != width:
         raise BackboneError(
@@ -44,7 +57,7 @@ def timm_transform(backbone: str, config: TimmConfig, *, size: int | None = None
         )
     mean, std = (tuple(float(value) for value in values[name]) for name in ("mean", "std"))
     return TransformSpec(
-        resize=math.floor(side / (values.get("crop_pct") or timm.data.DEFAULT_CROP_PCT)),
+        resize=math.floor(side / (values.get("crop_pct") or usual_crop_pct)),
         crop=side,
         interpolation=interpolation,
         antialias=True,
