@@ -22,6 +22,8 @@ from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY, expec
 LOG_TEMPERATURE_BOUNDS = (-10.0, 10.0)
 # log T is found to this accuracy, which changes no metric visibly.
 ACCURACY = 1e-4
+# After a step of Newton's method of this length in log T, no more than its square is left.
+LAST_STEP = ACCURACY**0.5
 MAX_STEPS = 100
 # Scores that deviate by less than this times their size are constant but for rounding.
 ROUNDING = 16.0
@@ -59,8 +61,9 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
 
         minimise  -(1 / (N + 1)) (sum_i log p_{i, y_i} + mean_ic log p_ic),     p = softmax(s / T)
 
-    The loss is convex in 1 / T: Newton's method there, halving (in log T) where a step leaves the bracket. Scores that
-    are multiplied by a number have that times the temperature. Without a row, or where all scores are equal, it is 1.
+    The loss is convex in 1 / T: its slope is the mean score under p less that of the true classes. Newton's method on
+    the logarithm of their ratio in log 1 / T, halving (in log T) where a step leaves the bracket. Scores that are
+    multiplied by a number have that times the temperature. Without a row, or where all scores are equal, it is 1.
     """
     if not len(y):
         return NO_FIT
@@ -74,13 +77,15 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     wanted = 1.0 / spread
     for _ in range(MAX_STEPS):
         sharpness = wanted
-        slope, curvature = _sharpened(shifted, sharpness)
-        slope = share * slope - right
-        low, high = (low, sharpness) if slope > 0 else (sharpness, high)
-        wanted = sharpness - slope / (share * curvature) if curvature > 0 else -1.0
+        mean, curvature = _sharpened(shifted, sharpness)
+        low, high = (low, sharpness) if share * mean > right else (sharpness, high)
+        # Both are below 0, and the logarithm of the mean is nearly linear in log 1 / T.
+        step = np.log(share * mean / right) * mean / (sharpness * curvature) if mean < 0 < curvature else np.inf
+        wanted = sharpness * float(np.exp(-step))
+        enough = LAST_STEP
         if not low < wanted < high:
-            wanted = float(np.sqrt(low * high))
-        if abs(np.log(wanted / sharpness)) < ACCURACY:
+            wanted, enough = float(np.sqrt(low * high)), ACCURACY
+        if abs(np.log(wanted / sharpness)) < enough:
             break
     at_bound = bool(np.abs(np.log(np.array(bounds) / wanted)).min() < 10.0 * ACCURACY)
     return TemperatureFit(1.0 / wanted, share * curvature * wanted**2, at_bound)

@@ -110,6 +110,22 @@ def test_the_temperature_is_the_minimum_and_the_certainty_its_curvature(monkeypa
     assert found.certainty == pytest.approx(second, rel=1e-2)
 
 
+def test_the_temperature_is_within_its_accuracy_of_the_optimum_for_scores_of_any_kind(monkeypatch):
+    module = featurecache.classify.evaluation.calibration
+    rng = np.random.default_rng(7)
+    for _ in range(100):
+        n_rows, n_classes = int(rng.integers(5, 400)), int(rng.integers(2, 12))
+        y = rng.integers(0, n_classes, n_rows)
+        scores = rng.normal(size=(n_rows, n_classes)) * 10 ** rng.uniform(-3, 3)
+        scores[np.arange(n_rows), y] += rng.uniform(0, 4) * scores.std()
+        with monkeypatch.context() as patch:
+            found = find_temperature(scores, y)
+            patch.setattr(module, "LAST_STEP", 1e-9)
+            best = find_temperature(scores, y)
+        assert found.at_bound == best.at_bound
+        assert best.at_bound or abs(np.log(found.temperature / best.temperature)) < module.ACCURACY
+
+
 def test_the_temperatures_of_parts_combine_to_that_of_the_whole():
     rng = np.random.default_rng(1)
     scores, y = 3.0 * (rng.normal(size=(6000, 4)) + np.eye(4)[np.arange(6000) % 4]), np.arange(6000) % 4
