@@ -70,8 +70,10 @@ class Images(ReadingOptions):
         options = self.options()
         if may_be_vectors:
             return read_images(self.images, options, cache_root=cache_root)
-        is_open = options.as_ is None and is_table(self.images)
-        options = replace(options, as_=MANIFEST) if is_open else options
+        from featurecache.extract.images.vectors.opening import holds_vectors
+
+        is_both = options.as_ is None and is_table(self.images) and holds_vectors(self.images, options)
+        options = replace(options, as_=MANIFEST) if is_both else options
         found = read_images(self.images, options, cache_root=cache_root)
         if found.vectors is not None:
             command = as_command(["featurecache", "classify", *image_words(printable(self.images), self.options())])
