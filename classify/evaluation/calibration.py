@@ -24,6 +24,8 @@ LOG_TEMPERATURE_BOUNDS = (-10.0, 10.0)
 ACCURACY = 1e-4
 # After a step of Newton's method of this length in log T, no more than its square is left.
 LAST_STEP = ACCURACY**0.5
+# The longest step up in log 1 / T: it leaves every bracket, and its exponential is a number.
+LONGEST = 100.0
 MAX_STEPS = 100
 # Scores that deviate by less than this times their size are constant but for rounding.
 ROUNDING = 16.0
@@ -81,7 +83,7 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
         low, high = (low, sharpness) if share * mean > right else (sharpness, high)
         # Both are below 0, and the logarithm of the mean is nearly linear in log 1 / T.
         step = np.log(share * mean / right) * mean / (sharpness * curvature) if mean < 0 < curvature else np.inf
-        wanted = sharpness * float(np.exp(-step))
+        wanted = sharpness * float(np.exp(min(-step, LONGEST)))
         enough = LAST_STEP
         if not low < wanted < high:
             wanted, enough = float(np.sqrt(low * high)), ACCURACY

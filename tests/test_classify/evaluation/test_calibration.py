@@ -126,6 +126,16 @@ def test_the_temperature_is_within_its_accuracy_of_the_optimum_for_scores_of_any
         assert best.at_bound or abs(np.log(found.temperature / best.temperature)) < module.ACCURACY
 
 
+def test_a_row_whose_scores_are_far_from_those_of_all_others_gives_no_warning():
+    """From the temperature of the one row, a step to that of the others is longer than a number has digits for."""
+    scores = np.zeros((300, 2))
+    scores[:, 1], scores[0, 1] = -1.0, -1e4
+    found = find_temperature(scores, np.zeros(300, dtype=int))
+    # At the optimum (1 + 1 / N) times the sum of the expected scores is the mean of all scores, by the unknown row.
+    odd = 1.0 / (1.0 + np.exp(1.0 / found.temperature))
+    assert 299 * odd * 301 / 300 == pytest.approx((1e4 + 299) / 600, rel=1e-3)
+
+
 def test_the_temperatures_of_parts_combine_to_that_of_the_whole():
     rng = np.random.default_rng(1)
     scores, y = 3.0 * (rng.normal(size=(6000, 4)) + np.eye(4)[np.arange(6000) % 4]), np.arange(6000) % 4
