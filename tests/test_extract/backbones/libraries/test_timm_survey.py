@@ -5,6 +5,7 @@ The table of engine, rate and errors is written to timm.csv in the folder of the
 
 from __future__ import annotations
 
+import copy
 import csv
 import gc
 import os
@@ -119,6 +120,7 @@ def test_its_vectors_are_those_of_timm(timm, name, table, tmp_path):
     if not timm.is_model(name):
         pytest.skip(f"this version of timm has no {name}")
     network = random_network(timm, name)
+    exact = copy.deepcopy(network).double()
     folder = write_folder(tmp_path / name, network)
     backbone = load_backbone(f"local-dir:{folder}")
     side = backbone.transform.crop
@@ -128,6 +130,9 @@ def test_its_vectors_are_those_of_timm(timm, name, table, tmp_path):
         maps = network.forward_features((pixels / 255 - mean) / std)
         theirs = network.forward_head(maps, pre_logits=True).flatten(1)
         error = relative_error(backbone.module(pixels), theirs)
+        in_float64 = exact.forward_head(exact.forward_features((pixels.double() / 255 - mean) / std), pre_logits=True)
+        # With random weights the rounding of some networks, such as LeViT, grows to percents, in timm itself too.
+        tolerance = max(TORCH_TOLERANCE, 3 * relative_error(theirs.double(), in_float64.flatten(1)))
         of_tokens: float | str = ""
         n_prefix = int(getattr(network, "num_prefix_tokens", 0))
         if isinstance(maps, torch.Tensor) and maps.ndim == 3 and getattr(network, "cls_token", None) is not None:
@@ -142,7 +147,7 @@ def test_its_vectors_are_those_of_timm(timm, name, table, tmp_path):
     shutil.rmtree(folder)
     gc.collect()
     assert (theirs[0] - theirs[1]).norm() > 1e-4 * theirs.norm()
-    assert error < TORCH_TOLERANCE
+    assert error < tolerance
     assert not of_tokens or of_tokens < TORCH_TOLERANCE
     assert verdict.engine == "torch" or (verdict.error is not None and verdict.error <= TOLERANCE)
     assert verdict.reason
