@@ -11,6 +11,7 @@ The seconds of the CPU are those of all threads of this process. Nothing is writ
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from featurecache.extract.images import read_ahead
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.sources import HashedFile, read_hashed
-from featurecache.extract.job.compute import compute_vectors
+from featurecache.extract.job.compute import FEW_IMAGES, compute_vectors
 from featurecache.extract.job.plan import Group
 
 if TYPE_CHECKING:
@@ -205,8 +206,13 @@ class PipelineBench:
     rounds: int = option("--rounds", metavar="N", type=POSITIVE, default=5, show_default=True, help="passes of each")
     processes: int = option(
         "--processes", metavar="N", type=Whole(0), default=count_cores(), show_default="one a core",
-        help="processes that decode; 0 for none",
+        help=f"processes that decode; 0 for none, as for {FEW_IMAGES} images or fewer",
     )  # fmt: skip
+
+
+def started_processes(asked: int, n_images: int) -> int:
+    """Return how many of the processes asked for a run of so many images starts on this system: all or none."""
+    return asked if n_images > FEW_IMAGES and "forkserver" in multiprocessing.get_all_start_methods() else 0
 
 
 @click.command(cls=BenchCommand, examples=["featurecache bench pipeline --rounds 3"])
@@ -219,6 +225,7 @@ def command(asked: PipelineBench, output: Output) -> int:
     with tempfile.TemporaryDirectory(prefix="featurecache-bench-") as folder:
         say(f"making {min(N_FILES, asked.count):,} images of {SIZE[0]} x {SIZE[1]}")
         items = write_small(Path(folder) / "images", min(N_FILES, asked.count))
-        rates = measure(items, count=asked.count, n_slow=asked.slow, rounds=asked.rounds, n_processes=asked.processes)
+        n_processes = started_processes(asked.processes, asked.count)
+        rates = measure(items, count=asked.count, n_slow=asked.slow, rounds=asked.rounds, n_processes=n_processes)
     output.show(text_of(rates), {**asdict(rates), "share": round(rates.share, 3)})
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,12 @@ def test_the_bench_of_the_pipeline_has_a_rate_on_both_disks(tmp_path, capsys, mo
     assert min(found.values()) > 0
     assert found["fast_disk"] <= 2 / bench_pipeline.SECONDS_PER_IMAGE + 0.1
     assert "20 ms to read each file" in capsys.readouterr().out
+
+
+def test_no_rate_is_that_of_processes_which_are_not_started(monkeypatch):
+    assert [bench_pipeline.started_processes(2, n) for n in (100, 101)] == [0, 2]
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert bench_pipeline.started_processes(2, 101) == 0
 
 
 def test_a_share_is_the_rate_on_the_slow_disk_over_that_on_the_fast_one():
