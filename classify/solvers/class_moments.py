@@ -108,15 +108,16 @@ def _group_sums(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the weight (G, 1) and the sums of x - shift and its square (G, D) of every group; and max |x| (D,)."""
     sums, squares = (np.zeros((n_groups, X.shape[1])) for _ in range(2))
-    largest = np.zeros(X.shape[1])
+    high, low = (np.full(X.shape[1], sign * np.inf) for sign in (-1, 1))
     for start in range(0, len(group), BLOCK):
         rows = slice(start, start + BLOCK)
-        block = np.array(plain(X[rows]), dtype=np.float64)
-        np.maximum(largest, np.abs(block).max(axis=0), out=largest)
-        block -= shift
+        raw = plain(X[rows])
+        np.maximum(high, raw.max(axis=0), out=high)
+        np.minimum(low, raw.min(axis=0), out=low)
+        block = np.subtract(raw, shift, dtype=np.float64)
         member = csr_matrix((weights[rows], (group[rows], np.arange(len(block)))), shape=(n_groups, len(block)))
         here = np.unique(group[rows])
         sums[here] += member[here] @ block
-        squares[here] += member[here] @ block**2
+        squares[here] += member[here] @ np.square(block, out=block)
     counts = np.bincount(group, weights, minlength=n_groups).astype(np.float64)
-    return counts[:, None], sums, squares, largest
+    return counts[:, None], sums, squares, np.maximum(high, -low)
