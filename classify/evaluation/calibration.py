@@ -22,8 +22,8 @@ from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY, expec
 LOG_TEMPERATURE_BOUNDS = (-10.0, 10.0)
 # log T is found to this accuracy, which changes no metric visibly.
 ACCURACY = 1e-4
-# After a step of Newton's method of this length in log T, no more than its square is left.
-LAST_STEP = ACCURACY**0.5
+# After a step of Newton's method of this length in log T, no more than a few times its square is left.
+LAST_STEP = ACCURACY**0.5 / 2
 # The longest step up in log 1 / T: it leaves every bracket, and its exponential is a number.
 LONGEST = 100.0
 MAX_STEPS = 100
