@@ -50,12 +50,8 @@ BAD_ARGUMENT = Reason(
     "bad_argument", "argument that cannot be read is", "arguments that cannot be read are", missed=True
 )
 NO_FILE = Reason(
-    "no_file",
-    "argument that leads to no image is",
-    "arguments that lead to no image are",
-    missed=True,
-    is_folder=True,
-)
+    "no_file", "argument that leads to no image is", "arguments that lead to no image are", missed=True, is_folder=True,
+)  # fmt: skip
 NO_IMAGE = Reason("no_image", "file that is no image is", "files that are not images are")
 HIDDEN = Reason("hidden", "hidden file is", "hidden files are")
 SYSTEM = Reason("system", "file of the operating system is", "files of the operating system are")
@@ -147,12 +143,16 @@ EMPTY_CLASS = Reason(
     missed=True,
     is_folder=True,
 )
+IMAGE_NEXT_TO_VECTORS = Reason(
+    "image_next_to_vectors", "image in a folder of vectors is", "images in a folder of vectors are", missed=True,
+    advice="Move them into a folder of their own.",
+)  # fmt: skip
 REASONS = {
     reason.code: reason
     for reason in (
         REFUSED_IMAGE, BAD_ARGUMENT, NO_FILE, NO_LABEL, RARE_CLASS, NOT_SAMPLED,
         NO_IMAGE, HIDDEN, SYSTEM, OWN, LINK_BACK, CLOSED_SYSTEM, LOOSE, OUTSIDE_SPLITS, NEEDS_HEIF, NEEDS_DICOM, RAW,
-        NO_DECODER, UNFINISHED, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS,
+        NO_DECODER, UNFINISHED, CLOSED_FILE, MISSING_FILE, CLOSED_FOLDER, EMPTY_CLASS, IMAGE_NEXT_TO_VECTORS,
     )
 }  # fmt: skip
 

@@ -26,6 +26,12 @@ def find_vectors(name: str, backbone: str, spec: FeatureSpec, images: Manifest, 
             f"The head {name} takes vectors of {spec.feature_dim:,} numbers, and those of '{source}' have "
             f"{vectors.spec.feature_dim:,}. Name vectors of the same network."
         )
+    columns = [each.network if each.source == VECTORS_SOURCE else "" for each in (spec, vectors.spec)]
+    if all(columns) and columns[0] != columns[1]:
+        raise UsageError(
+            f"The head {name} takes vectors of other columns, or in another order, than '{source}' has. Give its "
+            "columns the names and the order of the table of the run."
+        )
     knows = [each.source != VECTORS_SOURCE for each in (spec, vectors.spec)]
     if all(knows):
         check_spec(spec, vectors.spec)

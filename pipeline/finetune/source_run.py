@@ -115,9 +115,10 @@ def _heads_at_one_place(results: Results, heads: list[HeadRow], plan: FinetunePl
 def _row(results: Results, heads: list[HeadRow], name: str | None) -> HeadRow:
     """The head that is named; without a name the best on val that can start a network, if any can."""
     able, metric = [head for head in heads if head["name"] in STARTERS], metric_of(results)
+    fitted = [head for head in heads if not head.get("members")] or heads
     if name is None:
-        return choose_head(able or heads, None, metric=metric)
-    return choose_head(heads, None if name == RANDOM else name, metric=metric)
+        return choose_head(able or fitted, None, metric=metric)
+    return choose_head(fitted, None, metric=metric) if name == RANDOM else choose_head(heads, name, metric=metric)
 
 
 def _check_untuned(results: Results, plan: FinetunePlan) -> None:

@@ -91,6 +91,10 @@ def _imported(name: str) -> Callable[[], Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise UnknownBackbone(f"There is no function '{printable(name)}': {printable(str(error))}.") from error
+    except Exception as error:
+        raise BackboneError(
+            f"The module of '{printable(name)}' cannot be imported: {type(error).__name__}: {printable(str(error))}."
+        ) from error
     if not callable(found):
         raise UnknownBackbone(f"'{printable(name)}' is no function.")
     return found  # type: ignore[no-any-return]

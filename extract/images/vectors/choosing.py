@@ -11,11 +11,12 @@ from featurecache.base.text import count, printable
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables.columns import FIELDS, listed_names, plain_name
 
-# What a column or data set holds: vectors, one number for each row, or anything else.
-MATRIX, NUMBER, OTHER = "matrix", "number", "other"
+# What a column or data set holds: vectors, one number for each row, a text for each, or anything else.
+MATRIX, NUMBER, TEXT, OTHER = "matrix", "number", "text", "other"
 FEATURES = "features"
 # Columns of one number each that are a vector together: features_0, features_1; feature 12.
 NUMBERED = re.compile(r"features?[ _.-]?\d+")
+LAST_NUMBER = re.compile(r"\d+$")
 # What pandas writes as a first column.
 INDEX = re.compile(r"|index|unnamed: ?\d+|__index_level_\d+__")
 
@@ -62,7 +63,7 @@ def find_vectors(
         return named[:1]
     numbered = [name for name, kind in kinds.items() if kind == NUMBER and NUMBERED.fullmatch(plain_name(name))]
     if len(numbered) > 1:
-        return numbered
+        return by_number(numbered)
     if not is_sure:
         return []
     matrices = [name for name, kind in kinds.items() if kind == MATRIX and name not in used]
@@ -88,7 +89,23 @@ def _asked(path: Path, kinds: Kinds, asked: str, *, is_usual: bool) -> list[str]
             f"'{printable(path)}' has no column or data set that is called '{printable(asked)}' or begins so (found: "
             f"{listed_names(list(kinds))}). Name one of these with --features-column."
         )
-    return exact[:1] or begun
+    return exact[:1] or by_number(begun)
+
+
+def by_number(names: Sequence[str]) -> list[str]:
+    """Return columns of one number each by the numbers that their names end in, where they differ in nothing else.
+
+    So the vectors of two tables are the same, whatever the order of their columns. Others stay in that of the file.
+    """
+    if not are_numbered(names):
+        return list(names)
+    return sorted(names, key=lambda name: int(LAST_NUMBER.findall(name.strip())[0]))
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Return whether names differ only in the number at their end."""
+    starts = {LAST_NUMBER.sub("", plain_name(name)) for name in names}
+    return len(starts) == 1 and all(LAST_NUMBER.search(name.strip()) for name in names)
 
 
 def no_vectors(path: Path, names: Sequence[str]) -> ManifestError:

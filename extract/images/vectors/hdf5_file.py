@@ -17,7 +17,7 @@ import numpy as np
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.vectors.cells import as_cells
-from featurecache.extract.images.vectors.choosing import MATRIX, OTHER
+from featurecache.extract.images.vectors.choosing import MATRIX, OTHER, TEXT
 from featurecache.extract.images.vectors.rows import NUMBER_KINDS, Rows, check_shape
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ class Hdf5File:
     @property
     def kinds(self) -> dict[str, str]:
         """What each data set holds, by its name."""
-        return {
-            name: MATRIX if len(shape) == 2 and kind.kind in NUMBER_KINDS else OTHER
-            for name, (shape, kind) in self._sets.items()
-        }
+        return {name: _kind_of(shape, kind) for name, (shape, kind) in self._sets.items()}
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Return the shape of a data set."""
@@ -123,6 +120,14 @@ class StoredRows:
         with opened(self.path) as file:
             found: NDArray[Any] = file[self.name][rows]
             return found
+
+
+def _kind_of(shape: tuple[int, ...], kind: np.dtype[Any]) -> str:
+    import h5py
+
+    if len(shape) == 2 and kind.kind in NUMBER_KINDS:
+        return MATRIX
+    return TEXT if kind.kind == "S" or h5py.check_string_dtype(kind) is not None else OTHER
 
 
 def _data_set(file: Any, name: str) -> Any:

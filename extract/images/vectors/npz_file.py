@@ -15,7 +15,7 @@ import numpy as np
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.vectors.cells import as_cells
-from featurecache.extract.images.vectors.choosing import MATRIX, OTHER
+from featurecache.extract.images.vectors.choosing import MATRIX, OTHER, TEXT
 from featurecache.extract.images.vectors.rows import (
     NUMBER_KINDS,
     Rows,
@@ -64,7 +64,7 @@ class NpzFile:
     @property
     def kinds(self) -> dict[str, str]:
         """What each array holds, by its name."""
-        return {name: MATRIX if _is_matrix(each) else OTHER for name, each in self._members.items()}
+        return {name: _kind_of(each) for name, each in self._members.items()}
 
     def attributes(self) -> dict[str, Any]:
         """Return the single texts, and the names of the classes where they are there."""
@@ -95,6 +95,8 @@ class NpzFile:
         with archive.open(info) as file:
             shape, is_fortran, kind = _read_header(file)
             member = _Member(info, shape, is_fortran, kind, file.tell())
+        if kind.kind in "US" and kind.itemsize == 0 and 0 not in shape:
+            raise ValueError(f"its array '{info.filename}' has texts without any length")
         n_bytes = member.n_header + kind.itemsize * math.prod(shape)
         if not kind.hasobject and (n_bytes != info.file_size or n_bytes > MOST_PACKED * (info.compress_size + 1)):
             raise ValueError(f"its array '{info.filename}' has another size than it says")
@@ -165,5 +167,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     raise ValueError(f"an array has the format {version[0]}.{version[1]}")
 
 
-def _is_matrix(member: _Member) -> bool:
-    return len(member.shape) == 2 and member.kind.kind in NUMBER_KINDS
+def _kind_of(member: _Member) -> str:
+    if len(member.shape) == 2 and member.kind.kind in NUMBER_KINDS:
+        return MATRIX
+    return TEXT if member.kind.kind in "US" else OTHER

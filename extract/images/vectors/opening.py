@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
-from featurecache.extract.images.formats import format_of
+from featurecache.extract.images.first_bytes import read_formats
+from featurecache.extract.images.folders.skipped import is_own, skipped
+from featurecache.extract.images.formats import NO_IMAGE_SUFFIXES, Format, format_of
 from featurecache.extract.images.left_out import suffix_of
 from featurecache.extract.images.read_options import HDF5_SUFFIXES, MANIFEST, VECTOR_SUFFIXES, VECTORS, ReadOptions
 from featurecache.extract.images.tables.columns import plain_name
@@ -73,32 +76,42 @@ def holds_vectors(path: str | os.PathLike[str], options: ReadOptions) -> bool:
     with suppress(ManifestError):  # reading it as a manifest says what is wrong
         kinds = open_source(place, options).kinds
         vectors = find_vectors(place, kinds, ReadOptions())
-        has_paths = "path" in map(plain_name, kinds)  # then numbers may be what is known of images
+        # With paths, numbers may be what is known of images.
+        has_paths = plain_name(options.path_column or "path") in map(plain_name, kinds)
         return len(vectors) == 1 or (len(vectors) > 1 and not has_paths)
     return False
 
 
 def holds_pooled(root: Path) -> bool:
     """Return whether a folder has HDF5 files and no image, as far as its first files and folders show."""
-    found = False
-    for number, entry in enumerate(_entries(root)):
+    found, others = False, list[str]()
+    for entry in islice(_entries(root), MOST_SEEN):
         suffix = suffix_of(entry.name)
-        if number >= MOST_SEEN or format_of(suffix) is not None:
+        if format_of(suffix) is not None:
             return False
-        if suffix in HDF5_SUFFIXES and not entry.name.startswith("."):
-            found = True
-            if number > MOST_SEEN // 10:
-                return True
-    return found
+        found = found or suffix in HDF5_SUFFIXES
+        if suffix not in HDF5_SUFFIXES and suffix not in NO_IMAGE_SUFFIXES and entry.is_file():
+            others.append(entry.path)
+    return found and not any(isinstance(seen, Format) for seen in read_formats(others))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the files below a folder, those of the first folders first."""
-    waiting = [os.fspath(folder)]
+    """Yield the files below a folder, those of the first folders first; none of systems and of caches and runs."""
+    waiting, seen = [os.fspath(folder)], set[tuple[int, int]]()
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+        with suppress(OSError), os.scandir(waiting.pop()) as listed:
+            entries = [entry for entry in listed if not skipped(entry.name)]
+            if is_own({entry.name for entry in entries}):
+                continue
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                else:
+                if not entry.is_dir():
                     yield entry
+                elif (place := identity(entry.path)) not in seen:
+                    seen.add(place)
+                    waiting.append(entry.path)
+
+
+def identity(folder: str) -> tuple[int, int]:
+    """Return what a folder has in common with all links to it. Raises OSError."""
+    state = os.stat(folder)  # noqa: PTH116 (closed folders)
+    return state.st_dev, state.st_ino

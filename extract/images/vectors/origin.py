@@ -45,14 +45,30 @@ def is_of_vectors(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def plain_spec(name: str, dim: int, *, pooling: str = "") -> FeatureSpec:
-    """Return the spec of vectors of D numbers of which nothing else is known."""
-    nothing = hashlib.sha256(b"").hexdigest()
-    return FeatureSpec(name, VECTORS_SOURCE, nothing, "", pooling, NO_TRANSFORM, dim, decode_version=1)
+def plain_spec(name: str, dim: int, *, pooling: str = "", columns: str = "", numbers: bytes = b"") -> FeatureSpec:
+    """Return the spec of vectors of D numbers of which nothing else is known.
+
+    columns: what tells their columns from others, where they have names of their own. numbers: the digests of the rows,
+    where these are known by others, of images.
+    """
+    digest = hashlib.sha256(numbers).hexdigest()
+    return FeatureSpec(name, VECTORS_SOURCE, digest, "", pooling, NO_TRANSFORM, dim, decode_version=1, network=columns)
 
 
-def find_origin(name: str, file_name: str, dim: int, attributes: Mapping[str, Any], *, pooling: str = "") -> Origin:
-    """Return the origin of vectors of D numbers; attributes: of their file, which need not be true."""
+def find_origin(
+    name: str,
+    file_name: str,
+    dim: int,
+    attributes: Mapping[str, Any],
+    *,
+    pooling: str = "",
+    columns: str = "",
+    numbers: bytes = b"",
+) -> Origin:
+    """Return the origin of vectors of D numbers; attributes: of their file, which need not be true.
+
+    pooling, columns, numbers: see `plain_spec`.
+    """
     try:
         text = attributes.get("spec")
         if not isinstance(text, str) or len(text) > LONGEST_SPEC:
@@ -62,6 +78,6 @@ def find_origin(name: str, file_name: str, dim: int, attributes: Mapping[str, An
             raise ValueError("other vectors")
     except (ValueError, KeyError, TypeError):
         words = f"{printable(file_name)}, mean of several each" if pooling else printable(file_name)
-        return Origin(plain_spec(name, dim, pooling=pooling), words)
+        return Origin(plain_spec(name, dim, pooling=pooling, columns=columns, numbers=numbers), words)
     weights = str(attributes.get("weights") or "")
     return Origin(spec, f"{printable(file_name)}, exported from {printable(f'{spec.backbone} {weights}'.strip())}")

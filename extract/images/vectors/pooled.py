@@ -20,12 +20,26 @@ from featurecache.base.text import count, printable
 from featurecache.extract.images.class_names import remark_on_alike
 from featurecache.extract.images.folders.layouts import Layout, find_layout, parse_layout
 from featurecache.extract.images.folders.reading import Reading
+from featurecache.extract.images.folders.skipped import count_below, is_own, skipped
 from featurecache.extract.images.folders.tree import Folder
-from featurecache.extract.images.left_out import REFUSED_IMAGE, LeftOut, Missed, Tally, suffix_of
+from featurecache.extract.images.formats import format_of
+from featurecache.extract.images.left_out import (
+    CLOSED_FOLDER,
+    IMAGE_NEXT_TO_VECTORS,
+    LINK_BACK,
+    NO_IMAGE,
+    OWN,
+    REFUSED_IMAGE,
+    LeftOut,
+    Missed,
+    Tally,
+    suffix_of,
+)
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import HDF5_SUFFIXES, ReadOptions
 from featurecache.extract.images.vectors.choosing import FEATURES
 from featurecache.extract.images.vectors.hdf5_file import Hdf5File
+from featurecache.extract.images.vectors.opening import identity
 from featurecache.extract.images.vectors.origin import find_origin, name_of
 from featurecache.extract.images.vectors.rows import MOST_DIM, as_float32, digest_rows, rows_at_once
 from featurecache.extract.images.vectors.vectors import Vectors
@@ -46,7 +60,8 @@ def is_pooled(manifest: Manifest) -> bool:
 
 def read_pooled_folder(root: Path, options: ReadOptions) -> Manifest:
     """Read a folder of HDF5 files as samples, a file each. Raises ManifestError."""
-    tree, tally = _read_tree(root), Tally()
+    tally = Tally()
+    tree = _read_tree(root, tally)
     if not tree.n_below:
         raise ManifestError(
             f"'{printable(root)}' holds no file {' or '.join(HDF5_SUFFIXES)} with vectors. Name another."
@@ -104,6 +119,8 @@ def pool(manifest: Manifest, options: ReadOptions) -> Manifest:
 
 def mean_of(path: Path, options: ReadOptions) -> tuple[NDArray[np.float32], int]:
     """Return the mean (D,) of the vectors in an HDF5 file, and how many there are. Raises ManifestError."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ManifestError(f"'{printable(path)}' is not an ordinary file. Name a file of vectors that is one.")
     file, name = Hdf5File(path), options.features_column or FEATURES
     if name not in file.kinds:
         names = ", ".join(map(printable, file.kinds)) or "none"
@@ -128,28 +145,49 @@ def mean_of(path: Path, options: ReadOptions) -> tuple[NDArray[np.float32], int]
     return mean, n
 
 
-def _read_tree(root: Path) -> Folder:
-    """Return a folder with the HDF5 files below it that have vectors, as a folder of images is read."""
+def _read_tree(root: Path, tally: Tally) -> Folder:
+    """Return a folder with the HDF5 files below it, as a folder of images is read; other files are counted."""
     top = Folder(os.path.join(root, ""), ())  # noqa: PTH118 (pathlib drops the last separator)
-    order, waiting = [top], [top]
+    order: list[Folder] = []
+    waiting: list[tuple[Folder, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while waiting:
-        folder = waiting.pop()
+        folder, above = waiting.pop()
         try:
+            place = identity(folder.prefix)
             entries = sorted(os.scandir(folder.prefix), key=lambda each: each.name)
-        except OSError:
-            entries = []
+        except OSError as error:
+            tally.add(CLOSED_FOLDER, folder.path or folder.prefix, error.strerror or str(error))
+            continue
+        if place in above:
+            tally.add(LINK_BACK, folder.path)
+            continue
+        order.append(folder)
+        if folder.parts and is_own({entry.name for entry in entries}):
+            count_below(folder.prefix, folder.path, OWN, tally)
+            continue
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                inner = Folder(os.path.join(entry.path, ""), (*folder.parts, entry.name))  # noqa: PTH118
-                folder.folders.append(inner)
-                order.append(inner)
-                waiting.append(inner)
-            elif suffix_of(entry.name) in HDF5_SUFFIXES:
-                folder.images.append(entry.name)
+            _sort_in(entry, folder, tally)
+        waiting += [(inner, above | {place}) for inner in folder.folders]
     _count(order)
     return top
+
+
+def _sort_in(entry: os.DirEntry[str], folder: Folder, tally: Tally) -> None:
+    name, suffix = entry.name, suffix_of(entry.name)
+    if reason := skipped(name):
+        if entry.is_dir(follow_symlinks=False):
+            count_below(entry.path, "/".join((*folder.parts, name)), reason, tally)
+        else:
+            tally.add(reason, name)
+    elif entry.is_dir():
+        path = os.path.join(entry.path, "")  # noqa: PTH118 (pathlib drops the last separator)
+        folder.folders.append(Folder(path, (*folder.parts, name), entry.is_symlink()))
+    elif suffix in HDF5_SUFFIXES:
+        folder.images.append(name)
+    elif format_of(suffix) is not None:
+        tally.add(IMAGE_NEXT_TO_VECTORS, "/".join((*folder.parts, name)))
+    else:
+        tally.add(NO_IMAGE, name)
 
 
 def _count(order: Sequence[Folder]) -> None:

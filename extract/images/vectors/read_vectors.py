@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +17,9 @@ from featurecache.extract.images.class_names import remark_on_alike, remark_on_s
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables.cells import clean_labels, without_missing
-from featurecache.extract.images.tables.columns import Column, Columns, no_label_hint, unused_note
+from featurecache.extract.images.tables.columns import Column, Columns, no_label_hint, plain_name, unused_note
 from featurecache.extract.images.tables.read_table import digests_of, splits_of
-from featurecache.extract.images.vectors.choosing import find_fields, find_vectors, no_vectors
+from featurecache.extract.images.vectors.choosing import TEXT, are_numbered, find_fields, find_vectors, no_vectors
 from featurecache.extract.images.vectors.opening import open_source
 from featurecache.extract.images.vectors.origin import find_origin, name_of
 from featurecache.extract.images.vectors.pooled import read_pooled_folder
@@ -39,7 +41,7 @@ ALL_MISSING = (
 class VectorTable:
     """N rows of D numbers and the cells of their other columns by field; notes: on how they were read.
 
-    digests: of each row (N, 32). no_labels: what to do where there is no column of labels.
+    digests: of each row (N, 32). no_labels: what to do where there is no column of labels. columns: see `plain_spec`.
     """
 
     rows: Rows
@@ -48,6 +50,7 @@ class VectorTable:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     no_labels: str = ""
+    columns: str = ""
 
 
 def read_vectors(path: Path, options: ReadOptions) -> Manifest:
@@ -81,9 +84,10 @@ def read_vectors(path: Path, options: ReadOptions) -> Manifest:
             )
     attributes = source.attributes()
     if "label" in cells and options.label_column is None:
-        cells["label"] = named_labels(path, cells["label"], attributes.get("classes"))
+        is_text = source.kinds[fields["label"]] == TEXT
+        cells["label"] = named_labels(path, cells["label"], attributes.get("classes"), is_text=is_text)
     hint = no_label_hint(replace(columns, header=others or vectors)) or ALL_MISSING
-    table = VectorTable(rows, digest_rows(path, rows), cells, attributes, notes, hint)
+    table = VectorTable(rows, digest_rows(path, rows), cells, attributes, notes, hint, _own_names(vectors))
     return build_manifest(path, table)
 
 
@@ -100,9 +104,11 @@ def build_manifest(path: Path, table: VectorTable) -> Manifest:
     splits = splits_of(path, without_missing(of("split"), "split", notes), notes)
     groups = without_missing(of("group"), "group", notes)
     names = [name or f"{stem}[{i}]" for i, name in enumerate(of("path"))]
-    digests = _known_digests(path, digests_of(path, of("digest")), table.digests)
-    name = name_of(path.stem)
-    origin = find_origin(name, path.name, table.rows.shape[1], table.attributes)
+    known = digests_of(path, of("digest"))
+    digests = _known_digests(path, known, table.digests)
+    numbers = table.digests.tobytes() if any(known) else b""
+    name, dim = name_of(path.stem), table.rows.shape[1]
+    origin = find_origin(name, path.name, dim, table.attributes, columns=table.columns, numbers=numbers)
     samples = tuple(
         Sample(str(path), each, label, split, group, bytes(digest))
         for each, label, split, group, digest in zip(names, labels, splits, groups, digests, strict=True)
@@ -117,11 +123,14 @@ def build_manifest(path: Path, table: VectorTable) -> Manifest:
     )
 
 
-def named_labels(path: Path, labels: Column, classes: Any) -> Column:
+def named_labels(path: Path, labels: Column, classes: Any, *, is_text: bool = False) -> Column:
     """Return the names of labels that are places in a list of classes, -1 being none; others as they are.
 
-    Raises ManifestError for a place that there is not.
+    is_text: whether they are texts, which are names themselves where all are in the list. Raises ManifestError for a
+    place that there is not.
     """
+    if is_text and isinstance(classes, list) and {*labels} - {None} <= {*classes}:
+        return labels
     if not isinstance(classes, list) or not all(label is None or _is_place(label) for label in labels):
         return labels
     for number, label in enumerate(labels, start=1):
@@ -135,6 +144,13 @@ def named_labels(path: Path, labels: Column, classes: Any) -> Column:
 
 def _is_place(label: str) -> bool:
     return label.removeprefix("-").isdecimal()
+
+
+def _own_names(vectors: Sequence[str]) -> str:
+    """Return what tells columns with names of their own from others; empty for one column and for numbered ones."""
+    if len(vectors) == 1 or are_numbered(vectors):
+        return ""
+    return f"columns {hashlib.sha256(json.dumps([*map(plain_name, vectors)]).encode()).hexdigest()}"
 
 
 def _which(vectors: Sequence[str]) -> str:

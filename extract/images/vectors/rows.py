@@ -107,7 +107,7 @@ def digest_rows(path: str | PathLike[str], rows: Rows) -> NDArray[np.uint8]:
         if not fine.all():
             n_strange += int((~fine).sum())
             strange = strange or [start + int(np.flatnonzero(~fine)[0])]
-        little = block.astype("<f4", copy=False)
+        little = (block + np.float32(0)).astype("<f4", copy=False)  # -0 is equal to 0
         hashed = b"".join(hashlib.sha256(row).digest() for row in little)
         digests[start : start + len(block)] = np.frombuffer(hashed, dtype=np.uint8).reshape(-1, 32)
     if strange:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featurecache.base.exits import DONE
-from featurecache.base.text import table
+from featurecache.base.text import printable, table
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.printing import JsonOption
 
@@ -51,7 +51,8 @@ def command(asked: ListingOptions, printing: JsonOption) -> int:
         print(json.dumps([vars(info) for info in infos], indent=2))
         return DONE
     rows = [
-        (info.name, info.source, ", ".join(info.weights), info.license, "yes" if info.at_hand else "") for info in infos
+        (printable(info.name), info.source, ", ".join(info.weights), printable(info.license), "yes" * info.at_hand)
+        for info in infos
     ]
     print(table(rows, ("backbone", "source", "weights, default first", "licence", "on this machine")))
     if not (asked.words or asked.here):

@@ -89,6 +89,17 @@ def test_networks_of_timm_are_listed_by_a_word_with_their_tags_and_licence(hub_c
     assert "hf-hub:org/text" not in shown
 
 
+def test_the_licence_of_a_strange_folder_is_escaped(hub_cache, capsys):
+    pytest.importorskip("timm", reason="timm is an extra")
+    config = {"architecture": "resnet18", "license": "\x1b[31mmit\n"}
+    (config_file,) = hub_cache.glob("models--org--net/snapshots/*/config.json")
+    config_file.write_text(json.dumps(config))
+    assert run(["backbones", "org/net"]) == 0
+    shown = capsys.readouterr().out
+    assert "hf-hub:org/net" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_second_listing_does_not_import_timm(hub_cache, monkeypatch):
     pytest.importorskip("timm", reason="timm is an extra")
     first = list_library_backbones()

@@ -127,6 +127,11 @@ def test_a_table_of_another_tool_is_one_of_vectors_where_the_user_says_so(place,
     assert json.loads((place / "frame" / "config.json").read_text())["reading"] == reading
     assert run(["predict", str(place / "frame"), str(place / "new.npz"), "--quiet"]) == DONE
     assert "new[0]" in capsys.readouterr().out
+    frame = pyarrow.parquet.read_table(place / "frame.parquet")
+    pyarrow.parquet.write_table(frame.select(frame.column_names[::-1]), place / "turned.parquet")
+    words = ["predict", str(place / "frame"), str(place / "turned.parquet"), "--features-column", "pixel_"]
+    assert run(words) == USAGE
+    assert "takes vectors of other columns, or in another order, than " in capsys.readouterr().err
 
 
 def test_an_audit_finds_copies_and_doubtful_labels(tmp_path, digits):

@@ -64,6 +64,12 @@ def permitted(name: str) -> str:
     return name
 
 
+def test_a_module_that_cannot_be_imported_ends_in_a_sentence(module, tmp_path):
+    (tmp_path / f"{module}.py").write_text("def build(:")
+    with pytest.raises(BackboneError, match=rf"^The module of '{module}:build' cannot be imported: SyntaxError: "):
+        load_backbone(permitted(f"{module}:build"))
+
+
 def test_its_map_is_pooled_and_its_layers_have_names(module):
     backbone = load_backbone(permitted(f"{module}:build"))
     assert (backbone.feature_dim, backbone.layer, backbone.pooling) == (6, "output", "avg")
