@@ -1,9 +1,11 @@
-"""`featurecache cache export`: features, labels, paths and splits as one ordinary file, row i for image i.
+"""`featurecache cache export`: features, labels, paths, splits and groups as one file, row i for image i.
 
-    .h5        /features (N, D), /labels (N,) codes, /paths and /splits (N,) UTF-8; attributes classes, spec...
+    .h5        /features (N, D), /labels (N,) codes, /paths and /splits (N,) UTF-8, /digests (N, 32) SHA-256 of each
+               image, /groups (N,) UTF-8 where there are any; attributes classes, spec...
     .npz       arrays of the same names and `classes`; read with numpy alone, no pickle
-    .parquet   columns path, label (the name), split, digest (SHA-256 in hexadecimal digits), features (a list of D
-               numbers); the rest in the schema's metadata; `classify` reads it as a table of images, too
+    .parquet   columns path, label (the name), split, digest (SHA-256 in hexadecimal digits), group where there are any,
+               features (a list of D numbers); the rest in the schema's metadata; `classify` reads it as a table of
+               images, too
 
 A label is the place of its class in `classes`, -1 where the image has none. The order is that of the manifest. Splits
 are the very ones that `classify` makes with the same seed; where it could make none, they are as given or empty.
@@ -48,7 +50,10 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A table to export: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1."""
+    """A table to export: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1.
+
+    groups: N, "" for an image without one; empty where no image has one.
+    """
 
     resolved: Resolved
     cache: FeatureCache
@@ -57,6 +62,7 @@ class FeatureTable:
     classes: list[str]
     paths: list[str]
     splits: list[str]
+    groups: list[str]
     files: FileCounts
     notes: tuple[str, ...]
 
@@ -124,6 +130,7 @@ def build_table(
         [printable(name) for name in classes],
         [printable(sample.name) for sample in samples],
         splits,
+        [printable(s.group or "") for s in samples] if any(s.group for s in samples) else [],
         count_files(manifest, samples, [*digested.refusals, *refusals]),
         notes,
     )
@@ -231,6 +238,9 @@ def _write_h5(table: FeatureTable, path: Path) -> None:
         file["labels"] = table.labels
         file.create_dataset("paths", data=table.paths, dtype=text)
         file.create_dataset("splits", data=table.splits, dtype=text)
+        file["digests"] = table.digests
+        if table.groups:
+            file.create_dataset("groups", data=table.groups, dtype=text)
         file.attrs.create("classes", table.classes, dtype=text)
         for name, value in table.attributes().items():
             file.attrs[name] = value
@@ -239,8 +249,10 @@ def _write_h5(table: FeatureTable, path: Path) -> None:
 def _write_npz(table: FeatureTable, path: Path) -> None:
     """Write a .npz file as `numpy.savez` does, with the features some rows at a time."""
     texts = {"paths": table.paths, "splits": table.splits, "classes": table.classes}
+    texts |= {"groups": table.groups} if table.groups else {}
     arrays: dict[str, Any] = {name: np.array(value, dtype=str) for name, value in texts.items()}
-    arrays |= {"labels": table.labels, **{name: np.array(value) for name, value in table.attributes().items()}}
+    arrays |= {"labels": table.labels, "digests": table.digests}
+    arrays |= {name: np.array(value) for name, value in table.attributes().items()}
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("features.npy", "w", force_zip64=True) as file:
             spec = table.resolved.spec
@@ -260,7 +272,8 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
 
     spec = table.resolved.spec
     number = pyarrow.from_numpy_dtype(np.dtype(spec.dtype))
-    columns = [(name, pyarrow.string()) for name in ("path", "label", "split", "digest")]
+    texts = ("path", "label", "split", "digest", *(("group",) if table.groups else ()))
+    columns = [(name, pyarrow.string()) for name in texts]
     metadata = {**table.attributes(), "classes": json.dumps(table.classes)}
     schema = pyarrow.schema([*columns, ("features", pyarrow.list_(number, spec.feature_dim))], metadata=metadata)
     labels = [None if code < 0 else table.classes[code] for code in table.labels]
@@ -270,7 +283,8 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
             part = slice(at, at + len(block))
             vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), spec.feature_dim)
             digests = [bytes(digest).hex() for digest in table.digests[part]]
-            rows = [table.paths[part], labels[part], table.splits[part], digests, vectors]
+            groups = [table.groups[part]] if table.groups else []
+            rows = [table.paths[part], labels[part], table.splits[part], digests, *groups, vectors]
             writer.write_table(pyarrow.Table.from_arrays([pyarrow.array(row) for row in rows], schema=schema))
             at += len(block)
 

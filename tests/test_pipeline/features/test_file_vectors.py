@@ -164,8 +164,8 @@ def test_the_map_of_a_run_on_an_exported_file_is_of_that_file(exported):
     assert '"map":null' not in page
 
 
-def test_digests_of_images_pair_the_heads_of_both_runs(exported):
-    assert len(compare_runs([exported / "images", exported / "parquet"])["test_sets"]) == 1
+def test_digests_of_images_pair_the_heads_of_all_runs(exported):
+    assert len(compare_runs([exported / each for each in ("images", "parquet", "h5", "npz")])["test_sets"]) == 1
 
 
 def test_a_head_on_images_takes_their_exported_features_and_no_others(exported, digits_folder, filled_cache, tmp_path):

@@ -40,7 +40,7 @@ def command(
     cache: CacheOption,
     printing: Printing,
 ) -> int:
-    """Write features, labels, paths and splits as one ordinary file.
+    """Write features, labels, paths, splits, groups and digests as one ordinary file.
 
     Row i is image i in manifest order. Labels are places in 'classes', in .parquet their names.
     """

@@ -26,6 +26,7 @@ from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.cache.store import INDEX_FILE, FeatureCache, read_spec
 from featurecache.extract.images.read import read_images
+from featurecache.extract.images.read_options import ReadOptions
 
 BACKBONE = "efficientnet_lite0"
 HAS_TOOLS = shutil.which("h5dump") is not None and shutil.which("h5stat") is not None
@@ -408,6 +409,19 @@ def test_an_exported_parquet_is_a_table_with_names_of_classes(exported, cache):
     assert json.loads(table.schema.metadata[b"classes"]) == classes
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".parquet"])
+def test_an_exported_file_has_the_groups_and_the_digests_of_its_images(exported, tmp_path, suffix):
+    out, manifest = exported(suffix)
+    assert {sample.group for sample in read_images(out, ReadOptions(as_="vectors")).samples} == {None}
+    header, *rows = manifest.read_text().splitlines()
+    grouped = [f"{row},{'' if i == 3 else f'p{i // 2}'}" for i, row in enumerate(rows)]
+    manifest.write_text("\n".join([f"{header},group", *grouped, ""]))
+    out, _ = exported(suffix)
+    found, images = read_images(out, ReadOptions(as_="vectors")), read_images(manifest)
+    assert [sample.group for sample in found.samples] == [sample.group for sample in images.samples]
+    assert [sample.digest for sample in found.samples] == [bytes(digest) for digest in digests_of(manifest)]
+
+
 @pytest.mark.needs_package
 @pytest.mark.skipif(not HAS_TOOLS, reason="h5dump and h5stat come with Debian's hdf5-tools")
 def test_h5dump_and_h5stat_read_an_exported_h5(exported):
@@ -419,7 +433,7 @@ def test_h5dump_and_h5stat_read_an_exported_h5(exported):
     assert read_images(manifest).samples[0].name in shown
     assert '"one"' in shown
     stat = subprocess.run(["h5stat", out], capture_output=True, text=True, check=True).stdout
-    assert "# of unique datasets: 4" in stat
+    assert "# of unique datasets: 5" in stat
 
 
 def test_splits_are_those_of_classify(images, cache, tmp_path, capsys):
