@@ -14,7 +14,7 @@ from featurecache.classify.evaluation.criteria import ACCURACY, METRICS
 from featurecache.classify.heads.table import CLASS_WEIGHTS
 from featurecache.evaluate.classify import classify
 from featurecache.evaluate.classify_plan import ClassifyPlan
-from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.runs.documents import Results
 from featurecache.runs.folder import check_run_folder
@@ -53,7 +53,7 @@ def train_heads(
     from featurecache.classify.heads.table import parse_heads
     from featurecache.classify.selection.settings import listed_settings
 
-    refuse(UsageError, not_of("features", features, FeatureRequest), not_of("heads", heads, str))
+    refuse(UsageError, no_manifest(images), not_of("features", features, FeatureRequest), not_of("heads", heads, str))
     refuse(UsageError, no_such("metric", metric, METRICS), no_such("class_weight", class_weight, CLASS_WEIGHTS))
     wholes = (("seed", seed, 0, LARGEST_SEED), ("min_per_class", min_per_class, 1))
     refuse(UsageError, *(not_whole(*each) for each in wholes), not_whole("folds", folds, 2, may_be_none=True))

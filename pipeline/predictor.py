@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import UsageError
+from featurecache.base.errors import RequestError, UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.base.values import refuse
+from featurecache.extract.images.manifest import Manifest, Sample, no_manifest
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
@@ -163,8 +164,9 @@ class Predictor:
 
         The backbone is loaded only where the cache lacks an image, or has features of it by an older version that read
         it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
-        backbone of this machine is not the one that the head was trained on.
+        backbone of this machine is not the one that the head was trained on, RequestError for what is no Manifest.
         """
+        refuse(RequestError, no_manifest(images))
         progress = progress or Silent()
         for note in images.notes:
             progress.say(note)
@@ -213,6 +215,7 @@ class EnsemblePredictor(Predictor):
         """Label images or vectors as a single head does; those that lack the features of one head are left out."""
         import numpy as np
 
+        refuse(RequestError, no_manifest(images))
         progress = progress or Silent()
         for note in images.notes:
             progress.say(note)

@@ -87,6 +87,16 @@ class Manifest:
         return len(self.samples)
 
 
+def no_manifest(images: object) -> str:
+    """Return a sentence on what is no Manifest, such as the path or the array of a program; empty for a Manifest."""
+    if isinstance(images, Manifest):
+        return ""
+    return (
+        f"The images are a {type(images).__name__} and have to be a Manifest: give what read_images returns for a "
+        "path, or read_arrays for vectors."
+    )
+
+
 def merge(manifests: Iterable[Manifest]) -> Manifest:
     """Return several data sets as one, in the given order; names of samples are unchanged."""
     parts = list(manifests)

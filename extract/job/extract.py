@@ -26,7 +26,7 @@ from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import INT8
 from featurecache.extract.engines.devices import is_surely_cpu
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
-from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
 from featurecache.extract.job.outlook import lacks_rows, needed_bytes, outlook
 from featurecache.extract.job.passes import Run, refused_line, timing
@@ -51,7 +51,7 @@ def extract_features(
     Raises RequestError, BackboneError, EngineError, CacheError, or with `on_error="fail"` ImageRefused, also for a file
     that somebody would miss. Otherwise a refused image does not end the run: it is in the report.
     """
-    refuse(RequestError, not_of("requests", asked, FeatureRequest))
+    refuse(RequestError, no_manifest(manifest), not_of("requests", asked, FeatureRequest))
     progress, seconds = progress or Silent(), Seconds()
     settings = _checked(settings or Settings(), asked, progress)
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))

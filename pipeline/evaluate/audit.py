@@ -44,7 +44,7 @@ from featurecache.evaluate.copies import Copies, NearCopy, find_near_copies, sam
 from featurecache.evaluate.join import Labelled, label_samples, look_up
 from featurecache.evaluate.leak_effect import Leakage, find_leakage
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.features.requested import requests_for
 from featurecache.runs.file_counts import FileCounts
@@ -119,7 +119,8 @@ def audit_images(
 
     Raises RequestError, FeaturesMissing where an image has no features, ClassifyError where there is nothing to split.
     """
-    refuse(RequestError, not_whole("min_per_class", min_per_class, 1), not_whole("seed", seed, 0, LARGEST_SEED))
+    wholes = not_whole("min_per_class", min_per_class, 1), not_whole("seed", seed, 0, LARGEST_SEED)
+    refuse(RequestError, no_manifest(images), *wholes)
     progress = progress or Silent()
     (asked,) = requests_for(images, () if request is None else (request,))
     _say(images.notes, progress)

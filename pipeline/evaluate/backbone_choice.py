@@ -28,7 +28,7 @@ from featurecache.base.values import not_of, not_whole, refuse
 from featurecache.evaluate.join import groups_of
 from featurecache.evaluate.rare_classes import left_out_line, left_out_rows
 from featurecache.extract.images.left_out import NOT_SAMPLED, RARE_CLASS, Reason
-from featurecache.extract.images.manifest import Manifest, Sample
+from featurecache.extract.images.manifest import Manifest, Sample, no_manifest
 from featurecache.extract.job.extract import Settings, extract_features
 from featurecache.extract.job.outlook import OVERHEAD_BYTES_PER_ROW
 from featurecache.extract.job.request import FeatureRequest
@@ -116,7 +116,9 @@ def select_backbones(
     from featurecache.classify.evaluation.units import units_of
 
     wholes = (("n_sample", n_sample, 1), ("min_per_class", min_per_class, 1), ("seed", seed, 0, LARGEST_SEED))
-    refuse(RequestError, not_of("backbones", backbones, str), *(not_whole(*each) for each in wholes))
+    refuse(
+        RequestError, no_manifest(images), not_of("backbones", backbones, str), *(not_whole(*each) for each in wholes)
+    )
     progress = progress or Silent()
     least = max(LEAST_OF_CLASS, min_per_class)
     sample, left_out = subsample(images, n_sample, seed=seed, least=least)

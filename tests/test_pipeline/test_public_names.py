@@ -15,6 +15,7 @@ from featurecache import (
     Predictor,
     audit_images,
     compare_runs,
+    extract_features,
     read_images,
     select_backbones,
     train_heads,
@@ -40,6 +41,20 @@ def test_every_public_name_is_there():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'embed'"):
         _ = featurecache.embed
+
+
+@pytest.mark.parametrize("images", ["photos", np.zeros((3, 1280)), None], ids=["path", "array", "none"])
+def test_what_is_no_manifest_is_refused_by_its_type(trained, filled_cache, tmp_path, images):
+    calls = [
+        lambda: Predictor.load(trained[0]).predict(images),
+        lambda: extract_features(images, FEATURES, filled_cache),
+        lambda: train_heads(images, FEATURES, out=tmp_path / "run"),
+        lambda: audit_images(images, FEATURES[0], cache_root=filled_cache),
+        lambda: select_backbones(images, ["efficientnet_lite0"], cache_root=filled_cache),
+    ]
+    for call in calls:
+        with pytest.raises(FeatureCacheError, match=f"images are a {type(images).__name__} and have to be a Manifest"):
+            call()
 
 
 def test_train_heads_writes_the_run_that_it_returns(trained):
