@@ -23,6 +23,7 @@ from featurecache.extract.images.vectors.rows import (
     check_shape,
     held_array,
     rows_at_once,
+    unread_objects,
 )
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class NpzFile:
 
     def _read(self, member: _Member, name: str) -> NDArray[Any]:
         if member.kind.hasobject:
-            check_shape(self.path, name, member.shape, member.kind)
+            raise unread_objects(self.path, name, f"texts instead: np.asarray({printable(name)}).astype(str)")
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(member.info) as file:
                 found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)

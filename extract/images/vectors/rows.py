@@ -80,10 +80,7 @@ def check_shape(path: str | PathLike[str], name: str, shape: tuple[int, ...], ki
     """Raise ManifestError unless a data set is one of N vectors of D numbers."""
     where = f"'{printable(path)}' has in '{printable(name)}'"
     if kind.hasobject:
-        raise ManifestError(
-            f"{where} Python objects (pickle), which are never read: a file of a stranger could run code with them. "
-            "Save an array of numbers instead: np.stack(features).astype('float32')."
-        )
+        raise unread_objects(path, name, "an array of numbers instead: np.stack(features).astype('float32')")
     if kind.kind not in NUMBER_KINDS:
         raise ManifestError(f"{where} no numbers but {kind}. Save the vectors as an array of float32.")
     if len(shape) != 2:
@@ -95,6 +92,14 @@ def check_shape(path: str | PathLike[str], name: str, shape: tuple[int, ...], ki
         raise ManifestError(f"{where} vectors of {shape[1]:,} numbers. Give each 1 to {MOST_DIM:,}.")
     if not shape[0]:
         raise ManifestError(f"{where} no rows. Give it one for each sample.")
+
+
+def unread_objects(path: str | PathLike[str], name: str, instead: str) -> ManifestError:
+    """Return the error for an array of Python objects; instead: what to save, and how."""
+    return ManifestError(
+        f"'{printable(path)}' has in '{printable(name)}' Python objects (pickle), which are never read: a file of a "
+        f"stranger could run code with them. Save {instead}."
+    )
 
 
 def digest_rows(path: str | PathLike[str], rows: Rows) -> NDArray[np.uint8]:
