@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ def command(asked: ListingOptions, printing: JsonOption) -> int:
     if printing.json:
         print(json.dumps([vars(info) for info in infos], indent=2))
         return DONE
+    if not infos:
+        print(_none_found(asked))
+        return DONE
     rows = [
         (printable(info.name), info.source, ", ".join(info.weights), printable(info.license), "yes" * info.at_hand)
         for info in infos
@@ -58,6 +62,20 @@ def command(asked: ListingOptions, printing: JsonOption) -> int:
     if not (asked.words or asked.here):
         print("\nMore, of timm and Keras, are listed by a word: `featurecache backbones vgg16`, with their extras.")
     return DONE
+
+
+def _none_found(asked: ListingOptions) -> str:
+    """Return a sentence on an empty list, and one on the extras that list more where they are not installed."""
+    from featurecache.extract.backbones.names import KERAS, TIMM
+
+    words = " and ".join(f"'{printable(word)}'" for word in asked.words)
+    named = f" with {words} in its name" if words else ""
+    here = " has its weights on this machine" if asked.here else ""
+    found = f"No backbone{named}{here}." if here else f"There is no backbone{named}."
+    extras = [name for name in (TIMM, KERAS) if importlib.util.find_spec(name) is None]
+    if not extras:
+        return found
+    return f"{found} More are listed after `pip install 'featurecache[{','.join(extras)}]'`."
 
 
 def _searched(info: BackboneInfo) -> str:

@@ -1,5 +1,6 @@
 """The list of backbones is torchvision's own, read without importing it."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -112,3 +113,31 @@ def test_without_timm_none_of_its_networks_is_listed(monkeypatch, capsys):
     assert [info for info in list_library_backbones() if info.source != "keras"] == []
     assert run(["backbones", "resnet50"]) == 0
     assert "timm/" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "hidden", "expected"),
+    [
+        (["nothing"], (), "There is no backbone with 'nothing' in its name."),
+        (
+            ["DINOv2"],
+            ("timm", "keras"),
+            "There is no backbone with 'DINOv2' in its name. More are listed after "
+            "`pip install 'featurecache[timm,keras]'`.",
+        ),
+        (["nothing", "--here"], (), "No backbone with 'nothing' in its name has its weights on this machine."),
+    ],
+)
+def test_an_empty_list_is_a_sentence_with_the_extras_that_list_more(words, hidden, expected, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(listing, "list_library_backbones", list)
+    installed = {"timm", "keras"} - set(hidden)
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: (name in installed or None) if name in ("timm", "keras") else found(name, *rest),
+    )
+    assert run(["backbones", *words]) == 0
+    assert capsys.readouterr().out == f"{expected}\n"
+    assert run(["backbones", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
