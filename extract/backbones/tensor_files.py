@@ -20,6 +20,7 @@ from featurecache.extract.backbones.plain_classes import plain_values_allowed
 
 # Dictionaries and lists in one another, of which no training script writes as many.
 DEEPEST = 16
+HDF5_START = b"\x89HDF\r\n\x1a\n"  # its first bytes
 N_NAMED = 6  # keys in an error message
 
 
@@ -35,6 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return {}
     shown = printable(path.name)
     try:
+        _check_is_not_hdf5(path)
         content = load_file(path) if path.suffix == ".safetensors" else _load_pickled_tensors(path)
     except pickle.UnpicklingError as error:
         raise WeightsMismatch(
@@ -43,7 +45,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except OSError as error:
         raise WeightsMissing(unreadable(path, error)) from error
-    except MemoryError:
+    except (MemoryError, WeightsMismatch):
         raise
     except Exception as error:
         # A file of another format can raise any exception in its reader.
@@ -67,6 +69,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def unreadable(path: Path, error: OSError) -> str:
     """Return the error message for a weights file that the system does not allow to be read."""
     return f"{path} cannot be read: {error.strerror or error}; correct its permissions, or name another with --weights"
+
+
+def _check_is_not_hdf5(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(HDF5_START)) != HDF5_START:
+            return
+    raise WeightsMismatch(
+        f"{printable(path.name)} is an HDF5 file, as Keras saves weights, and only its networks are filled from one: "
+        "choose a backbone of `featurecache backbones keras/`, or save `model.state_dict()` with torch.save"
+    )
 
 
 def _load_pickled_tensors(path: Path) -> Any:

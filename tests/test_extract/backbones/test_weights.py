@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
+import h5py
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -196,6 +197,14 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
             f"Save `model.state_dict()` with torch.save, or as .safetensors"
         )
     assert not sprung.exists()
+
+
+@pytest.mark.parametrize("name", ["net.weights.h5", "net.safetensors", "net.pth"])
+def test_a_file_of_hdf5_is_called_one(name, tmp_path):
+    with h5py.File(tmp_path / name, "w") as file:
+        file["kernel"] = [1.0]
+    with pytest.raises(WeightsMismatch, match=rf"^{name} is an HDF5 file, as Keras saves weights, and only"):
+        read_tensors(tmp_path / name)
 
 
 def test_a_whole_saved_module_is_refused(tmp_path):
