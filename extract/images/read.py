@@ -18,6 +18,8 @@ from featurecache.extract.images.tables.read_table import read_manifest
 
 # Of tables: what is read, and what is not.
 TABLE_SUFFIXES = (*MANIFEST_SUFFIXES, ".txt")
+# Of arrays, as other tools write them; several are unpickled, which is never done.
+ARRAY_SUFFIXES = (".npy", ".pt", ".pkl", ".pickle", ".mat")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 
@@ -92,6 +94,11 @@ def _read(path: Path, options: ReadOptions, cache_root: Path | None) -> Manifest
 def read_as_vectors(path: Path, options: ReadOptions) -> Manifest | None:
     """Read a file or folder of vectors as samples; None for what is none. Raises ManifestError."""
     if not _is_folder(path) and not is_table(path) and path.suffix.lower() not in VECTOR_SUFFIXES:
+        if path.suffix.lower() in ARRAY_SUFFIXES:
+            raise ManifestError(
+                f"'{printable(path)}' is not read: vectors are read from .npz, .h5, .parquet or .csv. Save them with "
+                f"np.savez('{printable(path.stem)}.npz', features=X, labels=y), and name that file."
+            )
         if options.as_ == VECTORS and not options.is_usual:
             raise UnfitOption(
                 f"'{printable(path)}' is not read as vectors: name a file {', '.join(VECTOR_SUFFIXES)} or a table."

@@ -301,6 +301,14 @@ def test_what_is_neither_folder_image_nor_manifest_is_refused(tmp_path):
     assert "neither a folder, an image nor a manifest" in sentence(read_images, tmp_path / "notes.md")
 
 
+@pytest.mark.parametrize("name", ["X.npy", "X.PT"])
+@pytest.mark.parametrize("options", [None, ReadOptions(as_="vectors")])
+def test_an_array_of_another_format_is_refused_with_how_to_save_it(tmp_path, name, options):
+    make(tmp_path, name)
+    found = sentence(read_images, tmp_path / name, options)
+    assert "vectors are read from .npz, .h5, .parquet or .csv. Save them with np.savez('X.npz', features=X" in found
+
+
 def test_folder_and_manifest_are_told_apart(tmp_path):
     make(tmp_path, "images.csv/cat/0.png", "cat/0.png")
     (tmp_path / "m.CSV").write_text("path\ncat/0.png\n")
