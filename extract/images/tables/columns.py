@@ -155,7 +155,8 @@ def _without_path(header: Sequence[str], with_files: str) -> str:
     else:
         advice = (
             f"Its first line names the columns: {', '.join(FIELDS)}; all but path may be left out. "
-            "Where another column has the files, name it with --path-column."
+            "Where another column has the files, name it with --path-column. Where its numbers are vectors, add "
+            "--as vectors, or name their columns with --features-column."
         )
     return f"has no column 'path' (found: {listed_names(header)}). {advice}"
 

@@ -437,6 +437,7 @@ def test_only_the_known_columns_of_a_parquet_file_are_read(images, monkeypatch):
     ("name", "text", "complaint"),
     [
         ("m.csv", "what,label\na,b\n", "has no column 'path' (found: what, label). Its first line names the columns"),
+        ("m.csv", "mean,label\n1.5,a\n", "Where its numbers are vectors, add --as vectors, or name their columns"),
         ("m.csv", "", "has no column 'path' (found: none)"),
         ("m.csv", "path,label\n", "has no rows"),
         ("m.csv", 'path\n"cat/0.png\n', "cannot be read: unexpected end of data"),
