@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError, UnfitOption
+from featurecache.base.quoting import as_command
 from featurecache.base.text import count, printable
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables.columns import FIELDS, listed_names, plain_name
@@ -19,6 +20,10 @@ NUMBERED = re.compile(r"features?[ _.-]?\d+")
 LAST_NUMBER = re.compile(r"\d+$")
 # What pandas writes as a first column.
 INDEX = re.compile(r"|index|unnamed: ?\d+|__index_level_\d+__")
+
+# Columns that number the rows, where all are whole numbers and differ.
+ROW_NUMBERS = frozenset({"id", "ids", "idx", "row", "row_id", "rowid", "sample_id", "image_id"})
+WHOLE = re.compile(r"\s*\d+(\.0*)?\s*")
 
 Kinds = Mapping[str, str]
 
@@ -106,6 +111,23 @@ def are_numbered(names: Sequence[str]) -> bool:
     """Return whether names differ only in the number at their end."""
     starts = {LAST_NUMBER.sub("", plain_name(name)) for name in names}
     return len(starts) == 1 and all(LAST_NUMBER.search(name.strip()) for name in names)
+
+
+def row_number_note(names: Sequence[str], cells_of: Callable[[str], Sequence[str | None]]) -> str:
+    """Return a sentence on a column among those of the vectors that looks like the number of each row; empty if none.
+
+    cells_of: returns the N cells of a column.
+    """
+    for name in names if len(names) > 1 else ():
+        if plain_name(name) not in ROW_NUMBERS:
+            continue
+        cells = cells_of(name)
+        if len(set(cells)) == len(cells) > 1 and all(WHOLE.fullmatch(cell or "") for cell in cells):
+            return (
+                f"'{printable(name)}' is among the vectors and looks like the number of each row: name it with "
+                f"--path-column {as_command([printable(name.strip())])} to leave it out."
+            )
+    return ""
 
 
 def no_vectors(path: Path, names: Sequence[str]) -> ManifestError:

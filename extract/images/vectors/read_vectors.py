@@ -19,7 +19,14 @@ from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables.cells import clean_labels, without_missing
 from featurecache.extract.images.tables.columns import Column, Columns, no_label_hint, plain_name, unused_note
 from featurecache.extract.images.tables.read_table import digests_of, splits_of
-from featurecache.extract.images.vectors.choosing import TEXT, are_numbered, find_fields, find_vectors, no_vectors
+from featurecache.extract.images.vectors.choosing import (
+    TEXT,
+    are_numbered,
+    find_fields,
+    find_vectors,
+    no_vectors,
+    row_number_note,
+)
 from featurecache.extract.images.vectors.opening import open_source
 from featurecache.extract.images.vectors.origin import find_origin, name_of
 from featurecache.extract.images.vectors.pooled import read_pooled_folder
@@ -74,7 +81,8 @@ def read_vectors(path: Path, options: ReadOptions) -> Manifest:
     rows = source.rows(vectors)
     others = [name for name in names if name not in vectors and name not in OWN_ARRAYS - set(fields.values())]
     columns = Columns(others, {each: others.index(name) for each, name in fields.items()})
-    notes = [note for note in (_which(vectors), unused_note(columns)) if note]
+    stated = (_which(vectors), row_number_note(vectors, source.cells), unused_note(columns))
+    notes = [note for note in stated if note]
     cells = {each: source.cells(name) for each, name in fields.items()}
     for each, column in cells.items():
         if len(column) != rows.shape[0]:

@@ -117,6 +117,18 @@ def test_columns_are_named_as_those_of_tables_are(tmp_path):
     assert "The vectors are 5 columns, 'pixel_0' to 'pixel_4'." in found.remarks
     everything = read_images(tmp_path / "some.csv", ReadOptions(as_="vectors", label_column="target"))
     assert everything.vectors.spec.feature_dim == DIM + 1  # the column `id` is a number too
+    assert any("'id' is among the vectors and looks like the number of each row" in each for each in everything.remarks)
+    named = ReadOptions(as_="vectors", label_column="target", path_column="id")
+    found = read_images(tmp_path / "some.csv", named)
+    np.testing.assert_array_equal(found.vectors.rows, X)
+    assert not any("'id'" in each for each in found.remarks)
+
+
+def test_whole_numbers_that_repeat_are_no_number_of_each_row(tmp_path):
+    write_parquet(tmp_path / "some.parquet", None, row=Y, width=X[:, 0], label=NAMES)
+    found = read_images(tmp_path / "some.parquet", ReadOptions(as_="vectors"))
+    assert found.vectors.spec.feature_dim == 2
+    assert not any("'row' is among" in each for each in found.remarks)
 
 
 def test_numbered_columns_are_vectors_unless_they_stand_next_to_paths(tmp_path):
