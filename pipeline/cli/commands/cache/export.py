@@ -40,9 +40,9 @@ def command(
     cache: CacheOption,
     printing: Printing,
 ) -> int:
-    """Write features, labels, paths, splits, groups and digests as one ordinary file.
+    """Write features, labels, paths and splits as one ordinary file.
 
-    Row i is image i in manifest order. Labels are places in 'classes', in .parquet their names.
+    Row i is image i in manifest order, with its group and digest. Labels are places in 'classes', in .parquet their names.
     """
     from featurecache.evaluate.cache_export import build_table, check_out, write_table
 
