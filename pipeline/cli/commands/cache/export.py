@@ -42,7 +42,8 @@ def command(
 ) -> int:
     """Write features, labels, paths and splits as one ordinary file.
 
-    Row i is image i in manifest order, with its group and digest. Labels are places in 'classes', in .parquet their names.
+    Row i is image i in manifest order, with its group and digest. Labels are places in 'classes', in .parquet their
+    names.
     """
     from featurecache.evaluate.cache_export import build_table, check_out, write_table
 
