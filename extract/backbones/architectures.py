@@ -10,6 +10,7 @@ only shapes are needed. So building vgg16 takes 20 ms and not the 5 s of a rando
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torchvision import models
 
 from featurecache.base.errors import BackboneError, UnknownBackbone
 from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS
-from featurecache.extract.backbones.names import library_of
+from featurecache.extract.backbones.names import TIMM, library_of
 from featurecache.extract.backbones.pixels import Pixels
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -148,8 +149,11 @@ def check_name(name: str) -> None:
     if name in names:
         return
     near = difflib.get_close_matches(name.lower(), names, N_NEIGHBOURS, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {len(names)}, such as efficientnet_lite0."
-    raise UnknownBackbone(f"There is no backbone '{name}'. {hint} `featurecache backbones` lists them all.")
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {len(names)} of torchvision and others."
+    listed = "lists them all"
+    if importlib.util.find_spec(TIMM) is not None:
+        listed = f"lists those of torchvision and others, and `featurecache backbones WORD` those of {TIMM}"
+    raise UnknownBackbone(f"There is no backbone '{name}'. {hint} `featurecache backbones` {listed}.")
 
 
 def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:

@@ -1,3 +1,4 @@
+import importlib.util
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownLayer
 from featurecache.extract.backbones.architectures import build_network
-from featurecache.extract.backbones.registry import backbone_dim, load_backbone
+from featurecache.extract.backbones.registry import backbone_dim, load_backbone, network_names
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.protocol import source_of
@@ -209,13 +210,23 @@ def test_vectors_do_not_depend_on_how_many_rows_the_module_was_shown(resnet18_fi
     assert relative_error(backbone.module(images), alone) < 1e-5
 
 
-def test_an_unknown_backbone_is_refused_with_its_neighbours():
+@pytest.mark.parametrize(
+    ("name", "spec", "rest"),
+    [
+        ("resnet5", None, "Did you mean resnet50 or resnet152 or resnet34? `featurecache backbones` lists them all."),
+        (
+            "0000",
+            "timm",
+            f"There are {len(network_names())} of torchvision and others. `featurecache backbones` lists those of "
+            "torchvision and others, and `featurecache backbones WORD` those of timm.",
+        ),
+    ],
+)
+def test_an_unknown_backbone_is_refused_with_its_neighbours(name, spec, rest, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(UnknownBackbone) as refused:
-        load_backbone("resnet5")
-    assert str(refused.value) == (
-        "There is no backbone 'resnet5'. Did you mean resnet50 or resnet152 or resnet34? "
-        "`featurecache backbones` lists them all."
-    )
+        load_backbone(name)
+    assert str(refused.value) == f"There is no backbone '{name}'. {rest}"
 
 
 def test_an_unknown_layer_is_refused_with_its_neighbours():
