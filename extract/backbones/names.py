@@ -10,6 +10,7 @@ any other name              torchvision, efficientnet_lite or pixels
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def hub_name(name: str) -> tuple[str, str]:
 def local_folder(name: str) -> Path:
     """Return the folder of a `local-dir:` name, absolute."""
     return Path(name.removeprefix(LOCAL_START)).expanduser().absolute()
+
+
+def in_folder_of(name: str, weights: str) -> str:
+    """Return the name of a local folder that has moved, where a weights file of it is; other names as they are.
+
+    Raises UnknownBackbone where the file is in a folder of another name, which would be another backbone.
+    """
+    if library_of(name) != LOCAL or os.path.isdir(local_folder(name)):  # noqa: PTH112 (closed folders)
+        return name
+    folder = Path(weights).expanduser().absolute().parent
+    if not os.path.isfile(folder / "config.json"):  # noqa: PTH113 (closed folders)
+        return name
+    moved = f"{LOCAL_START}{folder}"
+    if name_in_spec(moved) != name_in_spec(name):
+        raise UnknownBackbone(
+            f"The folder of {printable(name)} is not there, and '{printable(folder)}' has another last name, which is "
+            f"part of a backbone's. Call it '{printable(local_folder(name).name)}'."
+        )
+    return moved
 
 
 def with_absolute_folder(name: str) -> str:

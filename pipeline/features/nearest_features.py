@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurecache.base.errors import CacheError, FeaturesMissing
-from featurecache.extract.backbones.names import name_in_spec
+from featurecache.base.text import printable
+from featurecache.extract.backbones.names import LOCAL, LOCAL_START, library_of, local_folder, name_in_spec
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import FeatureSpec
@@ -59,6 +61,11 @@ def nearest_features(
     asked: the spec of the request, where that is known. Where it is not (this request was never extracted), the request
     is compared with those that the other features were made for.
     """
+    if library_of(request.backbone) == LOCAL and not os.path.isdir(local_folder(request.backbone)):  # noqa: PTH112
+        return (
+            f"The folder of {printable(request.backbone)} is not there: if it has moved, name its new place by "
+            f"--backbone {LOCAL_START}FOLDER."
+        )
     requests: dict[str, list[FeatureRequest]] = {}
     for other, spec in remembered(memo):
         requests.setdefault(spec.key, []).append(other)
@@ -130,7 +137,8 @@ def _least(others: Sequence[FeatureRequest], spec: FeatureSpec, request: Feature
     if spec.backbone != name_in_spec(request.backbone):
         return [("backbone", spec.backbone, request.backbone)]
     wanted = asdict(with_absolute_path(request))
-    candidates = [asdict(other) for other in others if other.backbone == request.backbone]
+    del wanted["backbone"]  # the same, wherever its folder is
+    candidates = [asdict(other) for other in others if name_in_spec(other.backbone) == spec.backbone]
     if candidates:
         differing = [[(name, each[name], wanted[name]) for name in wanted if each[name] != wanted[name]]
                      for each in candidates]  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from featurecache.base.errors import BackboneError, CacheError, ImageRefused, UnknownWeights
 from featurecache.base.progress import Progress
+from featurecache.extract.backbones.names import in_folder_of
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.ranges import give_ranges
 from featurecache.extract.cache.spec import FeatureSpec
@@ -83,7 +85,11 @@ class NewImages:
     ) -> None:
         self._run, self._asked, self.spec, self._cache_root = run, asked, spec, cache_root
         self._has_own = weights is not None  # else weights that moved are sought near the run
-        self.request = with_run_weights(run, asked) if weights is None else named_weights(asked, weights)
+        if weights is None:
+            self.request = with_run_weights(run, asked)
+        else:
+            here = replace(asked, backbone=in_folder_of(asked.backbone, weights))
+            self.request = named_weights(here, weights)
 
     def find(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
         """Return the images with features, which are extracted where the cache lacks any or has older ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,3 +59,29 @@ def test_a_run_predicts_from_another_folder_and_a_warm_one_needs_no_timm(place, 
     assert run(["classify", "images", *asked, "--heads", "ridge", "--out", "again"]) == 0
     assert run(["extract", "images", "--backbone", "timm/test_resnet"]) != 0
     assert "`pip install 'featurecache[timm]'`" in capsys.readouterr().err
+
+
+def test_a_folder_that_has_moved_is_named_by_its_weights_file(place, monkeypatch, capsys, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(place, root, ignore=shutil.ignore_patterns("made", "again", "data"))
+    monkeypatch.chdir(root)
+    asked = ["--backbone", "local-dir:a network", "--size", str(SIDE), "--engine", "torch"]
+    assert run(["run", "images", *asked, "--heads", "centroid", "--out", "made"]) == 0
+    Image.new("RGB", (SIDE, SIDE), (200, 190, 210)).save("new.png")
+    moved, renamed = Path("other/a network"), Path("another network")
+    moved.parent.mkdir()
+    Path("a network").rename(moved)
+    shutil.copytree(moved, renamed)
+    capsys.readouterr()
+    predict = ["predict", "made", "new.png", "--engine", "torch"]
+    assert run(predict) != 0
+    assert "to `predict` `--weights FOLDER/model.safetensors`." in capsys.readouterr().err
+    assert run([*predict, "--weights", str(renamed / "model.safetensors")]) != 0
+    assert "Call it 'a network'." in capsys.readouterr().err
+    classify = ["classify", "images", "--heads", "centroid", "--out", "again", "--size"]
+    assert run([*classify, str(SIDE), "--backbone", "local-dir:a network"]) != 0
+    assert "The folder of local-dir:a network is not there: if it has moved, name" in capsys.readouterr().err
+    assert run([*classify, "48", "--backbone", f"local-dir:{moved}"]) != 0
+    assert "with another size (32; asked: 48), and" in capsys.readouterr().err
+    assert run([*classify, str(SIDE), "--backbone", f"local-dir:{moved}"]) == 0
+    assert run([*predict, "--weights", str(moved / "model.safetensors")]) == 0

@@ -21,6 +21,7 @@ from featurecache.extract.backbones.names import (
     HUB,
     KERAS,
     LOCAL,
+    LOCAL_START,
     MAIN,
     MODULE,
     TIMM,
@@ -180,7 +181,10 @@ def _file_in(folder: Path, name: str, backbone: str) -> Path:
     try:
         there = sorted(each.name for each in folder.iterdir() if each.suffix in (SAFE, *UNSAFE))
     except OSError as error:
-        raise WeightsMissing(f"The folder of {printable(backbone)} cannot be read: {error.strerror}.") from error
+        raise WeightsMissing(
+            f"The folder of {printable(backbone)} cannot be read: {error.strerror}. If it has moved, "
+            f"name its new place: `--backbone {LOCAL_START}FOLDER`, and to `predict` `--weights FOLDER/{WEIGHTS}`."
+        ) from error
     has = f" It has {', '.join(map(printable, there[:3]))}." if there else ""
     raise WeightsMissing(
         f"The folder '{printable(folder)}' has no {name}.{has} timm writes {CONFIG} and {WEIGHTS} there, with "
