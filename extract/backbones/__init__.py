@@ -7,7 +7,7 @@ architectures   every family and how it is built
 pixels          the image itself, as a baseline
 weights         named weights, pip packages and files of the user
 weights_source  WeightsSource: where weights are, and their transform
-libraries/      networks of timm and of the Hugging Face hub
+libraries/      networks of timm, of the Hugging Face hub, of Keras and of the user
 named_file      FILE or FILE#PART, the values of `--weights` that are files
 tensor_files    tensors of untrusted files
 plain_classes   settings and metrics that untrusted files hold next to tensors

@@ -44,11 +44,6 @@ def parts_of_all(requests: Sequence[FeatureRequest]) -> tuple[FeatureRequest, ..
     return tuple(dict.fromkeys(part for request in requests for part in parts_of(request)))
 
 
-def extract_command(images: str, request: FeatureRequest, cache_root: Path) -> str:
-    """Return the command that would fill the missing rows."""
-    return extract_commands(images, [request], cache_root)[0]
-
-
 def extract_commands(
     images: str, requests: Sequence[FeatureRequest], cache_root: Path, *, options: ReadOptions | None = None
 ) -> list[str]:

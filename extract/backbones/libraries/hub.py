@@ -59,14 +59,6 @@ def shown_endpoint() -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def commits_on_disk(repository: str) -> dict[str, Path]:
-    """Return {commit: its folder} of a repository in the hub's cache."""
-    try:
-        return {path.name: path for path in (_folder(repository) / "snapshots").iterdir() if path.is_dir()}
-    except OSError:
-        return {}
-
-
 def _folder(repository: str) -> Path:
     return hub_cache() / f"{FOLDER_START}{repository.replace('/', '--')}"
 

@@ -16,7 +16,7 @@ from featurecache.evaluate.join import label_samples, look_up
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.images.read import read_images
 from featurecache.extract.job.request import FeatureRequest
-from featurecache.runs.command_lines import extract_command
+from featurecache.runs.command_lines import extract_commands
 
 
 def test_row_i_of_x_is_the_vector_of_sample_i(digits_folder, filled_cache):
@@ -113,7 +113,8 @@ def test_no_label_at_all_says_how_to_give_some(tmp_path, digits_folder):
 
 def test_the_command_to_run_is_one_that_is_taken_and_gives_the_same_request(parsed):
     request = FeatureRequest("vgg16", "my weights.pth", "features.22", "gem", "bf16", "float16")
-    words = shlex.split(extract_command("my photos", request, Path("some cache")))
+    (command,) = extract_commands("my photos", [request], Path("some cache"))
+    words = shlex.split(command)
     values = parsed(words[1:])
     assert (values["images"], values["cache"]) == ("my photos", Path("some cache"))
     assert picked(FeatureOptions, values).requests() == (request,)
