@@ -19,7 +19,7 @@ from featurecache.extract.job.request import FeatureRequest
 from featurecache.predictor import recorded_cache
 from featurecache.report.page import write_report
 from featurecache.report.sections import reproduce
-from featurecache.runs.command_lines import extract_command
+from featurecache.runs.command_lines import extract_commands
 
 
 @pytest.fixture
@@ -140,5 +140,6 @@ def test_commands_are_quoted_as_the_shell_here_reads_them():
 def test_the_usual_cache_goes_without_saying_however_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for cache in (Path("data/cache"), Path("data") / ".." / "data" / "cache", tmp_path / "data" / "cache"):
-        assert extract_command("photos", FeatureRequest(), cache) == "featurecache extract photos"
-    assert extract_command("photos", FeatureRequest(), Path("cache")) == "featurecache extract photos --cache cache"
+        assert extract_commands("photos", [FeatureRequest()], cache) == ["featurecache extract photos"]
+    (command,) = extract_commands("photos", [FeatureRequest()], Path("cache"))
+    assert command == "featurecache extract photos --cache cache"
