@@ -1,7 +1,8 @@
 """Two-stage transfer learning for images: F(x) = T(P(x)).
 
     extract (P: images to vectors) | classify (T: heads on vectors)      know nothing of each other
-    base < extract | classify < runs < features < evaluate < finetune, report, predictor, head_training < cli < bench
+    base < extract | classify < runs < features < evaluate < finetune, report, predictor, head_training
+    < export < cli < bench
 
     base           errors, atomic files, progress, text: what every room may import
     extract        stage one, in the folder extract/
@@ -13,6 +14,7 @@
     report         one run as a page to look at
     predictor      a saved head on any images
     head_training  heads from Python
+    export         a head as one file for other programs
     cli            the command line
     bench          speed compared with what is usual
 
