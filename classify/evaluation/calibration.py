@@ -55,8 +55,10 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> float:
     return find_temperature(scores, y).temperature
 
 
-def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
+def find_temperature(scores: FloatArray, y: IntArray, *, guess: float | None = None) -> TemperatureFit:
     """Return the T that minimises the log loss of softmax(scores / T), for scores (N, C) and codes y (N,).
+
+    guess: where the search begins, such as the temperature of a similar setting.
 
     One more row, of unknown class, is mixed into the loss: without a single error among N rows the best
     temperature would be 0, a certainty that N rows cannot give (Platt 1999 smooths his targets for the same reason).
@@ -76,7 +78,7 @@ def find_temperature(scores: FloatArray, y: IntArray) -> TemperatureFit:
     share = 1.0 + 1.0 / len(y)
     bounds = [float(np.exp(-bound)) / spread for bound in reversed(LOG_TEMPERATURE_BOUNDS)]
     low, high = bounds
-    wanted = 1.0 / spread
+    wanted = 1.0 / spread if guess is None else min(max(1.0 / guess, low), high)
     for _ in range(MAX_STEPS):
         sharpness = wanted
         mean, curvature = _sharpened(shifted, sharpness)

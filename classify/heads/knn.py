@@ -112,10 +112,13 @@ class KNNHead(Classifier, FittedNeighbours, Estimator):  # type: ignore[misc]
                 metric, factors = chosen[0].metric, grid.class_factors(chosen[0].class_weight, trained, held_out)
                 voters = Voters(codes, trained, factors, variance, blank[metric])
                 elected = elect(chosen, table[metric], voters, blank[metric][held_out], *arrays)
+                near = None
                 for setting, head, (best, proba) in zip(settings, chosen, elected, strict=True):
                     known = proba if there.all() else proba[:, there]
                     scores = np.log(known, out=known)  # none is zero: every class has its share of the prior
-                    yield setting, number, judge_scores(head, scores, labels, classes[there], predicted=classes[best])
+                    judged = judge_scores(head, scores, labels, classes[there], predicted=classes[best], guess=near)
+                    near = judged.decided["temperature"]
+                    yield setting, number, judged
 
 
 def _settings_but_for_k(heads: Sequence[KNNHead]) -> list[list[int]]:

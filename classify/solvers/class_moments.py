@@ -5,7 +5,7 @@ are those of the sum over the parts that it does not hold out. Sums are those of
 columns far from zero would lose their variance in rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,11 +67,10 @@ def class_moments(
 
     X (N, D), codes (N,) in 0..n_classes-1, weights (N,), rounds: bool (N,), the rows each holds out.
     """
-    out = np.stack(list(rounds)) if rounds else np.zeros((1, len(codes)), dtype=bool)
-    held_out, part = np.unique(out, axis=1, return_inverse=True)
+    held_out, part = _parts(rounds or [np.zeros(len(codes), dtype=bool)])
     n_parts = held_out.shape[1]
     shift = plain(X[:BLOCK]).astype(np.float64).mean(axis=0)
-    group = part.reshape(-1) * n_classes + codes
+    group = part * n_classes + codes
     counts, sums, squares, largest = _group_sums(X, group, n_parts * n_classes, weights, shift)
     noise = rounding(largest, float(np.finfo(plain(X[:1]).dtype).eps))
     shape = (n_parts, n_classes, -1)
@@ -83,6 +82,14 @@ def class_moments(
         means = np.where(c > 0, mean + shift, 0.0)
         found.append(Moments(c[:, 0], means, variance, noise))
     return found
+
+
+def _parts(rounds: Sequence[BoolArray]) -> tuple[BoolArray, IntArray]:
+    """Return which parts each of R rounds holds out, (R, P), and the part of every row, (N,)."""
+    part, first = np.zeros(len(rounds[0]), dtype=np.int64), np.zeros(1, dtype=np.int64)
+    for held_out in rounds:
+        _, first, part = np.unique(2 * part + held_out, return_index=True, return_inverse=True)
+    return np.stack([held_out[first] for held_out in rounds]), part
 
 
 def row_moments(X: FloatArray, weights: FloatArray, rounds: Sequence[BoolArray] = ()) -> list[Moments]:
@@ -109,15 +116,26 @@ def _group_sums(
     """Return the weight (G, 1) and the sums of x - shift and its square (G, D) of every group; and max |x| (D,)."""
     sums, squares = (np.zeros((n_groups, X.shape[1])) for _ in range(2))
     high, low = (np.full(X.shape[1], sign * np.inf) for sign in (-1, 1))
+    memory = np.empty((min(BLOCK, len(group)), X.shape[1]))
     for start in range(0, len(group), BLOCK):
         rows = slice(start, start + BLOCK)
         raw = plain(X[rows])
         np.maximum(high, raw.max(axis=0), out=high)
         np.minimum(low, raw.min(axis=0), out=low)
-        block = np.subtract(raw, shift, dtype=np.float64)
-        member = csr_matrix((weights[rows], (group[rows], np.arange(len(block)))), shape=(n_groups, len(block)))
-        here = np.unique(group[rows])
-        sums[here] += member[here] @ block
-        squares[here] += member[here] @ np.square(block, out=block)
+        block = np.subtract(raw, shift, out=memory[: len(raw)])
+        here, member = _members(group[rows], weights[rows], n_groups)
+        sums[here] += member(block)
+        squares[here] += member(np.square(block, out=block))
     counts = np.bincount(group, weights, minlength=n_groups).astype(np.float64)
     return counts[:, None], sums, squares, np.maximum(high, -low)
+
+
+def _members(
+    group: IntArray, weights: FloatArray, n_groups: int
+) -> tuple[IntArray, Callable[[FloatArray], FloatArray]]:
+    """Return the groups (H,) that rows (B,) are in, and what gives their weighted sums (H, D) of columns (B, D)."""
+    here = np.unique(group)
+    if len(here) == 1:
+        return here, lambda block: np.einsum("i,ij->j", weights, block)[None]
+    member = csr_matrix((weights, (group, np.arange(len(group)))), shape=(n_groups, len(group)))[here]
+    return here, lambda block: np.asarray(member @ block)

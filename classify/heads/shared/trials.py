@@ -59,17 +59,18 @@ def judge_scores(
     trained: BoolArray | None = None,
     predicted: AnyArray | None = None,
     proba: FloatArray | None = None,
+    guess: float | None = None,
 ) -> Trial:
     """Return the trial of a fitted head with scores (M, C) for rows with labels (M,).
 
     A head with a temperature gets the best one for the rows whose class it knows: one of `classes` (C,), those of the
     head unless given, and of those that were trained, bool (C,), where there are columns for others, too.
     predicted (M,): labels, where they are not those with the largest scores. proba (M, C): probabilities of the head's
-    own, of which the scores are the logarithms: it has no temperature then.
+    own, of which the scores are the logarithms: it has no temperature then. guess: a temperature near the best.
     """
     classes = head.classes_ if classes is None else classes
     codes, known = codes_among(classes, labels)
-    fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]))
+    fit = find_temperature(*_among(scores, codes, known if trained is None else known & trained[codes]), guess=guess)
     own = proba is None and "temperature" in parameter_names(head.__class__)
     best = scores.argmax(axis=1) if predicted is None else codes_among(classes, predicted)[0]
     parts: Iterable[tuple[slice, FloatArray]] = softmax_blocks(scores, fit.temperature if own else 1.0)

@@ -81,7 +81,11 @@ def _check_rows(X: Any) -> Any:
     X = X.detach() if is_torch_array(X) else X
     xp = namespace_of(X)
     for start in range(0, X.shape[0], BLOCK):
-        finite = xp.isfinite(X[start : start + BLOCK])
+        block = X[start : start + BLOCK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if bool(xp.isfinite(xp.sum(block))):  # a third of the time that each number takes
+                continue
+        finite = xp.isfinite(block)
         if not bool(xp.all(finite)):
             row = start + int(xp.argmin(xp.astype(xp.all(finite, axis=1), xp.uint8)))
             raise ValueError(f"Input X contains NaN or infinity, first in row {row}.")

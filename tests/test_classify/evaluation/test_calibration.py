@@ -122,6 +122,9 @@ def test_the_temperature_is_within_its_accuracy_of_the_optimum_for_scores_of_any
             found = find_temperature(scores, y)
             patch.setattr(module, "LAST_STEP", 1e-9)
             best = find_temperature(scores, y)
+        guessed = find_temperature(scores, y, guess=best.temperature * 10 ** rng.uniform(-4, 4))
+        assert guessed.at_bound == best.at_bound
+        assert best.at_bound or abs(np.log(guessed.temperature / best.temperature)) < module.ACCURACY
         assert found.at_bound == best.at_bound
         assert best.at_bound or abs(np.log(found.temperature / best.temperature)) < module.ACCURACY
 

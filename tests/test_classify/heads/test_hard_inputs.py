@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from featurecache.base.errors import BadLabels
+from featurecache.classify.heads.knn import KNNHead
 from featurecache.classify.heads.saving.folder import load_head, save_head
 from featurecache.classify.heads.table import build_head, list_heads
 from featurecache.classify.selection.holdouts import fold_rounds, val_round
@@ -300,3 +301,12 @@ def test_a_sweep_over_one_class_is_refused():
     X, _ = clouds()
     with pytest.raises(BadLabels, match="Train and val hold 1 class"):
         sweep("ridge", X, np.zeros(60), rounds=val_round(40, 60))
+
+
+def test_rows_whose_sum_is_no_number_of_float32_are_taken():
+    X = np.full((40, 6), 3e38, np.float32)
+    X[::2] = -1e38
+    assert KNNHead().fit(X, np.arange(40) % 2).n_features_in_ == 6
+    X[7, 1], X[8, 1] = np.inf, -np.inf
+    with pytest.raises(ValueError, match="NaN or infinity, first in row 7"):
+        KNNHead().fit(X, np.arange(40) % 2)

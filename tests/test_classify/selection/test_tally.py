@@ -80,9 +80,9 @@ def test_the_scores_of_a_setting_are_gone_once_they_are_judged(name, monkeypatch
         monkeypatch.setattr(module, "TOGETHER_BYTES", 1)
     judged, alive = [], []
 
-    def noting(scores, y):
+    def noting(scores, y, **guess):
         judged.append(weakref.ref(scores))
-        return find_temperature(scores, y)
+        return find_temperature(scores, y, **guess)
 
     monkeypatch.setattr(featurecache.classify.heads.shared.trials, "find_temperature", noting)
     (X, y), grid = clouds(120, 4), GRIDS[name]

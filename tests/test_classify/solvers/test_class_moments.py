@@ -8,7 +8,7 @@ import featurecache.classify.solvers.class_moments
 from featurecache.classify.heads.centroid import CentroidHead
 from featurecache.classify.heads.naive_bayes import NaiveBayesHead
 from featurecache.classify.selection.holdouts import fold_rounds, val_round
-from featurecache.classify.solvers.class_moments import class_moments
+from featurecache.classify.solvers.class_moments import class_moments, row_moments, weighted_mean
 
 
 def rows(n=90, seed=0):
@@ -32,6 +32,22 @@ def test_the_moments_of_every_round_are_those_of_its_rows(monkeypatch):
             assert found.variances[c] == pytest.approx(variance, rel=1e-6)
         repeated = np.repeat(X[~held_out], weights[~held_out].astype(int), axis=0)
         assert found.total() == pytest.approx(repeated.var(axis=0), rel=1e-6)
+
+
+@pytest.mark.parametrize("n_held_out", [30, 16])
+def test_the_moments_of_rows_without_classes_are_those_of_numpy(monkeypatch, n_held_out):
+    """Blocks of 16 rows: of 30 rows that are held out at the end, one block has rows of both parts; of 16, none."""
+    monkeypatch.setattr(featurecache.classify.solvers.class_moments, "BLOCK", 16)
+    X, weights = rows()[0] + 1e4, np.random.default_rng(1).uniform(0.5, 2.0, 90)
+    for n_rows, found in (
+        (90, row_moments(X, weights)),
+        (90 - n_held_out, row_moments(X, weights, val_round(90 - n_held_out, 90))),
+    ):
+        mean = np.average(X[:n_rows], axis=0, weights=weights[:n_rows])
+        variance = np.average((X[:n_rows] - mean) ** 2, axis=0, weights=weights[:n_rows])
+        assert found[0].mean() - 1e4 == pytest.approx(mean - 1e4)
+        assert found[0].total() == pytest.approx(variance, rel=1e-6)
+    assert weighted_mean(X, weights) == pytest.approx(row_moments(X, weights)[0].mean(), rel=1e-12)
 
 
 def test_a_constant_column_has_no_variance_and_a_class_without_rows_none():
