@@ -11,6 +11,7 @@
     features       the features of a data set, cached, extracted or from a file of vectors
     evaluate       cached features to runs: classify, compare, audit, select
     finetune       the network itself trained on, from a run's head and cached maps
+    predictions    labels of many images, in blocks, and how they are written
     report         one run as a page to look at
     predictor      a saved head on any images
     head_training  heads from Python

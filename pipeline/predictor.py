@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import RequestError, UsageError
 from featurecache.base.progress import Progress, Silent
-from featurecache.base.text import printable
 from featurecache.base.values import refuse
-from featurecache.extract.images.manifest import Manifest, Sample, no_manifest
+from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
@@ -22,8 +20,9 @@ from featurecache.extract.job.settings import Settings
 from featurecache.features.file_vectors import check_are_images, find_vectors
 from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages, in_all
 from featurecache.features.saved_with_head import HeadMeta, head_meta
+from featurecache.predictions.labelled import Labelled, Predictions
 from featurecache.runs.documents import FeatureRow, HeadRow
-from featurecache.runs.file_counts import FileCounts, count_files
+from featurecache.runs.file_counts import count_files
 from featurecache.runs.folder import CONFIG_FILE
 from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
 from featurecache.runs.moved import find_cache, missing_cache_note
@@ -34,59 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.classify.heads.saving.folder import LoadedHead
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One label per image: `codes` (N,) into classes, `proba` (N, C).
-
-    samples are the images that have one; files: how many there are, and all others by reason.
-    """
-
-    head: str
-    classes: list[str]
-    samples: tuple[Sample, ...]
-    codes: NDArray[np.int64]
-    proba: NDArray[np.floating[Any]]
-    files: FileCounts
-
-    def rows(self) -> list[tuple[str, str, float]]:
-        """Path, label and its probability, an image a row."""
-        return [
-            (sample.name, self.classes[code], float(row[code]))
-            for sample, code, row in zip(self.samples, self.codes, self.proba, strict=True)
-        ]
-
-    def table(self) -> tuple[list[str], Iterator[list[object]]]:
-        """Return the columns and rows of a table: path, label, its probability, and the probability of every class.
-
-        A class that is called like one of the first three columns has "class " before its name.
-        """
-        columns = ["path", "label", "probability"]
-        columns += [f"class {name}" if name in columns else name for name in self.classes]
-        rows = zip(self.rows(), self.proba, strict=True)
-        return columns, ([*row, *map(float, proba)] for row, proba in rows)
-
-    def accuracy(self) -> tuple[int, int]:
-        """Return how many images are right of those with a label that the head has, and how many these are.
-
-        `unknown_labels` counts the others.
-        """
-        known = set(self.classes)
-        pairs = zip(map(_label_of, self.samples), self.codes, strict=True)
-        labelled = [(label, self.classes[code]) for label, code in pairs if label in known]
-        return sum(label == predicted for label, predicted in labelled), len(labelled)
-
-    def unknown_labels(self) -> dict[str, int]:
-        """Return {label: number of images} of the labels that the head does not have, the most frequent first."""
-        known = set(self.classes)
-        labels = Counter(label for label in map(_label_of, self.samples) if label and label not in known)
-        return dict(labels.most_common())
-
-
-def _label_of(sample: Sample) -> str:
-    """Return the label of an image by the name that it is printed with, as heads keep it; empty for none."""
-    return printable(sample.label) if sample.label else ""
 
 
 class Predictor:
@@ -166,25 +112,43 @@ class Predictor:
         it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
         backbone of this machine is not the one that the head was trained on, RequestError for what is no Manifest.
         """
+        labelled = self.label(images, settings=settings, progress=progress)
+        return labelled.block(slice(None))
+
+    def label(
+        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
+    ) -> Labelled:
+        """Find or extract the features of a data set, as `predict` does; its images are labelled as they are asked for.
+
+        So no more than a block of vectors and probabilities is in memory. Raises what `predict` raises.
+        """
         refuse(RequestError, no_manifest(images))
         progress = progress or Silent()
         for note in images.notes:
             progress.say(note)
-        wanted = self._found(images, settings or Settings(), progress)
-        codes, proba = self._answers(wanted)
-        files = count_files(images, wanted.samples, wanted.refusals, needs_labels=False)
-        return Predictions(self.name, self.classes, wanted.samples, codes, proba, files)
+        found = self._gathered(images, settings or Settings(), progress)
+        first = next(iter(found.values()))
+        files = count_files(images, first.samples, first.refusals, needs_labels=False)
+        return Labelled(self.name, self.classes, first.samples, files, partial(self._answers, found))
 
-    def _answers(self, wanted: FoundFeatures) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        """The labels (N,) and probabilities (N, C) of samples by their features."""
+    def _gathered(self, images: Manifest, settings: Settings, progress: Progress) -> dict[str, FoundFeatures]:
+        """The features of a data set by their key."""
+        return {self.spec.key: self._found(images, settings, progress)}
+
+    def _answers(
+        self, found: Mapping[str, FoundFeatures], rows: slice
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        """The labels (N,) and probabilities (N, C) of some of the samples by their features."""
         import numpy as np
 
         from featurecache.classify.evaluation.calibration import temper_head
         from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
 
-        if not wanted.samples:  # no head of scikit-learn takes no rows at all
+        wanted = found[self.spec.key]
+        digests = wanted.digests[rows]
+        if not len(digests):  # no head of scikit-learn takes no rows at all
             return np.empty(0, np.int64), np.empty((0, len(self.classes)))
-        X = wanted.cache.lookup(wanted.digests)
+        X = wanted.cache.lookup(digests)
         codes, proba = self._loaded.head.predict_both(X)
         # Runs that do not name a floor tempered probabilities with this one.
         floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
@@ -209,26 +173,21 @@ class EnsemblePredictor(Predictor):
         vars(self).update(vars(heads[0]))
         self.name, self._heads = name, heads
 
-    def predict(
-        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
-    ) -> Predictions:
-        """Label images or vectors as a single head does; those that lack the features of one head are left out."""
-        import numpy as np
-
-        refuse(RequestError, no_manifest(images))
-        progress = progress or Silent()
-        for note in images.notes:
-            progress.say(note)
+    def _gathered(self, images: Manifest, settings: Settings, progress: Progress) -> dict[str, FoundFeatures]:
+        """The features of every head by their key, of the samples that have those of all."""
         of_key: dict[str, FoundFeatures] = {}
         for head in self._heads:
             if head.spec.key not in of_key:
-                of_key[head.spec.key] = head._found(images, settings or Settings(), progress)
-        found = in_all(list(of_key.values()))
-        of_key = dict(zip(of_key, found, strict=True))
-        proba = np.mean([head._answers(of_key[head.spec.key])[1] for head in self._heads], axis=0)
-        codes = proba.argmax(axis=1).astype(np.int64)
-        files = count_files(images, found[0].samples, found[0].refusals, needs_labels=False)
-        return Predictions(self.name, self.classes, found[0].samples, codes, proba, files)
+                of_key[head.spec.key] = head._found(images, settings, progress)
+        return dict(zip(of_key, in_all(list(of_key.values())), strict=True))
+
+    def _answers(
+        self, found: Mapping[str, FoundFeatures], rows: slice
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        import numpy as np
+
+        proba = np.mean([head._answers(found, rows)[1] for head in self._heads], axis=0)
+        return proba.argmax(axis=1).astype(np.int64), proba
 
 
 def check_one_file(weights: str | None, meta: HeadMeta) -> None:

@@ -8,7 +8,7 @@ first_bytes   the format of files whose suffix does not say it
 class_names   the order of classes, names that are nearly the same, and those that are several in one
 read          read_images: a folder, a table or one image
 folders       folders of images: their layouts, and every file in them
-any_layout    images to label, without regard to layouts
+arguments     images to label: folders, files, patterns, standard input
 vectors       vectors from files in place of images: .npz, .h5, tables, arrays
 tables        CSV, TSV, TXT and Parquet
 sources       the bytes of a sample: the only module that opens one

@@ -17,7 +17,7 @@ from featurecache.runs.result_notes import few_shot_note, paired_test_name, unit
 if TYPE_CHECKING:
     from featurecache.extract.images.digests import Refusal
     from featurecache.extract.job.summary import ExtractReport, Filled
-    from featurecache.predictor import Predictions
+    from featurecache.predictions.outcome import Outcome
     from featurecache.runs.file_counts import FileCounts
 
 # So many refused images are named on the terminal; all of them are in errors.csv.
@@ -183,47 +183,20 @@ def extract_json(report: ExtractReport, files: FileCounts) -> str:
     return json.dumps(values, indent=2)
 
 
-def accuracy_lines(predictions: Predictions) -> list[str]:
-    """Return a line on how many labels are right, and one on labels that the head does not have."""
-    n_right, n_labelled = predictions.accuracy()
-    lines = [f"labelled by the head {predictions.head}; --head takes another of the run"]
-    if n_labelled:
-        share = f"{n_right:,} of {n_labelled:,} labelled images right, {n_right / n_labelled:.2%}"
-        lines = [f"{predictions.head}: {share} (images that the head was trained on count too)"]
-    if unknown := predictions.unknown_labels():
-        n, names = sum(unknown.values()), list(unknown)
-        named = ", ".join(names[:MAX_LABELS_SHOWN])
+def outcome_lines(head: str, outcome: Outcome, least: float | None) -> list[str]:
+    """Return lines on how many labels are right, unsure, and not of the head; least: the probability of sure ones."""
+    lines = [f"labelled by the head {head}; --head takes another of the run"]
+    if outcome.n_known:
+        share = f"{outcome.n_right:,} of {outcome.n_known:,} labelled images right, "
+        share += f"{outcome.n_right / outcome.n_known:.2%}"
+        lines = [f"{head}: {share} (images that the head was trained on count too)"]
+    if least is not None:
+        share = f"{count(outcome.n_unsure, 'image')} of {outcome.n_images:,}"
+        lines.append(f"{share} left without a label: the best is less probable than {least:g}")
+    if outcome.unknown:
+        names = [name for name, _ in outcome.unknown.most_common()]
+        n, named = outcome.unknown.total(), ", ".join(names[:MAX_LABELS_SHOWN])
         more = f" and {len(names) - MAX_LABELS_SHOWN:,} more" if len(names) > MAX_LABELS_SHOWN else ""
         have = "has" if n == 1 else "have"
         lines.append(f"{count(n, 'image')} {have} a label that the head does not have: {named}{more}")
     return lines
-
-
-def predictions_text(predictions: Predictions) -> str:
-    """Path, label and probability of every image; a sentence where there is none."""
-    if not predictions.samples:
-        return "No image got a label."
-    rows = [(printable(path), label, f"{p:.3f}") for path, label, p in predictions.rows()]
-    return table(rows, ("path", "label", "probability"), right=(2,))
-
-
-def predictions_json(predictions: Predictions) -> str:
-    """The same for a program, with the probability of every class."""
-    rows = [
-        {
-            "path": printable(path),
-            "label": label,
-            "probability": p,
-            "probabilities": dict(zip(predictions.classes, map(float, row), strict=True)),
-        }
-        for (path, label, p), row in zip(predictions.rows(), predictions.proba, strict=True)
-    ]
-    n_right, n_labelled = predictions.accuracy()
-    values = {
-        "head": predictions.head,
-        "images": rows,
-        "labelled": {"right": n_right, "known": n_labelled, "unknown": predictions.unknown_labels()},
-        "refused": [refusal.to_dict() for refusal in predictions.files.refusals],
-        "files": predictions.files.to_dict(),
-    }
-    return json.dumps(values, indent=2)

@@ -62,7 +62,7 @@ def test_predictions_are_written_as_csv(finished, digits_folder, tmp_path):
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 90
-    assert list(rows[0]) == ["path", "label", "probability", "0", "1", "2"]
+    assert list(rows[0]) == ["path", "label", "probability", "p:0", "p:1", "p:2"]
 
 
 def test_a_broken_image_is_refused_and_the_others_get_labels(finished, images, cache, capsys):
@@ -91,7 +91,7 @@ def test_where_all_images_are_refused_they_are_listed_and_nothing_fails(finished
         found = json.loads(out.read_text())
         assert (found["images"], found["refused"]) == ([], [listed])
     else:
-        assert out.read_text().splitlines() == ["path,label,probability,0,1,2"]
+        assert out.read_text().splitlines() == ["path,label,probability,p:0,p:1,p:2"]
         assert run(command) == REFUSED
         assert capsys.readouterr().out == "No image got a label.\n"
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from featurecache.base.errors import UsageError
-from featurecache.base.text import printable
+from featurecache.base.progress import Silent
 from featurecache.cli.console import Console
-from featurecache.cli.declare import Command, argument, option, takes
+from featurecache.cli.declare import POSITIVE, Command, argument, option, takes
 from featurecache.cli.dry_run import show_reading
-from featurecache.cli.options import PATH, EngineOptions, ReadingOptions, RunCacheOption, dry_run_option
+from featurecache.cli.options import PATH, READING, EngineOptions, ReadingOptions, RunCacheOption, dry_run_option
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for, errors_place
-from featurecache.cli.text import accuracy_lines, predictions_json, predictions_text
+from featurecache.cli.text import outcome_lines
 from featurecache.extract.backbones.libraries.own_network import permit
-from featurecache.runs.folder import RESULTS_FILE, write_csv, writing_file
+from featurecache.extract.images.arguments.standard_input import STANDARD_INPUT, StandardInput, read_standard_input
+from featurecache.extract.images.manifest import Manifest
+from featurecache.extract.images.read_options import ReadOptions
+from featurecache.predictions.columns import Listing
+from featurecache.predictions.formats import JSON, TABLE, TEXTS, check_suffix, write_file
+from featurecache.predictions.writing import begin_writing
+from featurecache.runs.folder import RESULTS_FILE, writing_file
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,16 @@ class PredictOptions:
 
     run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     images: Sequence[str] = argument(
-        "IMAGES...", "image files, folders or manifests; or one file of vectors", nargs=-1, required=True
+        "IMAGES...",
+        "image files, folders, manifests, patterns such as 'new/**/*.jpg', or - for standard input: paths, one a line, "
+        "or the bytes of an image; or one file of vectors",
+        nargs=-1,
+        required=True,
     )
+    null: bool = option(
+        "--null", "-0", is_flag=True, default=False, group=READING,
+        help="paths on standard input have NUL behind each, as 'find -print0' writes them, and no line breaks",
+    )  # fmt: skip
     dry_run: bool = dry_run_option()
     head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
     weights: str | None = option(
@@ -45,8 +61,20 @@ class PredictOptions:
         "--out",
         metavar="FILE",
         type=PATH,
-        help="write a .csv or .json file, with the probability of every class, instead of a table",
+        help="write a .csv, .jsonl (an object a line), .json or .parquet file, instead of a table",
     )
+    format: str | None = option(
+        "--format", type=click.Choice(list(TEXTS)), metavar="NAME",
+        help=f"what is written on stdout without --out: {', '.join(TEXTS)} (default: table)",
+    )  # fmt: skip
+    top: int | None = option(
+        "--top", metavar="K", type=POSITIVE,
+        help="write the K best labels with their probabilities, in place of the probability of every class",
+    )  # fmt: skip
+    min_probability: float | None = option(
+        "--min-probability", metavar="P", type=click.FloatRange(0, 1),
+        help="leave the label of an image empty where its probability is below P; such images are counted",
+    )  # fmt: skip
     trust_head: bool = option(
         "--trust-head", is_flag=True, default=False,
         help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "
@@ -59,7 +87,9 @@ class PredictOptions:
     stopped="Stopped: nothing was labelled. Features extracted so far are kept: the same command continues from there.",
     examples=[
         "featurecache predict data/runs/latest new_photos/",
-        "featurecache predict data/runs/latest one.jpg --json",
+        "featurecache predict data/runs/latest 'new/**/*.jpg' --top 3 --out labels.csv",
+        "find new -name '*.jpg' -print0 | featurecache predict data/runs/latest - -0 --format jsonl",
+        "cat one.jpg | featurecache predict data/runs/latest - --json",
     ],
 )
 @takes(PredictOptions, ReadingOptions, EngineOptions, RunCacheOption, Printing)
@@ -72,16 +102,13 @@ def command(
     folders or a table have labels that the head knows, its accuracy on them is shown.
     Features of these images are added to the cache; the network is loaded only for images that the cache lacks.
     """
+    form = _format(asked, printing)
     if asked.dry_run:
         return _show_reading(asked, reading, printing)
     from featurecache.extract.cache.inventory import remember_use
-    from featurecache.extract.images.any_layout import read_any_layout
     from featurecache.predictor import Predictor
 
     permit(asked.backbone)
-    kind = "" if asked.out is None else asked.out.suffix.lower()
-    if asked.out is not None and kind not in {".csv", ".json"}:
-        raise UsageError(f"'{printable(asked.out)}' is neither a .csv nor a .json file: name one of these.")
     writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
     with Console(quiet=printing.quiet) as console, writing as out:
         predictor = Predictor.load(
@@ -92,36 +119,73 @@ def command(
             trust_head=asked.trust_head,
             progress=console,
         )
-        settings = engine.settings()
-        manifest = read_any_layout(
-            asked.images,
-            reading.options().over(predictor.reading),
-            classes=predictor.classes,
-            strict=settings.on_error == "fail",
-            cache_root=predictor.cache_root,
-        )
-        predictions = predictor.predict(manifest, settings=settings, progress=console)
+        settings, root = engine.settings(), predictor.cache_root
+        options = reading.options().over(predictor.reading)
+        is_strict = settings.on_error == "fail"
+        with _reading(asked, options, predictor.classes, cache_root=root, strict=is_strict) as manifest:
+            labelled = predictor.label(manifest, settings=settings, progress=console)
         for path in asked.images if manifest.vectors is None else ():
-            remember_use(predictor.cache_root, [predictor.spec.folder_name], path)
-        for line in accuracy_lines(predictions):
+            if path != STANDARD_INPUT:
+                remember_use(root, [predictor.spec.folder_name], path)
+        listing = Listing(predictor.classes, asked.top, asked.min_probability)
+        is_shown = out is None and sys.stdout.isatty()  # a bar would run through what is printed
+        predictions = begin_writing(labelled, listing, Silent() if is_shown else console)
+        if out is None:
+            TEXTS[form](sys.stdout, predictions)
+        else:
+            write_file(out, predictions)
+        for line in outcome_lines(labelled.head, predictions.outcome, asked.min_probability):
             console.say(line)
-        if out is not None and kind == ".json":
-            out.write_text(predictions_json(predictions) + "\n", encoding="utf-8")
-        elif out is not None:
-            write_csv(out, *predictions.table())
-    if out is None:
-        print(predictions_json(predictions) if printing.json else predictions_text(predictions))
-    return account_for(predictions.files, errors_place(asked.out, predictor.cache_root), asked.images, console)
+    return account_for(labelled.files, errors_place(asked.out, root), asked.images, console)
+
+
+def _format(asked: PredictOptions, printing: Printing) -> str:
+    """Return the format on stdout. Raises UsageError for options that contradict each other, and unknown suffixes."""
+    if asked.out is not None:
+        check_suffix(asked.out)
+        if asked.format is not None:
+            raise UsageError("--format is about stdout, and --out has its format by its suffix: leave one of them out.")
+    if printing.json and asked.format not in (None, JSON):
+        raise UsageError(f"--json and --format {asked.format} name two formats: leave one of them out.")
+    if asked.null and STANDARD_INPUT not in asked.images:
+        raise UsageError("--null is about paths on standard input: name it with -, or leave --null out.")
+    return JSON if printing.json else asked.format or TABLE
+
+
+@contextlib.contextmanager
+def _reading(
+    asked: PredictOptions,
+    options: ReadOptions,
+    classes: Collection[str],
+    *,
+    cache_root: Path | None = None,
+    strict: bool = False,
+) -> Iterator[Manifest]:
+    """Yield the images of all arguments; one from standard input is in a file until the block ends."""
+    from featurecache.extract.images.arguments.any_layout import read_any_layout
+
+    is_listed = STANDARD_INPUT in asked.images
+    with tempfile.TemporaryDirectory() if is_listed else contextlib.nullcontext("") as folder:
+        given = StandardInput([])
+        if is_listed:
+            given = read_standard_input(sys.stdin.buffer, Path(folder), null=asked.null)
+        manifest = read_any_layout(
+            given.in_place_of(asked.images),
+            options,
+            classes=classes,
+            strict=strict,
+            cache_root=cache_root,
+            are_listed=is_listed,
+        )
+        yield given.named(manifest)
 
 
 def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Printing) -> int:
     """Print how the images are read; the network and the head are not loaded."""
-    from featurecache.extract.images.any_layout import read_any_layout
-    from featurecache.extract.images.read_options import ReadOptions
     from featurecache.runs.record_checks import need, read_config, read_results
 
     results, config = read_results(asked.run), read_config(asked.run)
     need(asked.run / RESULTS_FILE, results, ["dataset.classes"])
     options = reading.options().over(ReadOptions.from_dict(config.get("reading", {})))
-    manifest = read_any_layout(asked.images, options, classes=results["dataset"]["classes"])
-    return show_reading(manifest, as_json=printing.json, needs_labels=False)
+    with _reading(asked, options, results["dataset"]["classes"]) as manifest:
+        return show_reading(manifest, as_json=printing.json, needs_labels=False)

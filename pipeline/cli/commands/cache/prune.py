@@ -24,7 +24,7 @@ from featurecache.cli.options import CacheOption, ReadingOptions
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import show_files
 from featurecache.extract.cache.spec import backbone_slug, slug
-from featurecache.extract.images.any_layout import read_any_layout
+from featurecache.extract.images.arguments.any_layout import read_any_layout
 from featurecache.extract.images.left_out import MISSING_FILE, LeftOut, suffix_of
 from featurecache.extract.images.manifest import Manifest, Sample, merge
 from featurecache.extract.images.read_options import ReadOptions

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import sys
 
 import pytest
 
@@ -221,26 +223,135 @@ def test_without_any_image_nothing_is_predicted(predicted, tmp_path, names):
     assert "There is no folder or file" in err
 
 
-def test_a_table_of_predictions_has_a_column_for_every_class(predicted, run_of_two, cats_and_dogs, tmp_path):
-    out = tmp_path / "p.csv"
-    assert predicted(cats_and_dogs, options=["--out", str(out)])[0] == DONE
-    with out.open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "label", "probability", "cat", "dog"]
+def labels_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_of_predictions_has_a_column_for_every_class(predicted, cats_and_dogs, tmp_path):
+    assert predicted(cats_and_dogs, options=["--out", str(tmp_path / "p.csv")])[0] == DONE
+    rows = labels_of(tmp_path / "p.csv")
+    assert list(rows[0]) == ["path", "label", "probability", "p:cat", "p:dog"]
     for row in rows:
-        assert float(row["cat"]) + float(row["dog"]) == pytest.approx(1)
-        assert row[row["label"]] == row["probability"]
+        assert float(row["p:cat"]) + float(row["p:dog"]) == pytest.approx(1)
+        assert row[f"p:{row['label']}"] == row["probability"]
 
 
-def test_a_class_that_is_called_like_a_column_has_a_column_of_its_own():
-    import numpy as np
+def test_labels_of_unsure_images_are_empty_and_counted(predicted, cats_and_dogs, tmp_path):
+    out = tmp_path / "p.csv"
+    _, everything, _ = predicted(cats_and_dogs)
+    middle = sorted(row["probability"] for row in everything["images"])[9]
+    unsure = {row["path"] for row in everything["images"] if row["probability"] < middle}
+    options = ["--min-probability", str(middle), "--top", "2", "--out", str(out)]
+    code, _, err = predicted(cats_and_dogs, options=options)
+    assert (code, {row["path"] for row in labels_of(out) if not row["label"]}) == (DONE, unsure)
+    assert list(labels_of(out)[0])[3:] == ["label1", "probability1", "label2", "probability2"]
+    assert f"9 images of 24 left without a label: the best is less probable than {middle:g}" in err
+    assert "of 15 labelled images right" in err
+    _, found, _ = predicted(cats_and_dogs, options=options[:4])
+    assert (found["unsure"], found["labelled"]["known"]) == (9, 15)
 
-    from featurecache.extract.images.manifest import Sample
-    from featurecache.predictor import Predictions
-    from featurecache.runs.file_counts import FileCounts
 
-    samples = (Sample("/a", "a"),)
-    found = Predictions("h", ["label", "path"], samples, np.array([1]), np.array([[0.25, 0.75]]), FileCounts())
-    columns, rows = found.table()
-    assert columns == ["path", "label", "probability", "class label", "class path"]
-    assert list(rows) == [["a", "path", 0.75, 0.25, 0.75]]
+@pytest.mark.parametrize("form", ["csv", "jsonl", "table", "json"])
+def test_every_format_can_be_printed(run_of_two, cats_and_dogs, capsys, form):
+    assert run(["predict", str(run_of_two), str(cats_and_dogs), "--format", form, "--quiet"]) == DONE
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) >= 24
+    assert out.startswith({"csv": "path,label,", "jsonl": '{"path": ', "table": "path ", "json": "{\n"}[form])
+
+
+CONTRADICTIONS = {
+    "--format is about stdout": ["--format", "csv", "--out", "x.csv"],
+    "name two formats": ["--format", "csv", "--json"],
+    "has a suffix that is no format": ["--out", "x.txt"],
+    "--null is about paths on standard input": ["--null"],
+    "not in the range 0<=x<=1": ["--min-probability", "90"],
+    "is not a whole number of 1 or more": ["--top", "0"],
+}
+
+
+@pytest.mark.parametrize("sentence", CONTRADICTIONS)
+def test_options_that_contradict_each_other_are_refused(run_of_two, cats_and_dogs, capsys, sentence):
+    assert run(["predict", str(run_of_two), str(cats_and_dogs), *CONTRADICTIONS[sentence]]) == USAGE
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Put bytes on standard input."""
+
+    def put(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return put
+
+
+def test_paths_on_standard_input_are_labelled_under_their_names(predicted, typed, save, tmp_path, monkeypatch):
+    names = ["a.png", "./b/c d.png", "nothing.png"]
+    for name in names[:2]:
+        save(tmp_path / name, "dog")
+    monkeypatch.chdir(tmp_path)
+    typed("\n".join(names).encode())
+    code, found, err = predicted("-")
+    assert (code, [row["path"] for row in found["images"]]) == (REFUSED, names[:2])
+    assert "nothing.png" in err
+    typed("\0".join([*names[:2], ""]).encode())
+    code, found, _ = predicted("-", options=["-0"])
+    assert (code, [row["path"] for row in found["images"]]) == (DONE, names[:2])
+    typed(b"a.png\n")
+    assert [row["path"] for row in predicted("-")[1]["images"]] == ["a.png"]
+    typed(b"a.png\n")
+    assert [row["path"] for row in predicted("b", "-")[1]["images"]] == ["b/c d.png", "a.png"]
+
+
+def test_an_image_on_standard_input_has_the_label_of_its_file(predicted, typed, save, tmp_path):
+    image = save(tmp_path / "a.png", "dog", 7)
+    (expected,) = predicted(image)[1]["images"]
+    typed(image.read_bytes())
+    code, found, _ = predicted("-")
+    assert (code, found["images"]) == (DONE, [{**expected, "path": "-"}])
+    typed(image.read_bytes()[:60])
+    code, found, err = predicted("-")
+    assert (code, found["images"], found["refused"][0]["path"]) == (REFUSED, [], "-")
+    assert "\n  -: " in err
+
+
+@pytest.mark.parametrize("data", [b"", b"\n"])
+def test_an_empty_standard_input_is_a_sentence(predicted, typed, data):
+    typed(data)
+    code, _, err = predicted("-")
+    assert (code, "Standard input is empty" in err) == (USAGE, True)
+
+
+def test_a_pattern_is_replaced_also_where_the_shell_leaves_it(predicted, save, tmp_path):
+    for name in ("day1/a.png", "day2/b.png"):
+        save(tmp_path / name)
+    code, found, _ = predicted(tmp_path / "**" / "*.png")
+    assert (code, [row["path"] for row in found["images"]]) == (
+        DONE,
+        [str(tmp_path / "day1/a.png"), str(tmp_path / "day2/b.png")],
+    )
+    code, _, err = predicted(tmp_path / "*.jpeg")
+    assert (code, "matches no file or folder" in err) == (USAGE, True)
+
+
+def test_images_are_labelled_block_by_block(run_of_two, cats_and_dogs, monkeypatch, tmp_path):
+    """No more than a block of features is read from the cache at once, whatever the number of images."""
+    from featurecache.extract.cache.store import FeatureCache
+    from featurecache.predictions import writing
+
+    sizes, lookup = [], FeatureCache.lookup
+
+    def counted(self, digests):
+        sizes.append(len(digests))
+        return lookup(self, digests)
+
+    command = ["predict", str(run_of_two), str(cats_and_dogs), "--quiet", "--out"]
+    assert run([*command, str(tmp_path / "whole.csv")]) == DONE
+    monkeypatch.setattr(FeatureCache, "lookup", counted)
+    monkeypatch.setattr(writing.begin_writing, "__kwdefaults__", {"block_images": 10})
+    assert run([*command, str(tmp_path / "blocks.csv")]) == DONE
+    assert sizes == [10, 10, 4]
+    whole, blocks = labels_of(tmp_path / "whole.csv"), labels_of(tmp_path / "blocks.csv")
+    assert [(row["path"], row["label"]) for row in blocks] == [(row["path"], row["label"]) for row in whole]
+    assert [float(row["p:cat"]) for row in blocks] == pytest.approx([float(row["p:cat"]) for row in whole], abs=1e-12)
