@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -168,7 +169,7 @@ def _reading(
     with tempfile.TemporaryDirectory() if is_listed else contextlib.nullcontext("") as folder:
         given = StandardInput([])
         if is_listed:
-            given = read_standard_input(sys.stdin.buffer, Path(folder), null=asked.null)
+            given = read_standard_input(_standard_input(), Path(folder), null=asked.null)
         manifest = read_any_layout(
             given.in_place_of(asked.images),
             options,
@@ -178,6 +179,15 @@ def _reading(
             are_listed=is_listed,
         )
         yield given.named(manifest)
+
+
+def _standard_input() -> BinaryIO:
+    """Return standard input; on a terminal, a line says what is read there. Raises UsageError where it is closed."""
+    if sys.stdin is None:
+        raise UsageError("There is no standard input: it is closed. Name the images instead of -.")
+    if sys.stdin.isatty():
+        print("Paths of images are read here, one a line; Ctrl-D ends them.", file=sys.stderr)
+    return sys.stdin.buffer
 
 
 def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Printing) -> int:
