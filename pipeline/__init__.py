@@ -13,7 +13,7 @@
     finetune       the network itself trained on, from a run's head and cached maps
     predictions    labels of many images, in blocks, and how they are written
     report         one run as a page to look at
-    predictor      a saved head on any images
+    predictor      a saved head on any images, of a data set or in memory
     head_training  heads from Python
     export         a head as one file for other programs
     cli            the command line

@@ -140,6 +140,19 @@ def give_ranges(run: Path, spec: FeatureSpec, cache_root: Path, say: Callable[[s
         write_ranges(cache_root / spec.folder_name, spec, ranges)
 
 
+def ranges_of_run(run: Path, spec: FeatureSpec, cache_root: Path) -> Ranges:
+    """Return the ranges of features of a run: those of their cache, or those that the run has kept.
+
+    Raises CacheDamaged if there are none.
+    """
+    try:
+        return read_ranges(cache_root / spec.folder_name, spec)
+    except CacheDamaged:
+        if not os.path.lexists(run / kept_name(spec)):
+            raise
+        return _checked(run / kept_name(spec), spec)
+
+
 def kept_name(spec: FeatureSpec) -> str:
     """Return the name of the file of a run with the ranges of its features."""
     return f"ranges-{spec.key[:KEY_DIGITS]}.json"

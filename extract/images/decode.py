@@ -223,6 +223,11 @@ def _from_pillow(image: ImageFile.ImageFile, levels: str) -> Picture:
         name_wide_planes(image)
     check_levels(image, levels)
     image.load()
+    return _as_picture(image, levels)
+
+
+def _as_picture(image: Image.Image, levels: str) -> Picture:
+    """Return the picture of a loaded image."""
     convert, span = _plain, None
     if is_wide(image):
         low, high, span = levels_of(image, levels)
@@ -230,6 +235,22 @@ def _from_pillow(image: ImageFile.ImageFile, levels: str) -> Picture:
     orientation = orientation_of(image)
     height, width = image.size if orientation in SWAPPED else (image.height, image.width)
     return Picture(height, width, rows_of(image, orientation, convert), span)
+
+
+def picture_of_image(image: Image.Image, levels: str) -> Picture:
+    """Return a PIL image as the picture that its file would give: a copy, upright, by the rules of this module.
+
+    levels: as for `decode_picture`. Raises ImageRefused where the white of its values is not known; decoding what was
+    not decoded yet may raise anything.
+    """
+    tile = getattr(image, "tile", None)  # of an image that is not decoded yet
+    is_stepped = bool(tile) and image.format == "PNG" and image.mode == "L" and "transparency" in image.info
+    steps = GREY_STEPS.get(tile[0].args, 1) if tile and is_stepped else 1
+    whole = image.copy()
+    if steps != 1:
+        whole.info["transparency"] *= steps
+    check_levels(image if levels == FULL_RANGE else whole, levels)
+    return _as_picture(whole, levels)
 
 
 def _plain(image: Image.Image) -> NDArray[np.uint8]:

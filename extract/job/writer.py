@@ -30,6 +30,7 @@ from featurecache.extract.job.plan import Plan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featurecache.extract.cache.spec import FeatureSpec
     from featurecache.extract.engines.protocol import Engine
 
 # Collected rows become a shard after so many seconds, or when they are so many bytes. The bytes bound what a kill can
@@ -96,7 +97,7 @@ class Writer:
             self._collected.append(Batch([keys[i] for i in kept], rows[is_finite]))
         self._publish_when_due()
         refused = [i for i, is_good in zip(missing, is_finite, strict=True) if not is_good]
-        return [(keys[i], self._overflow(vectors[i])) for i in refused]
+        return [(keys[i], overflow_reason(vectors[i], self.plan.spec)) for i in refused]
 
     def _publish_when_due(self) -> None:
         n_bytes, n_handed_over = (
@@ -151,11 +152,11 @@ class Writer:
             "decode_revision": DECODE_REVISION,
         }
 
-    def _overflow(self, vector: NDArray[np.float32]) -> str:
-        """Return why a vector is not finite: overflow in the network, or in the stored dtype."""
-        spec = self.plan.spec
-        if np.isfinite(vector).all():
-            return f"its features overflow {spec.dtype}; use --dtype float32"
-        if spec.precision == "fp32":
-            return "its features are not finite numbers"
-        return f"its features overflow in {spec.precision}; use --precision fp32"
+
+def overflow_reason(vector: NDArray[np.float32], spec: FeatureSpec) -> str:
+    """Return why a vector (D,) is not finite: overflow in the network, or in the stored dtype."""
+    if np.isfinite(vector).all():
+        return f"its features overflow {spec.dtype}; use --dtype float32"
+    if spec.precision == "fp32":
+        return "its features are not finite numbers"
+    return f"its features overflow in {spec.precision}; use --precision fp32"

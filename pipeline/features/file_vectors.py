@@ -49,10 +49,15 @@ def find_vectors(name: str, backbone: str, spec: FeatureSpec, images: Manifest, 
 
 def check_are_images(name: str, backbone: str, spec: FeatureSpec, images: Manifest) -> None:
     """Raise UsageError for images and a head that takes vectors from a file."""
+    check_takes_images(name, backbone, spec, f"'{printable(images.source or images.root)}' has images")
+
+
+def check_takes_images(name: str, backbone: str, spec: FeatureSpec, finding: str) -> None:
+    """Raise UsageError for a head that takes vectors from a file. finding: what there is instead, as a clause."""
     if is_of_vectors(backbone):
         raise UsageError(
-            f"The head {name} takes vectors of {spec.feature_dim:,} numbers from a file, and "
-            f"'{printable(images.source or images.root)}' has images. Name a file of vectors."
+            f"The head {name} takes vectors of {spec.feature_dim:,} numbers from a file, and {finding}. Name a file of "
+            "vectors."
         )
 
 

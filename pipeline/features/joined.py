@@ -58,10 +58,12 @@ class Joined:
 
     def lookup(self, digests: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the scaled features of these digests side by side: (N, 32) -> float32 (N, D). Raises CacheError."""
-        blocks = [
-            source.lookup(digests) / np.float32(scale) for source, scale in zip(self.sources, self.scales, strict=True)
-        ]
-        return np.concatenate(blocks, axis=1)
+        return side_by_side([source.lookup(digests) for source in self.sources], self.scales)
+
+
+def side_by_side(blocks: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float32]:
+    """Return blocks (N, D_i), each divided by its scale, side by side: float32 (N, D)."""
+    return np.concatenate([block / np.float32(scale) for block, scale in zip(blocks, scales, strict=True)], axis=1)
 
 
 def joined_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,22 +12,27 @@ from featurecache.base.errors import BackboneError, CacheError, ImageRefused, Un
 from featurecache.base.progress import Progress
 from featurecache.extract.backbones.names import in_folder_of
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.ranges import give_ranges
+from featurecache.extract.cache.ranges import give_ranges, ranges_of_run
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.images.decode_rules import DECODE_VERSION
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.extract import ExtractReport, Settings, extract_features
+from featurecache.extract.job.loading import load_together
 from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.passes import refused_line
-from featurecache.extract.job.request import FeatureRequest
+from featurecache.extract.job.request import FeatureRequest, resolve
 from featurecache.features.feature_set import Part, Source
-from featurecache.features.joined import Joined
+from featurecache.features.joined import Joined, side_by_side
 from featurecache.runs.moved import MOVED, check_spec, check_weights, named_weights, weights_by_digest, with_run_weights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
+
+    from featurecache.extract.in_memory.network import ImageNetwork, ImageNetworks
 
 
 class FoundFeatures(NamedTuple):
@@ -96,6 +102,43 @@ class NewImages:
         kept = find_kept(images, FeatureCache(self._cache_root, self.spec), settings, progress)
         return self._extracted(images, kept, settings, progress) if kept is None or kept.has_outdated else kept
 
+    def network(self, settings: Settings, say: Callable[[str], None]) -> ImageNetwork:
+        """Return the network for images in memory, which is loaded only where no graph of it is stored.
+
+        say: called before slow steps. Raises CacheError where this version decodes images otherwise.
+        """
+        from featurecache.extract.in_memory.network import ImageNetwork
+
+        check_spec(self.spec, replace(self.spec, decode_version=DECODE_VERSION))
+        return ImageNetwork(
+            self.spec,
+            self._cache_root / self.spec.folder_name,
+            partial(self._module, say),
+            settings=settings,
+            ranges=partial(ranges_of_run, self._run, self.spec, self._cache_root),
+            say=say,
+        )
+
+    def _module(self, say: Callable[[str], None]) -> nn.Module:
+        """Load the module. Raises BackboneError, CacheError where it is not the one that the head was trained on."""
+        try:
+            if not self._has_own:
+                self.request = weights_by_digest(self._run, self._asked, self.spec, self._cache_root, say=say)
+            loaded = load_together([self.request])
+        except UnknownWeights as error:
+            raise UnknownWeights(f"{error} {MOVED}") from error
+        found = resolve(self.request, loaded.backbone, loaded.cut_for(self.request)).spec
+        check_spec(self.spec, replace(found, ranges=self.spec.ranges))
+        return loaded.backbone.module
+
+    def parts(self) -> list[NewImages]:
+        """Return itself, the only part of its features."""
+        return [self]
+
+    def columns(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return its features (B, D) of the vectors of images by the key of their spec."""
+        return vectors[self.spec.key]
+
     def _extracted(
         self, images: Manifest, kept: FoundFeatures | None, settings: Settings, progress: Progress
     ) -> FoundFeatures:
@@ -137,6 +180,25 @@ class JoinedImages:
         """Return the images with features of every part; those that one lacks are refused, with its reason."""
         found = in_all([each.find(images, settings, progress) for each in self._images])
         return found[0]._replace(cache=Joined.of(self._parts, [part.cache for part in found]))
+
+    def parts(self) -> list[NewImages]:
+        """Return the parts of its features."""
+        return self._images
+
+    def columns(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return its features (B, D) of the vectors of images by the key of their spec: scaled, side by side."""
+        return side_by_side([vectors[part.spec.key] for part in self._parts], [part.scale for part in self._parts])
+
+
+def image_networks(
+    wanted: Sequence[NewImages | JoinedImages], settings: Settings, say: Callable[[str], None]
+) -> ImageNetworks:
+    """Return the networks of several heads for images in memory, each once. Raises CacheError."""
+    from featurecache.extract.in_memory.network import ImageNetworks
+
+    parts = {part.spec.key: part for each in wanted for part in each.parts()}
+    networks = {key: part.network(settings, say) for key, part in parts.items()}
+    return ImageNetworks(networks, max_pixels=settings.max_pixels)
 
 
 def in_all(found: Sequence[FoundFeatures]) -> list[FoundFeatures]:

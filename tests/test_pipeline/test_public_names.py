@@ -46,7 +46,6 @@ def test_an_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("images", ["photos", np.zeros((3, 1280)), None], ids=["path", "array", "none"])
 def test_what_is_no_manifest_is_refused_by_its_type(trained, filled_cache, tmp_path, images):
     calls = [
-        lambda: Predictor.load(trained[0]).predict(images),
         lambda: extract_features(images, FEATURES, filled_cache),
         lambda: train_heads(images, FEATURES, out=tmp_path / "run"),
         lambda: audit_images(images, FEATURES[0], cache_root=filled_cache),

@@ -1,15 +1,15 @@
-"""The two stages joined again: F(x) = T(P(x)) on any images, with a head that a run saved."""
+"""Predictor: a saved head and the features that it takes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import RequestError, UsageError
+from featurecache.base.errors import RequestError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.values import refuse
 from featurecache.extract.images.manifest import Manifest, no_manifest
@@ -17,26 +17,29 @@ from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import Settings
-from featurecache.features.file_vectors import check_are_images, find_vectors
-from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages, in_all
-from featurecache.features.saved_with_head import HeadMeta, head_meta
+from featurecache.features.file_vectors import check_are_images, check_takes_images, find_vectors
+from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages, image_networks, in_all
+from featurecache.features.saved_with_head import head_meta
 from featurecache.predictions.labelled import Labelled, Predictions
-from featurecache.runs.documents import FeatureRow, HeadRow
+from featurecache.predictor.on_images import OnImages
+from featurecache.predictor.saved import check_head, check_one_file, recorded_cache
+from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
-from featurecache.runs.folder import CONFIG_FILE
 from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
-from featurecache.runs.moved import find_cache, missing_cache_note
-from featurecache.runs.record_checks import damaged, need, read_config, read_results, saved_folder
+from featurecache.runs.record_checks import read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featurecache.classify.heads.saving.folder import LoadedHead
+    from featurecache.extract.in_memory.network import ImageNetworks
 
 
-class Predictor:
+class Predictor(OnImages):
     """A saved head and the features that it takes: F(x) = T(P(x)).
+
+    It labels data sets (`predict` on a Manifest), whose features are kept in the cache, and images in memory, see
+    `OnImages`, for which nothing is written. Several threads may use it.
 
     name: head and features. classes: their names, by code. request, spec: the features. cache_root: where they stay.
     reading: the options by which the images of the run were read.
@@ -62,6 +65,7 @@ class Predictor:
         self.cache_root = cache_root
         self.reading = ReadOptions()
         self._meta = meta
+        self._set_up(None)
 
     @property
     def request(self) -> FeatureRequest:
@@ -77,13 +81,15 @@ class Predictor:
         weights: str | None = None,
         cache_root: Path | None = None,
         trust_head: bool = False,
+        settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> Predictor:
         """Load a head of a run, the best on val unless named.
 
         weights: the file of the run's weights where it has moved; it is checked by their digest before it is used.
         cache_root: where features are kept, the run's cache unless named. trust_head: use a scikit-learn classifier
-        even if its arrays could crash the process, see `classify.heads.saving.folder`.
+        even if its arrays could crash the process, see `classify.heads.saving.folder`. settings: engine, device and
+        limits for images in memory; an image that cannot be decoded is an error unless they say `skip`.
 
         Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
         SavedHeadError for a head that is damaged or must not be loaded.
@@ -98,22 +104,30 @@ class Predictor:
         members = members_of(results["heads"], chosen)
         heads = [cls(run, each, root, trust_head=trust_head, weights=weights) for each in members or [chosen]]
         found = EnsemblePredictor(f"{chosen['name']} on {features_of(chosen)}", heads) if members else heads[0]
+        found._set_up(settings)
         found.reading = ReadOptions.from_dict(config.get("reading", {}))
         for note in (note for head in heads for note in head._loaded.notes):
             progress.say(note)
         return found
 
     def predict(
-        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
+        self,
+        images: Manifest | Iterable[Any],
+        *,
+        settings: Settings | None = None,
+        progress: Progress | None = None,
     ) -> Predictions:
-        """Label images, whose features are kept in the cache, or vectors from a file.
+        """Label a data set, whose features are kept in the cache, vectors from a file, or images in memory.
 
-        The backbone is loaded only where the cache lacks an image, or has features of it by an older version that read
-        it otherwise; where it cannot be loaded, those features are used, with a line. Raises CacheError when the
-        backbone of this machine is not the one that the head was trained on, RequestError for what is no Manifest.
+        images: a Manifest, as `read_images` and `read_arrays` return it, or items as `OnImages` says.
+        For a Manifest the backbone is loaded only where the cache lacks an image, or has features of it by an older
+        version that read it otherwise; where it cannot be loaded, those features are used, with a line.
+        Raises CacheError when the backbone of this machine is not the one that the head was trained on, RequestError
+        for what is neither.
         """
-        labelled = self.label(images, settings=settings, progress=progress)
-        return labelled.block(slice(None))
+        if not isinstance(images, Manifest):
+            return self._predict_items(images, settings, progress or Silent())
+        return self.label(images, settings=settings, progress=progress).block(slice(None))
 
     def label(
         self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
@@ -139,20 +153,38 @@ class Predictor:
         self, found: Mapping[str, FoundFeatures], rows: slice
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
         """The labels (N,) and probabilities (N, C) of some of the samples by their features."""
+        wanted = found[self.spec.key]
+        digests = wanted.digests[rows]
+        return self._of_rows(wanted.cache.lookup(digests) if len(digests) else None)
+
+    def _of_rows(self, X: NDArray[np.float32] | None) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        """The labels (N,) and probabilities (N, C) of features (N, D)."""
         import numpy as np
 
         from featurecache.classify.evaluation.calibration import temper_head
         from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
 
-        wanted = found[self.spec.key]
-        digests = wanted.digests[rows]
-        if not len(digests):  # no head of scikit-learn takes no rows at all
+        if X is None or not len(X):  # no head of scikit-learn takes no rows at all
             return np.empty(0, np.int64), np.empty((0, len(self.classes)))
-        X = wanted.cache.lookup(digests)
         codes, proba = self._loaded.head.predict_both(X)
         # Runs that do not name a floor tempered probabilities with this one.
         floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
         return codes, temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
+
+    def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
+        self._check_takes_images()
+        return image_networks([self._images], settings, progress.say)
+
+    def _check_takes_images(self) -> None:
+        check_takes_images(self.name, self._meta.request.backbone, self.spec, "images are given")
+
+    def _columns(self, vectors: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        return self._images.columns(vectors)
+
+    def _answers_to(
+        self, vectors: dict[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        return self._of_rows(self._columns(vectors))
 
     def _found(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
         """The features of a data set: those of its images, or its own vectors where these are the features."""
@@ -166,7 +198,7 @@ class Predictor:
 class EnsemblePredictor(Predictor):
     """The mean probability of several saved heads, each on its own features.
 
-    The attributes are those of the first, the best on val; name: of the ensemble.
+    The attributes are those of the first, the best on val, and so are `features` and `vectors`; name: of the ensemble.
     """
 
     def __init__(self, name: str, heads: Sequence[Predictor]) -> None:
@@ -184,42 +216,22 @@ class EnsemblePredictor(Predictor):
     def _answers(
         self, found: Mapping[str, FoundFeatures], rows: slice
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        return self._mean([head._answers(found, rows)[1] for head in self._heads])
+
+    @staticmethod
+    def _mean(proba: Sequence[NDArray[np.floating[Any]]]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        """The labels (N,) and probabilities (N, C) of the mean of those of the heads."""
         import numpy as np
 
-        proba = np.mean([head._answers(found, rows)[1] for head in self._heads], axis=0)
-        return proba.argmax(axis=1).astype(np.int64), proba
+        mean = np.mean(proba, axis=0)
+        return mean.argmax(axis=1).astype(np.int64), mean
 
+    def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
+        for head in self._heads:
+            head._check_takes_images()
+        return image_networks([head._images for head in self._heads], settings, progress.say)
 
-def check_one_file(weights: str | None, meta: HeadMeta) -> None:
-    """Raise UsageError for a file of weights and a head on joined features, which have several."""
-    if weights is not None:
-        raise UsageError(
-            f"The head takes features of {len(meta.parts)} backbones, {meta.request.backbone}, and --weights names one "
-            "file. Put the files next to the run, where they are found by their digests."
-        )
-
-
-def check_head(place: Path, loaded: LoadedHead, meta: HeadMeta) -> None:
-    """Raises PipelineError where what was saved with a head is not about that head: its classes, its features."""
-    head, path = loaded.head, place / "head.json"
-    codes = head.classes_.tolist()
-    if not all(type(code) is int and 0 <= code < len(meta.classes) for code in codes):
-        raise damaged(path, f"its head has {len(codes)} classes, which have other names or none")
-    if head.n_features_in_ != meta.spec.feature_dim:
-        dim = meta.spec.feature_dim
-        raise damaged(path, f"its head takes {head.n_features_in_} columns, and its features have {dim}")
-
-
-def recorded_cache(
-    run: Path, config: Mapping[str, Any], progress: Progress, *, features: Sequence[FeatureRow] = ()
-) -> Path:
-    """The cache that a run has its features in, wherever that is now; else the usual one. A line says what is not here.
-
-    A run from elsewhere names a folder of another machine: nothing is made there. features: those of results.json.
-    """
-    need(run / CONFIG_FILE, config, ["cache"])
-    recorded = Path(config["cache"])
-    found = find_cache(run, recorded, features)
-    if note := missing_cache_note(recorded, found):
-        progress.say(note)
-    return found or DEFAULT_CACHE
+    def _answers_to(
+        self, vectors: dict[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        return self._mean([head._answers_to(vectors)[1] for head in self._heads])
