@@ -7,6 +7,7 @@ options     options of several commands
 dry_run     how images are read
 label_check  labels that cannot be split
 printing    --json and --quiet
+head_options  which head of a run, and what it may need
 commands    one command a file: its options, what it does, its text
 advice      the command to run next, where the library names a function
 console     progress and lines on stderr

@@ -99,7 +99,7 @@ class NewImages:
 
     def find(self, images: Manifest, settings: Settings, progress: Progress) -> FoundFeatures:
         """Return the images with features, which are extracted where the cache lacks any or has older ones."""
-        kept = find_kept(images, FeatureCache(self._cache_root, self.spec), settings, progress)
+        kept = find_kept(images, self.kept(), settings, progress)
         return self._extracted(images, kept, settings, progress) if kept is None or kept.has_outdated else kept
 
     def network(self, settings: Settings, say: Callable[[str], None]) -> ImageNetwork:
@@ -130,6 +130,10 @@ class NewImages:
         found = resolve(self.request, loaded.backbone, loaded.cut_for(self.request)).spec
         check_spec(self.spec, replace(found, ranges=self.spec.ranges))
         return loaded.backbone.module
+
+    def kept(self) -> FeatureCache:
+        """Return the cache of these features."""
+        return FeatureCache(self._cache_root, self.spec)
 
     def parts(self) -> list[NewImages]:
         """Return itself, the only part of its features."""

@@ -2,6 +2,7 @@
 
 predictor    Predictor: a saved head and the features that it takes; the mean of several
 on_images    images in memory: paths, bytes, PIL images, arrays; and the steps that a server runs one by one
+replay       images of a run labelled again, compared with its cache and its predictions
 saved        checks of a saved head, and the cache of its run
 """
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.in_memory.network import ImageNetworks
 
 
@@ -173,7 +174,15 @@ class Predictor(OnImages):
 
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         self._check_takes_images()
-        return image_networks([self._images], settings, progress.say)
+        return image_networks(self._kinds(), settings, progress.say)
+
+    def kept(self) -> dict[str, FeatureCache]:
+        """Return the caches of all features that its answers need, by key."""
+        return {part.spec.key: part.kept() for each in self._kinds() for part in each.parts()}
+
+    def _kinds(self) -> list[NewImages | JoinedImages]:
+        """Return the kinds of features that its heads take."""
+        return [self._images]
 
     def _check_takes_images(self) -> None:
         check_takes_images(self.name, self._meta.request.backbone, self.spec, "images are given")
@@ -229,7 +238,10 @@ class EnsemblePredictor(Predictor):
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         for head in self._heads:
             head._check_takes_images()
-        return image_networks([head._images for head in self._heads], settings, progress.say)
+        return image_networks(self._kinds(), settings, progress.say)
+
+    def _kinds(self) -> list[NewImages | JoinedImages]:
+        return [head._images for head in self._heads]
 
     def _answers_to(
         self, vectors: dict[str, NDArray[np.float32]]

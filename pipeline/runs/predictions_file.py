@@ -6,10 +6,10 @@ A run may be somebody else's: what the file is made of is checked before a row o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurecache.base.parquet_files import table_fault
 from featurecache.base.plain_files import check_plain_file
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     from numpy.typing import NDArray
 
+# Rows that are in memory at a time.
+BATCH_ROWS = 8192
 COLUMNS = ("path", "digest", "label", "head", "predicted", "probabilities")
 
 
@@ -147,3 +149,27 @@ def check_texts(table: pyarrow.Table) -> None:
             raise ValueError(f"its column '{name}' has rows without a value")
     if not all(map(HEX_DIGEST.fullmatch, table["digest"].to_pylist())):
         raise ValueError("its column 'digest' holds what is no SHA-256")
+
+
+class Answer(NamedTuple):
+    """What a head predicted of a test image: the name of a class, and the probability of each (C,)."""
+
+    label: str
+    proba: NDArray[np.floating[Any]]
+
+
+def read_answers(folder: Path, *, head: str, features: str, digests: Collection[str]) -> dict[str, Answer]:
+    """Return the predictions of one head for those test images that have these digests, by digest.
+
+    Raises OSError, ValueError.
+    """
+    found: dict[str, Answer] = {}
+    with open_predictions(folder) as file:
+        kind = "features" if "features" in file.schema_arrow.names else "backbone"
+        for batch in file.iter_batches(BATCH_ROWS, columns=[kind, *COLUMNS]):
+            names = zip(*(batch.column(name).to_pylist() for name in (kind, "head", "digest")), strict=True)
+            predicted, lists = batch.column("predicted"), batch.column("probabilities")
+            for i, (on, name, digest) in enumerate(names):
+                if (on, name) == (features, head) and digest in digests:
+                    found[digest] = Answer(predicted[i].as_py(), listed_numbers(lists.slice(i, 1)))
+    return found

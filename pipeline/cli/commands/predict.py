@@ -17,6 +17,7 @@ from featurecache.base.progress import Silent
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, Command, argument, option, takes
 from featurecache.cli.dry_run import show_reading
+from featurecache.cli.head_options import HeadOptions
 from featurecache.cli.options import PATH, READING, EngineOptions, ReadingOptions, RunCacheOption, dry_run_option
 from featurecache.cli.printing import Printing
 from featurecache.cli.refusals import account_for, errors_place
@@ -33,7 +34,7 @@ from featurecache.runs.folder import RESULTS_FILE, writing_file
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Which head, on what, and where its answers go."""
+    """On what, and where the answers go."""
 
     run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
     images: Sequence[str] = argument(
@@ -48,16 +49,6 @@ class PredictOptions:
         help="paths on standard input have NUL behind each, as 'find -print0' writes them, and no line breaks",
     )  # fmt: skip
     dry_run: bool = dry_run_option()
-    head: str | None = option("--head", metavar="NAME", help="a head of the run (default: the best on val)")
-    weights: str | None = option(
-        "--weights", metavar="FILE",
-        help="the weights that the run was made with, where their file has moved; checked by their digest "
-        "(default: found by the run, or next to it)",
-    )  # fmt: skip
-    backbone: Sequence[str] = option(
-        "--backbone", metavar="MODULE:FUNCTION", multiple=True,
-        help="a function of yours that the run has its network from, so that it may be imported here; repeatable",
-    )  # fmt: skip
     out: Path | None = option(
         "--out",
         metavar="FILE",
@@ -76,11 +67,6 @@ class PredictOptions:
         "--min-probability", metavar="P", type=click.FloatRange(0, 1),
         help="leave the label of an image empty where its probability is below P; such images are counted",
     )  # fmt: skip
-    trust_head: bool = option(
-        "--trust-head", is_flag=True, default=False,
-        help="use a scikit-learn head even if its arrays could crash Python or read its memory; only for heads that "
-        "you made yourself",
-    )  # fmt: skip
 
 
 @click.command(
@@ -93,9 +79,14 @@ class PredictOptions:
         "cat one.jpg | featurecache predict data/runs/latest - --json",
     ],
 )
-@takes(PredictOptions, ReadingOptions, EngineOptions, RunCacheOption, Printing)
+@takes(PredictOptions, HeadOptions, ReadingOptions, EngineOptions, RunCacheOption, Printing)
 def command(
-    asked: PredictOptions, reading: ReadingOptions, engine: EngineOptions, cache: RunCacheOption, printing: Printing
+    asked: PredictOptions,
+    head: HeadOptions,
+    reading: ReadingOptions,
+    engine: EngineOptions,
+    cache: RunCacheOption,
+    printing: Printing,
 ) -> int:
     """Predict labels of images with a trained head.
 
@@ -109,15 +100,15 @@ def command(
     from featurecache.extract.cache.inventory import remember_use
     from featurecache.predictor import Predictor
 
-    permit(asked.backbone)
+    permit(head.backbone)
     writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
     with Console(quiet=printing.quiet) as console, writing as out:
         predictor = Predictor.load(
             asked.run,
-            head=asked.head,
-            weights=asked.weights,
+            head=head.head,
+            weights=head.weights,
             cache_root=cache.cache,
-            trust_head=asked.trust_head,
+            trust_head=head.trust_head,
             progress=console,
         )
         settings, root = engine.settings(), predictor.cache_root
