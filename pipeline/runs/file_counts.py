@@ -52,6 +52,16 @@ class FileCounts:
         return counts if self.noun == IMAGE else {**counts, "noun": self.noun}
 
 
+def merge_counts(counts: Sequence[FileCounts]) -> FileCounts:
+    """Return the counts of several data sets of one kind as one."""
+    first, *others = counts
+    if not others:
+        return first
+    left_out = LeftOut.merge([each.left_out for each in counts])
+    refusals = tuple(refusal for each in counts for refusal in each.refusals)
+    return FileCounts(sum(each.n_used for each in counts), left_out, refusals, first.noun)
+
+
 def count_files(
     manifest: Manifest,
     used: Collection[Sample],

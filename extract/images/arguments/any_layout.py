@@ -26,17 +26,35 @@ def read_any_layout(
     classes: Collection[str] = (),
     strict: bool = False,
     cache_root: Path | None = None,
-    are_listed: bool = False,
 ) -> Manifest:
-    """Return the samples of all arguments, and among what is left out the arguments that cannot be read.
+    """Return what `read_data_sets` does, for images or one file of vectors. Raises UnfitOption for several."""
+    sets = read_data_sets(images, options, classes=classes, strict=strict, cache_root=cache_root)
+    if len(sets) > 1:
+        raise UnfitOption("A file of vectors is read alone: name one at a time.")
+    return sets[0]
+
+
+def read_data_sets(
+    images: Sequence[str],
+    options: ReadOptions | None = None,
+    *,
+    classes: Collection[str] = (),
+    strict: bool = False,
+    cache_root: Path | None = None,
+    are_listed: bool = False,
+) -> list[Manifest]:
+    """Return the samples of all arguments as a data set, and among what is left out the arguments that cannot be read.
+
+    Of files of vectors, each is a data set.
 
     An argument may be a pattern, see `patterns`. Where there are several, from a pattern too, names of samples begin
     with theirs, and if they `are_listed`, by a program, also of one. classes: names of folders that are labels, see
     `scan_any_layout`. An argument that is given twice is read once, and an image in several is in the first; one that
     cannot be read costs none of the others. options: where tables and others are given, those of tables are for
-    tables, and a layout for folders. Vectors are read from one argument alone.
+    tables, and a layout for folders.
 
-    Raises ManifestError where none can be read, and if `strict` for the first that cannot; UnfitOption in any case.
+    Raises ManifestError where none can be read, and if `strict` for the first that cannot; UnfitOption in any case, and
+    for images with vectors.
     """
     reading = _Reading(options or ReadOptions(), frozenset(classes), cache_root, strict=strict)
     places: dict[str, str] = {}
@@ -47,7 +65,8 @@ def read_any_layout(
             places.setdefault(_place(path), path)
     paths = list(places.values())
     reading.read(paths, are_named=are_listed or len(paths) > 1)
-    return replace(reading.manifest(), source=" ".join(images), options=reading.given)
+    source = " ".join(images)
+    return [replace(each, source=each.source or source, options=reading.given) for each in reading.data_sets()]
 
 
 class _Reading:
@@ -105,12 +124,13 @@ class _Reading:
         text = str(error).removeprefix(f"'{printable(argument)}' ")
         self._refused.missed.append(Missed(argument, reason.code, text))
 
-    def manifest(self) -> Manifest:
-        """Return all of it as one data set. Raises ManifestError where nothing could be read."""
+    def data_sets(self) -> list[Manifest]:
+        """Return all images as one data set, or every file of vectors. Raises ManifestError where there are none."""
         found, errors = self._found, self._errors
         n = len(found) + len(errors)
-        if n > 1 and any(each.vectors is not None for each in found):
-            raise UnfitOption("A file of vectors is read alone: name one at a time, and no images with it.")
+        of_vectors = [each for each in found if each.vectors is not None]
+        if of_vectors and len(of_vectors) < len(found):
+            raise UnfitOption("Images and vectors are labelled apart: name files of vectors, or images.")
         if not found and n == 1:
             raise errors[0]
         first = next(iter(self._refused.missed), None)
@@ -121,8 +141,8 @@ class _Reading:
             raise kind(
                 f"None of the {n} arguments holds an image; the first, '{printable(first.name)}': {first.reason}"
             )
-        together = _once_each(found)
-        return replace(together, left_out=LeftOut.merge([self._refused.left_out(), together.left_out]))
+        first, *others = found if of_vectors else [_once_each(found)]
+        return [replace(first, left_out=LeftOut.merge([self._refused.left_out(), first.left_out])), *others]
 
 
 def _place(path: str) -> str:
@@ -132,7 +152,7 @@ def _place(path: str) -> str:
 def _once_each(found: Sequence[Manifest]) -> Manifest:
     """Return several data sets as one, without the images that are in an earlier one too; a remark says how many."""
     if len(found) == 1:
-        return found[0] if found[0].vectors is not None else merge(found)
+        return merge(found)
     seen: set[str] = set()
     parts, n_again = [], 0
     for part in found:
@@ -153,7 +173,10 @@ def _read(
 ) -> Manifest:
     """Return the samples of one argument; with several, names begin with the argument, so that two `1.png` differ."""
     if os.path.exists(images) and (vectors := read_as_vectors(Path(images), options)) is not None:  # noqa: PTH110
-        return vectors
+        samples = [
+            replace(s, name=(Path(images).parent / s.name).as_posix()) if several else s for s in vectors.samples
+        ]
+        return replace(vectors, samples=tuple(samples), source=images)
     if os.path.isdir(images):  # noqa: PTH112 (pathlib's own raises where a name is too long)
         check_options(images, options)
         manifest = scan_any_layout(

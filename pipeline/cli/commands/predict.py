@@ -40,7 +40,7 @@ class PredictOptions:
     images: Sequence[str] = argument(
         "IMAGES...",
         "image files, folders, manifests, patterns such as 'new/**/*.jpg', or - for standard input: paths, one a line, "
-        "or the bytes of an image; or one file of vectors",
+        "or the bytes of an image; or files of vectors",
         nargs=-1,
         required=True,
     )
@@ -114,9 +114,9 @@ def command(
         settings, root = engine.settings(), predictor.cache_root
         options = reading.options().over(predictor.reading)
         is_strict = settings.on_error == "fail"
-        with _reading(asked, options, predictor.classes, cache_root=root, strict=is_strict) as manifest:
-            labelled = predictor.label(manifest, settings=settings, progress=console)
-        for path in asked.images if manifest.vectors is None else ():
+        with _reading(asked, options, predictor.classes, cache_root=root, strict=is_strict) as sets:
+            labelled = [predictor.label(each, settings=settings, progress=console) for each in sets]
+        for path in asked.images if sets[0].vectors is None else ():
             if path != STANDARD_INPUT:
                 remember_use(root, [predictor.spec.folder_name], path)
         listing = Listing(predictor.classes, asked.top, asked.min_probability)
@@ -126,9 +126,9 @@ def command(
             TEXTS[form](sys.stdout, predictions)
         else:
             write_file(out, predictions)
-        for line in outcome_lines(labelled.head, predictions.outcome, asked.min_probability):
+        for line in outcome_lines(predictions.head, predictions.outcome, asked.min_probability):
             console.say(line)
-    return account_for(labelled.files, errors_place(asked.out, root), asked.images, console)
+    return account_for(predictions.files, errors_place(asked.out, root), asked.images, console)
 
 
 def _format(asked: PredictOptions, printing: Printing) -> str:
@@ -152,16 +152,16 @@ def _reading(
     *,
     cache_root: Path | None = None,
     strict: bool = False,
-) -> Iterator[Manifest]:
-    """Yield the images of all arguments; one from standard input is in a file until the block ends."""
-    from featurecache.extract.images.arguments.any_layout import read_any_layout
+) -> Iterator[list[Manifest]]:
+    """Yield the images of all arguments, or every file of vectors; an image from stdin is in a file in the meantime."""
+    from featurecache.extract.images.arguments.any_layout import read_data_sets
 
     is_listed = STANDARD_INPUT in asked.images
     with tempfile.TemporaryDirectory() if is_listed else contextlib.nullcontext("") as folder:
         given = StandardInput([])
         if is_listed:
             given = read_standard_input(_standard_input(), Path(folder), null=asked.null)
-        manifest = read_any_layout(
+        sets = read_data_sets(
             given.in_place_of(asked.images),
             options,
             classes=classes,
@@ -169,7 +169,7 @@ def _reading(
             cache_root=cache_root,
             are_listed=is_listed,
         )
-        yield given.named(manifest)
+        yield [given.named(each) for each in sets]
 
 
 def _standard_input() -> BinaryIO:
@@ -188,5 +188,7 @@ def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Prin
     results, config = read_results(asked.run), read_config(asked.run)
     need(asked.run / RESULTS_FILE, results, ["dataset.classes"])
     options = reading.options().over(ReadOptions.from_dict(config.get("reading", {})))
-    with _reading(asked, options, results["dataset"]["classes"]) as manifest:
-        return show_reading(manifest, as_json=printing.json, needs_labels=False)
+    with _reading(asked, options, results["dataset"]["classes"]) as sets:
+        if len(sets) > 1:
+            raise UsageError("--dry-run shows how one file of vectors is read: name one.")
+        return show_reading(sets[0], as_json=printing.json, needs_labels=False)

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from featurecache import Predictor, audit_images, compare_runs, read_arrays, read_images, train_heads
 from featurecache.base.errors import CacheError, RequestError, UsageError
-from featurecache.cli.main import DONE, USAGE, run
+from featurecache.cli.main import DONE, REFUSED, USAGE, run
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.report.page import write_report
@@ -108,10 +108,27 @@ def test_a_head_labels_new_vectors_and_refuses_others(place, digits, capsys, dig
             "takes vectors of 64 numbers, and those of .* have 5. Name vectors of the same",
         ),
         ([digits_folder], "takes vectors of 64 numbers from a file, and .* has images. Name a file of vectors"),
-        ([place / "new.npz", digits_folder], "A file of vectors is read alone"),
+        ([place / "new.npz", digits_folder], "Images and vectors are labelled apart"),
+        ([place / "new.npz", place / "short.npz"], "those of .*short.npz' have 5"),
     ):
         assert run(["predict", str(place / "run"), *map(str, images)]) == USAGE
         assert re.search(said, capsys.readouterr().err)
+
+
+def test_several_files_of_vectors_are_labelled_one_after_the_other(place, capsys):
+    (place / "more").mkdir()
+    with np.load(place / "new.npz") as arrays:
+        np.savez(place / "more" / "new.npz", features=arrays["features"][:3])
+    files = [place / "new.npz", place / "more" / "new.npz", place / "nothing.npz"]
+    assert run(["predict", str(place / "run"), *map(str, files), "--json", "--quiet"]) == REFUSED
+    found = json.loads(capsys.readouterr().out)
+    n = len(found["images"])
+    assert [row["path"] for row in found["images"][-3:]] == [f"{place}/more/new[{i}]" for i in range(3)]
+    assert found["images"][0]["path"] == f"{place}/new[0]"
+    assert [row["probabilities"] for row in found["images"][-3:]] == [
+        row["probabilities"] for row in found["images"][:3]
+    ]
+    assert (found["files"]["n_used"], len(found["refused"])) == (n, 1)
 
 
 def test_a_table_of_another_tool_is_one_of_vectors_where_the_user_says_so(place, capsys):

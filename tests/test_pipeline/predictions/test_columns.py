@@ -62,7 +62,7 @@ CASES = {
 
 def written(listing: Listing, form: str, block_images: int = 2) -> str:
     file = io.StringIO()
-    TEXTS[form](file, begin_writing(LABELLED, listing, Silent(), block_images=block_images))
+    TEXTS[form](file, begin_writing([LABELLED], listing, Silent(), block_images=block_images))
     return file.getvalue()
 
 
@@ -72,7 +72,7 @@ def test_csv_and_parquet_have_the_same_columns(listing, names, rows, tmp_path):
     assert header == names.split()
     assert found == [[str(cell) for cell in row] for row in rows]
     for name in ("p.parquet", "p.CSV"):
-        write_file(tmp_path / name, begin_writing(LABELLED, listing, Silent(), block_images=2))
+        write_file(tmp_path / name, begin_writing([LABELLED], listing, Silent(), block_images=2))
     table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
     assert table.column_names == names.split()
     values = zip(*table.to_pydict().values(), strict=True)
@@ -122,13 +122,13 @@ def test_more_best_classes_than_there_are_is_all_of_them():
 def test_without_an_image_there_is_a_header_and_no_row(tmp_path):
     none = Labelled("h", CLASSES, (), FileCounts(), answers)
     for name in ("p.csv", "p.json", "p.jsonl", "p.parquet"):
-        write_file(tmp_path / name, begin_writing(none, Listing(CLASSES), Silent()))
+        write_file(tmp_path / name, begin_writing([none], Listing(CLASSES), Silent()))
     assert (tmp_path / "p.csv").read_text() == "path,label,probability,p:label,p:b,p:path\n"
     assert json.loads((tmp_path / "p.json").read_text())["images"] == []
     assert (tmp_path / "p.jsonl").read_text() == ""
     assert pyarrow.parquet.read_table(tmp_path / "p.parquet").num_rows == 0
     file = io.StringIO()
-    TEXTS["table"](file, begin_writing(none, Listing(CLASSES), Silent()))
+    TEXTS["table"](file, begin_writing([none], Listing(CLASSES), Silent()))
     assert file.getvalue() == "No image got a label.\n"
 
 
@@ -158,7 +158,7 @@ def test_no_more_than_a_block_is_in_memory_whatever_the_number_of_images(name, t
     progress = Counting()
     samples = tuple(Sample(f"/{i}", str(i)) for i in range(n))
     labelled = Labelled("h", CLASSES, samples, FileCounts(n), counted)
-    write_file(tmp_path / name, begin_writing(labelled, Listing(CLASSES), progress, block_images=10))
+    write_file(tmp_path / name, begin_writing([labelled], Listing(CLASSES), progress, block_images=10))
     assert len(made) == 40
     assert most <= 20
     assert progress.reported == [("predicting", "images", done, n) for done in range(10, n + 1, 10)]
