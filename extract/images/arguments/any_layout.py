@@ -141,8 +141,8 @@ class _Reading:
             raise kind(
                 f"None of the {n} arguments holds an image; the first, '{printable(first.name)}': {first.reason}"
             )
-        first, *others = found if of_vectors else [_once_each(found)]
-        return [replace(first, left_out=LeftOut.merge([self._refused.left_out(), first.left_out])), *others]
+        own, *others = found if of_vectors else [_once_each(found)]
+        return [replace(own, left_out=LeftOut.merge([self._refused.left_out(), own.left_out])), *others]
 
 
 def _place(path: str) -> str:
