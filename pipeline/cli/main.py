@@ -22,7 +22,9 @@ __all__ = ["DONE", "FAILED", "INTERRUPTED", "REFUSED", "USAGE", "guarded", "invo
 COMMANDS = ("extract", "classify", "run", "predict", "verify", "finetune", "report", "audit", "select", "compare",
             "backbones", "heads", "doctor")  # fmt: skip
 PLACE = "featurecache.cli.commands"
-PLACES = {name: f"{PLACE}.{name}" for name in COMMANDS} | {"cache": f"{PLACE}.cache.group", "bench": f"{PLACE}.bench"}
+PLACES = {name: f"{PLACE}.{name}" for name in COMMANDS}
+PLACES |= {name: f"{PLACE}.models.{name}" for name in ("promote", "models")}
+PLACES |= {"cache": f"{PLACE}.cache.group", "bench": f"{PLACE}.bench"}
 PROGRAM, COMPLETING = "featurecache", "_FEATURECACHE_COMPLETE"
 EXAMPLES = """
 \b

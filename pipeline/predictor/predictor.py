@@ -26,6 +26,7 @@ from featurecache.predictor.saved import check_head, check_one_file, recorded_ca
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
 from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
+from featurecache.runs.models.places import find_run
 from featurecache.runs.record_checks import read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Predictor(OnImages):
         settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> Predictor:
-        """Load a head of a run, the best on val unless named.
+        """Load a head of a run, the best on val unless named; run: its folder, or the name of a model.
 
         weights: the file of the run's weights where it has moved; it is checked by their digest before it is used.
         cache_root: where features are kept, the run's cache unless named. trust_head: use a scikit-learn classifier
@@ -95,7 +96,8 @@ class Predictor(OnImages):
         Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
         SavedHeadError for a head that is damaged or must not be loaded.
         """
-        run, progress = Path(run), progress or Silent()
+        progress = progress or Silent()
+        run = find_run(run, say=progress.say)
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
         config = read_config(run)

@@ -19,4 +19,5 @@ moved                what a run names, where it is now: cache, images, weights
 leftover_runs        what killed processes left
 file_counts          every file of a command, used or not
 refusal_list         errors.csv outside runs
+models/              heads of runs by name, in versions
 """

@@ -131,7 +131,8 @@ class Tempering(TypedDict):
 class HeadRow(TypedDict):
     """One head: its chosen setting, its metrics, and the folder in the run where it is saved.
 
-    members: of an ensemble, the heads whose mean it is, as `features--name`.
+    members: of an ensemble, the heads whose mean it is, as `features--name`. promoted: in a version of a model, whether
+    it is the head that was promoted, and not a member of it.
     """
 
     name: str
@@ -152,6 +153,7 @@ class HeadRow(TypedDict):
     members: NotRequired[list[str]]
     grid: NotRequired[list[Trial]]
     notes: NotRequired[list[str]]
+    promoted: NotRequired[bool]
 
 
 class Failure(TypedDict):
@@ -217,8 +219,12 @@ FinetuneRow = TypedDict(
 )
 
 
+# What a version of a model is from: the folder of the run, its head as `features--name`, and when.
+PromotedRow = TypedDict("PromotedRow", {"from": str, "head": str, "at": str})
+
+
 class Results(TypedDict):
-    """results.json; heads: the best on test by the metric of the run first."""
+    """results.json; heads: the best on test by the metric of the run first. promoted: in a version of a model."""
 
     format: int
     created: str
@@ -235,6 +241,7 @@ class Results(TypedDict):
     shots: NotRequired[list[ShotsRow]]
     doubling: NotRequired[list[DoublingRow]]
     finetune: NotRequired[FinetuneRow]
+    promoted: NotRequired[PromotedRow]
 
 
 def cache_folder(features: FeatureRow | PartRow) -> str:

@@ -35,13 +35,15 @@ LOG_FILE = "log.txt"
 ERRORS_FILE = "errors.csv"
 WEIGHTS_FILE = "weights.safetensors"
 AUDIT_FILE = "audit.json"
-NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE, LOG_FILE,
-               ERRORS_FILE, WEIGHTS_FILE, AUDIT_FILE)  # fmt: skip
+NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE,
+               LOG_FILE, ERRORS_FILE, WEIGHTS_FILE, AUDIT_FILE)  # fmt: skip
 AUDIT_TABLE = "audit_{}.csv"
 RANGES_FILES = r"ranges-[0-9a-f]{12}\.json"  # activation ranges of features in int8, see extract/cache/ranges.py
 HEADS_FOLDER = "heads"
 HEAD_FILES = ("head.json", "head.safetensors", "head.skops")
 LATEST = "latest"
+# In the folder of a model, above those of its versions: which one is current, see `runs.models.places`.
+CURRENT_FILE = "current.json"
 # A run of thousands of heads and classes has tens of megabytes, an audit of many near-duplicates hundreds.
 MOST_JSON_BYTES = 512 << 20
 RUNS_ROOT = Path("data/runs")
@@ -110,6 +112,10 @@ def check_run_folder(folder: Path, *, may_be_tuned: bool = False) -> None:
         )
     if not os.path.lexists(folder):
         return
+    if (folder.resolve().parent / CURRENT_FILE).exists():
+        raise UsageError(
+            f"'{printable(folder)}' is a version of a model, which no run replaces. Choose another folder with --out."
+        )
     if not folder.is_dir():
         what = "is a link that leads nowhere" if folder.is_symlink() else "is a file"
         raise UsageError(f"'{printable(folder)}' {what}. Choose a folder with --out.")

@@ -35,19 +35,23 @@ def interval_of(test: Mapping[str, Any], metric: str) -> tuple[float, float] | N
 def choose_head(heads: Sequence[HeadRow], name: str | None, *, metric: str = ACCURACY) -> HeadRow:
     """Return the head called `head` or `backbone--head`; without a name the best on val, for test is for reporting.
 
-    metric: that of the run, which the best is by: see `classify.evaluation.criteria.preference`. Raises UsageError that
-    lists the heads of the run.
+    In a version of a model it is the head that was promoted. metric: that of the run, which the best is by, see
+    `classify.evaluation.criteria.preference`. Raises UsageError that lists the heads of the run.
     """
     if name is None:
-        return min(heads, key=lambda head: preference(head["val"], metric))
+        promoted = [head for head in heads if head.get("promoted")]
+        return min(promoted or heads, key=lambda head: preference(head["val"], metric))
     matching = [h for h in heads if name in (h["name"], f"{features_of(h)}--{h['name']}")]
     if len(matching) == 1:
         return matching[0]
     several = len({features_of(h) for h in heads}) > 1
     names = [f"{features_of(h)}--{h['name']}" if several else h["name"] for h in heads]
+    if matching:
+        raise UsageError(
+            f"The run has more than one head '{name}': name one of {', '.join(map(head_title, matching))}."
+        )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
-    problem = "has no head" if not matching else "has more than one head"
-    raise UsageError(f"The run {problem} '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
+    raise UsageError(f"The run has no head '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
 
 
 def members_of(heads: Sequence[HeadRow], head: HeadRow) -> list[HeadRow]:

@@ -146,7 +146,7 @@ HEAD = Shape({
     "name": TEXT, "backbone": WORD, "features": TEXT, "params": OBJECT, "grid_size": COUNT, "fit_seconds": SECONDS,
     "predict_seconds": SECONDS, "val": Shape({**HEAD_METRICS, "log_loss": NUMBER}, ("accuracy", "log_loss")),
     "test": Shape(HEAD_METRICS), "saved": TEXT, "p_vs_best": NUMBER_OR_NONE, "tied_with_best": FLAG,
-    "members": [TEXT],
+    "members": [TEXT], "promoted": FLAG,
     "grid": [Shape(TRIAL, ("params",))], "tempering": Shape(EFFECT, tuple(EFFECT), or_none=True),
 }, ("name", "backbone", "val"))  # fmt: skip
 PART = {"backbone": WORD, "key": WORD, "scale": NUMBER}
@@ -174,6 +174,7 @@ RESULTS = Shape({
     "shots": [Shape({**SHOTS, "n_chosen": COUNT}, tuple(SHOTS))],
     "doubling": [Shape(DOUBLING, tuple(DOUBLING))],
     "finetune": Shape({**TUNED, "identity": TEXT, "views": COUNT, "dtype": DTYPE}, tuple(TUNED)),
+    "promoted": Shape({"from": TEXT, "head": TEXT, "at": TEXT}),
 }, ("heads",))  # fmt: skip
 
 

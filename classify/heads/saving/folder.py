@@ -115,10 +115,7 @@ def load_fitted(root: Path, *, trust: bool = False) -> LoadedHead:
 def _load(root: Path, *, trust: bool, read_arrays: ReadArrays, empty: EmptyHead) -> LoadedHead:
     document = _read_document(root)
     try:
-        path = root / document["file"]
-        check_regular(path)
-        if _digest(path) != document["sha256"]:
-            raise SavedHeadError(f"{path} is damaged, its SHA-256 differs: {AGAIN}")
+        path = _whole_file(root, document)
         if document["name"] == FOREIGN:
             head, notes = _load_foreign(document, path, trust=trust)
         else:
@@ -128,6 +125,23 @@ def _load(root: Path, *, trust: bool, read_arrays: ReadArrays, empty: EmptyHead)
         raise
     except Exception as error:
         raise SavedHeadError(f"{root} is not a complete head ({type(error).__name__}: {error}): {AGAIN}") from error
+
+
+def check_saved(root: Path) -> None:
+    """Raise SavedHeadError where the file of a saved head is missing or not the one that was saved; loads nothing."""
+    document = _read_document(Path(root))
+    try:
+        _whole_file(Path(root), document)
+    except (OSError, KeyError) as error:
+        raise SavedHeadError(f"{root} is not a complete head ({type(error).__name__}: {error}): {AGAIN}") from error
+
+
+def _whole_file(root: Path, document: HeadDocument) -> Path:
+    path = root / document["file"]
+    check_regular(path)
+    if _digest(path) != document["sha256"]:
+        raise SavedHeadError(f"{path} is damaged, its SHA-256 differs: {AGAIN}")
+    return path
 
 
 def load_meta(root: Path) -> dict[str, Any]:

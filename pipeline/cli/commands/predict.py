@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -36,7 +37,7 @@ from featurecache.runs.folder import RESULTS_FILE, writing_file
 class PredictOptions:
     """On what, and where the answers go."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest, or the name of a model", type=PATH)
     images: Sequence[str] = argument(
         "IMAGES...",
         "image files, folders, manifests, patterns such as 'new/**/*.jpg', or - for standard input: paths, one a line, "
@@ -77,6 +78,7 @@ class PredictOptions:
         "featurecache predict data/runs/latest 'new/**/*.jpg' --top 3 --out labels.csv",
         "find new -name '*.jpg' -print0 | featurecache predict data/runs/latest - -0 --format jsonl",
         "cat one.jpg | featurecache predict data/runs/latest - --json",
+        "featurecache predict my-model new_photos/",
     ],
 )
 @takes(PredictOptions, HeadOptions, ReadingOptions, EngineOptions, RunCacheOption, Printing)
@@ -183,10 +185,12 @@ def _standard_input() -> BinaryIO:
 
 def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Printing) -> int:
     """Print how the images are read; the network and the head are not loaded."""
+    from featurecache.runs.models.places import find_run
     from featurecache.runs.record_checks import need, read_config, read_results
 
-    results, config = read_results(asked.run), read_config(asked.run)
-    need(asked.run / RESULTS_FILE, results, ["dataset.classes"])
+    run = find_run(asked.run, say=None if printing.quiet else functools.partial(click.echo, err=True))
+    results, config = read_results(run), read_config(run)
+    need(run / RESULTS_FILE, results, ["dataset.classes"])
     options = reading.options().over(ReadOptions.from_dict(config.get("reading", {})))
     with _reading(asked, options, results["dataset"]["classes"]) as sets:
         if len(sets) > 1:
