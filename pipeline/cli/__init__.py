@@ -2,6 +2,7 @@
 
 main        parse, do, say what went wrong
 declare     options as dataclasses, commands whose help has groups and examples
+config_file  options from a TOML file, and as one
 group       commands by name, listed without importing them
 options     options of several commands
 dry_run     how images are read

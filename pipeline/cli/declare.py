@@ -24,6 +24,7 @@ import click
 from featurecache.base.defaults import LARGEST_SEED
 from featurecache.base.described import Description, descriptions, option_name
 from featurecache.base.values import LIKE
+from featurecache.cli.config_file import config_option
 from featurecache.cli.console import saying_that_it_loads
 
 OPTION, GROUP, FIELDS_OF = "option", "group", "fields of"
@@ -137,6 +138,7 @@ class Command(click.Command):
     """A command whose help has groups and examples, and which has a message of its own for when it is stopped.
 
     stopped: the sentence for Ctrl-C. examples: command lines. old: options by the names that they had before.
+    takes_file: whether options may come from a file, by --config.
     """
 
     def __init__(
@@ -145,10 +147,12 @@ class Command(click.Command):
         stopped: str = "Stopped.",
         examples: Sequence[str] = (),
         old: Mapping[str, str] | None = None,
+        takes_file: bool = False,
         **how: Any,
     ) -> None:
         super().__init__(*args, **how)
         self.stopped, self.examples, self.old = stopped, examples, old or {}
+        self.params += [config_option()] if takes_file else []
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take options by their old names too, with a note; for an unknown one, name those that are like it."""

@@ -52,6 +52,8 @@ class ClassifyPlan:
 
     ensemble: bool = False
     """Whether the mean probability of the heads tied with the best on val is a head as well."""
+    options: str = ""
+    """The options of the command as TOML, a file of the run; empty for none."""
 
     def of(self, manifest: Manifest) -> ClassifyPlan:
         """The plan for a data set: vectors are their own features. Raises UsageError."""

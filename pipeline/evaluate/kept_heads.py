@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 # Fields of the plan that change no head: where the run is written, what is done with finished heads. The settings of
 # a head are in its record.
-WITHOUT_EFFECT = ("cache_root", "out", "heads", "shots", "repeats", "params", "ensemble")
+WITHOUT_EFFECT = ("cache_root", "out", "heads", "shots", "repeats", "params", "ensemble", "options")
 LIBRARIES = ("featurecache", "numpy", "scipy", "scikit-learn", "torch")
 
 

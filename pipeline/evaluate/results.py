@@ -35,6 +35,7 @@ from featurecache.runs.folder import (
     write_csv,
     write_errors,
     write_json,
+    write_options,
 )
 from featurecache.runs.head_choice import metric_of
 from featurecache.runs.predictions_file import HeadPredictions, write_predictions
@@ -204,17 +205,16 @@ def write_run(
         plan.cache_root, {spec for t in tried if not t.members for spec in t.features.specs}, folder, progress.say
     )
     rows = zip(labelled.samples, labelled.digests, labelled.splits, strict=True)
-    write_splits(
-        folder,
-        (
-            ListedImage(sample.name, str(sample.label), str(split), bytes(digest).hex(), sample.group)
-            for sample, digest, split in rows
-        ),
+    listed = (
+        ListedImage(sample.name, str(sample.label), str(split), bytes(digest).hex(), sample.group)
+        for sample, digest, split in rows
     )
+    write_splits(folder, listed)
     write_csv(folder / LEADERBOARD_FILE, *leaderboard(results))
     _write_predictions(folder, tried, labelled)
     write_errors(folder / ERRORS_FILE, labelled.files.refusals)
     write_json(folder / CONFIG_FILE, results["config"])
+    write_options(folder, plan.options)
     write_json(folder / RESULTS_FILE, results)
     (folder / LOG_FILE).write_text("\n".join(progress.lines) + "\n", encoding="utf-8", errors="backslashreplace")
     return results

@@ -27,6 +27,7 @@ class FinetunePlan:
     size: another side of the input; None for the run's. views: how many besides the image itself; None for the usual.
     dtype: of the maps; None for the usual. disk: bytes that they may take; None for half of what is free.
     memory: bytes of maps held in memory; None for half of it. out_is_given: whether the user named the run folder.
+    options: those of the command as TOML, a file of the run.
     """
 
     source: Path
@@ -47,6 +48,7 @@ class FinetunePlan:
     max_pixels: int = MAX_PIXELS
     resume: bool = False
     out_is_given: bool = True
+    options: str = ""
 
     @property
     def settings(self) -> Settings:

@@ -57,7 +57,7 @@ def write_tuned_run(
     fit_seconds = tuned.training.elapsed
     final = replace(tuned.source.request, weights=str(plan.out.absolute() / WEIGHTS_FILE), size=None)
     config = tuned.source.results["config"]
-    asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, seed=config["seed"])
+    asked = ClassifyPlan((final,), (HEAD,), plan.cache_root, plan.out, seed=config["seed"], options=plan.options)
     asked = replace(asked, min_per_class=config.get("min_per_class", 1), metric=metric_of(tuned.source.results))
     with writing_run(plan.out) as folder:
         save_weights(folder / WEIGHTS_FILE, tuned.network, tuned.transform)

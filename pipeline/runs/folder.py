@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The files of a run by name: these, a folder for each head, and a table for each kind of an audit's findings.
 RESULTS_FILE = "results.json"
 CONFIG_FILE = "config.json"
+OPTIONS_FILE = "config.toml"
 SPLITS_FILE = "splits.csv"
 LEADERBOARD_FILE = "leaderboard.csv"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -35,7 +36,7 @@ LOG_FILE = "log.txt"
 ERRORS_FILE = "errors.csv"
 WEIGHTS_FILE = "weights.safetensors"
 AUDIT_FILE = "audit.json"
-NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE,
+NAMED_FILES = (RESULTS_FILE, CONFIG_FILE, OPTIONS_FILE, SPLITS_FILE, LEADERBOARD_FILE, PREDICTIONS_FILE, REPORT_FILE,
                LOG_FILE, ERRORS_FILE, WEIGHTS_FILE, AUDIT_FILE)  # fmt: skip
 AUDIT_TABLE = "audit_{}.csv"
 RANGES_FILES = r"ranges-[0-9a-f]{12}\.json"  # activation ranges of features in int8, see extract/cache/ranges.py
@@ -254,6 +255,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text.encode("utf-8", "backslashreplace").decode() + "\n", encoding="utf-8")
+
+
+def write_options(folder: Path, options: str) -> None:
+    """config.toml: the options of the command, with which it is done again; no file where there are none."""
+    if options:
+        (folder / OPTIONS_FILE).write_text(options, encoding="utf-8")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -38,6 +38,7 @@ class AuditOptions:
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped="Stopped before the audit was finished.",
     examples=["featurecache audit photos/", "featurecache audit photos/ --out data/runs/latest"],
 )

@@ -12,6 +12,7 @@ import click
 from featurecache.base.exits import INTERRUPTED, REFUSED
 from featurecache.base.text import printable
 from featurecache.cli.advice import audit_advice, naming_commands
+from featurecache.cli.config_file import resolved_options
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, takes
 from featurecache.cli.dry_run import show_reading
@@ -44,6 +45,7 @@ HEADS_KEPT = "Stopped: no run was written. Heads that are finished are kept; the
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped=HEADS_KEPT,
     examples=[
         "featurecache classify photos/",
@@ -166,6 +168,7 @@ def _plan(
         metric=heads.metric,
         class_weight=heads.class_weight,
         ensemble=heads.ensemble,
+        options=resolved_options(click.get_current_context()),
     )
 
 

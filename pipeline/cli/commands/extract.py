@@ -25,6 +25,7 @@ FEATURES_KEPT = "Stopped. Features extracted so far are kept: the same command c
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped=FEATURES_KEPT,
     examples=[
         "featurecache extract photos/",

@@ -13,6 +13,7 @@ from featurecache.base.defaults import DEFAULT_CACHE
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.text import printable
 from featurecache.cli.advice import audit_advice, naming_commands
+from featurecache.cli.config_file import resolved_options
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, SEED, SHARE, Bytes, Command, option, takes
 from featurecache.cli.dry_run import show_reading
@@ -169,6 +170,7 @@ class PlaceOptions:
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped="Stopped. Finished maps are kept, and at most half a minute of a training is lost: --resume continues.",
     examples=[
         "featurecache finetune photos/ --from data/runs/latest",
@@ -271,6 +273,7 @@ def plan_of(source: SourceOptions, maps: MapOptions, training: TrainingOptions, 
         max_pixels=place.max_pixels,
         resume=place.resume,
         out_is_given=place.out is not None,
+        options=resolved_options(click.get_current_context()),
     )
 
 

@@ -72,6 +72,7 @@ class PredictOptions:
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped="Stopped: nothing was labelled. Features extracted so far are kept: the same command continues from there.",
     examples=[
         "featurecache predict data/runs/latest new_photos/",

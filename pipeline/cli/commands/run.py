@@ -27,6 +27,7 @@ from featurecache.runs.folder import ERRORS_FILE
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped=FEATURES_KEPT,
     examples=["featurecache run photos/", "featurecache run photos/ --backbone vgg16 --heads mlp"],
 )

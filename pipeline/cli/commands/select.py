@@ -37,6 +37,7 @@ class SelectOptions:
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped="Stopped. Features extracted so far are kept: the same command continues from there.",
     examples=["featurecache select photos/ --backbone resnet50 --backbone vit_b_16 --backbone pixels"],
     old={"--backbones": "--backbone"},
