@@ -33,6 +33,8 @@ from featurecache.runs.head_choice import ENSEMBLE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Of so few rows, the paired test hardly tells a head that is right for 60 % from one that is right for all.
+FEW_ROWS = 50
 # What the features of an ensemble over several sets of features are called.
 SEVERAL = "tied-heads"
 
@@ -82,6 +84,11 @@ def try_ensemble(tried: Sequence[Tried], labelled: Labelled, plan: ClassifyPlan,
     on_val = np.mean([each.proba for each in members], axis=0)
     proba = np.mean([np.asarray(each.tried.proba, dtype=np.float64) for each in members], axis=0)
     heads = [each.tried for each in members]
+    if (n := int(used.sum())) < FEW_ROWS and plan.folds is None:
+        progress.say(
+            f"Only {n} held-out samples say which heads are tied, so that clearly worse ones may be members of the "
+            "ensemble: --folds 5 decides by all of train and val."
+        )
     progress.say(f"The ensemble is the mean of {len(heads)} heads: {', '.join(each.title for each in heads)}.")
     result = _result(heads, score(truth, on_val, on_val.argmax(axis=1)), time.perf_counter() - started)
     seconds = round(sum(each.predict_seconds for each in heads), 4)

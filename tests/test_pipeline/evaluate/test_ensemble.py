@@ -113,6 +113,15 @@ def test_one_head_alone_is_no_ensemble(images, tmp_path):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["config"]["ensemble"] is True
 
 
+@pytest.mark.parametrize(("folds", "is_said"), [(None, True), (3, False)])
+def test_few_rows_that_decide_who_is_a_member_are_remarked_on(images, tmp_path, caplog, folds, is_said):
+    X = np.stack([images.vectors.rows[i] for i in range(90)])
+    few = read_arrays(X, [sample.label for sample in images.samples[:90]])
+    with caplog.at_level("INFO", logger="featurecache"):
+        train_heads(few, heads=["ridge", "lda"], out=tmp_path / "run", ensemble=True, folds=folds)
+    assert any("held-out samples say which heads are tied" in line for line in caplog.messages) == is_said
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("too few")])
 def test_a_run_is_whole_without_an_ensemble_that_fails_or_is_stopped(images, tmp_path, monkeypatch, error):
     from featurecache.evaluate import ensemble
