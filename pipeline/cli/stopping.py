@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,9 @@ from featurecache.base.exits import INTERRUPTED, TERMINATED
 
 # `timeout` sends its signal to the process and to the process's group: what comes so soon is no second wish.
 SAME_WISH_S = 0.5
+# What is finished is written in less, mostly; a head that is refitted, or a report, takes longer.
+QUIET_S = 2.0
+STOPPING = "Stopping: what is finished is being kept. A second Ctrl-C ends at once, without it."
 
 
 class Terminated(KeyboardInterrupt):
@@ -27,14 +33,28 @@ class Stops:
     def __init__(self) -> None:
         self.first: int | None = None
         self._came = 0.0
+        self._is_done = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Act on a signal, in the main thread, between two instructions of it or while it waits for a lock."""
         if self.first is None:
             self.first, self._came = number, time.monotonic()
+            with contextlib.suppress(RuntimeError):  # no more threads
+                # Those of `threading` take locks, which the main thread may hold at this very instant.
+                _thread.start_new_thread(self._say_that_it_stops, ())
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if time.monotonic() - self._came > SAME_WISH_S:
             os._exit(128 + number)
+
+    def done(self) -> None:
+        """Say no more that it stops."""
+        self._is_done = True
+
+    def _say_that_it_stops(self) -> None:
+        time.sleep(QUIET_S)
+        if not self._is_done:
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+                print(f"\n{STOPPING}", file=sys.stderr, flush=True)
 
     def code(self, code: int) -> int:
         """The exit code of a command that ended with `code`: one that kept what it had says by which signal."""
@@ -54,5 +74,6 @@ def stoppable() -> Iterator[Stops]:
     try:
         yield stops
     finally:
+        stops.done()
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)

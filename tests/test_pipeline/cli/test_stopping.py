@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from prepared import run_program
@@ -120,6 +121,19 @@ def test_one_wish_that_comes_twice_is_one(monkeypatch):
     monkeypatch.setattr(stopping, "SAME_WISH_S", -1.0)
     stops.handle(signal.SIGTERM, None)
     assert gone == [TERMINATED]
+    stops.done()
+
+
+def test_what_takes_long_to_stop_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(stopping, "QUIET_S", 0.01)
+    for is_slow in (True, False):
+        stops = Stops()
+        with pytest.raises(KeyboardInterrupt):
+            stops.handle(signal.SIGINT, None)
+        if not is_slow:
+            stops.done()
+        time.sleep(0.2)
+        assert capsys.readouterr().err == (f"\n{stopping.STOPPING}\n" if is_slow else "")
 
 
 def test_a_signal_that_is_ignored_stays_so():
