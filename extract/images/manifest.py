@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurecache.base.text import count, printable
 from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.left_out import CLOSED_FOLDER, LeftOut
 from featurecache.extract.images.read_options import ReadOptions
@@ -85,6 +86,10 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __repr__(self) -> str:
+        known = f"{count(len(self), self.noun)}, {count(len(self.classes), 'class', 'classes')}"
+        return f"<Manifest of {known}: {printable(self.name or self.root.name)}>"
 
 
 def no_manifest(images: object) -> str:

@@ -73,11 +73,19 @@ def _chosen(results: Results, plan: FinetunePlan, progress: Progress) -> SourceR
         what = "vectors from a file" if not meta.parts else f"the features of {len(meta.parts)} backbones side by side"
         raise UsageError(
             f"The head {row['name']} on {features_of(row)} takes {what}, and a network is fine-tuned from a head on "
-            "its own features: name one with --head and --backbone."
+            f"its own features: {_other_head(results)}"
         )
     trained = weights_by_digest(plan.source, meta.request, meta.spec, plan.cache_root, say=progress.say)
     request = trained if plan.size is None else replace(trained, size=plan.size)
     return SourceRun(row, results, training_request(request), trained, meta.spec, is_random)
+
+
+def _other_head(results: Results) -> str:
+    """The rest of a sentence: which other head to start from."""
+    backbones = [head["backbone"] for head in results["heads"] if not head.get("members")]
+    if any(JOINT not in name and not is_of_vectors(name) for name in backbones):
+        return "name one with --head and --backbone."
+    return "this run has none. Start from a run of 'featurecache run' on the images, with a backbone."
 
 
 def training_request(request: FeatureRequest) -> FeatureRequest:

@@ -118,6 +118,7 @@ def digest_rows(path: str | PathLike[str], rows: Rows) -> NDArray[np.uint8]:
     if strange:
         raise ManifestError(
             f"'{printable(path)}' has {count(n_strange, 'row')} of {rows.shape[0]:,} with numbers that are NaN, "
-            f"infinite or too large for float32, the first is row {strange[0] + 1:,}. Correct or leave out these rows."
+            f"infinite or too large for float32, the first is row {strange[0] + 1:,} (index {strange[0]}). Correct or "
+            "leave out these rows."
         )
     return digests

@@ -59,6 +59,19 @@ def exported(tmp_path_factory, digits_folder, filled_cache):
     return folder
 
 
+def test_a_run_on_vectors_alone_advises_no_other_head_to_fine_tune_from(place, digits_folder, capsys):
+    assert run(["finetune", str(digits_folder), "--from", str(place / "run"), "--quiet"]) == USAGE
+    said = capsys.readouterr().err
+    assert "takes vectors from a file, and a network is fine-tuned from a head on its own features: this run" in said
+    assert "Start from a run of 'featurecache run' on the images, with a backbone." in said
+
+
+def test_a_manifest_is_shown_by_its_numbers_and_not_by_its_rows(digits, digits_folder):
+    X, y = digits
+    assert repr(read_arrays(X, y, name="scans")) == "<Manifest of 600 rows, 10 classes: scans>"
+    assert repr(read_images(digits_folder)) == "<Manifest of 90 images, 3 classes: digits>"
+
+
 def test_heads_are_trained_on_a_file_without_cache_backbone_or_image(place):
     results = read_results(place / "run")
     assert {head["name"] for head in results["heads"]} == {"ridge", "centroid"}

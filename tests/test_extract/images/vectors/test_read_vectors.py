@@ -210,7 +210,8 @@ def with_nan(X):
 
 REFUSED = {
     "nan.npz": (lambda path: write_npz(path, features=with_nan(X), labels=Y),
-                r"has 1 row of 60 with numbers that are NaN, infinite or too large for float32, the first is row 17"),
+                r"has 1 row of 60 with numbers that are NaN, infinite or too large for float32, the first is row 17 "
+                r"\(index 16\)"),
     "large.h5": (lambda path: write_h5(path, features=X.astype("f8") * 1e300, labels=Y), "has 60 rows of 60 with"),
     "null.parquet": (lambda path: write_parquet(path, None, features=[[1.0, None], [2.0, 3.0]], label=["a", "b"]),
                      "has 1 row of 2 with numbers that are NaN"),
