@@ -63,13 +63,14 @@ def values_for(ctx: click.Context, file: str) -> dict[str, Any]:
         if table == COMMON:
             found[table] = _of_common(ctx, values, f"'{printable(file)}', [{table}]", known)
             continue
-        if table not in known and (command := _command(ctx, table)) is None:
+        command = known.get(table) or _command(ctx, table)
+        if command is None:
             near = difflib.get_close_matches(table, (COMMON, *COMMANDS), n=1)
             which = f"Did you mean [{near[0]}]?" if near else f"Tables are {_list([COMMON, *COMMANDS])}."
             raise click.UsageError(
                 f"'{printable(file)}': [{printable(table)}] is no command that takes options from a file. {which}", ctx
             )
-        command = known.setdefault(table, command) if table not in known else known[table]
+        known[table] = command
         found[table] = _checked(ctx, command, values, f"'{printable(file)}', [{table}]")
     return {**found.get(COMMON, {}), **found.get(name, {})}
 
