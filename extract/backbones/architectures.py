@@ -1,4 +1,4 @@
-"""Architectures: the names of all networks, the layers that each family is cut at, and their construction.
+"""Architectures: the layers that each family of networks is cut at, and their construction.
 
 The table FAMILIES holds everything that is specific to an architecture. The rest is one mechanism: torchvision's graph
 extraction of one node, then pooling. A new family is a new line.
@@ -9,8 +9,6 @@ only shapes are needed. So building vgg16 takes 20 ms and not the 5 s of a rando
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +20,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from featurecache.base.errors import BackboneError, UnknownBackbone
-from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS
-from featurecache.extract.backbones.names import TIMM, library_of
+from featurecache.base.errors import BackboneError
+from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS, check_name
 from featurecache.extract.backbones.pixels import Pixels
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -92,7 +89,6 @@ BUILD_ARGUMENTS: dict[str, dict[str, Any]] = {
 LITE_MARGIN = 32
 LITE_HALF = (0.5, 0.5, 0.5)
 
-N_NEIGHBOURS = 3  # suggestions in an error message
 # Methods that write the values of a new parameter.
 WRITING = frozenset({"normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"})
 PROBE_ROWS = 2  # two images, so that a layer that splits or merges images is detected
@@ -130,30 +126,6 @@ class Network:
     whole: Whole | None = None
     digest: str = ""
     definition: str = ""
-
-
-def network_names() -> list[str]:
-    """Return every name that `load_backbone` accepts: first those with weights from pip, pixels, then torchvision's."""
-    names: list[str] = models.list_models(module=models)
-    return [*LITE_SIZES, PIXELS, *names]
-
-
-def check_name(name: str) -> None:
-    """Raise UnknownBackbone, with the most similar names, if no network has that name.
-
-    Names of libraries are checked when their network is built.
-    """
-    if library_of(name):
-        return
-    names = network_names()
-    if name in names:
-        return
-    near = difflib.get_close_matches(name.lower(), names, N_NEIGHBOURS, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {len(names)} of torchvision and others."
-    listed = "lists them all"
-    if importlib.util.find_spec(TIMM) is not None:
-        listed = f"lists those of torchvision and others, and `featurecache backbones WORD` those of {TIMM}"
-    raise UnknownBackbone(f"There is no backbone '{name}'. {hint} `featurecache backbones` {listed}.")
 
 
 def build_network(name: str, meta: Mapping[str, Any] | None = None) -> Network:

@@ -28,7 +28,7 @@ from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from featurecache.base.errors import UnknownLayer
-from featurecache.extract.backbones.architectures import N_NEIGHBOURS, Network, output_on_meta
+from featurecache.extract.backbones.architectures import Network, output_on_meta
 from featurecache.extract.backbones.cuts import (
     STAGES,
     Cut,
@@ -40,6 +40,7 @@ from featurecache.extract.backbones.cuts import (
     pooling_for,
     stage_ends,
 )
+from featurecache.extract.backbones.listing import N_NEIGHBOURS
 from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.backbones.whole_networks import cut_whole
 from featurecache.extract.cache.transform_spec import TransformSpec

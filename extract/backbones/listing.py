@@ -1,4 +1,4 @@
-"""The list of backbones, without importing any library of networks, which takes seconds.
+"""The list of backbones, and the check of a name, without importing any library of networks, which takes seconds.
 
 torchvision's names, weights and file names are parsed from the source text of its modules. If the text is not as
 expected, torchvision is imported instead.
@@ -6,6 +6,7 @@ expected, torchvision is imported instead.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import re
@@ -13,12 +14,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurecache.extract.backbones.names import HUB, KERAS, KERAS_START, MAIN, TIMM, library_of
+from featurecache.base.errors import UnknownBackbone
+from featurecache.base.text import printable
+from featurecache.extract.backbones.libraries.definitions import file_in, no_timm
+from featurecache.extract.backbones.libraries.hub import CONFIG
+from featurecache.extract.backbones.libraries.keras_names import application_of
+from featurecache.extract.backbones.names import (
+    HUB,
+    KERAS,
+    KERAS_START,
+    LOCAL,
+    MAIN,
+    TIMM,
+    hub_name,
+    library_of,
+    local_folder,
+)
 
 PIXELS, NO_WEIGHTS = "pixels", "none"
 # TensorFlow's evaluation crops size / (size + 32) of the shortest side: the same as a resize to size + 32, then a crop.
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 LITE_WEIGHTS = "IMAGENET1K"  # the only ones there are, named as torchvision would
+N_NEIGHBOURS = 3  # suggestions in an error message
 
 # The lines of torchvision's source text that a listing is made from, in the order of the file.
 STATEMENT = re.compile(
@@ -94,6 +111,39 @@ def list_library_backbones() -> list[BackboneInfo]:
         for each in (APPLICATIONS if importlib.util.find_spec("keras") else ())
     ]
     return [*named, *(BackboneInfo(name, HUB, [MAIN], MAIN, True, licence) for name, licence in others), *of_keras]
+
+
+def network_names() -> list[str]:
+    """Return every name that `load_backbone` accepts: first those with weights from pip, pixels, then torchvision's."""
+    return [*LITE_SIZES, PIXELS, *(each.name for each in _read_torchvision() or _ask_torchvision())]
+
+
+def check_name(name: str) -> None:
+    """Raise UnknownBackbone, with the most similar names, if no network has that name.
+
+    Of networks of timm and of the user the rest of the name is checked when they are built. Raises BackboneError where
+    timm is needed and not installed, WeightsMissing where a local folder is not there.
+    """
+    library = library_of(name)
+    if library in (TIMM, HUB, LOCAL) and importlib.util.find_spec(TIMM) is None:
+        raise no_timm(name)
+    if library == HUB:
+        hub_name(name)
+    elif library == LOCAL:
+        file_in(local_folder(name), CONFIG, name)
+    elif library == KERAS:
+        application_of(name)
+    if library:
+        return
+    names = network_names()
+    if name in names:
+        return
+    near = difflib.get_close_matches(name.lower(), names, N_NEIGHBOURS, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {len(names)} of torchvision and others."
+    listed = "lists them all"
+    if importlib.util.find_spec(TIMM) is not None:
+        listed = f"lists those of torchvision and others, and `featurecache backbones WORD` those of {TIMM}"
+    raise UnknownBackbone(f"There is no backbone '{printable(name)}'. {hint} `featurecache backbones` {listed}.")
 
 
 def source_of(name: str) -> str:

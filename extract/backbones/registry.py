@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from featurecache.extract.backbones.architectures import Network, build_network, check_name, network_names
+from featurecache.extract.backbones.architectures import Network, build_network
 from featurecache.extract.backbones.cuts import Cut, CutRequest, FeatureExtractor
 from featurecache.extract.backbones.cutting import cut_network
 from featurecache.extract.backbones.libraries.keras_loading import load_keras
 from featurecache.extract.backbones.libraries.loading import build_in_library, load_in_library, load_own
 from featurecache.extract.backbones.libraries.sources import about_weights, fetch_definition
-from featurecache.extract.backbones.listing import source_of
+from featurecache.extract.backbones.listing import check_name, network_names, source_of
 from featurecache.extract.backbones.names import KERAS, MODULE, library_of
 from featurecache.extract.backbones.tensor_files import read_tensors
 from featurecache.extract.backbones.weights import (

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.base.text import printable
-from featurecache.extract.backbones.architectures import N_NEIGHBOURS, PROBE_ROWS, Whole, output_on_meta
+from featurecache.extract.backbones.architectures import PROBE_ROWS, Whole, output_on_meta
 from featurecache.extract.backbones.cuts import (
     CLASS_TOKEN,
     STAGES,
@@ -34,6 +34,7 @@ from featurecache.extract.backbones.cuts import (
     is_channels_last,
     stage_ends,
 )
+from featurecache.extract.backbones.listing import N_NEIGHBOURS
 from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.cache.transform_spec import TransformSpec
 

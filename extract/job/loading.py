@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from featurecache.extract.backbones.listing import check_name
 from featurecache.extract.job.request import FeatureRequest
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class LoadedNetwork:
 
 def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
     """Load the network that these requests share, with all of their cuts. Raises BackboneError."""
+    check_name(requests[0].backbone)  # before torch is imported
     from featurecache.extract.backbones import registry
     from featurecache.extract.backbones.cuts import Cut, CutRequest
 

@@ -32,6 +32,7 @@ from featurecache.base.errors import (
     UnknownWeights,
     WeightsMissing,
 )
+from featurecache.extract.backbones.listing import check_name
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import FileState, Memo
 from featurecache.extract.cache.spec import FeatureSpec
@@ -134,13 +135,12 @@ def load_if_here(request: FeatureRequest, memo: Memo) -> Resolved | None:
 
 def check_named(request: FeatureRequest) -> None:
     """Raise UnknownBackbone, UnknownWeights or UnknownLayer for a request with unknown names."""
-    from featurecache.extract.backbones.architectures import check_name
-    from featurecache.extract.backbones.weights import find_weights
-
-    check_name(request.backbone)
     try:
+        check_name(request.backbone)  # before torch is imported
+        from featurecache.extract.backbones.weights import find_weights
+
         source = find_weights(request.backbone, request.weights)
-    except UnknownWeights:
+    except (UnknownBackbone, UnknownWeights):
         raise
     except BackboneError:  # loading the file raises an error with the reason
         return

@@ -3,7 +3,9 @@
 hub             files of the Hugging Face hub: its cache, commits and downloads
 definitions     what a name depends on besides its weights file, without importing anything
 timm_networks   configurations of timm, and the networks that it builds
+timm_mismatch   the first tensor that differs between a network and its file
 own_network     networks of the user, by the name of a function
+own_source      the source text that they depend on
 timm_transform  timm's data config as a TransformSpec
 timm_listing    the names of timm's networks, and which are on this machine
 sources         where the weights are

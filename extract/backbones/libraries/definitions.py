@@ -6,17 +6,21 @@ Nothing is imported for it, because a remembered answer is asked for before ever
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
+from featurecache.base.errors import BackboneError, WeightsMissing
+from featurecache.base.text import printable
 from featurecache.base.versions import installed_version
-from featurecache.extract.backbones.libraries.hub import CONFIG, FOLDER_START, HubFolder, hub_cache
+from featurecache.extract.backbones.libraries.hub import CONFIG, FOLDER_START, WEIGHTS, HubFolder, hub_cache
 from featurecache.extract.backbones.libraries.keras_names import keras_home
 from featurecache.extract.backbones.names import (
     HUB,
     HUB_START,
     KERAS,
     LOCAL,
+    LOCAL_START,
     MAIN,
     MODULE,
     TIMM,
@@ -25,6 +29,8 @@ from featurecache.extract.backbones.names import (
     library_of,
     local_folder,
 )
+
+SAFE, UNSAFE = ".safetensors", (".bin", ".pth", ".pt", ".ckpt", ".npz")
 
 
 def library_facts(backbone: str) -> list[Any]:
@@ -70,6 +76,32 @@ def pinned(backbone: str) -> str:
     folder = hub_folder(backbone)
     commit = folder.commit()
     return backbone if commit is None else f"{HUB_START}{folder.repository}@{commit}"
+
+
+def file_in(folder: Path, name: str, backbone: str) -> Path:
+    """Return a file of a local folder. Raises WeightsMissing with what the folder has instead."""
+    path = folder / name
+    if os.path.isfile(path):  # noqa: PTH113 (closed folders)
+        return path
+    try:
+        there = sorted(each.name for each in folder.iterdir() if each.suffix in (SAFE, *UNSAFE))
+    except OSError as error:
+        raise WeightsMissing(
+            f"The folder of {printable(backbone)} cannot be read: {error.strerror}. If it has moved, "
+            f"name its new place: `--backbone {LOCAL_START}FOLDER`, and to `predict` `--weights FOLDER/{WEIGHTS}`."
+        ) from error
+    has = f" It has {', '.join(map(printable, there[:3]))}." if there else ""
+    raise WeightsMissing(
+        f"The folder '{printable(folder)}' has no {name}.{has} timm writes {CONFIG} and {WEIGHTS} there, with "
+        "`timm.models.save_for_hf(model, folder, safe_serialization=True)`; other formats are not read."
+    )
+
+
+def no_timm(backbone: str) -> BackboneError:
+    """Return the error for a network of timm where that is not installed."""
+    return BackboneError(
+        f"{printable(backbone)} is a network of timm, which is not installed: `pip install 'featurecache[timm]'`."
+    )
 
 
 def _file_digest(path: Path) -> str:

@@ -24,6 +24,7 @@ from featurecache.base.errors import BackboneError, WeightsMissing
 from featurecache.base.known_answers import known_answer, remember_answer
 from featurecache.base.quoting import as_command
 from featurecache.base.text import printable
+from featurecache.extract.backbones.names import MAIN
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 USUAL_ENDPOINT = "https://huggingface.co"
@@ -159,7 +160,8 @@ class HubFolder:
 
     def _sentence(self, name: str, reason: str) -> str:
         words = ["hf", "download", self.repository, *dict.fromkeys([CONFIG, name])]
-        words += [] if self.revision == "main" else ["--revision", self.revision]
+        wanted = self.commit() or self.revision
+        words += [] if wanted == MAIN else ["--revision", wanted]
         return (
             f"{printable(self.backbone)} needs {name} of {self.repository}, which is not in "
             f"'{printable(hub_cache())}': {reason}. `{as_command(words)}` fetches it where there is a network."

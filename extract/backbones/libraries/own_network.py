@@ -7,7 +7,6 @@ weights from anywhere: it is called once in every process that needs the network
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 from featurecache.base.errors import BackboneError, UnknownBackbone
 from featurecache.base.text import printable
+from featurecache.extract.backbones.libraries.own_source import source_digest
 from featurecache.extract.backbones.names import MODULE, library_of
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -76,7 +76,7 @@ def build_own(name: str) -> OwnNetwork:
     if not isinstance(module, nn.Module):
         raise BackboneError(f"'{printable(name)}' returns no (nn.Module, transform) but {type(found).__name__}.")
     path = Path(getattr(sys.modules.get(function.__module__), "__file__", None) or __file__)
-    return OwnNetwork(module.eval().requires_grad_(False), _transform_of(name, transform), path, _source_of(path))
+    return OwnNetwork(module.eval().requires_grad_(False), _transform_of(name, transform), path, source_digest(path))
 
 
 def _imported(name: str) -> Callable[[], Any]:
@@ -110,11 +110,3 @@ def _transform_of(name: str, transform: object) -> TransformSpec:
             f"'{printable(name)}' returns no transform next to its module ({printable(str(error))}): return (module, "
             "TransformSpec(resize=256, crop=224, interpolation='bilinear', antialias=True, mean=..., std=...))."
         ) from error
-
-
-def _source_of(path: Path) -> str:
-    """Return the SHA-256 of the text of a module; of all modules of its package, if it is in one."""
-    package = path.parent if (path.parent / "__init__.py").is_file() else None
-    files = sorted(package.rglob("*.py")) if package else [path]
-    digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()

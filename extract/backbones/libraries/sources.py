@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
 from featurecache.base.errors import UnknownWeights, WeightsMissing
 from featurecache.base.text import printable
-from featurecache.extract.backbones.libraries.definitions import hub_folder
+from featurecache.extract.backbones.libraries.definitions import SAFE, file_in, hub_folder
 from featurecache.extract.backbones.libraries.hub import CONFIG, WEIGHTS, HubFolder, shown_endpoint
 from featurecache.extract.backbones.libraries.keras_sources import about_keras, find_keras
 from featurecache.extract.backbones.libraries.own_network import build_own
@@ -21,7 +20,6 @@ from featurecache.extract.backbones.names import (
     HUB,
     KERAS,
     LOCAL,
-    LOCAL_START,
     MAIN,
     MODULE,
     TIMM,
@@ -35,7 +33,6 @@ from featurecache.extract.backbones.weights_source import WeightsSource
 SAFE_NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 OWN = "its own"  # the name of the weights that a function of the user loads
 N_DIGITS = 12  # of a commit in a message
-SAFE, UNSAFE = ".safetensors", (".bin", ".pth", ".pt", ".ckpt", ".npz")
 
 
 def find_in_library(backbone: str, weights: str | None = None) -> WeightsSource:
@@ -112,7 +109,7 @@ def config_of(backbone: str) -> TimmConfig:
     if library == TIMM:
         return registered(backbone)
     if library == LOCAL:
-        return from_folder(_file_in(local_folder(backbone), CONFIG, backbone), backbone)
+        return from_folder(file_in(local_folder(backbone), CONFIG, backbone), backbone)
     path = hub_folder(backbone).file(CONFIG)
     if path is None:
         raise WeightsMissing(f"{printable(backbone)} is not in the hub's cache of this machine; extract fetches it.")
@@ -140,7 +137,7 @@ def _named(backbone: str) -> WeightsSource:
     config, name = config_of(backbone), name_in_spec(backbone)
     transform = timm_transform(backbone, config)
     if library_of(backbone) == LOCAL:
-        path = _file_in(local_folder(backbone), WEIGHTS, backbone)
+        path = file_in(local_folder(backbone), WEIGHTS, backbone)
         return WeightsSource(name, path.name, path, transform, is_own=True, config=config)
     folder, file_name = _place_on_hub(backbone, config)
     here = folder.file(file_name)
@@ -171,22 +168,3 @@ def _place_on_hub(backbone: str, config: TimmConfig) -> tuple[HubFolder, str]:
     name = backbone.partition("/")[2]
     repository, _, revision = (f"{repository}{name}" if repository.endswith("/") else repository).partition("@")
     return HubFolder(backbone, repository, revision or MAIN), file_name
-
-
-def _file_in(folder: Path, name: str, backbone: str) -> Path:
-    """Return a file of a local folder. Raises WeightsMissing with what the folder has instead."""
-    path = folder / name
-    if os.path.isfile(path):  # noqa: PTH113 (closed folders)
-        return path
-    try:
-        there = sorted(each.name for each in folder.iterdir() if each.suffix in (SAFE, *UNSAFE))
-    except OSError as error:
-        raise WeightsMissing(
-            f"The folder of {printable(backbone)} cannot be read: {error.strerror}. If it has moved, "
-            f"name its new place: `--backbone {LOCAL_START}FOLDER`, and to `predict` `--weights FOLDER/{WEIGHTS}`."
-        ) from error
-    has = f" It has {', '.join(map(printable, there[:3]))}." if there else ""
-    raise WeightsMissing(
-        f"The folder '{printable(folder)}' has no {name}.{has} timm writes {CONFIG} and {WEIGHTS} there, with "
-        "`timm.models.save_for_hf(model, folder, safe_serialization=True)`; other formats are not read."
-    )

@@ -27,7 +27,10 @@ from torch.overrides import TorchFunctionMode
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownWeights, WeightsMismatch
 from featurecache.base.plain_files import read_json_file
 from featurecache.base.text import printable
-from featurecache.extract.backbones.architectures import N_NEIGHBOURS, Family, Network, Whole, is_initialiser
+from featurecache.extract.backbones.architectures import Family, Network, Whole, is_initialiser
+from featurecache.extract.backbones.libraries.definitions import no_timm
+from featurecache.extract.backbones.libraries.timm_mismatch import first_difference
+from featurecache.extract.backbones.listing import N_NEIGHBOURS
 from featurecache.extract.backbones.names import TIMM_START
 
 # Fields of a configuration that say where weights are: which file is read is not for a file to decide.
@@ -62,9 +65,7 @@ def timm_library(backbone: str) -> Any:
         import timm
         import timm.data
     except ImportError as error:
-        raise BackboneError(
-            f"{printable(backbone)} is a network of timm, which is not installed: `pip install 'featurecache[timm]'`."
-        ) from error
+        raise no_timm(backbone) from error
     return timm
 
 
@@ -175,7 +176,7 @@ def build_timm(
     except MemoryError:
         raise
     except Exception as error:
-        raise _not_built(backbone, size, tensors, error) from error
+        raise _not_built(backbone, config, size, tensors, error) from error
     for kept in (module.pretrained_cfg, module.default_cfg):
         kept.pop("state_dict", None)
     whole = _whole(module)
@@ -248,19 +249,18 @@ def _check_filled(backbone: str, module: nn.Module, tensors: Mapping[str, Tensor
 
 
 def _not_built(
-    backbone: str, size: int | None, tensors: Mapping[str, Tensor] | None, error: Exception
+    backbone: str, config: TimmConfig, size: int | None, tensors: Mapping[str, Tensor] | None, error: Exception
 ) -> BackboneError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    cut = printable(" ".join(str(error).split())[:160]) or type(error).__name__
+    reason = first_difference(str(error), config.classifiers) or cut
     if size is not None:
         return BackboneError(
-            f"{printable(backbone)} does not take images of {size} x {size} pixels ({printable(reason)}). Choose "
+            f"{printable(backbone)} does not take images of {size} x {size} pixels ({reason}). Choose "
             "another --size, or leave it out."
         )
     if tensors is not None:
-        return WeightsMismatch(
-            f"The weights of {printable(backbone)} are not those of its network: {printable(reason)}."
-        )
-    return BackboneError(f"timm cannot build {printable(backbone)}: {printable(reason)}.")
+        return WeightsMismatch(f"The weights of {printable(backbone)} are not those of its network: {reason}.")
+    return BackboneError(f"timm cannot build {printable(backbone)}: {reason}.")
 
 
 class _Unfilled(TorchFunctionMode):

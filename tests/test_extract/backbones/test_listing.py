@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import models
 
 from featurecache.cli.main import run
 from featurecache.extract.backbones import listing
-from featurecache.extract.backbones.listing import list_backbones, list_library_backbones
-from featurecache.extract.backbones.registry import network_names
+from featurecache.extract.backbones.listing import (
+    LITE_SIZES,
+    PIXELS,
+    list_backbones,
+    list_library_backbones,
+    network_names,
+)
 from featurecache.extract.backbones.weights import named_weights
 
 
 def test_the_list_holds_every_name_and_starts_with_the_one_from_pip():
     listed = list_backbones()
-    assert [info.name for info in listed] == network_names()
+    of_torchvision = models.list_models(module=models)
+    assert [info.name for info in listed] == network_names() == [*LITE_SIZES, PIXELS, *of_torchvision]
     assert (listed[0].name, listed[0].source, listed[0].at_hand) == ("efficientnet_lite0", "efficientnet_lite", True)
     resnet50 = next(info for info in listed if info.name == "resnet50")
     assert (resnet50.weights, resnet50.default_weights) == (["IMAGENET1K_V2", "IMAGENET1K_V1"], "IMAGENET1K_V2")
@@ -56,6 +63,31 @@ def test_nothing_heavy_is_imported_for_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_name_that_there_is_not_is_refused_before_torch_is_imported(tmp_path):
+    names = ["resnet51", "keras/VGG61", "hf-hub:net", f"local-dir:{tmp_path}/gone"]
+    code = (
+        "import sys\nfrom featurecache.base.errors import BackboneError\n"
+        "from featurecache.extract.job.loading import load_together\n"
+        "from featurecache.extract.job.matching import check_named\n"
+        "from featurecache.extract.job.request import FeatureRequest\n"
+        f"for name in {names!r}:\n"
+        "    for check in (check_named, lambda request: load_together([request])):\n"
+        "        try:\n            check(FeatureRequest(name))\n"
+        "        except BackboneError as error:\n            print(error)\n"
+        "print([name for name in ('torch', 'torchvision', 'timm', 'keras') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *said, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert len(said) == 2 * 3 + 1  # where a folder is not there, its features may be all the same
+    assert [text.split(".")[0] for text in said[::2]] == [
+        "There is no backbone 'resnet51'",
+        "Of Keras there is no 'VGG61'",
+        "'hf-hub:net' names no folder of the hub: write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION",
+        f"The folder of local-dir:{tmp_path}/gone cannot be read: No such file or directory",
+    ]
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torchvision import models
 
-from featurecache.extract.backbones.architectures import LITE_SIZES, build_network, network_names
+from featurecache.extract.backbones.architectures import build_network
 from featurecache.extract.backbones.cutting import cut_network
-from featurecache.extract.backbones.listing import PIXELS
+from featurecache.extract.backbones.listing import LITE_SIZES, PIXELS, network_names
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.choice import TOLERANCE, compare_engines

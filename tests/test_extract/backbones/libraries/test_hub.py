@@ -179,6 +179,8 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(hub, no_pause, fault
     )
     assert message.endswith(" fetches it where there is a network.")
     assert "`hf download org/net config.json" in message
+    # After the configuration the commit is known, and the weights have to be of the same one.
+    assert (f" --revision {FIRST}`" in message) == (not fault.isdecimal())
     assert TOKEN not in message
     assert "\n" not in message
     hub.fault = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sys
@@ -15,6 +16,7 @@ from featurecache import FeatureRequest, own_network
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownLayer
 from featurecache.cli.main import run
 from featurecache.extract.backbones.libraries import own_network as room
+from featurecache.extract.backbones.libraries.own_source import source_digest
 from featurecache.extract.backbones.registry import load_backbone
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.job.request import resolve
@@ -98,6 +100,37 @@ def test_other_source_text_is_another_key(module, tmp_path):
     sys.modules.pop(module)
     room.build_own.cache_clear()
     assert first.differences(resolve(FeatureRequest(name), load_backbone(name)).spec) == ["network"]
+
+
+def test_modules_that_it_imports_from_next_to_it_are_in_its_digest(tmp_path):
+    (tmp_path / "parts" / "deep").mkdir(parents=True)
+    files = {
+        "net.py": "import torch\nimport blocks\nfrom parts import deep\n",
+        "blocks.py": "from parts.deep.layers import Layer\n",
+        "parts/deep/layers.py": "from . import more\nfrom .. import above\n",
+        "parts/deep/more.py": "import net\n",
+        "parts/above.py": "",
+        "other.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    before = source_digest(tmp_path / "net.py")
+    for name in files:
+        (tmp_path / name).write_text(files[name] + "MARK = 2\n")
+        after = source_digest(tmp_path / "net.py")
+        assert (after != before) == (name != "other.py"), name
+        before = after
+
+
+@pytest.mark.parametrize("place", ["alone", "site-packages"])
+def test_a_module_that_imports_nothing_of_its_own_has_the_digest_of_its_text(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir()
+    (folder / "helper.py").write_text("")
+    text = "import torch\n" if place == "alone" else "import helper\n"
+    (folder / "net.py").write_text(text)
+    own = hashlib.sha256(text.encode()).hexdigest()
+    assert source_digest(folder / "net.py") == hashlib.sha256(own.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

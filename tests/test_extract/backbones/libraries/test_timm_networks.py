@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torchvision import models
 
 from featurecache.base.errors import BackboneError, UnknownBackbone, UnknownLayer, WeightsMismatch, WeightsMissing
@@ -214,7 +214,34 @@ def test_a_folder_of_something_else_is_refused(folders, tmp_path, text):
 def test_tensors_of_another_network_are_refused(folders, tmp_path):
     folder = Path(shutil.copytree(folders("test_resnet")[0], tmp_path / "mixed"))
     shutil.copy(folders("test_vit")[0] / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(WeightsMismatch, match="are not those of its network"):
+    with pytest.raises(WeightsMismatch, match=r"are not those of its network: the file has no 'conv1\.0\.weight'\.$"):
+        load_backbone(f"local-dir:{folder}")
+
+
+def test_another_number_of_classes_is_named(folders, tmp_path):
+    folder = Path(shutil.copytree(folders("test_resnet")[0], tmp_path / "classes"))
+    tensors = load_file(folder / "model.safetensors")
+    n = 7
+    save_file({**tensors, "fc.weight": tensors["fc.weight"][:n].clone(), "fc.bias": tensors["fc.bias"][:n].clone()},
+              folder / "model.safetensors")  # fmt: skip
+    with pytest.raises(WeightsMismatch) as refused:
+        load_backbone(f"local-dir:{folder}")
+    assert str(refused.value).endswith(
+        "'fc.weight' has the shape (7, 96) in the file and (1000, 96) in the network; for 7 classes set num_classes "
+        "in its config.json."
+    )
+
+
+def test_a_tensor_of_another_shape_and_one_too_many_are_named(folders, tmp_path):
+    folder = Path(shutil.copytree(folders("test_resnet")[0], tmp_path / "shapes"))
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "extra.weight": tensors["fc.bias"].clone()}, folder / "model.safetensors")
+    with pytest.raises(WeightsMismatch, match=r"the network has no 'extra\.weight', which is in the file\.$"):
+        load_backbone(f"local-dir:{folder}")
+    save_file({**tensors, "bn1.weight": tensors["fc.bias"].clone()}, folder / "model.safetensors")
+    with pytest.raises(
+        WeightsMismatch, match=r"'bn1\.weight' has the shape \(1000\) in the file and \(\d+\) in the net"
+    ):
         load_backbone(f"local-dir:{folder}")
 
 
