@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from featurecache.base.errors import ManifestError, UnfitOption
@@ -64,6 +65,8 @@ def find_vectors(
     ):
         return found
     named = [name for name in kinds if plain_name(name) == FEATURES and (is_sure or kinds[name] == MATRIX)]
+    if is_sure and len(named) > 1 and options.features_column is None:
+        raise same_names(path, named[0], len(named))
     if named:
         return named[:1]
     numbered = [name for name, kind in kinds.items() if kind == NUMBER and NUMBERED.fullmatch(plain_name(name))]
@@ -111,6 +114,22 @@ def are_numbered(names: Sequence[str]) -> bool:
     """Return whether names differ only in the number at their end."""
     starts = {LAST_NUMBER.sub("", plain_name(name)) for name in names}
     return len(starts) == 1 and all(LAST_NUMBER.search(name.strip()) for name in names)
+
+
+def check_names(path: Path, wanted: Iterable[str], header: Iterable[str]) -> None:
+    """Raise ManifestError where several columns have one of the wanted names: which is meant cannot be known."""
+    n_of = Counter(header)
+    for name in wanted:
+        if n_of[name] > 1:
+            raise same_names(path, name, n_of[name])
+
+
+def same_names(path: Path, name: str, n: int) -> ManifestError:
+    """Return the error for a name that several columns share."""
+    return ManifestError(
+        f"'{printable(path)}' has {n} columns '{printable(name)}', and a column is known by its name. Give each its "
+        "own name."
+    )
 
 
 def row_number_note(names: Sequence[str], cells_of: Callable[[str], Sequence[str | None]]) -> str:

@@ -18,6 +18,7 @@ from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.vectors.cells import as_cells
 from featurecache.extract.images.vectors.choosing import MATRIX, OTHER, TEXT
+from featurecache.extract.images.vectors.origin import SPECS
 from featurecache.extract.images.vectors.rows import NUMBER_KINDS, Rows, check_shape
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 # What the filters above make of a byte at most.
 MOST_PACKED = 1100
-ATTRIBUTES = ("spec", "weights", "classes")
+CLASSES = "classes"
+ATTRIBUTES = ("spec", SPECS, "weights", CLASSES)
 LOCKINGS = (False, None)  # as another part of this process may have the file open
 
 
@@ -52,15 +54,13 @@ class Hdf5File:
         return self._sets[name][0]
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes that featurecache writes and that are there."""
-        found: dict[str, Any] = {}
+        """Return the attributes that featurecache writes and that are there; classes are None if they are no list."""
         with opened(self.path) as file:
-            for name in ATTRIBUTES:
-                if name in file.attrs:
-                    value = file.attrs[name]
-                    found[name] = as_cells(self.path, name, value) if isinstance(value, np.ndarray) else value
-        if "classes" in self._sets and "classes" not in found:
-            found["classes"] = self.cells("classes")
+            found: dict[str, Any] = {name: file.attrs[name] for name in ATTRIBUTES if name in file.attrs}
+        if isinstance(classes := found.get(CLASSES), np.ndarray):
+            found[CLASSES] = as_cells(self.path, CLASSES, classes) if classes.ndim == 1 else None
+        if CLASSES in self._sets and CLASSES not in found:
+            found[CLASSES] = self.cells(CLASSES) if len(self.shape_of(CLASSES)) == 1 else None
         return found
 
     def cells(self, name: str) -> list[str | None]:

@@ -16,6 +16,7 @@ from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.vectors.cells import as_cells
 from featurecache.extract.images.vectors.choosing import MATRIX, OTHER, TEXT
+from featurecache.extract.images.vectors.origin import SPECS
 from featurecache.extract.images.vectors.rows import (
     NUMBER_KINDS,
     Rows,
@@ -68,13 +69,16 @@ class NpzFile:
         return {name: _kind_of(each) for name, each in self._members.items()}
 
     def attributes(self) -> dict[str, Any]:
-        """Return the single texts, and the names of the classes where they are there."""
-        found = {}
-        for name in ("spec", "weights", "classes"):
+        """Return the single texts, and the names of the classes where they are there: None if they are no list."""
+        found: dict[str, Any] = {}
+        for name in ("spec", SPECS, "weights"):
             each = self._members.get(name)
-            if each is not None and each.kind.kind in "US":
-                cells = self.cells(name)
-                found[name] = cells if name == "classes" else cells[0] if cells else None
+            if each is not None and each.kind.kind in "US" and math.prod(each.shape) == 1:
+                found[name] = str(self._read(each, name).reshape(()))
+        classes = self._members.get("classes")
+        if classes is not None:
+            is_list = len(classes.shape) == 1 and not classes.kind.hasobject
+            found["classes"] = self.cells("classes") if is_list else None
         return found
 
     def cells(self, name: str) -> list[str | None]:

@@ -24,6 +24,8 @@ VECTORS_SOURCE = "vectors"
 NO_TRANSFORM = TransformSpec(1, 1, "nearest", False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 UNFIT_FIRST = re.compile(r"[^A-Za-z0-9_]+")
 LONGEST_SPEC = 1 << 20
+# The attribute with the specs of features that are joined, in place of `spec`.
+SPECS = "specs"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ def find_origin(
 
     pooling, columns, numbers: see `plain_spec`.
     """
+    if parts := _parts(dim, attributes.get(SPECS)):
+        keys = " ".join(part.key for part in parts)
+        columns = f"joined {hashlib.sha256(keys.encode()).hexdigest()}"
+        names = printable(" + ".join(part.backbone for part in parts))
+        own = plain_spec(name, dim, columns=columns, numbers=numbers)
+        return Origin(own, f"{printable(file_name)}, exported from {names}")
     try:
         text = attributes.get("spec")
         if not isinstance(text, str) or len(text) > LONGEST_SPEC:
@@ -79,5 +87,17 @@ def find_origin(
     except (ValueError, KeyError, TypeError):
         words = f"{printable(file_name)}, mean of several each" if pooling else printable(file_name)
         return Origin(plain_spec(name, dim, pooling=pooling, columns=columns, numbers=numbers), words)
-    weights = str(attributes.get("weights") or "")
+    weights = attributes.get("weights")
+    weights = weights if isinstance(weights, str) else ""
     return Origin(spec, f"{printable(file_name)}, exported from {printable(f'{spec.backbone} {weights}'.strip())}")
+
+
+def _parts(dim: int, text: Any) -> list[FeatureSpec]:
+    """Return the specs of features that were joined to vectors of D numbers; none where the text does not say so."""
+    try:
+        if not isinstance(text, str) or len(text) > LONGEST_SPEC:
+            return []
+        found = [FeatureSpec.from_dict(values) for values in parse_json(text)]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return found if len(found) > 1 and sum(each.feature_dim for each in found) == dim else []

@@ -13,7 +13,8 @@ from featurecache.base.errors import ManifestError
 from featurecache.base.parquet_files import table_fault
 from featurecache.base.text import printable
 from featurecache.extract.images.vectors.cells import as_cell
-from featurecache.extract.images.vectors.choosing import MATRIX, NUMBER, OTHER
+from featurecache.extract.images.vectors.choosing import MATRIX, NUMBER, OTHER, check_names
+from featurecache.extract.images.vectors.origin import SPECS
 from featurecache.extract.images.vectors.rows import MOST_DIM, Rows, as_float32, held_array, rows_at_once
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ class ParquetVectors:
     def attributes(self) -> dict[str, Any]:
         """Return what featurecache writes beside the columns; labels are names already."""
         stored = self._schema.metadata or {}
-        return {name: stored[name.encode()].decode("utf-8", "replace") for name in ("spec", "weights")
+        return {name: stored[name.encode()].decode("utf-8", "replace") for name in ("spec", SPECS, "weights")
                 if name.encode() in stored}  # fmt: skip
 
     def cells(self, name: str) -> list[str | None]:
         """Return the values of a column as texts. Raises ManifestError."""
+        check_names(self.path, [name], self._schema.names)
         with self._opened() as file:
             if fault := table_fault(file, {name.strip().lower()}, self.path.stat().st_size):
                 raise ManifestError(f"'{printable(self.path)}' {fault}. Write one value a row, a row a sample.")
@@ -50,6 +52,7 @@ class ParquetVectors:
 
     def rows(self, names: Sequence[str]) -> Rows:
         """Return the vectors in these columns. Raises ManifestError."""
+        check_names(self.path, names, self._schema.names)
         with self._opened() as file:
             n_bytes = self.path.stat().st_size
             if not 0 < self._n_rows <= n_bytes:

@@ -93,6 +93,8 @@ def read_vectors(path: Path, options: ReadOptions) -> Manifest:
     attributes = source.attributes()
     if "label" in cells and options.label_column is None:
         is_text = source.kinds[fields["label"]] == TEXT
+        if note := unread_classes(path, cells["label"], attributes):
+            notes.append(note)
         cells["label"] = named_labels(path, cells["label"], attributes.get("classes"), is_text=is_text)
     hint = no_label_hint(replace(columns, header=others or vectors)) or ALL_MISSING
     table = VectorTable(rows, digest_rows(path, rows), cells, attributes, notes, hint, _own_names(vectors))
@@ -148,6 +150,18 @@ def named_labels(path: Path, labels: Column, classes: Any, *, is_text: bool = Fa
                 "counted from 0. Correct it, or name another data set with --label-column."
             )
     return [None if label is None or int(label) < 0 else classes[int(label)] for label in labels]
+
+
+def unread_classes(path: Path, labels: Column, attributes: Mapping[str, Any]) -> str:
+    """Return a sentence on labels that are numbers next to classes that are no list of names; empty for others."""
+    if "classes" not in attributes or isinstance(attributes["classes"], list):
+        return ""
+    if not all(label is None or _is_place(label) for label in labels):
+        return ""
+    return (
+        f"The 'classes' of '{printable(path.name)}' are no list of names, so its classes are called by the numbers of "
+        "their labels."
+    )
 
 
 def _is_place(label: str) -> bool:

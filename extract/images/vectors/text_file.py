@@ -13,7 +13,7 @@ from featurecache.base.errors import ManifestError
 from featurecache.base.text import printable
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.tables.text_table import read_header, read_rows
-from featurecache.extract.images.vectors.choosing import MATRIX, NUMBER, OTHER
+from featurecache.extract.images.vectors.choosing import MATRIX, NUMBER, OTHER, check_names
 from featurecache.extract.images.vectors.rows import Rows, as_float32
 
 # Between the numbers of a list in one cell, which may be in brackets.
@@ -38,12 +38,15 @@ class TextVectors:
 
     def cells(self, name: str) -> list[str | None]:
         """Return the cells of a column."""
+        check_names(self.path, [name], self._header)
         place = self._header.index(name)
         return [row[place] if place < len(row) else None for row in self._rows()]
 
     def rows(self, names: Sequence[str]) -> Rows:
         """Return the vectors in these columns. Raises ManifestError."""
-        places = [self._header.index(name) for name in names]
+        check_names(self.path, names, self._header)
+        place_of = {name: place for place, name in enumerate(self._header)}
+        places = [place_of[name] for name in names]
         is_list = len(names) == 1 and self.kinds[names[0]] != NUMBER
         found: list[Any] = []
         for number, row in enumerate(self._rows(), start=1):

@@ -7,6 +7,8 @@ import zipfile
 
 import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -78,6 +80,68 @@ def test_texts_that_are_classes_are_names_and_no_places(tmp_path, suffix):
     else:
         write_h5(path, features=X, labels=labels, classes=classes)
     assert [sample.label for sample in read_images(path).samples] == labels
+
+
+NO_LISTS = {"a matrix": np.eye(2), "texts in rows": np.array([["a", "b"], ["c", "d"]], "S1"), "one text": b"a,b"}
+
+
+@pytest.mark.parametrize("classes", NO_LISTS)
+@pytest.mark.parametrize("place", ["attribute", "data set", "npz"])
+def test_classes_that_are_no_list_are_remarked_on(tmp_path, place, classes):
+    path, labels, found = tmp_path / "a.h5", np.arange(4) % 2, NO_LISTS[classes]
+    if place == "npz":
+        path = path.with_suffix(".npz")
+        np.savez(path, features=X, labels=labels, classes=found)
+    else:
+        write_h5(path, features=X, labels=labels, **({"classes": found} if place == "data set" else {}))
+    if place == "attribute":
+        with h5py.File(path, "a") as file:
+            file.attrs["classes"] = found
+    images = read_images(path)
+    assert [sample.label for sample in images.samples] == ["0", "1", "0", "1"]
+    assert images.remarks == (
+        f"The 'classes' of '{path.name}' are no list of names, so its classes are called by the numbers of their "
+        "labels.",
+    )
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 3)), np.ones(3), h5py.Empty("f4"), np.zeros((1, 1, 1)), 5, b"\xff"])
+def test_attributes_that_are_no_texts_say_nothing_of_the_origin(tmp_path, value):
+    path = write_h5(tmp_path / "a.h5", features=X, labels=[b"a", b"b", b"a", b"b"])
+    with h5py.File(path, "a") as file:
+        file.attrs["spec"] = file.attrs["weights"] = file.attrs["specs"] = value
+    assert read_images(path).vectors.origin == "a.h5"
+    np.savez(tmp_path / "a.npz", features=X, weights=np.array([["x", "y"]]), spec=np.array(["x", "y"]))
+    assert read_images(tmp_path / "a.npz").vectors.origin == "a.npz"
+
+
+TWICE = {
+    "features_0,features_1,features_1,label": "features_1",
+    "width,height,height,label": "height",
+    "features,features,label": "features",
+    "features,Features,label": "features",
+    "features_0,features_1,label,label": "label",
+}
+
+
+@pytest.mark.parametrize("header", TWICE)
+def test_two_columns_of_a_name_are_refused(tmp_path, header):
+    rows = [",".join("x" if name == "label" else "1" for name in header.split(",")) for _ in range(2)]
+    with pytest.raises(ManifestError, match=rf"has (two|2) columns '{TWICE[header]}'.*Give each its own name\.$"):
+        read_images(write_table(tmp_path / "a.csv", header, *rows), ReadOptions(as_="vectors"))
+
+
+def test_two_columns_of_a_name_that_are_not_used_are_fine(tmp_path):
+    table = write_table(tmp_path / "a.csv", "features_0,features_1,note,note,label", "1,2,p,q,x", "4,5,p,q,y")
+    assert np.asarray(read_images(table).vectors.rows).tolist() == [[1, 2], [4, 5]]
+
+
+def test_two_columns_of_a_name_in_parquet_are_refused(tmp_path):
+    columns = [pyarrow.array(values) for values in ([1.0, 2.0], [3.0, 4.0], [5.0, 6.0], ["a", "b"])]
+    table = pyarrow.Table.from_arrays(columns, names=["features_0", "features_1", "features_1", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ManifestError, match=r"has 2 columns 'features_1'.*Give each its own name\.$"):
+        read_images(tmp_path / "a.parquet")
 
 
 def test_texts_of_no_length_are_not_made_of_nothing(tmp_path):
