@@ -33,6 +33,8 @@ from featurecache.extract.job.extract import Settings, extract_features
 from featurecache.extract.job.outlook import OVERHEAD_BYTES_PER_ROW
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport, Filled
+from featurecache.features.joined import look_up_together
+from featurecache.runs.command_lines import parts_of
 from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
@@ -124,12 +126,18 @@ def select_backbones(
     sample, left_out = subsample(images, n_sample, seed=seed, least=least)
     if left_out:
         progress.say(left_out_line(left_out, least))
-    reports = [_extract(FeatureRequest(name, size=size), sample, progress, cache_root, settings) for name in backbones]
+    wanted = {name: parts_of(FeatureRequest(name, size=size)) for name in backbones}
+    singles = [part for parts in wanted.values() for part in parts]
+    extracted = {each: _extract(each, sample, progress, cache_root, settings) for each in dict.fromkeys(singles)}
+    reports = [*extracted.values()]
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
     if len(common) < n_asked:
         progress.say(f"{count_is(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
-    measured = [_measure(report, common, len(images)) for report in reports]
+    measured = [
+        _measure(name, [extracted[part].filled[0] for part in parts], common, len(images))
+        for name, parts in wanted.items()
+    ]
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
     refusals = {each.name: each for report in reports for each in report.refusals}
@@ -242,23 +250,22 @@ def _in_all(reports: Sequence[ExtractReport], n_asked: int) -> dict[Sample, NDAr
 
 
 def _measure(
-    report: ExtractReport, common: Mapping[Sample, NDArray[np.uint8]], n_images: int
+    name: str, parts: Sequence[Filled], common: Mapping[Sample, NDArray[np.uint8]], n_images: int
 ) -> tuple[Candidate, NDArray[np.bool_]]:
-    """One backbone on the images that all have, and which of them the ridge gets right."""
+    """One backbone, or several joined, on the images that all have, and which of them the ridge gets right."""
     from featurecache.classify.evaluation import transferability
     from featurecache.classify.evaluation.leave_one_out import knn_correct, ridge_correct
     from featurecache.extract.backbones.own_classifier import source_proba
 
-    (filled,) = report.filled
-    name = filled.request.backbone
-    X = filled.cache.lookup(np.stack(list(common.values())))
+    X = look_up_together([(each.request, each.cache) for each in parts], np.stack(list(common.values())))
     y = np.unique([str(one.label) for one in common], return_inverse=True)[1].astype(np.int64)
     correct, _ = ridge_correct(X, y)
-    theta = source_proba(name, X)
-    rate, spec = _rate(filled), filled.resolved.spec
+    theta = source_proba(name, X) if len(parts) == 1 else None
+    rate, specs = 1 / sum(1 / _rate(filled) for filled in parts), [filled.resolved.spec for filled in parts]
+    n_bytes = sum(spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW for spec in specs)
     candidate = Candidate(
         backbone=name,
-        dim=spec.feature_dim,
+        dim=X.shape[1],
         logme=transferability.log_me(X, y),
         h_score=transferability.shrunk_h_score(X, y),
         ridge=float(correct.mean()),
@@ -267,7 +274,7 @@ def _measure(
         nce=None if theta is None else transferability.nce(theta.argmax(axis=1), y),
         images_per_second=round(rate, 2),
         full_seconds=round(n_images / rate, 1),
-        full_bytes=n_images * (spec.feature_dim * np.dtype(spec.dtype).itemsize + OVERHEAD_BYTES_PER_ROW),
+        full_bytes=n_images * n_bytes,
     )
     return candidate, correct
 

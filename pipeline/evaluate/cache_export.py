@@ -7,6 +7,9 @@
                features (a list of D numbers); the rest in the schema's metadata; `classify` reads it as a table of
                images, too
 
+Of joined backbones, `a+b`, the features are those of each next to each other as they are, without a head's scales, and
+`specs` has the spec of each in place of `spec`.
+
 A label is the place of its class in `classes`, -1 where the image has none. The order is that of the manifest. Splits
 are the very ones that `classify` makes with the same seed; where it could make none, they are as given or empty.
 """
@@ -24,21 +27,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.base.errors import FeaturesMissing, PipelineError, UsageError
+from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.files import replacing_file
 from featurecache.base.text import printable
 from featurecache.evaluate.join import groups_of, split_samples
 from featurecache.evaluate.rare_classes import left_out_line, rare_classes
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import LIBVER
-from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.images.class_names import in_order
 from featurecache.extract.images.digests import Refusal, digest_samples
 from featurecache.extract.images.manifest import Manifest, Sample
-from featurecache.extract.job.matching import check_named
+from featurecache.extract.images.vectors.origin import SPECS
 from featurecache.extract.job.outdated import OutdatedRows
 from featurecache.extract.job.request import FeatureRequest, Resolved
-from featurecache.features.finding import find_cache, refused_images
+from featurecache.features.feature_set import Source
+from featurecache.features.finding import find_cache, refused_images, whole_cache
+from featurecache.features.joined import joined_caches
+from featurecache.runs.command_lines import parts_of
 from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
@@ -52,11 +58,11 @@ BLOCK_BYTES = 64 << 20
 class FeatureTable:
     """A table to export: N images in manifest order, digests (N, 32), labels (N,) codes into classes or -1.
 
-    groups: N, "" for an image without one; empty where no image has one.
+    groups: N, "" for an image without one; empty where no image has one. parts: of several backbones that are joined.
     """
 
     resolved: Resolved
-    cache: FeatureCache
+    cache: Source
     digests: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: list[str]
@@ -65,6 +71,7 @@ class FeatureTable:
     groups: list[str]
     files: FileCounts
     notes: tuple[str, ...]
+    parts: tuple[FeatureSpec, ...] = ()
 
     def blocks(self) -> Iterator[NDArray[np.floating[Any]]]:
         """The features (N, D) in the dtype that is kept, some rows at a time."""
@@ -75,12 +82,12 @@ class FeatureTable:
 
     def attributes(self) -> dict[str, str]:
         """The origin of the features."""
-        spec = self.resolved.spec
+        spec, specs = self.resolved.spec, json.dumps([part.to_document() for part in self.parts])
         return {
             "backbone": spec.backbone,
             "weights": self.resolved.weights,
             "key": spec.key,
-            "spec": spec.to_json(),
+            **({SPECS: specs} if self.parts else {"spec": spec.to_json()}),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
@@ -101,7 +108,9 @@ def build_table(
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
         refused = refused_images(digested.digests, [request], cache_root, memo)
-        found = find_cache(request, digested.digests, cache_root=cache_root, memo=memo)
+        found = {
+            each: find_cache(each, digested.digests, cache_root=cache_root, memo=memo) for each in parts_of(request)
+        }
     names = [bytes(digest) for digest in digested.digests]
     kept = [i for i, name in enumerate(names) if name not in refused]
     refusals = [
@@ -110,7 +119,7 @@ def build_table(
         if name in refused
     ]
     samples, digests = [digested.samples[i] for i in kept], digested.digests[kept]
-    cache = _whole(found, digests, request, cache_root=cache_root)
+    caches = [whole_cache(each, digests, part, cache_root=cache_root) for part, each in found.items()]
     if not samples:
         first = (*digested.refusals, *refusals)[0]
         raise PipelineError(
@@ -121,10 +130,12 @@ def build_table(
     code = {name: i for i, name in enumerate(classes)}
     labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
     splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
-    if outdated := OutdatedRows.among(samples, digests).note(cache[1]):
-        notes = (*notes, outdated)
+    rows = OutdatedRows.among(samples, digests)
+    notes = (*notes, *filter(None, (rows.note(cache) for _, cache in caches)))
+    resolved, source, parts = joined_caches(caches)
     return FeatureTable(
-        *cache,
+        resolved,
+        source,
         digests,
         labels,
         [printable(name) for name in classes],
@@ -133,25 +144,7 @@ def build_table(
         [printable(s.group or "") for s in samples] if any(s.group for s in samples) else [],
         count_files(manifest, samples, [*digested.refusals, *refusals]),
         notes,
-    )
-
-
-def _whole(
-    found: tuple[Resolved, FeatureCache] | None,
-    digests: NDArray[np.uint8],
-    request: FeatureRequest,
-    *,
-    cache_root: Path,
-) -> tuple[Resolved, FeatureCache]:
-    """Return the cache that was found. Raises FeaturesMissing where it lacks features of any digest."""
-    n = len(digests) if found is None else int(found[1].missing(digests).sum())
-    if found is not None and not n:
-        return found
-    check_named(request)
-    raise FeaturesMissing(
-        f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'.",
-        n_missing={request: n},
-        cache_root=cache_root,
+        parts,
     )
 
 

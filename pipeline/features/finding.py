@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurecache.base.errors import PipelineError
+from featurecache.base.errors import FeaturesMissing, PipelineError
+from featurecache.base.text import printable
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.store import FeatureCache
-from featurecache.extract.job.matching import find_matching, find_unique, load_if_here
+from featurecache.extract.job.matching import check_named, find_matching, find_unique, load_if_here
 from featurecache.extract.job.request import FeatureRequest, Resolved, recall
 from featurecache.features.nearest_features import ambiguous_caches
 from featurecache.runs.command_lines import parts_of_all
@@ -64,3 +65,22 @@ def refused_images(
             absent = {bytes(row) for row in digests[found[1].missing(digests)]}
             refused.update({digest: reason for digest, reason in reasons.items() if digest in absent})
     return refused
+
+
+def whole_cache(
+    found: tuple[Resolved, FeatureCache] | None,
+    digests: NDArray[np.uint8],
+    request: FeatureRequest,
+    *,
+    cache_root: Path,
+) -> tuple[Resolved, FeatureCache]:
+    """Return the cache that was found. Raises FeaturesMissing where it lacks features of any digest."""
+    n = len(digests) if found is None else int(found[1].missing(digests).sum())
+    if found is not None and not n:
+        return found
+    check_named(request)
+    raise FeaturesMissing(
+        f"{n:,} of {len(digests):,} images have no features of {request.backbone} in '{printable(cache_root)}'.",
+        n_missing={request: n},
+        cache_root=cache_root,
+    )

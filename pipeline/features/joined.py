@@ -12,13 +12,15 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurecache.extract.cache.spec import MOST_IN_A_NAME, FeatureSpec, slug
+from featurecache.extract.cache.store import FeatureCache
 from featurecache.extract.images.vectors.origin import NO_TRANSFORM
+from featurecache.extract.job.request import FeatureRequest, Resolved
 from featurecache.features.feature_set import Part, Source
 from featurecache.runs.command_lines import JOINT
 
@@ -74,6 +76,31 @@ def joined_spec(specs: Sequence[FeatureSpec]) -> FeatureSpec:
     digest = hashlib.sha256(json.dumps([spec.key for spec in specs]).encode()).hexdigest()
     dim = sum(spec.feature_dim for spec in specs)
     return FeatureSpec(name, JOINED_SOURCE, digest, "", "", NO_TRANSFORM, dim, decode_version=1)
+
+
+def joined_caches(
+    caches: Sequence[tuple[Resolved, FeatureCache]],
+) -> tuple[Resolved, Source, tuple[FeatureSpec, ...]]:
+    """Return the features of several caches as one, as they are, and the spec of each; of one cache those alone."""
+    if len(caches) == 1:
+        return (*caches[0], ())
+    specs = tuple(resolved.spec for resolved, _ in caches)
+    whole = replace(joined_spec(specs), dtype=specs[0].dtype)
+    weights = " + ".join(resolved.weights for resolved, _ in caches)
+    return Resolved(whole, weights), Joined(whole, tuple(cache for _, cache in caches), (1.0,) * len(caches)), specs
+
+
+def look_up_together(
+    caches: Sequence[tuple[FeatureRequest, FeatureCache]], digests: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return the features of these digests from several caches side by side, scaled by them: (N, 32) -> (N, D).
+
+    Those of one cache as they are. Raises CacheError.
+    """
+    if len(caches) == 1:
+        return caches[0][1].lookup(digests)
+    parts = [Part(request, cache.spec, scale_of(cache, digests)) for request, cache in caches]
+    return Joined.of(parts, [cache for _, cache in caches]).lookup(digests)
 
 
 def joined_rate(rates: Sequence[float]) -> float:

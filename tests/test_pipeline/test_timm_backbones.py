@@ -61,6 +61,22 @@ def test_a_run_predicts_from_another_folder_and_a_warm_one_needs_no_timm(place, 
     assert "`pip install 'featurecache[timm]'`" in capsys.readouterr().err
 
 
+def test_a_choice_is_made_among_networks_of_timm_and_joined_ones(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    name = "local-dir:a network"
+    words = ["--sample", "12", "--size", str(SIDE), "--engine", "torch", "--cache", "choice", "--json", "--quiet"]
+    assert run(["select", "images", "--backbone", f"{name},pixels,{name}+pixels", *words]) == 0
+    found = {each["backbone"]: each for each in json.loads(capsys.readouterr().out)["candidates"]}
+    alone, pixels, both = (found[each] for each in (name, "pixels", f"{name}+pixels"))
+    assert both["dim"] == alone["dim"] + pixels["dim"]
+    assert both["full_bytes"] == alone["full_bytes"] + pixels["full_bytes"]
+    seconds = alone["full_seconds"] + pixels["full_seconds"]
+    assert both["full_seconds"] == pytest.approx(seconds, abs=0.2)
+    assert {each["leep"] for each in found.values()} == {None}
+    assert all(0.5 <= each["ridge"] <= 1 for each in found.values())
+    assert len(list(Path("choice").glob("*/spec.json"))) == 2
+
+
 def test_a_folder_that_has_moved_is_named_by_its_weights_file(place, monkeypatch, capsys, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(place, root, ignore=shutil.ignore_patterns("made", "again", "data"))

@@ -25,7 +25,7 @@ class SelectOptions:
 
     backbone: Sequence[str] = option(
         "--backbone", metavar="NAME", multiple=True, required=True,
-        help="a candidate; repeat it for several. 'pixels' is the baseline",
+        help="a candidate, or a+b for the features of both side by side; repeatable. 'pixels' is the baseline",
     )  # fmt: skip
     sample: int = option(
         "--sample", metavar="N", type=POSITIVE, default=1000, show_default=True, help="number of images to measure on"
@@ -66,7 +66,7 @@ def command(
         for note in manifest.notes:
             console.say(note)
         backbones = names_in("--backbone", asked.backbone)
-        permit(backbones)
+        permit(part for name in backbones for part in name.split("+"))
         selection = select_backbones(
             manifest,
             backbones,

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from featurecache import FeatureRequest, Predictor, audit_images, compare_runs, read_images
-from featurecache.base.errors import PipelineError
+from featurecache.base.errors import PipelineError, UsageError
 from featurecache.cli.main import DONE, REFUSED, USAGE, run
 from featurecache.extract.cache.spec import FeatureSpec
+from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import plain_spec
 from featurecache.features.feature_set import Part
 from featurecache.features.joined import Joined, joined_rate, joined_spec, scale_of
@@ -168,6 +169,34 @@ def test_the_report_and_its_commands_know_joined_features(place):
 def test_an_audit_takes_joined_features(place, digits_folder):
     found = audit_images(read_images(digits_folder), FeatureRequest(BOTH), cache_root=place / "cache")
     assert found.backbone == BOTH
+
+
+@pytest.mark.parametrize("suffix", ["h5", "npz", "parquet"])
+def test_joined_features_are_exported_next_to_each_other(place, digits_folder, tmp_path, suffix, capsys):
+    root, out = str(place / "cache"), tmp_path / f"out.{suffix}"
+    for name, path in ((BOTH, out), *((each, tmp_path / f"{each}.npz") for each in BOTH.split("+"))):
+        assert run(["cache", "export", str(digits_folder), str(path), "--backbone", name, "--cache", root]) == DONE
+    assert f"90 rows of {1280 + 3072} numbers ({BOTH})" in capsys.readouterr().out
+    found = read_images(out, ReadOptions(as_="vectors"))
+    blocks = [np.load(tmp_path / f"{each}.npz")["features"] for each in BOTH.split("+")]
+    assert np.array_equal(found.vectors.rows[:90], np.concatenate(blocks, axis=1))
+    assert [sample.name for sample in found.samples] == [s.name for s in read_images(digits_folder).samples]
+    assert found.vectors.origin == f"{out.name}, exported from efficientnet_lite0 + pixels"
+    with pytest.raises(UsageError, match=r"nothing in .* says that its vectors are these"):
+        Predictor.load(place / "run", head=f"{BOTH}--ridge").predict(found)
+
+
+def test_a_head_on_exported_joined_features_refuses_them_in_another_order(place, digits_folder, tmp_path):
+    root, other = str(place / "cache"), "pixels+efficientnet_lite0"
+    files = {name: str(tmp_path / f"{i}.npz") for i, name in enumerate((BOTH, other))}
+    for name, path in files.items():
+        words = ["cache", "export", str(digits_folder), path, "--backbone", name, "--cache", root, "--quiet"]
+        assert run(words) == DONE
+    heads = ["--heads", "centroid", "--quiet", "--out", str(tmp_path / "run")]
+    assert run(["classify", files[BOTH], *heads]) == DONE
+    assert run(["predict", str(tmp_path / "run"), files[BOTH], "--quiet"]) == DONE
+    with pytest.raises(UsageError, match="takes vectors of other columns, or in another order"):
+        Predictor.load(tmp_path / "run").predict(read_images(files[other]))
 
 
 def test_what_is_missing_is_named_by_its_backbone(place, digits_folder, filled_cache, capsys, tmp_path):
