@@ -34,7 +34,7 @@ from featurecache.extract.job.outlook import OVERHEAD_BYTES_PER_ROW
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.summary import ExtractReport, Filled
 from featurecache.features.joined import look_up_together
-from featurecache.runs.command_lines import parts_of
+from featurecache.runs.command_lines import parts_of, parts_of_all
 from featurecache.runs.file_counts import FileCounts, count_files
 
 if TYPE_CHECKING:
@@ -126,35 +126,24 @@ def select_backbones(
     sample, left_out = subsample(images, n_sample, seed=seed, least=least)
     if left_out:
         progress.say(left_out_line(left_out, least))
-    wanted = {name: parts_of(FeatureRequest(name, size=size)) for name in backbones}
-    singles = [part for parts in wanted.values() for part in parts]
-    extracted = {each: _extract(each, sample, progress, cache_root, settings) for each in dict.fromkeys(singles)}
+    requests = [FeatureRequest(name, size=size) for name in backbones]
+    extracted = {each: _extract(each, sample, progress, cache_root, settings) for each in parts_of_all(requests)}
     reports = [*extracted.values()]
     n_asked = len(set(sample.samples))
     common = _in_all(reports, n_asked)
     if len(common) < n_asked:
         progress.say(f"{count_is(n_asked - len(common), 'image')} left out: not every backbone has features of them.")
     measured = [
-        _measure(name, [extracted[part].filled[0] for part in parts], common, len(images))
-        for name, parts in wanted.items()
+        _measure(each.backbone, [extracted[part].filled[0] for part in parts_of(each)], common, len(images))
+        for each in requests
     ]
     units = units_of(np.stack(list(common.values())), groups_of(list(common)))
     candidates = _ranked([candidate for candidate, _ in measured], [correct for _, correct in measured], units)
     refusals = {each.name: each for report in reports for each in report.refusals}
     files = count_files(images, list(common), list(refusals.values()), why_unused=partial(_why_unused, left_out))
-    return Selection(
-        images.source,
-        len(images),
-        len(common),
-        seed,
-        size,
-        candidates,
-        advise(candidates, len(images)),
-        n_asked - len(common),
-        files,
-        left_out,
-        least,
-    )
+    measured_on = (images.source, len(images), len(common), seed, size)
+    advice, n_left_out = advise(candidates, len(images)), n_asked - len(common)
+    return Selection(*measured_on, candidates, advice, n_left_out, files, left_out, least)
 
 
 def _why_unused(left_out: Mapping[str, int], sample: Sample) -> Reason:

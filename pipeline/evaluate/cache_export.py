@@ -108,18 +108,14 @@ def build_table(
     with Memo(cache_root, read_only=True) as memo:
         digested = digest_samples(manifest.samples, memo, on_progress=on_progress)
         refused = refused_images(digested.digests, [request], cache_root, memo)
-        found = {
-            each: find_cache(each, digested.digests, cache_root=cache_root, memo=memo) for each in parts_of(request)
-        }
+        singles = parts_of(request)
+        found = [find_cache(each, digested.digests, cache_root=cache_root, memo=memo) for each in singles]
     names = [bytes(digest) for digest in digested.digests]
     kept = [i for i, name in enumerate(names) if name not in refused]
-    refusals = [
-        Refusal(sample.name, name.hex(), refused[name])
-        for sample, name in zip(digested.samples, names, strict=True)
-        if name in refused
-    ]
+    named = zip(digested.samples, names, strict=True)
+    refusals = [Refusal(sample.name, name.hex(), refused[name]) for sample, name in named if name in refused]
     samples, digests = [digested.samples[i] for i in kept], digested.digests[kept]
-    caches = [whole_cache(each, digests, part, cache_root=cache_root) for part, each in found.items()]
+    caches = [whole_cache(*each, cache_root=cache_root, digests=digests) for each in zip(found, singles, strict=True)]
     if not samples:
         first = (*digested.refusals, *refusals)[0]
         raise PipelineError(
@@ -127,8 +123,8 @@ def build_table(
             f"'{printable(first.name)}', because: {printable(first.reason)}. Repair or replace them, and extract again."
         )
     classes = in_order({sample.label for sample in samples if sample.label is not None})
-    code = {name: i for i, name in enumerate(classes)}
-    labels = np.array([-1 if s.label is None else code[s.label] for s in samples], dtype=np.int64)
+    code: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
+    labels = np.array([code[sample.label] for sample in samples], dtype=np.int64)
     splits, notes = _splits(samples, digests, labels, classes, seed, min_per_class)
     rows = OutdatedRows.among(samples, digests)
     notes = (*notes, *filter(None, (rows.note(cache) for _, cache in caches)))

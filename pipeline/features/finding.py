@@ -69,9 +69,9 @@ def refused_images(
 
 def whole_cache(
     found: tuple[Resolved, FeatureCache] | None,
-    digests: NDArray[np.uint8],
     request: FeatureRequest,
     *,
+    digests: NDArray[np.uint8],
     cache_root: Path,
 ) -> tuple[Resolved, FeatureCache]:
     """Return the cache that was found. Raises FeaturesMissing where it lacks features of any digest."""
