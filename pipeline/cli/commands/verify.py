@@ -29,7 +29,7 @@ MAX_SHOWN = 5
 class VerifyOptions:
     """Which run, and how many of its images."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest, or the name of a model", type=PATH)
     replay: int = option(
         "--replay", metavar="N", type=POSITIVE, default=100, show_default=True,
         help="how many images of the run are drawn and labelled again",
@@ -57,11 +57,13 @@ def command(
     """
     from featurecache.predictor import Predictor
     from featurecache.predictor.replay import replay_run
+    from featurecache.runs.models.places import find_run
 
     permit(head.backbone)
     with Console(quiet=printing.quiet) as console:
+        run = find_run(asked.run, say=console.say)
         predictor = Predictor.load(
-            asked.run,
+            run,
             head=head.head,
             weights=head.weights,
             cache_root=cache.cache,
@@ -70,7 +72,7 @@ def command(
             progress=console,
         )
         replay = replay_run(
-            asked.run,
+            run,
             predictor,
             n=asked.replay,
             seed=asked.seed,

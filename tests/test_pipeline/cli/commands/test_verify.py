@@ -106,3 +106,11 @@ def test_a_run_on_vectors_has_no_images(verified, tmp_path, capsys):
     code, _, err = verified(folder=folder)
     assert code == USAGE
     assert "takes vectors" in err
+
+
+def test_a_model_by_name_is_verified_by_the_images_of_its_run(verified, run_of_two, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["promote", str(run_of_two), "pets", "--quiet"]) == DONE
+    capsys.readouterr()
+    code, found, _ = verified(folder="pets")
+    assert (code, found["n_compared"], found["n_tested"]) == (DONE, 24, 0)
