@@ -38,6 +38,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOMES = {
     "FeatureCache": "extract.cache.store",
     "FeatureCacheError": "base.errors",
+    "FeatureExtractor": "extract.in_memory.extractor",
     "FeatureRequest": "extract.job.request",
     "Manifest": "extract.images.manifest",
     "Predictor": "predictor",

@@ -4,6 +4,7 @@ spec             FeatureSpec, the identity of a set of features, and its key
 transform_spec   TransformSpec, its part about the input of the network
 ranges           ranges.json, the activation ranges of a network in int8
 store            FeatureCache: finding, reading and adding rows
+reading          what a program reads of a cache: blocks of rows, a data set of PyTorch
 snapshot         the shard and row of each image, at one time
 listing          the shards of a folder by name, the marks of merged ones, and files that can be removed
 shards           one immutable HDF5 file of rows

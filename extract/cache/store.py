@@ -27,6 +27,7 @@ from featurecache.extract.cache.index import INDEX_FILE, SHARDS_FOLDER, ServedRo
 from featurecache.extract.cache.judged import read_judged, remember_judged, withdraw
 from featurecache.extract.cache.names import NameSet, Places, as_names
 from featurecache.extract.cache.opening import open_index
+from featurecache.extract.cache.reading.rows import ReadableRows
 from featurecache.extract.cache.row_index import UnfitIndex
 from featurecache.extract.cache.snapshot import N_LISTINGS, Snapshot, read_snapshot
 from featurecache.extract.cache.spec import FeatureSpec, as_text
@@ -41,7 +42,7 @@ MOST_SPEC_BYTES = 1 << 20
 T = TypeVar("T")
 
 
-class FeatureCache:
+class FeatureCache(ReadableRows):
     """The rows of one FeatureSpec below a cache root.
 
     Opening reads the head of the row index; where that is not up to date, the digests of every shard (32 bytes a row).

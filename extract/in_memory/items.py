@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.base.errors import RequestError
+from featurecache.base.errors import NoImages
 from featurecache.base.text import printable
 
 ALLOWED = "a path, the bytes of an image file, a PIL image, or a uint8 array (H, W, 3) or (H, W)"
@@ -21,16 +21,16 @@ def list_items(items: Any) -> list[Any]:
     """Return the images that a program gives, each checked for its type.
 
     items: an iterable of N items; an array of pixels (N, H, W, 3) or (N, H, W); an array or a table column of paths,
-    (N,) or (N, 1). Raises RequestError for one item in place of several, and for what is no item, by its number.
+    (N,) or (N, 1). Raises NoImages for one item in place of several, and for what is no item, by its number.
     """
     if is_item(items):
-        raise RequestError(f"One image is given where several are expected: give a list, [image], of {ALLOWED}.")
+        raise NoImages(f"One image is given where several are expected: give a list, [image], of {ALLOWED}.")
     if isinstance(items, Mapping) or not isinstance(items, Iterable):
-        raise RequestError(f"The images are a {type(items).__name__} and have to be a list; each is {ALLOWED}.")
+        raise NoImages(f"The images are a {type(items).__name__} and have to be a list; each is {ALLOWED}.")
     listed = list(_column(items))
     for i, each in enumerate(listed):
         if wrong := no_item(each):
-            raise RequestError(f"Item {i} is {wrong}; give {ALLOWED}.")
+            raise NoImages(f"Item {i} is {wrong}; give {ALLOWED}.")
     return listed
 
 

@@ -72,7 +72,8 @@ class ImageNetwork:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.spec, self.kind = spec, PixelKind.of(spec)
-        self._folder, self._load, self._ranges = folder, load, ranges
+        self._folder, self._ranges = folder, ranges
+        self._load: Callable[[], nn.Module] | None = load
         self._settings, self._say = settings, say or _silent
         self._engine: Engine | None = None
         self._lock = Lock()
@@ -83,10 +84,12 @@ class ImageNetwork:
         with self._lock:
             if self._engine is None:
                 self._engine = self._started()
+                self._load = None  # with what it holds, which is not needed any more
             return self._engine
 
     def _started(self) -> Engine:
-        spec, settings = self.spec, self._settings
+        spec, settings, load = self.spec, self._settings, self._load
+        assert load is not None, "an engine is started once"
         identity: NetworkIdentity = {
             "backbone": spec.backbone,
             "weights": spec.weights_digest,
@@ -95,7 +98,7 @@ class ImageNetwork:
             "network": spec.network,
         }
         return build_engine(
-            Source(identity, spec.transform.crop, self._load, spec.feature_dim, (slice(0, spec.feature_dim),)),
+            Source(identity, spec.transform.crop, load, spec.feature_dim, (slice(0, spec.feature_dim),)),
             engine=settings.engine,
             device=settings.device,
             precision=spec.precision,
@@ -152,23 +155,34 @@ class ImageNetworks:
 
         Raises what `ImageNetwork.run` does.
         """
-        stacks = [np.stack(each) for each in zip(*prepared, strict=True)]
+        # Whole images have sizes of their own.
+        stacks: list[Any] = [
+            list(each) if kind.geometry is None else np.stack(each)
+            for kind, each in zip(self.kinds, zip(*prepared, strict=True), strict=True)
+        ]
         return {key: each.run(stacks[self._places[key]]) for key, each in self.networks.items()}
 
-    def vectors(self, items: Sequence[Any], *, skipped: dict[int, str] | None = None) -> dict[str, NDArray[np.float32]]:
+    def vectors(
+        self, items: Sequence[Any], *, skipped: dict[int, str] | None = None, numbers: Sequence[int] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         """Return the vectors of N images by the key of their spec: float32 (N, D) each; on all cores.
 
         items: checked ones, as `list_items` returns them. skipped: gets the numbers of refused images with the reasons;
-        their rows have no meaning. Without it the first of them is raised as an ImageRefused that names it.
+        their rows have no meaning. Without it the first of them is raised as an ImageRefused that names it, by numbers
+        (N,) if they are given.
         """
         self.start()
         engines = [each.engine for each in self.networks.values()]
         size = max(each.batch_size for each in engines)
         found = {key: np.zeros((len(items), each.spec.feature_dim), np.float32) for key, each in self.networks.items()}
 
+        def refuse(i: int, error: ImageRefused) -> None:
+            if skipped is None:
+                raise refused_item(items[i], i if numbers is None else numbers[i], error) from None
+            skipped[i] = str(error)
+
         def fill(start: int) -> None:
-            numbers = range(start, min(start + size, len(items)))
-            kept, vectors = self._of_chunk(items, numbers, skipped)
+            kept, vectors = self._of_chunk(items, range(start, min(start + size, len(items))), refuse)
             for key, rows in vectors.items():
                 found[key][kept] = rows
 
@@ -187,29 +201,23 @@ class ImageNetworks:
         return found
 
     def _of_chunk(
-        self, items: Sequence[Any], numbers: Sequence[int], skipped: dict[int, str] | None
+        self, items: Sequence[Any], rows: Sequence[int], refuse: Callable[[int, ImageRefused], None]
     ) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
         """Return the numbers of the images of a chunk that are not refused, and their vectors."""
         kept, prepared = [], []
-        for i in numbers:
+        for i in rows:
             try:
                 prepared.append(self.prepare(items[i]))
                 kept.append(i)
             except ImageRefused as error:
-                self._refuse(items[i], i, error, skipped)
+                refuse(i, error)
         while kept:
             try:
                 return kept, self.run(prepared)
             except RowRefused as error:
-                self._refuse(items[kept[error.row]], kept[error.row], error, skipped)
+                refuse(kept[error.row], error)
                 del kept[error.row], prepared[error.row]
         return [], {}
-
-    @staticmethod
-    def _refuse(item: Any, number: int, error: ImageRefused, skipped: dict[int, str] | None) -> None:
-        if skipped is None:
-            raise refused_item(item, number, error) from None
-        skipped[number] = str(error)
 
 
 def refused_item(item: Any, number: int, error: ImageRefused) -> ImageRefused:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.base.errors import ImageRefused
-from featurecache.extract.cache.spec import REDUCED, FeatureSpec, image_digest
+from featurecache.extract.cache.spec import FULL_RANGE, REDUCED, FeatureSpec, image_digest
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.augmentation import View, viewed
 from featurecache.extract.images.decode import decode_picture, picture_of_image, refusal_of
@@ -34,11 +34,14 @@ PIL_LOCK = Lock()
 
 @dataclass(frozen=True)
 class PixelKind:
-    """All that the pixels of an image depend on. geometry: the transform without mean and std."""
+    """All that the pixels of an image depend on.
+
+    geometry: the transform without mean and std; None for the whole image, uint8 (H, W, 3).
+    """
 
     at_least: int | None
     levels: str
-    geometry: TransformSpec
+    geometry: TransformSpec | None
     view: View | None
 
     @classmethod
@@ -52,7 +55,7 @@ class PixelKind:
 def read_pixels(
     item: Any, kinds: Sequence[PixelKind], *, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], ...]:
-    """Return the pixels of one image for each kind: uint8 (3, S, S).
+    """Return the pixels of one image for each kind: uint8 (3, S, S), or (H, W, 3) of the whole image.
 
     item: see `items.py`. Raises ImageRefused with the reason, whatever is wrong with the image.
     """
@@ -64,7 +67,8 @@ def read_pixels(
                 how = kind.at_least, kind.levels
                 if how not in pictures:
                     pictures[how] = _picture(content, kind, max_pixels, reserved.reserve)
-                pixels = fit_pixels(pictures[how], kind.geometry)
+                picture, geometry = pictures[how], kind.geometry
+                pixels = _whole(picture) if geometry is None else fit_pixels(picture, geometry)
                 found.append(pixels if kind.view is None else viewed(pixels, kind.view, _digest(item, content)))
             return tuple(found)
     except ImageRefused:
@@ -74,6 +78,11 @@ def read_pixels(
         raise ImageRefused(reason) from None
     except Exception as error:  # noqa: BLE001  (what decoders and the resize raise on odd images)
         raise ImageRefused(refusal_of(error)) from None
+
+
+def _whole(picture: Picture) -> NDArray[np.uint8]:
+    pixels = picture.array()
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2))
 
 
 @contextmanager
@@ -89,6 +98,22 @@ def _opened(item: Any) -> Iterator[Any]:
             yield file if state[0] > WHOLE_BYTES else file.read()
     else:
         yield _bytes_of_pil(item) or item if is_pil(item) else item
+
+
+def undecoded(image: Any) -> bytes | NDArray[np.uint8]:
+    """Return a PIL image as the bytes of its file, if that is open and not decoded yet; else as its upright pixels.
+
+    Pixels are uint8 (H, W, 3) or (H, W). Raises ImageRefused where they cannot be had.
+    """
+    try:
+        if (content := _bytes_of_pil(image)) is not None:
+            return content
+        with PIL_LOCK:
+            return picture_of_image(image, FULL_RANGE).array()
+    except ImageRefused:
+        raise
+    except Exception as error:  # noqa: BLE001  (what Pillow raises on odd images)
+        raise ImageRefused(refusal_of(error)) from None
 
 
 def _bytes_of_pil(image: Any) -> bytes | None:

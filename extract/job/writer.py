@@ -113,7 +113,7 @@ class Writer:
         if not self._collected:
             return
         now = time.perf_counter()
-        record = self._record(self._share() * (now - self._since))
+        record = record_of(self._engine, self.plan.resolved.weights, self._share() * (now - self._since))
         # In this order, so that after an interrupt every row is in one of the two lists.
         self._handed_over = self._collected
         self._collected, self._since = [], now
@@ -140,17 +140,19 @@ class Writer:
         record_pixels(self.plan)
         return len(keys), time.perf_counter() - started
 
-    def _record(self, seconds: float) -> ShardRecord:
-        return {
-            "engine": self._engine.name,
-            "device": self._engine.device,
-            "batch_size": self._engine.batch_size,
-            "weights": self.plan.resolved.weights,
-            "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(seconds, 3),
-            "decode_revision": DECODE_REVISION,
-        }
+
+def record_of(engine: Engine, weights: str, seconds: float) -> ShardRecord:
+    """Return the record of a shard: the engine of its rows, the name of their weights, and the seconds they took."""
+    return {
+        "engine": engine.name,
+        "device": engine.device,
+        "batch_size": engine.batch_size,
+        "weights": weights,
+        "versions": {name: installed_version(name) for name in RECORDED_LIBRARIES},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 3),
+        "decode_revision": DECODE_REVISION,
+    }
 
 
 def overflow_reason(vector: NDArray[np.float32], spec: FeatureSpec) -> str:

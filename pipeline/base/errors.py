@@ -13,6 +13,7 @@
     │   │   │   └── UnknownWeights the backbone has no weights of that name, and there is no such file
     │   │   └── WeightsMismatch    the file holds tensors of another architecture, or no tensors
     │   ├── RequestError           features asked for with a value that there is not
+    │   │   └── NoImages           what a program gives as images and is none; a ValueError too
     │   ├── EngineError            a device or precision that this machine does not offer
     │   │   └── EngineFailed       a batch that an engine did not get through
     │   ├── OutOfMemory            a batch that does not fit
@@ -111,6 +112,10 @@ class RequestError(ExtractError):
     """Features that are asked for with a value that there is not."""
 
     exit_code = USAGE
+
+
+class NoImages(RequestError, ValueError):
+    """What a program gives in place of images; a ValueError, as scikit-learn's contract asks."""
 
 
 class EngineError(ExtractError):
