@@ -18,7 +18,7 @@ from featurecache.base.progress import Progress, Silent
 from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.job.settings import Settings
-from featurecache.predictions.labelled import Predictions
+from featurecache.predictions.labelled import Labelled, Predictions
 from featurecache.runs.file_counts import count_files
 
 if TYPE_CHECKING:
@@ -118,14 +118,29 @@ class OnImages(ABC):
         """Return the predictions of images in memory; refused ones are left out where the settings say `skip`."""
         from featurecache.extract.in_memory.items import list_items, name_of, path_of
 
-        listed, skipped = list_items(items), dict[int, str]()
+        listed = list_items(items)
+        samples = tuple(Sample(path_of(each), name_of(each, i)) for i, each in enumerate(listed))
+        return self._labelled(Manifest(Path(), samples), settings, progress, listed).block(slice(None))
+
+    def _labelled(
+        self, images: Manifest, settings: Settings | None, progress: Progress, items: Sequence[Any] | None = None
+    ) -> Labelled:
+        """Return the images of a data set with their labels, without a cache; items: their files unless given."""
+        listed, skipped = [sample.path for sample in images.samples] if items is None else items, dict[int, str]()
         skips = (settings or self.settings).on_error == "skip"
         networks = self._networks(settings, progress)
         vectors = networks.vectors(listed, skipped=skipped if skips else None)
         kept = [i for i in range(len(listed)) if i not in skipped]
         codes, proba = self._answers_to({key: rows[kept] for key, rows in vectors.items()})
-        samples = [Sample(path_of(each), name_of(each, i)) for i, each in enumerate(listed)]
-        refusals = tuple(Refusal(samples[i].name, "", reason) for i, reason in sorted(skipped.items()))
-        used = tuple(samples[i] for i in kept)
-        files = count_files(Manifest(Path(), tuple(samples)), used, refusals, needs_labels=False)
-        return Predictions(self.name, self.classes, used, codes, proba, files)
+        refusals = tuple(Refusal(images.samples[i].name, "", reason) for i, reason in sorted(skipped.items()))
+        used = tuple(images.samples[i] for i in kept)
+        files = count_files(images, used, refusals, needs_labels=False)
+        return Labelled(self.name, self.classes, used, files, lambda rows: (codes[rows], proba[rows]))
+
+
+def mean_of(proba: Sequence[NDArray[np.floating[Any]]]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+    """Return the codes (N,) and probabilities (N, C) of the mean of those of several heads."""
+    import numpy as np
+
+    mean = np.mean(proba, axis=0)
+    return mean.argmax(axis=1).astype(np.int64), mean

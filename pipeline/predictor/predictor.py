@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.defaults import DEFAULT_CACHE
-from featurecache.base.errors import RequestError
+from featurecache.base.errors import RequestError, UsageError
 from featurecache.base.progress import Progress, Silent
+from featurecache.base.text import printable
 from featurecache.base.values import refuse
 from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.images.read_options import ReadOptions
@@ -21,7 +22,7 @@ from featurecache.features.file_vectors import check_are_images, check_takes_ima
 from featurecache.features.new_images import FoundFeatures, JoinedImages, NewImages, image_networks, in_all
 from featurecache.features.saved_with_head import head_meta
 from featurecache.predictions.labelled import Labelled, Predictions
-from featurecache.predictor.on_images import OnImages
+from featurecache.predictor.on_images import OnImages, mean_of
 from featurecache.predictor.saved import check_head, check_one_file, recorded_cache
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
     from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.in_memory.network import ImageNetworks
+
+
+# The suffix of a file that `export` has written.
+EXPORTED = ".onnx"
 
 
 class Predictor(OnImages):
@@ -86,7 +91,7 @@ class Predictor(OnImages):
         settings: Settings | None = None,
         progress: Progress | None = None,
     ) -> Predictor:
-        """Load a head of a run, the best on val unless named; run: its folder, or the name of a model.
+        """Load a head of a run, the best on val unless named; run: a folder, the name of a model, an exported file.
 
         weights: the file of the run's weights where it has moved; it is checked by their digest before it is used.
         cache_root: where features are kept, the run's cache unless named. trust_head: use a scikit-learn classifier
@@ -94,9 +99,12 @@ class Predictor(OnImages):
         limits for images in memory; an image that cannot be decoded is an error unless they say `skip`.
 
         Raises UsageError for a folder that is no run or a head it does not have, PipelineError for a damaged run,
-        SavedHeadError for a head that is damaged or must not be loaded.
+        SavedHeadError for a head that is damaged or must not be loaded, PipelineError for a file that is none of
+        `export`.
         """
         progress = progress or Silent()
+        if Path(run).suffix.lower() == EXPORTED and not os.path.isdir(run):  # noqa: PTH112 (names that are too long)
+            return ExportedPredictor(Path(run), settings, others=[head, weights])
         run = find_run(run, say=progress.say)
         results = read_results(run)
         chosen = choose_head(results["heads"], head, metric=metric_of(results))
@@ -227,15 +235,7 @@ class EnsemblePredictor(Predictor):
     def _answers(
         self, found: Mapping[str, FoundFeatures], rows: slice
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        return self._mean([head._answers(found, rows)[1] for head in self._heads])
-
-    @staticmethod
-    def _mean(proba: Sequence[NDArray[np.floating[Any]]]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        """The labels (N,) and probabilities (N, C) of the mean of those of the heads."""
-        import numpy as np
-
-        mean = np.mean(proba, axis=0)
-        return mean.argmax(axis=1).astype(np.int64), mean
+        return mean_of([head._answers(found, rows)[1] for head in self._heads])
 
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         for head in self._heads:
@@ -248,4 +248,52 @@ class EnsemblePredictor(Predictor):
     def _answers_to(
         self, vectors: dict[str, NDArray[np.float32]]
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        return self._mean([head._answers_to(vectors)[1] for head in self._heads])
+        return mean_of([head._answers_to(vectors)[1] for head in self._heads])
+
+
+class ExportedPredictor(Predictor):
+    """A file of `export`: it has its network, so no cache and no backbone is used, and it gives no features.
+
+    spec: of its first features.
+    """
+
+    def __init__(self, path: Path, settings: Settings | None, *, others: Sequence[str | None]) -> None:
+        if any(others):
+            raise UsageError(f"'{printable(path)}' is one head with its weights: name no other head and no weights.")
+        from featurecache.predictor.exported import ExportedNetwork
+
+        self._file = ExportedNetwork(path)
+        self.name, self.classes, self.spec = self._file.name, self._file.classes, self._file.specs[0]
+        self.cache_root, self.reading = DEFAULT_CACHE, ReadOptions()
+        self._set_up(settings)
+
+    @property
+    def request(self) -> FeatureRequest:
+        """Raises UsageError: the file holds its network."""
+        raise UsageError(f"The head {self.name} is a file that holds its network: it asks for no features.")
+
+    def label(
+        self, images: Manifest, *, settings: Settings | None = None, progress: Progress | None = None
+    ) -> Labelled:
+        """Label the images of a data set, all at once; nothing is kept in a cache. Raises what `predict` raises."""
+        refuse(RequestError, no_manifest(images))
+        if images.vectors is not None:
+            raise UsageError(f"The head {self.name} is a file that takes images, and vectors are given. Name images.")
+        progress = progress or Silent()
+        for note in images.notes:
+            progress.say(note)
+        return self._labelled(images, settings or Settings(), progress)
+
+    def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
+        return self._file.images(settings.max_pixels)
+
+    def _columns(self, vectors: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        raise UsageError(f"The head {self.name} is a file that gives no features: load its run for them.")
+
+    def _answers_to(
+        self, vectors: dict[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        import numpy as np
+
+        rows = vectors[""]
+        return rows[:, -1].astype(np.int64), rows[:, :-1]

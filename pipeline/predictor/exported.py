@@ -1,0 +1,155 @@
+"""A file that `export` has written, as a network of its own: an image to the probabilities and the label of its head.
+
+    image, uint8 (H, W, 3), or (S, S, 3) of a file of a fixed size -> probabilities (C,), label ()
+
+It runs under ONNX Runtime; images are decoded here, and resized here only for a file of a fixed size. What the file
+says of itself may be untrusted: it is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.base.cores import count_cores
+from featurecache.base.errors import EngineError, EngineFailed, PipelineError, UsageError
+from featurecache.base.plain_files import parse_json
+from featurecache.base.text import printable
+from featurecache.extract.cache.spec import INT8, FeatureSpec
+from featurecache.extract.images.decode_rules import DECODE_VERSION
+from featurecache.extract.in_memory.network import ImageNetwork, ImageNetworks
+from featurecache.extract.in_memory.pixels import PixelKind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featurecache.extract.engines.protocol import Engine
+
+# In the metadata of the file, and of its inputs and outputs.
+PREFIX, FORMAT = "featurecache.", "1"
+IMAGE, OUTPUTS = "image", ["probabilities", "label"]
+ERRORS_ONLY = 3
+AGAIN = "Write it again with 'featurecache export'."
+
+
+@dataclass(frozen=True)
+class FileEngine:
+    """How an exported file runs: an image at a time, on one core each; see `extract.engines.Engine`."""
+
+    name: str = "onnxruntime"
+    device: str = "cpu"
+    batch_size: int = 1
+    n_lanes: int = 1
+    precision: str = "fp32"
+    reason: str = "onnxruntime on cpu: an exported file"
+
+    def run(self, batch: Any) -> NDArray[np.float32]:
+        """Is not called: `ExportedNetwork.run` is."""
+        raise NotImplementedError
+
+    def allow_lanes(self, n_lanes: int) -> None:
+        """Any number of threads may run the file at once."""
+
+
+class ExportedNetwork(ImageNetwork):
+    """An exported file, whose rows are the C probabilities of an image and the code of its label: (B, C + 1).
+
+    name: head and features. classes: their names, by code. specs: of its features.
+    Raises UsageError where there is no such file, PipelineError where it is none of `export`, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"'{printable(path)}' cannot be read: {error.strerror or error}.") from None
+        self._path = path
+        self._session = _session(path, content, is_exact=False)
+        described = self._described()
+        self.name, self.classes = str(described["head"]), list(described["classes"])
+        self.specs: list[FeatureSpec] = described["features"]
+        if any(spec.precision == INT8 for spec in self.specs):
+            self._session = _session(path, content, is_exact=True)
+        first = self.specs[0]
+        kind = PixelKind.of(first)
+        self.spec = replace(first, feature_dim=len(self.classes) + 1)
+        is_fixed = isinstance(self._session.get_inputs()[0].shape[0], int)
+        self.kind = kind if is_fixed else replace(kind, geometry=None)
+        self._engine: Engine | None = FileEngine(n_lanes=count_cores(), precision=first.precision)
+
+    @property
+    def engine(self) -> Engine:
+        """How the file runs."""
+        assert self._engine is not None
+        return self._engine
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities and codes (B, C + 1) of B images (H, W, 3), or (3, S, S) of a file of a fixed size.
+
+        Raises EngineFailed.
+        """
+        rows = []
+        for each in pixels:
+            image = each if self.kind.geometry is None else np.ascontiguousarray(each.transpose(1, 2, 0))
+            try:
+                proba, code = self._session.run(OUTPUTS, {IMAGE: image})
+            except Exception as error:
+                raise EngineFailed(f"ONNX Runtime does not run '{printable(self._path)}': {_line(error)}") from error
+            rows.append(np.append(proba, np.float32(code)))
+        return np.asarray(rows, dtype=np.float32)
+
+    def images(self, max_pixels: int) -> ImageNetworks:
+        """Return it as the only network for images in memory."""
+        return ImageNetworks({"": self}, max_pixels=max_pixels)
+
+    def _described(self) -> dict[str, Any]:
+        """Return head, classes and features by the metadata of the file. Raises PipelineError."""
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            if metadata[f"{PREFIX}format"] != FORMAT:
+                raise ValueError("its format is of another version")
+            classes = parse_json(metadata[f"{PREFIX}classes"])
+            if not (isinstance(classes, list) and classes and all(isinstance(each, str) for each in classes)):
+                raise ValueError("its classes are no list of names")
+            features = [_spec(each) for each in parse_json(metadata[f"{PREFIX}features"])]
+            if not features or any(each.decode_version != DECODE_VERSION for each in features):
+                raise ValueError("it is for images that are decoded by other rules than those of this version")
+            named = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}
+            if not {IMAGE, *OUTPUTS} <= named:
+                raise ValueError("its inputs and outputs have other names")
+            return {"head": printable(metadata[f"{PREFIX}head"]), "classes": classes, "features": features}
+        except KeyError as error:
+            reason = f"it does not say {error}"
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = printable(str(error))
+        raise PipelineError(f"'{printable(self._path)}' is no file of featurecache export: {reason}. {AGAIN}")
+
+
+def _spec(values: Any) -> FeatureSpec:
+    return FeatureSpec.from_dict({name: value for name, value in dict(values).items() if name != "key"})
+
+
+def _session(path: Path, content: bytes, *, is_exact: bool) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = 1
+    try:
+        if is_exact:
+            from featurecache.extract.engines.exact_products import make_products_exact
+
+            make_products_exact(options)
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except EngineError:
+        raise
+    except Exception as error:
+        raise PipelineError(f"ONNX Runtime does not take '{printable(path)}': {_line(error)}. {AGAIN}") from error
+
+
+def _line(error: Exception) -> str:
+    return printable(str(error).strip().partition("\n")[0])[:200]
