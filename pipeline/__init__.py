@@ -48,6 +48,7 @@ _HOMES = {
     "TransformSpec": "extract.cache.transform_spec",
     "audit_images": "evaluate.audit",
     "compare_runs": "evaluate.compare",
+    "export_model": "export.export",
     "extract_features": "extract.job.extract",
     "list_backbones": "extract.backbones.listing",
     "list_heads": "classify.heads.table",

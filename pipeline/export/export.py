@@ -1,0 +1,143 @@
+"""Export of a head of a run as one ONNX file, which is compared with `predict` before it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.base.errors import PipelineError
+from featurecache.base.progress import Progress, Silent
+from featurecache.base.text import printable
+from featurecache.export.assembly import assemble, check_transforms, input_shape
+from featurecache.export.exported_file import ExportedFile
+from featurecache.export.metadata import describe, with_metadata
+from featurecache.export.odd_images import write_odd_images
+from featurecache.export.parity import LEAST_SAME, Comparison, check, read_otherwise, tolerance_of
+from featurecache.export.references import images_of_run, references_of, vectors_of
+from featurecache.export.saved_heads import head_part, members_of, networks_of, specs_of
+from featurecache.predictor import Predictor
+from featurecache.runs.folder import writing_file
+from featurecache.runs.models.places import find_run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from featurecache.extract.cache.spec import FeatureSpec
+    from featurecache.extract.images.manifest import Manifest
+
+# The limit of a protobuf message is 2 GiB.
+MAX_BYTES = (2 << 30) - (16 << 20)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file, its size and what it says of itself; `document` is also in `described`, next to it."""
+
+    path: Path
+    described: Path
+    n_bytes: int
+    document: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values: the document, and the path and size of the file."""
+        return {"path": str(self.path), "n_bytes": self.n_bytes, **self.document}
+
+
+def export_model(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    head: str | None = None,
+    fixed: bool = False,
+    images: str | None = None,
+    weights: str | None = None,
+    cache_root: Path | None = None,
+    trust_head: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a head of a run or a model, the best on val unless named, as one ONNX file from pixels to a label.
+
+    fixed: the file takes images of the size of the network, and does not resize. images: where those of the run are
+    now. The other arguments are those of `Predictor.load`.
+    Raises UsageError for a head that cannot be one file, PipelineError where the file does not agree with `predict`,
+    and what `Predictor.load` raises. Then nothing is written, and what was there stays.
+    """
+    out, progress = Path(out), progress or Silent()
+    with writing_file(out) as temporary, writing_file(described_by(out)) as temporary_document:
+        predictor = Predictor.load(
+            run, head=head, weights=weights, cache_root=cache_root, trust_head=trust_head, progress=progress
+        )
+        specs = specs_of(predictor)
+        content = model_of(predictor, specs, is_fixed=fixed, progress=progress)
+        of_run = images_of_run(find_run(run), images=images, progress=progress)
+        with tempfile.TemporaryDirectory(prefix="featurecache-") as folder:
+            odd = write_odd_images(Path(folder, "odd"))
+            sets = {"run": of_run, "odd": odd}
+            parity = parity_of(content, predictor, specs, sets, is_fixed=fixed, progress=progress)
+            parity["pillow"] = plainly_read(odd, specs[0])
+        document = describe(
+            head=predictor.name, classes=predictor.classes, specs=specs,
+            shape=input_shape(specs, is_fixed=fixed), parity=parity,
+        )  # fmt: skip
+        temporary.write_bytes(with_metadata(content, document))
+        ExportedFile(temporary.read_bytes())
+        temporary_document.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return Exported(out, described_by(out), out.stat().st_size, document)
+
+
+def described_by(out: Path) -> Path:
+    """Return the path of the document next to an exported file."""
+    return out.with_name(f"{out.name}.json")
+
+
+def model_of(predictor: Predictor, specs: Sequence[FeatureSpec], *, is_fixed: bool, progress: Progress) -> bytes:
+    """Return the model of a predictor, serialized. Raises UsageError or PipelineError where there is none."""
+    check_transforms(specs, is_fixed=is_fixed)
+    heads = [head_part(member) for member in members_of(predictor)]
+    networks = networks_of(predictor, progress.say)
+    model = assemble(heads, specs, networks, n_classes=len(predictor.classes), is_fixed=is_fixed)
+    if (n_bytes := model.ByteSize()) > MAX_BYTES:
+        raise PipelineError(
+            f"The head {printable(predictor.name)} and its network have {n_bytes / 1e9:.1f} GB, and an ONNX file holds "
+            f"{MAX_BYTES / 1e9:.1f} GB. Export a head on features of a smaller network."
+        )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def parity_of(
+    content: bytes,
+    predictor: Predictor,
+    specs: Sequence[FeatureSpec],
+    sets: Mapping[str, Manifest | Sequence[Path] | None],
+    *,
+    is_fixed: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return how far a file agrees with `predict` on sets of images; None: there are none.
+
+    Raises PipelineError where it does not agree.
+    """
+    file = ExportedFile(content)
+    found: dict[str, Any] = {"least_same": LEAST_SAME, "tolerance": tolerance_of(specs)}
+    report = partial(progress.counting, "comparing with predict", "images")
+    comparison = Comparison(file, specs, is_fixed=is_fixed, vectors=partial(vectors_of, predictor))
+    for name, images in sets.items():
+        if images is None:
+            continue
+        agreement = comparison.agreement(references_of(predictor, images, progress), report=report)
+        check(comparison, agreement)
+        found[name] = agreement.to_dict()
+        found.setdefault("ms_per_image", file.median_ms())
+    return found
+
+
+def plainly_read(paths: Sequence[Path], spec: FeatureSpec) -> dict[str, Any]:
+    """Return how many odd images Pillow alone reads to the same pixels, and the names of the others."""
+    differ = read_otherwise(paths, spec)
+    return {"n": len(paths), "n_same": len(paths) - len(differ), "differ": differ}
