@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_REFUSALS_SHOWN = 10
 # So many labels that a head does not have are named; all of them are in --json.
 MAX_LABELS_SHOWN = 10
+# Characters for the names of the heads of an ensemble in a table.
+MOST_OF_MEMBERS = 60
 
 
 def leaderboard_text(results: Results) -> str:
@@ -34,7 +36,7 @@ def leaderboard_text(results: Results) -> str:
         test = head["test"]
         rows.append([
             title + ("" if head["tied_with_best"] is False else " *"),
-            " ".join(f"{key}={short(value)}" for key, value in head["params"].items()) or "defaults",
+            _settings(head),
             by.number(head["val"][metric]),
             by.number(value_of(test, metric)),
             "-".join(map(by.number, interval_of(test, metric) or ())),
@@ -62,6 +64,13 @@ def leaderboard_text(results: Results) -> str:
     if units := units_text(data):
         foot += f"\nintervals and tests by {units}, since images of one are no independent evidence"
     return f"{title}\n\n{table(rows, headers, right=range(2, 10))}\n\n{foot}"
+
+
+def _settings(head: HeadRow) -> str:
+    """The settings of a head; of an ensemble of many heads their number, since results.json names them."""
+    text = " ".join(f"{key}={short(value)}" for key, value in head["params"].items()) or "defaults"
+    members = head.get("members") or []
+    return text if len(text) <= MOST_OF_MEMBERS or not members else f"mean_of={len(members)} heads"
 
 
 def _titles(heads: Sequence[HeadRow]) -> list[str]:

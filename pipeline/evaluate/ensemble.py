@@ -27,7 +27,6 @@ from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.images.vectors.origin import NO_TRANSFORM
 from featurecache.extract.job.request import FeatureRequest, Resolved
 from featurecache.features.feature_set import Features
-from featurecache.features.joined import joined_rate
 from featurecache.runs.head_choice import ENSEMBLE
 
 if TYPE_CHECKING:
@@ -149,6 +148,22 @@ def _result(heads: Sequence[Tried], val: dict[str, float], seconds: float) -> An
     return SweepResult(None, {"mean_of": ", ".join(names)}, [], val, whole, 0)
 
 
+def _cost(sets: Sequence[Features]) -> tuple[float, float]:
+    """The seconds that several sets of features took, and samples a second; a backbone in several sets counts once."""
+    alone = {each.resolved.spec.key: each for each in sets if not each.parts}
+    seen, costs = set[str](), list[tuple[Features, list[Features]]]()
+    for each in sorted(sets, key=lambda features: len(features.parts)):
+        keys = {spec.key for spec in each.specs}
+        if not keys <= seen:
+            costs.append((each, [alone[key] for key in keys & alone.keys()] if each.parts else []))
+        seen |= keys
+    seconds = sum(each.extract_seconds - sum(part.extract_seconds for part in known) for each, known in costs)
+    if not all(each.images_per_second for each in sets):
+        return round(seconds, 3), 0.0
+    each_takes = [1 / each.images_per_second - sum(1 / one.images_per_second for one in known) for each, known in costs]
+    return round(seconds, 3), round(1 / sum(each_takes), 2)
+
+
 def _features(heads: Sequence[Tried]) -> Features:
     """The features of the members: their own, or a row for those of several sets together."""
     sets = list({each.features.name: each.features for each in heads}.values())
@@ -156,8 +171,8 @@ def _features(heads: Sequence[Tried]) -> Features:
         return sets[0]
     keys = " ".join(each.resolved.spec.key for each in sets)
     digest = hashlib.sha256(keys.encode()).hexdigest()
-    dim = sum(each.resolved.spec.feature_dim for each in sets)
+    dim = sum({spec.key: spec.feature_dim for each in sets for spec in each.specs}.values())
     spec = FeatureSpec(SEVERAL, "ensemble", digest, "", "", NO_TRANSFORM, dim, decode_version=1)
     weights = ", ".join(each.name for each in sets)
-    seconds, rate = sum(each.extract_seconds for each in sets), joined_rate([each.images_per_second for each in sets])
+    seconds, rate = _cost(sets)
     return Features(SEVERAL, FeatureRequest(SEVERAL), Resolved(spec, weights), sets[0].X, seconds, rate)

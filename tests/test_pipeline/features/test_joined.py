@@ -12,6 +12,7 @@ import pytest
 from featurecache import FeatureRequest, Predictor, audit_images, compare_runs, read_images
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.cli.main import DONE, REFUSED, USAGE, run
+from featurecache.cli.text import leaderboard_text
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.extract.images.vectors.origin import plain_spec
@@ -143,11 +144,17 @@ def test_a_head_on_joined_features_labels_images_old_and_new(place, digits_folde
 
 def test_an_ensemble_over_several_backbones_is_a_row_and_predicts(place, digits_folder):
     results = read_results(place / "run")
+    assert re.search(r"tied-heads ensemble \*? +mean_of=\d heads ", leaderboard_text(results))
     row = next(head for head in results["heads"] if head["name"] == "ensemble")
     assert row["features"] == "tied-heads"
     assert len(row["members"]) >= 2
     features = next(each for each in results["features"] if each["name"] == "tied-heads")
-    assert set(features["weights"].split(", ")) == {name.split("--")[0] for name in row["members"]}
+    assert set(features["weights"].split(", ")) == {name.split("--")[0] for name in row["members"]} >= {BOTH}
+    singles = [each for each in results["features"] if each["name"] in BOTH.split("+")]
+    assert features["dim"] == sum(each["dim"] for each in singles)
+    assert features["extract_seconds"] == pytest.approx(sum(each["extract_seconds"] for each in singles), abs=0.01)
+    slowness = sum(1 / each["images_per_second"] for each in singles)
+    assert 1 / features["images_per_second"] == pytest.approx(slowness, rel=0.01)
     found = Predictor.load(place / "run", head="tied-heads--ensemble").predict(read_images(digits_folder))
     assert found.accuracy()[0] >= 85
     members = [Predictor.load(place / "run", head=name).predict(read_images(digits_folder)) for name in row["members"]]
