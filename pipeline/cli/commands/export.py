@@ -46,6 +46,7 @@ class ExportOptions:
 
 @click.command(
     cls=Command,
+    takes_file=True,
     stopped="Stopped: no file was written.",
     examples=[
         "featurecache export data/runs/latest --out model.onnx",

@@ -56,11 +56,13 @@ def read(tmp_path, parsed):
         ("extract", 'device = "cuda:1"\nbatch_size = 8', ["--device", "cuda:1", "--batch-size", "8"]),
         ("finetune", 'from = "r"\nlr = 0.01\nunfreeze = 3', ["--from", "r", "--lr", "0.01", "--unfreeze", "3"]),
         ("audit", "max-leaked = 0", ["--max-leaked", "0"]),
+        ("export", 'run = "photos"\nout = "m.onnx"\nfixed = true', ["--out", "m.onnx", "--fixed"]),
         ("select", 'backbone = ["a"]\nsample = 10', ["--backbone", "a", "--sample", "10"]),
     ],
 )
 def test_a_value_of_a_file_is_that_of_the_option(read, parsed, command, text, words):
-    table = f'[{command}]\nimages = "photos"\n{text}'
+    images = "" if command == "export" else 'images = "photos"'
+    table = f"[{command}]\n{images}\n{text}"
     assert read(table, command=command) == parsed([command, "photos", *words])
 
 
