@@ -30,12 +30,12 @@ def write_json_lines(file: TextIO, writing: Writing) -> None:
 
 def write_json_text(file: TextIO, writing: Writing) -> None:
     """Write one object: the head, the images, how many are right, and what is refused."""
-    files = writing.files
     file.write(f'{{\n  "head": {json.dumps(writing.head)},\n  "images": [')
     before = "\n    "
     for row in chain.from_iterable(map(writing.listing.documents, writing.blocks)):
         file.write(f"{before}{json.dumps(row)}")
         before = ",\n    "
+    files = writing.files
     unsure = {} if writing.listing.least is None else {"unsure": writing.outcome.n_unsure}
     rest = {
         "labelled": writing.outcome.to_dict(),

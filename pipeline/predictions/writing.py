@@ -5,12 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 from featurecache.base.progress import Progress
+from featurecache.extract.images.manifest import Sample
 from featurecache.predictions.columns import Listing
-from featurecache.predictions.labelled import BLOCK_IMAGES, Labelled, Predictions
+from featurecache.predictions.labelled import BLOCK_IMAGES, Predictions
 from featurecache.predictions.outcome import Outcome
 from featurecache.runs.file_counts import FileCounts, merge_counts
+
+
+class ToLabel(Protocol):
+    """Images that are labelled block by block, as `Labelled` does it."""
+
+    @property
+    def head(self) -> str:
+        """The name of the head and its features."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The images."""
+
+    @property
+    def files(self) -> FileCounts:
+        """Every file of the data set, counted."""
+
+    def blocks(self, size: int = BLOCK_IMAGES) -> Iterator[Predictions]:
+        """Yield the labels of all images in their order."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +42,24 @@ class Writing:
     so far; of all behind the last.
     """
 
-    head: str
-    files: FileCounts
+    labelled: Sequence[ToLabel]
     listing: Listing
     blocks: Iterable[Predictions]
     outcome: Outcome
 
+    @property
+    def head(self) -> str:
+        """The name of the head and its features."""
+        return self.labelled[0].head
+
+    @property
+    def files(self) -> FileCounts:
+        """Every file of the data sets, counted; whole behind the last block, for some refuse images on the way."""
+        return merge_counts([each.files for each in self.labelled])
+
 
 def begin_writing(
-    labelled: Sequence[Labelled], listing: Listing, progress: Progress, *, block_images: int = BLOCK_IMAGES
+    labelled: Sequence[ToLabel], listing: Listing, progress: Progress, *, block_images: int = BLOCK_IMAGES
 ) -> Writing:
     """Return the predictions of data sets for a format to write, counted and reported to `progress` on their way."""
     outcome, n = Outcome(), sum(len(each.samples) for each in labelled)
@@ -40,5 +70,4 @@ def begin_writing(
             yield block
             progress.counting("predicting", "images", outcome.n_images, n)
 
-    files = merge_counts([each.files for each in labelled])
-    return Writing(labelled[0].head, files, listing, counted(), outcome)
+    return Writing(labelled, listing, counted(), outcome)

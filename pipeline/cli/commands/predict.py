@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from featurecache.base.errors import UsageError
 from featurecache.base.progress import Silent
+from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, Command, argument, option, takes
 from featurecache.cli.dry_run import show_reading
@@ -29,15 +31,25 @@ from featurecache.extract.images.manifest import Manifest
 from featurecache.extract.images.read_options import ReadOptions
 from featurecache.predictions.columns import Listing
 from featurecache.predictions.formats import JSON, TABLE, TEXTS, check_suffix, write_file
-from featurecache.predictions.writing import begin_writing
+from featurecache.predictions.on_the_way import LabelledOnTheWay
+from featurecache.predictions.writing import ToLabel, begin_writing
 from featurecache.runs.folder import RESULTS_FILE, writing_file
+
+if TYPE_CHECKING:
+    from featurecache.predictions.labelled import Labelled
+    from featurecache.predictor import Predictor
+
+# Options of extraction that mean nothing for an exported file.
+OF_NETWORKS = ("engine", "device", "batch_size", "retry_refused", "refresh")
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """On what, and where the answers go."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest, or the name of a model", type=PATH)
+    run: Path = argument(
+        "RUN", "a run folder, such as data/runs/latest, the name of a model, or a file of export", type=PATH
+    )
     images: Sequence[str] = argument(
         "IMAGES...",
         "image files, folders, manifests, patterns such as 'new/**/*.jpg', or - for standard input: paths, one a line, "
@@ -78,6 +90,7 @@ class PredictOptions:
         "featurecache predict data/runs/latest new_photos/",
         "featurecache predict data/runs/latest 'new/**/*.jpg' --top 3 --out labels.csv",
         "find new -name '*.jpg' -print0 | featurecache predict data/runs/latest - -0 --format jsonl",
+        "featurecache predict model.onnx new_photos/",
         "cat one.jpg | featurecache predict data/runs/latest - --json",
         "featurecache predict my-model new_photos/",
     ],
@@ -100,28 +113,21 @@ def command(
     form = _format(asked, printing)
     if asked.dry_run:
         return _show_reading(asked, reading, printing)
-    from featurecache.extract.cache.inventory import remember_use
-    from featurecache.predictor import Predictor
-
     permit(head.backbone)
+    settings = engine.settings()
     writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
-    with Console(quiet=printing.quiet) as console, writing as out:
-        predictor = Predictor.load(
-            asked.run,
-            head=head.head,
-            weights=head.weights,
-            cache_root=cache.cache,
-            trust_head=head.trust_head,
-            progress=console,
-        )
-        settings, root = engine.settings(), predictor.cache_root
-        options = reading.options().over(predictor.reading)
+    with Console(quiet=printing.quiet) as console, writing as out, contextlib.ExitStack() as stack:
+        predictor = _load(asked.run, head, engine, cache, console)
+        root = None if _is_file(asked.run) else predictor.cache_root
+        label = functools.partial(predictor.label, settings=settings, progress=console)
         is_strict = settings.on_error == "fail"
-        with _reading(asked, options, predictor.classes, cache_root=root, strict=is_strict) as sets:
-            labelled = [predictor.label(each, settings=settings, progress=console) for each in sets]
-        for path in asked.images if sets[0].vectors is None else ():
-            if path != STANDARD_INPUT:
-                remember_use(root, [predictor.spec.folder_name], path)
+        options = reading.options().over(predictor.reading)
+        sets = stack.enter_context(_reading(asked, options, predictor.classes, cache_root=root, strict=is_strict))
+        labelled: Sequence[ToLabel] = [
+            label(each) if root else _on_the_way(predictor.name, each, label, console) for each in sets
+        ]
+        if root is not None and sets[0].vectors is None:
+            _remember(root, predictor.spec.folder_name, asked.images)
         listing = Listing(predictor.classes, asked.top, asked.min_probability)
         is_shown = out is None and sys.stdout.isatty()  # a bar would run through what is printed
         predictions = begin_writing(labelled, listing, Silent() if is_shown else console)
@@ -131,7 +137,46 @@ def command(
             write_file(out, predictions)
         for line in outcome_lines(predictions.head, predictions.outcome, asked.min_probability):
             console.say(line)
-    return account_for(predictions.files, errors_place(asked.out, root), asked.images, console)
+    return account_for(predictions.files, errors_place(asked.out, root or Path()), asked.images, console)
+
+
+def _load(run: Path, head: HeadOptions, engine: EngineOptions, cache: RunCacheOption, console: Console) -> Predictor:
+    """Load a head. Raises UsageError for options that mean nothing for an exported file."""
+    from featurecache.predictor import Predictor
+
+    if _is_file(run):
+        usual = EngineOptions()
+        given = {f"--{name.replace('_', '-')}": getattr(engine, name) != getattr(usual, name) for name in OF_NETWORKS}
+        given |= {"--head": head.head, "--weights": head.weights, "--backbone": head.backbone, "--cache": cache.cache,
+                  "--trust-head": head.trust_head}  # fmt: skip
+        if named := next((name for name, value in given.items() if value), None):
+            raise UsageError(f"{named} is about a run, and '{printable(run)}' is one head as a file: leave it out.")
+    return Predictor.load(
+        run,
+        head=head.head,
+        weights=head.weights,
+        cache_root=cache.cache,
+        trust_head=head.trust_head,
+        progress=console,
+    )
+
+
+def _on_the_way(
+    head: str, images: Manifest, label: Callable[[Manifest], Labelled], console: Console
+) -> LabelledOnTheWay:
+    """Return images that an exported file decodes and labels block by block."""
+    for note in images.notes:
+        console.say(note)
+    return LabelledOnTheWay(head, images, label)
+
+
+def _remember(cache_root: Path, folder: str, images: Sequence[str]) -> None:
+    """Record in a cache which images used it."""
+    from featurecache.extract.cache.inventory import remember_use
+
+    for path in images:
+        if path != STANDARD_INPUT:
+            remember_use(cache_root, [folder], path)
 
 
 def _format(asked: PredictOptions, printing: Printing) -> str:
@@ -189,11 +234,18 @@ def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Prin
     from featurecache.runs.models.places import find_run
     from featurecache.runs.record_checks import need, read_config, read_results
 
-    run = find_run(asked.run, say=None if printing.quiet else functools.partial(click.echo, err=True))
-    results, config = read_results(run), read_config(run)
-    need(run / RESULTS_FILE, results, ["dataset.classes"])
-    options = reading.options().over(ReadOptions.from_dict(config.get("reading", {})))
-    with _reading(asked, options, results["dataset"]["classes"]) as sets:
+    usual, classes = ReadOptions(), list[str]()
+    if not _is_file(asked.run):
+        run = find_run(asked.run, say=None if printing.quiet else functools.partial(click.echo, err=True))
+        results, config = read_results(run), read_config(run)
+        need(run / RESULTS_FILE, results, ["dataset.classes"])
+        usual, classes = ReadOptions.from_dict(config.get("reading", {})), results["dataset"]["classes"]
+    with _reading(asked, reading.options().over(usual), classes) as sets:
         if len(sets) > 1:
             raise UsageError("--dry-run shows how one file of vectors is read: name one.")
         return show_reading(sets[0], as_json=printing.json, needs_labels=False)
+
+
+def _is_file(run: Path) -> bool:
+    """Return whether what predicts is an exported file in place of a run."""
+    return run.suffix.lower() == ".onnx" and not os.path.isdir(run)  # noqa: PTH112 (names that are too long)
