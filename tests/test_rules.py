@@ -105,8 +105,10 @@ def test_a_project_with_an_extract_a_classify_and_a_pipeline_of_its_own_can_use_
 
 
 @pytest.mark.parametrize(
-    "package", ["featurecache", "featurecache.extract", "featurecache.classify", "featurecache.cli.main"]
-)
+    "package",
+    ["featurecache", "featurecache.extract", "featurecache.classify", "featurecache.cli.main",
+     "featurecache.cli.commands.predict"],
+)  # fmt: skip
 def test_importing_a_package_imports_nothing_heavy(package):
     program = f"import sys, {package}; print([m for m in ('torch', 'sklearn', 'h5py', 'numpy') if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

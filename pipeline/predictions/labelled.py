@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.base.text import printable
 from featurecache.extract.images.manifest import Sample
-from featurecache.runs.file_counts import FileCounts
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from featurecache.runs.file_counts import FileCounts
 
 # Images that are labelled at once: 2,048 numbers each are 32 MB.
 BLOCK_IMAGES = 4096

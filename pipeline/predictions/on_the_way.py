@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from featurecache.extract.images.digests import Refusal
 from featurecache.extract.images.left_out import LeftOut
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.predictions.labelled import BLOCK_IMAGES, Labelled, Predictions
-from featurecache.runs.file_counts import FileCounts, count_files
+
+if TYPE_CHECKING:
+    from featurecache.extract.images.digests import Refusal
+    from featurecache.runs.file_counts import FileCounts
 
 # Images of a block, of which each costs a network's time and is reported.
 MOST_OF_A_BLOCK = 256
@@ -30,6 +33,8 @@ class LabelledOnTheWay:
     @property
     def files(self) -> FileCounts:
         """Every file of the data set, counted; whole behind the last block."""
+        from featurecache.runs.file_counts import count_files
+
         return count_files(self._images, self._used, tuple(self._refusals), needs_labels=False)
 
     def blocks(self, size: int = BLOCK_IMAGES) -> Iterator[Predictions]:

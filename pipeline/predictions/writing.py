@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from featurecache.base.progress import Progress
 from featurecache.extract.images.manifest import Sample
 from featurecache.predictions.columns import Listing
 from featurecache.predictions.labelled import BLOCK_IMAGES, Predictions
 from featurecache.predictions.outcome import Outcome
-from featurecache.runs.file_counts import FileCounts, merge_counts
+
+if TYPE_CHECKING:
+    from featurecache.runs.file_counts import FileCounts
 
 
 class ToLabel(Protocol):
@@ -55,6 +57,8 @@ class Writing:
     @property
     def files(self) -> FileCounts:
         """Every file of the data sets, counted; whole behind the last block, for some refuse images on the way."""
+        from featurecache.runs.file_counts import merge_counts
+
         return merge_counts([each.files for each in self.labelled])
 
 
