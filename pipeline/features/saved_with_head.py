@@ -46,6 +46,13 @@ class HeadMeta:
     tempering_floor: float | None
     parts: tuple[Part, ...] = ()
 
+    @property
+    def floor(self) -> float:
+        """The least probability before tempering; runs that do not name one used that of the metrics."""
+        from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
+
+        return SMALLEST_PROBABILITY if self.tempering_floor is None else self.tempering_floor
+
 
 def head_meta(place: Path, meta: Any) -> HeadMeta:
     """The meta of a saved head, checked. Raises PipelineError that names the field."""

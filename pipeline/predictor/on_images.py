@@ -91,8 +91,8 @@ class OnImages(ABC):
     def answers(self, prepared: Sequence[Prepared]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
         """Return codes (B,) into classes and probabilities (B, C) of B prepared images, B of 1 or more.
 
-        What an image gets does not depend on the others of its batch. Raises RowRefused, with the number of the image,
-        where its features are not finite, EngineError, OutOfMemory.
+        The features of an image do not depend on the others of its batch; its probabilities may, by rounding. Raises
+        RowRefused, with the number of the image, where its features are not finite, EngineError, OutOfMemory.
         """
         return self._answers_to(self._networks().run(prepared))
 

@@ -173,14 +173,15 @@ class Predictor(OnImages):
         import numpy as np
 
         from featurecache.classify.evaluation.calibration import temper_head
-        from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
 
-        if X is None or not len(X):  # no head of scikit-learn takes no rows at all
+        n = 0 if X is None else len(X)
+        if X is None or not n:  # no head of scikit-learn takes no rows at all
             return np.empty(0, np.int64), np.empty((0, len(self.classes)))
-        codes, proba = self._loaded.head.predict_both(X)
-        # Runs that do not name a floor tempered probabilities with this one.
-        floor = SMALLEST_PROBABILITY if self._meta.tempering_floor is None else self._meta.tempering_floor
-        return codes, temper_head(self._loaded.head, X, proba, self._meta.tempering, floor=floor)
+        if n == 1:  # a row alone is summed in another order than several are
+            X = np.repeat(X, 2, axis=0)
+        head = self._loaded.head
+        codes, proba = head.predict_both(X)
+        return codes[:n], temper_head(head, X, proba, self._meta.tempering, floor=self._meta.floor)[:n]
 
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         self._check_takes_images()
