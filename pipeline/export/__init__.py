@@ -15,4 +15,7 @@ references     what `predict` says of images
 odd_images     files that programs read differently
 differences    what a difference of pixels looks like
 heads          fitted heads as graphs
+timm_folder    a linear head and its network as a folder of timm
+torch_program  a head and its network as a program of torch.export
+torch_heads    fitted heads as modules of torch
 """

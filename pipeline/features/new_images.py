@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from featurecache.extract.backbones.registry import Backbone
     from featurecache.extract.in_memory.network import ImageNetwork, ImageNetworks
 
 
@@ -119,8 +120,8 @@ class NewImages:
             say=say,
         )
 
-    def _module(self, say: Callable[[str], None]) -> nn.Module:
-        """Load the module. Raises BackboneError, CacheError where it is not the one that the head was trained on."""
+    def backbone(self, say: Callable[[str], None]) -> Backbone:
+        """Load the backbone. Raises BackboneError, CacheError where it is not the one that the head was trained on."""
         try:
             if not self._has_own:
                 self.request = weights_by_digest(self._run, self._asked, self.spec, self._cache_root, say=say)
@@ -129,7 +130,10 @@ class NewImages:
             raise UnknownWeights(f"{error} {MOVED}") from error
         found = resolve(self.request, loaded.backbone, loaded.cut_for(self.request)).spec
         check_spec(self.spec, replace(found, ranges=self.spec.ranges))
-        return loaded.backbone.module
+        return loaded.backbone
+
+    def _module(self, say: Callable[[str], None]) -> nn.Module:
+        return self.backbone(say).module
 
     def kept(self) -> FeatureCache:
         """Return the cache of these features."""

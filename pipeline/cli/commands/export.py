@@ -1,9 +1,11 @@
-"""`featurecache export`: a head of a run as one file for other programs."""
+"""`featurecache export`: a head of a run and its network for other programs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,11 @@ from featurecache.extract.backbones.libraries.own_network import permit
 
 if TYPE_CHECKING:
     from featurecache.export.export import Exported
+    from featurecache.export.timm_folder.export import ExportedFolder
+    from featurecache.export.torch_program import ExportedProgram
 
-SUFFIX = ".onnx"
+ONNX, TIMM, TORCH = FORMATS = ("onnx", "timm", "torch")
+SUFFIXES = {ONNX: ".onnx", TORCH: ".pt2"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,13 @@ class ExportOptions:
     run: Path = argument("RUN", "a run folder, such as data/runs/latest, or the name of a model", type=PATH)
     out: Path = option(
         "--out", metavar="FILE", type=PATH, required=True,
-        help="the .onnx file to write, which replaces one of that name; what it says of itself is in FILE.json",
+        help="the .onnx file to write, which replaces one of that name; what it says of itself is in FILE.json. A .pt2 "
+        "file with --format torch, a folder with --format timm",
+    )  # fmt: skip
+    format: str = option(
+        "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True,
+        help="onnx: one file from pixels to probabilities. timm: a folder with a model card, whose last layer is a "
+        "linear head; timm, transformers and the Hugging Face hub load it. torch: a program of torch.export",
     )  # fmt: skip
     fixed: bool = option(
         "--fixed", is_flag=True, default=False,
@@ -51,27 +62,28 @@ class ExportOptions:
     examples=[
         "featurecache export data/runs/latest --out model.onnx",
         "featurecache export data/runs/latest --head logistic --fixed --out model.onnx",
+        "featurecache export data/runs/latest --head logistic --format timm --out my-model",
     ],
 )
 @takes(ExportOptions, HeadOptions, RunCacheOption, Printing)
 def command(asked: ExportOptions, head: HeadOptions, cache: RunCacheOption, printing: Printing) -> int:
-    """Export a head and its network as one ONNX file.
+    """Export a head and its network for other programs.
 
-    The file takes the pixels of an image of any size, uint8 (H, W, 3), and returns the probability of every class; it
-    runs under ONNX Runtime alone, without featurecache and torch. Before it is written it is compared with `predict` on
-    images of the run and on images of unusual kinds; a file that disagrees is not written.
+    An ONNX file takes the pixels of an image of any size, uint8 (H, W, 3), and returns the probability of every class;
+    it runs under ONNX Runtime alone, without featurecache and torch. Before anything is written it is compared with
+    `predict` on images of the run, an ONNX file also on images of unusual kinds; what disagrees is not written.
     """
-    if asked.out.suffix.lower() != SUFFIX:
-        raise UsageError(f"'{printable(asked.out)}' is no {SUFFIX} file: name one by --out.")
-    from featurecache.export.export import export_model
-
+    suffix = SUFFIXES.get(asked.format, "")
+    if suffix and asked.out.suffix.lower() != suffix:
+        raise UsageError(f"'{printable(asked.out)}' is no {suffix} file: name one by --out.")
+    if asked.fixed and asked.format != ONNX:
+        raise UsageError("--fixed is for --format onnx: the other formats take images of the size of the network.")
     permit(head.backbone)
     with Console(quiet=printing.quiet) as console:
-        exported = export_model(
+        exported = _exporter(asked)(
             asked.run,
             asked.out,
             head=head.head,
-            fixed=asked.fixed,
             images=asked.images,
             weights=head.weights,
             cache_root=cache.cache,
@@ -82,8 +94,30 @@ def command(asked: ExportOptions, head: HeadOptions, cache: RunCacheOption, prin
     return DONE
 
 
-def exported_text(exported: Exported) -> str:
+def _exporter(asked: ExportOptions) -> Callable[..., Exported | ExportedFolder | ExportedProgram]:
+    """Return the function that writes the format which is asked for."""
+    if asked.format == TIMM:
+        from featurecache.export.timm_folder.export import export_timm
+
+        return export_timm
+    if asked.format == TORCH:
+        from featurecache.export.torch_program import export_torch
+
+        return export_torch
+    from featurecache.export.export import export_model
+
+    return partial(export_model, fixed=asked.fixed)
+
+
+def exported_text(exported: Exported | ExportedFolder | ExportedProgram) -> str:
     """Return what was written and how far it agrees with `predict`, as lines."""
+    from featurecache.export.export import Exported
+
+    return onnx_text(exported) if isinstance(exported, Exported) else exported.text()
+
+
+def onnx_text(exported: Exported) -> str:
+    """Return the same of an ONNX file."""
     document = exported.document
     parity = document["parity"]
     shape = ", ".join(map(str, document["input"]["shape"]))
