@@ -4,6 +4,7 @@ predictor    Predictor: a saved head and the features that it takes; the mean of
 exported     a file of `export` as a network
 on_images    images in memory: paths, bytes, PIL images, arrays; and the steps that a server runs one by one
 replay       images of a run labelled again, compared with its cache and its predictions
+row_blocks   rows to labels in blocks of one size, so that those of one do not depend on the others
 saved        checks of a saved head, and the cache of its run
 """
 

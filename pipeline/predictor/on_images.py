@@ -91,10 +91,27 @@ class OnImages(ABC):
     def answers(self, prepared: Sequence[Prepared]) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
         """Return codes (B,) into classes and probabilities (B, C) of B prepared images, B of 1 or more.
 
-        The features of an image do not depend on the others of its batch; its probabilities may, by rounding. Raises
-        RowRefused, with the number of the image, where its features are not finite, EngineError, OutOfMemory.
+        What an image gets does not depend on the others of its batch. Raises RowRefused, with the number of the image,
+        where its features are not finite, EngineError, OutOfMemory.
         """
         return self._answers_to(self._networks().run(prepared))
+
+    def answers_and_features(
+        self, prepared: Sequence[Prepared]
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.float32]]:
+        """Return codes (B,) and probabilities (B, C) of B prepared images, and the features (B, D) that they are by."""
+        vectors = self._networks().run(prepared)
+        return (*self._answers_to(vectors), self._columns(vectors))
+
+    @property
+    def batch_size(self) -> int:
+        """The images that its engines take at once; they are started."""
+        return max(each.engine.batch_size for each in self._networks().networks.values())
+
+    @property
+    def n_lanes(self) -> int:
+        """How many threads may ask for answers at once; together they use every core."""
+        return max(each.engine.n_lanes for each in self._networks().networks.values())
 
     def features(self, items: Iterable[Any]) -> NDArray[np.float32]:
         """Return the features that the head takes of N images: float32 (N, D)."""

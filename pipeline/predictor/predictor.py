@@ -23,6 +23,7 @@ from featurecache.features.new_images import FoundFeatures, JoinedImages, NewIma
 from featurecache.features.saved_with_head import head_meta
 from featurecache.predictions.labelled import Labelled, Predictions
 from featurecache.predictor.on_images import OnImages, mean_of
+from featurecache.predictor.row_blocks import in_blocks, tempered
 from featurecache.predictor.saved import check_head, check_one_file, recorded_cache
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.in_memory.network import ImageNetworks
+    from featurecache.features.feature_set import Part
 
 
 # The suffix of a file that `export` has written.
@@ -73,6 +75,11 @@ class Predictor(OnImages):
         self.reading = ReadOptions()
         self._meta = meta
         self._set_up(None)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The features that are joined, in their order; empty for those of one backbone."""
+        return self._meta.parts
 
     @property
     def request(self) -> FeatureRequest:
@@ -172,16 +179,9 @@ class Predictor(OnImages):
         """The labels (N,) and probabilities (N, C) of features (N, D)."""
         import numpy as np
 
-        from featurecache.classify.evaluation.calibration import temper_head
-
-        n = 0 if X is None else len(X)
-        if X is None or not n:  # no head of scikit-learn takes no rows at all
+        if X is None or not len(X):  # no head of scikit-learn takes no rows at all
             return np.empty(0, np.int64), np.empty((0, len(self.classes)))
-        if n == 1:  # a row alone is summed in another order than several are
-            X = np.repeat(X, 2, axis=0)
-        head = self._loaded.head
-        codes, proba = head.predict_both(X)
-        return codes[:n], temper_head(head, X, proba, self._meta.tempering, floor=self._meta.floor)[:n]
+        return in_blocks(X, tempered(self._loaded.head, self._meta.tempering, self._meta.floor))
 
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         self._check_takes_images()

@@ -6,8 +6,10 @@ megabytes.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable, Iterator
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +29,42 @@ class Spent:
     products = 0
 
 
+class Aside:
+    """Loading torch in a thread of its own, for programs in which no image may wait for it."""
+
+    is_wanted = False
+    _thread: Thread | None = None
+    _lock = Lock()
+
+    @classmethod
+    def begin(cls) -> None:
+        """Begin to load it, once."""
+        with cls._lock:
+            if cls._thread is None:
+                cls._thread = Thread(target=importlib.import_module, args=("torch",), daemon=True)
+                cls._thread.start()
+
+
+def load_torch_aside() -> None:
+    """Let numpy resize images until torch, where it is worth loading, is loaded: no thread waits for it."""
+    Aside.is_wanted = True
+
+
+def torch_is_loaded() -> bool:
+    """Whether torch is imported, to the end."""
+    torch = sys.modules.get("torch")
+    return torch is not None and not getattr(torch.__spec__, "_initializing", False)
+
+
 def is_by_numpy(mode: str, *, antialias: bool) -> bool:
     """Whether an image is resized by numpy: in a filtered mode, while torch is not loaded and not worth loading."""
-    if "torch" in sys.modules or not (antialias and mode in FILTERED):
+    if not (antialias and mode in FILTERED):
         return False
-    return Spent.products < MOST_PRODUCTS
+    if not Aside.is_wanted:
+        return "torch" not in sys.modules and Spent.products < MOST_PRODUCTS
+    if Spent.products >= MOST_PRODUCTS:
+        Aside.begin()
+    return not torch_is_loaded()
 
 
 def resize_part(

