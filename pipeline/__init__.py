@@ -2,7 +2,7 @@
 
     extract (P: images to vectors) | classify (T: heads on vectors)      know nothing of each other
     base < extract | classify < runs < features < evaluate < finetune, report, predictor, head_training
-    < export < cli < bench
+    < export < serve < cli < bench
 
     base           errors, atomic files, progress, text: what every room may import
     extract        stage one, in the folder extract/
@@ -16,6 +16,7 @@
     predictor      a saved head on any images, of a data set or in memory
     head_training  heads from Python
     export         a head as one file for other programs
+    serve          labels over HTTP, and a page
     cli            the command line
     bench          speed compared with what is usual
 

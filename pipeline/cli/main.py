@@ -19,8 +19,8 @@ from featurecache.cli.group import Group
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "REFUSED", "USAGE", "guarded", "invoke", "program", "run"]
 
-COMMANDS = ("extract", "classify", "run", "predict", "verify", "export", "finetune", "report", "audit", "select",
-            "compare", "backbones", "heads", "doctor")  # fmt: skip
+COMMANDS = ("extract", "classify", "run", "predict", "serve", "verify", "export", "finetune", "report", "audit",
+            "select", "compare", "backbones", "heads", "doctor")  # fmt: skip
 PLACE = "featurecache.cli.commands"
 PLACES = {name: f"{PLACE}.{name}" for name in COMMANDS}
 PLACES |= {name: f"{PLACE}.models.{name}" for name in ("promote", "models")}
