@@ -14,8 +14,10 @@ pipeline    `bench pipeline`
 gpu         `bench gpu`
 rerun       `bench rerun`: heads on features that are there
 quick       `bench quick`: commands for one image
+serve       `bench serve`
 output      seconds of calls; printing and writing of figures
 demo_data   the data sets of `make data`
 
 head_comparisons  what `bench heads` compares
+serving           the services and the client of `bench serve`
 """

@@ -2,7 +2,7 @@
 
 from featurecache.cli.group import Group
 
-NAMES = ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu", "rerun", "quick")
+NAMES = ("extract", "heads", "classify", "finetune", "starts", "warm", "pipeline", "gpu", "rerun", "quick", "serve")
 
 command = Group(
     name="bench",
