@@ -4,7 +4,7 @@
                               pixels_1                        features_1
 
 A number for each kind of features; joined ones and those of an ensemble are several. The names are those of values
-within the model, by which `stages.py` looks at them.
+within the model, by which `ExportedFile.stages` looks at them.
 """
 
 from __future__ import annotations

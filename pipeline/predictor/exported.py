@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PREFIX, FORMAT = "featurecache.", "1"
 IMAGE, OUTPUTS = "image", ["probabilities", "label"]
 ERRORS_ONLY = 3
+# The limit of a protobuf message.
+MAX_BYTES = 2 << 30
 AGAIN = "Write it again with 'featurecache export'."
 
 
@@ -63,11 +65,9 @@ class ExportedNetwork(ImageNetwork):
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"'{printable(path)}' cannot be read: {error.strerror or error}.") from None
+        content = _content(path)
         self._path = path
+        check_has_all_values(path, content)
         self._session = _session(path, content, is_exact=False)
         described = self._described()
         self.name, self.classes = str(described["head"]), list(described["classes"])
@@ -77,7 +77,7 @@ class ExportedNetwork(ImageNetwork):
         first = self.specs[0]
         kind = PixelKind.of(first)
         self.spec = replace(first, feature_dim=len(self.classes) + 1)
-        is_fixed = isinstance(self._session.get_inputs()[0].shape[0], int)
+        is_fixed = described["is_fixed"]
         self.kind = kind if is_fixed else replace(kind, geometry=None)
         self._engine: Engine | None = FileEngine(n_lanes=count_cores(), precision=first.precision)
 
@@ -99,8 +99,19 @@ class ExportedNetwork(ImageNetwork):
                 proba, code = self._session.run(OUTPUTS, {IMAGE: image})
             except Exception as error:
                 raise EngineFailed(f"ONNX Runtime does not run '{printable(self._path)}': {_line(error)}") from error
-            rows.append(np.append(proba, np.float32(code)))
+            rows.append(self._row(np.asarray(proba), np.asarray(code)))
         return np.asarray(rows, dtype=np.float32)
+
+    def _row(self, proba: NDArray[Any], code: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the probabilities of an image and the code of its label (C + 1,). Raises EngineFailed for others."""
+        n_classes = len(self.classes)
+        is_code = code.shape == () and code.dtype.kind in "iu" and 0 <= code < n_classes
+        if not is_code or proba.shape != (n_classes,) or proba.dtype.kind != "f" or not np.isfinite(proba).all():
+            raise EngineFailed(
+                f"'{printable(self._path)}' does not answer with a probability for each of its {n_classes} classes and "
+                f"the number of one of them. {AGAIN}"
+            )
+        return np.append(proba, code).astype(np.float32)
 
     def images(self, max_pixels: int) -> ImageNetworks:
         """Return it as the only network for images in memory."""
@@ -121,7 +132,12 @@ class ExportedNetwork(ImageNetwork):
             named = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}
             if not {IMAGE, *OUTPUTS} <= named:
                 raise ValueError("its inputs and outputs have other names")
-            return {"head": printable(metadata[f"{PREFIX}head"]), "classes": classes, "features": features}
+            (shape,) = [each.shape for each in self._session.get_inputs() if each.name == IMAGE]
+            sizes = {each for each in shape[:2] if isinstance(each, int)}
+            if len(shape) != 3 or shape[2] != 3 or not sizes <= {features[0].transform.crop}:
+                raise ValueError("its image has another shape than its transform gives")
+            head = printable(metadata[f"{PREFIX}head"])
+            return {"head": head, "classes": classes, "features": features, "is_fixed": bool(sizes)}
         except KeyError as error:
             reason = f"it does not say {error}"
         except (ValueError, TypeError, AttributeError) as error:
@@ -131,6 +147,40 @@ class ExportedNetwork(ImageNetwork):
 
 def _spec(values: Any) -> FeatureSpec:
     return FeatureSpec.from_dict({name: value for name, value in dict(values).items() if name != "key"})
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file. Raises UsageError for what is none, cannot be read or is too large for ONNX."""
+    try:
+        if not path.is_file():
+            raise UsageError(f"'{printable(path)}' is no file. Name one that 'featurecache export' has written.")
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"'{printable(path)}' has more than the 2 GiB that an ONNX file holds.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"'{printable(path)}' cannot be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise UsageError(f"'{printable(path)}' is no name of a file.") from None
+
+
+def check_has_all_values(path: Path, content: bytes) -> None:
+    """Raise PipelineError for a model that takes values from other files, which a stranger's file could choose."""
+    import onnx
+
+    def is_elsewhere(message: Any) -> bool:
+        if isinstance(message, onnx.TensorProto):
+            return message.data_location == onnx.TensorProto.EXTERNAL or len(message.external_data) > 0
+        within = [value for field, value in message.ListFields() if field.message_type is not None]
+        return any(
+            is_elsewhere(part) for value in within for part in ([value] if hasattr(value, "ListFields") else value)
+        )
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's own, whose class is that of its implementation
+        raise PipelineError(f"'{printable(path)}' is no ONNX file. {AGAIN}") from None
+    if is_elsewhere(model):
+        raise PipelineError(f"'{printable(path)}' takes values from other files, which are not read. {AGAIN}")
 
 
 def _session(path: Path, content: bytes, *, is_exact: bool) -> Any:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Vectors = dict[str, NDArray[np.float32]]
 
-# An image that a program has no word on is an error; files of a data set that are no images are not.
+# A program that asks for a label of each image gets an error for what is none; a data set may contain such files.
 RAISING = Settings(on_error="fail")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from featurecache import Predictor, Settings, read_images
-from featurecache.base.errors import ImageRefused, PipelineError, UsageError
+from featurecache.base.errors import EngineFailed, ImageRefused, PipelineError, UsageError
 from featurecache.extract.cache.spec import FeatureSpec
 from featurecache.extract.cache.transform_spec import TransformSpec
 
@@ -109,7 +110,7 @@ def test_what_a_file_does_not_have_is_said(tmp_path, images):
         Predictor.load(path).features([images / "a.png"])
     with pytest.raises(UsageError, match="name no other head"):
         Predictor.load(path, head="ridge")
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match="is no file"):
         Predictor.load(tmp_path / "none.onnx")
 
 
@@ -131,5 +132,87 @@ def test_a_file_of_another_kind_is_refused(tmp_path, changed, reason):
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(PipelineError, match="ONNX Runtime does not take"):
+    with pytest.raises(PipelineError, match="is no ONNX file"):
         Predictor.load(tmp_path / "model.onnx")
+
+
+def changed(path, change):
+    """A file with a change of its model."""
+    model = onnx.load(written(path))
+    change(model.graph)
+    onnx.save(model, path)
+    return path
+
+
+def label_is(value, shape=()):
+    def change(graph):
+        graph.node.pop()
+        graph.node.append(
+            helper.make_node("Constant", [], ["label"], value=helper.make_tensor("", TensorProto.INT64, shape, [value]))
+        )
+        del graph.output[1].type.tensor_type.shape.dim[:]
+        graph.output[1].type.tensor_type.shape.dim.extend(
+            [onnx.TensorShapeProto.Dimension(dim_value=each) for each in shape]
+        )
+
+    return change
+
+
+def white_is(value):
+    return lambda graph: graph.initializer[1].CopyFrom(helper.make_tensor("white", TensorProto.FLOAT, [], [value]))
+
+
+def four_classes(graph):
+    graph.node[2].output[0] = "three"
+    graph.node[3].input[0] = "three"
+    graph.node.append(helper.make_node("Concat", ["three", "fourth"], ["probabilities"], axis=0))
+    graph.initializer.append(helper.make_tensor("fourth", TensorProto.FLOAT, [1], [0.0]))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [4]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [label_is(-1), label_is(3), label_is(0, (1,)), white_is(0.0), four_classes],
+    ids=["before the first", "after the last", "a list", "no number", "too many"],
+)
+def test_answers_that_are_none_are_refused(tmp_path, change):
+    predictor = Predictor.load(changed(tmp_path / "model.onnx", change))
+    with pytest.raises(EngineFailed, match="a probability for each of its 3 classes"):
+        predictor.predict_labels([np.zeros((4, 4), np.uint8)])
+
+
+def in_another_file(graph):
+    tensor = graph.initializer[1]
+    tensor.ClearField("float_data")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "secret"
+
+
+def test_a_file_that_reads_another_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(np.float32(255).tobytes())
+    path = written(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    in_another_file(model.graph)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(PipelineError, match="takes values from other files"):
+        Predictor.load(path)
+
+
+@pytest.mark.parametrize("shape", [[], [8, 8], [8, 8, 4], [9, 9, 3]])
+def test_an_image_of_another_shape_is_refused(tmp_path, shape):
+    def change(graph):
+        graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
+
+    with pytest.raises(PipelineError, match=r"its image has another shape|ONNX Runtime does not take"):
+        Predictor.load(changed(tmp_path / "model.onnx", change))
+
+
+def test_what_is_no_file_is_said(tmp_path):
+    (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for name in ("folder.onnx", "pipe.onnx"):
+        with pytest.raises((UsageError, PipelineError)):
+            Predictor.load(tmp_path / name)
