@@ -177,8 +177,8 @@ def check_has_all_values(path: Path, content: bytes) -> None:
 
     try:
         model = onnx.load_model_from_string(content)
-    except Exception:  # protobuf's own, whose class is that of its implementation
-        raise PipelineError(f"'{printable(path)}' is no ONNX file. {AGAIN}") from None
+    except Exception as error:  # protobuf's own, whose class is that of its implementation
+        raise PipelineError(f"'{printable(path)}' is no ONNX file. {AGAIN}") from error
     if is_elsewhere(model):
         raise PipelineError(f"'{printable(path)}' takes values from other files, which are not read. {AGAIN}")
 
