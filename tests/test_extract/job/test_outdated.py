@@ -89,12 +89,12 @@ def vectors(report) -> np.ndarray:
 @pytest.fixture
 def old(extract, images, monkeypatch):
     """A cache by the first rules: its shards record no revision, and one picture was read sideways."""
-    record = writer.Writer._record
+    record = writer.record_of
     with monkeypatch.context() as before:
         before.setattr(
-            writer.Writer,
-            "_record",
-            lambda self, seconds: {k: v for k, v in record(self, seconds).items() if k != "decode_revision"},
+            writer,
+            "record_of",
+            lambda *engine: {k: v for k, v in record(*engine).items() if k != "decode_revision"},
         )
         before.setattr("featurecache.extract.images.decode.read_header", lambda data: None)
         before.setattr("featurecache.extract.images.decode.orientation_of", lambda image: 1)
