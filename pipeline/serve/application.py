@@ -22,7 +22,7 @@ from featurecache.serve import openapi
 from featurecache.serve.access import Access
 from featurecache.serve.batcher import Answer, Batcher, Outcome
 from featurecache.serve.bodies import Disconnected, Memory, Receive, Upload, read_uploads
-from featurecache.serve.limits import Limits
+from featurecache.serve.limits import MOST_NEAREST, MOST_TOP, Limits
 from featurecache.serve.metrics import Metrics
 from featurecache.serve.model import ServedModel
 from featurecache.serve.page import page
@@ -36,7 +36,6 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 # Paths that say nothing of the model or of images, which need no token.
 OPEN = frozenset({"/", "/health", "/openapi.json"})
 THUMBNAILS = "/training/"
-MOST_TOP, MOST_NEAREST = 1_000_000, 24
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from featurecache.base.errors import UsageError
 MB = 1_000_000
 # Requests that are being received and answered may hold this many times the largest request in memory.
 REQUESTS_IN_MEMORY = 4
+# The largest values of `top` and `nearest` in a request.
+MOST_TOP, MOST_NEAREST = 1_000_000, 24
 # Responses for a busy service: a client that comes again earlier finds it busy.
 LEAST_RETRY_SECONDS = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featurecache.base.versions import installed_version
-from featurecache.serve.limits import Limits
+from featurecache.serve.limits import MOST_NEAREST, MOST_TOP, Limits
 
 REASONS = {
     400: "No body, no Host header, or a damaged form.",
@@ -126,8 +126,6 @@ def _parameter(name: str, place: str, schema: Any, what: str) -> dict[str, Any]:
 
 
 def _predict(limits: Limits) -> dict[str, Any]:
-    from featurecache.serve.application import MOST_NEAREST, MOST_TOP
-
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
     form = {
         "schema": {

@@ -73,7 +73,7 @@ def test_the_run_folder_holds_everything_and_nothing_pickled(finished):
     saved = {path.name for path in (finished / "heads").iterdir()}
     assert saved == {f"efficientnet_lite0--{head}" for head in HEADS.split(",")}
     assert {path.suffix for path in finished.rglob("*") if path.is_file()} <= {
-        ".json", ".csv", ".parquet", ".txt", ".safetensors", ".skops", ".html",
+        ".json", ".csv", ".parquet", ".txt", ".safetensors", ".skops", ".html", ".toml",
     }  # fmt: skip
 
 
