@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ class LoadedNetwork:
 
 def load_together(requests: Sequence[FeatureRequest]) -> LoadedNetwork:
     """Load the network that these requests share, with all of their cuts. Raises BackboneError."""
-    check_name(requests[0].backbone)  # before torch is imported
+    if "torch" not in sys.modules:
+        check_name(requests[0].backbone)  # so that a wrong name does not take the time of importing torch
     from featurecache.extract.backbones import registry
     from featurecache.extract.backbones.cuts import Cut, CutRequest
 

@@ -223,7 +223,8 @@ def test_vectors_do_not_depend_on_how_many_rows_the_module_was_shown(resnet18_fi
     ],
 )
 def test_an_unknown_backbone_is_refused_with_its_neighbours(name, spec, rest, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda each: spec if each == "timm" else found(each))
     with pytest.raises(UnknownBackbone) as refused:
         load_backbone(name)
     assert str(refused.value) == f"There is no backbone '{name}'. {rest}"

@@ -67,7 +67,6 @@ def toy(monkeypatch, tmp_path, exported) -> list[str]:
         )
 
     monkeypatch.setattr("featurecache.extract.backbones.registry.load_backbone", load)
-    monkeypatch.setattr("featurecache.extract.job.loading.check_name", lambda name: None)
     monkeypatch.setattr(int8, "export_graph", lambda *_, **__: exported)
     monkeypatch.setattr("featurecache.extract.job.plan.find_unique", lambda *_, **__: None)
     return loaded
