@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ MOST_BYTES = 1 << 20
 MOST_LEVELS = 12
 # What the copy in a run leaves out: where the run is, and what is only shown.
 NOT_OF_A_RUN = ("out", "json", "quiet", "dry-run", "resume")
-GIGA = 1e9
+GIGA, LARGEST = 1e9, sys.float_info.max
 HELP = (
     "take options from a TOML file: a table for each command, such as [classify], and [common] for all; the command "
     "line wins. Paths in it are relative to the working folder"
@@ -113,7 +113,7 @@ def _checked(ctx: click.Context, command: click.Command, values: Mapping[str, An
             raise click.UsageError(f"{where}: {_plain(key)} is given twice, with hyphens and with underscores.", ctx)
         try:
             found[str(param.name)] = _fitting(param, value, ctx)
-        except (_Unfit, click.BadParameter) as error:
+        except (ValueError, click.BadParameter) as error:  # Python's own for thousands of digits
             reason = error.message if isinstance(error, click.BadParameter) else str(error)
             raise click.UsageError(f"{where}, {printable(key)}: {reason}", ctx) from None
     return found
@@ -172,7 +172,7 @@ def _one(param: click.Parameter, value: Any, ctx: click.Context) -> Any:
     if isinstance(kind, click.types.IntParamType) and type(value) is not int:
         raise _Unfit(f"{_shown(value)} is not a whole number.")
     if isinstance(kind, click.types.FloatParamType):
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:  # nor NaN
             raise _Unfit(f"{_shown(value)} is not a number.")
     elif not isinstance(kind, click.types.IntParamType):
         value = _text(param, value)

@@ -203,7 +203,18 @@ def _is_like(name: str, other: str) -> bool:
     return other.startswith(name) or difflib.SequenceMatcher(a=name, b=other).ratio() >= LIKE
 
 
-class Bytes(click.FloatRange):
+class Numbers(click.FloatRange):
+    """Numbers of a range, without NaN, which is neither below nor above any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a float."""
+        found = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{str(value)!r} is not a number.", param, ctx)
+        return found
+
+
+class Bytes(Numbers):
     """Gigabytes, as bytes."""
 
     name = "gigabytes"
@@ -246,7 +257,7 @@ class Whole(click.IntRange):
             self.fail(f"{str(value)!r} is not a whole number {allowed}.", param, ctx)
 
 
-class Share(click.FloatRange):
+class Share(Numbers):
     """Parts of a whole, below 1."""
 
     def __init__(self) -> None:
@@ -261,4 +272,4 @@ class Share(click.FloatRange):
 
 
 POSITIVE, SEED, SHARE = Whole(1), Whole(0, LARGEST_SEED), Share()
-RATE = click.FloatRange(0, min_open=True)
+RATE, PROBABILITY = Numbers(0, min_open=True), Numbers(0, 1)

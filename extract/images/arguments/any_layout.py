@@ -11,6 +11,7 @@ from pathlib import Path
 from featurecache.base.errors import ManifestError, NoSuchImages, UnfitOption
 from featurecache.base.text import count_is, printable
 from featurecache.extract.images.arguments.patterns import is_pattern, matching_paths
+from featurecache.extract.images.arguments.standard_input import STANDARD_INPUT
 from featurecache.extract.images.folders.scan import scan_any_layout
 from featurecache.extract.images.formats import format_of
 from featurecache.extract.images.left_out import BAD_ARGUMENT, CLOSED_FOLDER, NO_FILE, LeftOut, Missed, Tally, suffix_of
@@ -41,31 +42,33 @@ def read_data_sets(
     classes: Collection[str] = (),
     strict: bool = False,
     cache_root: Path | None = None,
-    are_listed: bool = False,
+    listed: Collection[str] = (),
 ) -> list[Manifest]:
     """Return the samples of all arguments as a data set, and among what is left out the arguments that cannot be read.
 
     Of files of vectors, each is a data set.
 
-    An argument may be a pattern, see `patterns`. Where there are several, from a pattern too, names of samples begin
-    with theirs, and if they `are_listed`, by a program, also of one. classes: names of folders that are labels, see
-    `scan_any_layout`. An argument that is given twice is read once, and an image in several is in the first; one that
-    cannot be read costs none of the others. options: where tables and others are given, those of tables are for
-    tables, and a layout for folders.
+    An argument may be a pattern, see `patterns`, unless it is `listed` by a program: a path as it is. Where there are
+    several arguments, from a pattern too, names of samples begin with theirs, and where one is listed. classes: names
+    of folders that are labels, see `scan_any_layout`. An argument that is given twice is read once, and an image in
+    several is in the first; one that cannot be read costs none of the others. options: where tables and others are
+    given, those of tables are for tables, and a layout for folders.
 
     Raises ManifestError where none can be read, and if `strict` for the first that cannot; UnfitOption in any case, and
     for images with vectors.
     """
     reading = _Reading(options or ReadOptions(), frozenset(classes), cache_root, strict=strict)
     places: dict[str, str] = {}
+    listed = frozenset(listed)
+    are_named = bool(listed)
     for each in images:
-        matched = reading.matching(each) if is_pattern(each) else [each]
-        are_listed = are_listed or matched != [each]
+        matched = reading.matching(each) if each not in listed and is_pattern(each) else [each]
+        are_named = are_named or matched != [each]
         for path in matched:
             places.setdefault(_place(path), path)
     paths = list(places.values())
-    reading.read(paths, are_named=are_listed or len(paths) > 1)
-    source = " ".join(images)
+    reading.read(paths, are_named=are_named or len(paths) > 1)
+    source = " ".join(dict.fromkeys(STANDARD_INPUT if each in listed else each for each in images))
     return [replace(each, source=each.source or source, options=reading.given) for each in reading.data_sets()]
 
 

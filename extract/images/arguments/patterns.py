@@ -47,7 +47,7 @@ def matching_paths(pattern: str) -> tuple[list[str], list[str]]:
 def _below(folder: str, parts: Sequence[str], closed: dict[str, None]) -> Iterator[str]:
     """Yield the paths below a folder that match the parts of a pattern."""
     if not parts:
-        yield folder
+        yield folder or os.curdir
         return
     part, *rest = parts
     if not _MAGIC.search(part):

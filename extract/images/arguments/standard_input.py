@@ -63,11 +63,17 @@ def read_standard_input(stream: BinaryIO, folder: Path, *, null: bool = False) -
 
 
 def _paths(data: bytes, *, null: bool) -> list[str]:
-    if data.startswith(_UTF16):  # of Windows PowerShell
-        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
-    data = data.removeprefix(codecs.BOM_UTF8)
     if null:
-        return [os.fsdecode(path) for path in data.split(b"\0") if path]
+        return [os.fsdecode(path) for path in data.removeprefix(codecs.BOM_UTF8).split(b"\0") if path]
+    if data.startswith(_UTF16):  # of Windows PowerShell
+        try:
+            data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise ManifestError(
+                "Standard input begins as text in UTF-16 and is none. Give it paths in UTF-8, one a line, or the bytes "
+                "of one image."
+            ) from None
+    data = data.removeprefix(codecs.BOM_UTF8)
     if b"\0" in data:
         raise ManifestError(
             "Standard input is neither an image, by its first bytes, nor one path a line: it has NUL bytes. "

@@ -18,7 +18,7 @@ from featurecache.base.errors import UsageError
 from featurecache.base.progress import Silent
 from featurecache.base.text import printable
 from featurecache.cli.console import Console
-from featurecache.cli.declare import POSITIVE, Command, argument, option, takes
+from featurecache.cli.declare import POSITIVE, PROBABILITY, Command, argument, option, takes
 from featurecache.cli.dry_run import show_reading
 from featurecache.cli.head_options import HeadOptions
 from featurecache.cli.options import PATH, READING, EngineOptions, ReadingOptions, RunCacheOption, dry_run_option
@@ -77,7 +77,7 @@ class PredictOptions:
         help="write the K best labels with their probabilities, in place of the probability of every class",
     )  # fmt: skip
     min_probability: float | None = option(
-        "--min-probability", metavar="P", type=click.FloatRange(0, 1),
+        "--min-probability", metavar="P", type=PROBABILITY,
         help="leave the label of an image empty where its probability is below P; such images are counted",
     )  # fmt: skip
 
@@ -185,11 +185,23 @@ def _format(asked: PredictOptions, printing: Printing) -> str:
         check_suffix(asked.out)
         if asked.format is not None:
             raise UsageError("--format is about stdout, and --out has its format by its suffix: leave one of them out.")
+        _check_apart(asked.out, asked.images)
     if printing.json and asked.format not in (None, JSON):
         raise UsageError(f"--json and --format {asked.format} name two formats: leave one of them out.")
     if asked.null and STANDARD_INPUT not in asked.images:
         raise UsageError("--null is about paths on standard input: name it with -, or leave --null out.")
     return JSON if printing.json else asked.format or TABLE
+
+
+def _check_apart(out: Path, images: Sequence[str]) -> None:
+    """Raise UsageError where the file to write is one to read, such as a table of labels."""
+    for each in images:
+        with contextlib.suppress(OSError, ValueError):
+            if out.samefile(each):
+                raise UsageError(
+                    f"'{printable(out)}' is what is to be labelled, and --out would replace it. Choose another file "
+                    "with --out."
+                )
 
 
 @contextlib.contextmanager
@@ -215,7 +227,7 @@ def _reading(
             classes=classes,
             strict=strict,
             cache_root=cache_root,
-            are_listed=is_listed,
+            listed=given.paths,
         )
         yield [given.named(each) for each in sets]
 

@@ -21,6 +21,7 @@ from featurecache.base.errors import PipelineError, UsageError
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import UnfitFile, read_json_file
 from featurecache.base.text import printable
+from featurecache.extract.cache.spec import DEVICE
 from featurecache.runs.folder import CURRENT_FILE, RESULTS_FILE, is_run, write_json
 from featurecache.runs.locks import try_lock, unlock
 
@@ -38,6 +39,8 @@ def check_name(name: str) -> None:
     """Raise UsageError for a name that a model cannot have."""
     if not NAME.fullmatch(name):
         raise UsageError(f"A model cannot be called '{printable(name)}': a name has {NAME_RULE}.")
+    if DEVICE.match(name):
+        raise UsageError(f"A model cannot be called '{name}', which is a device on Windows. Choose another name.")
 
 
 def find_run(

@@ -69,7 +69,7 @@ def promote_model(
     """
     check_name(name)
     progress = progress or Silent()
-    folder = find_run(run, say=progress.say, root=root)
+    folder = find_run(run, say=progress.say, root=root).resolve()  # `latest` may lead to another run in a moment
     results, config = read_results(folder), read_config(folder)
     need(folder / CONFIG_FILE, config, ["cache", "images"])
     chosen = choose_head(results["heads"], head, metric=metric_of(results))
@@ -136,7 +136,7 @@ def _document(folder: Path, results: Results, kept: Sequence[HeadRow], config: C
         "features": [row for row in results.get("features", []) if row.get("name", row["backbone"]) in names],
         "heads": [{**kept[0], "promoted": True}, *({**head, "promoted": False} for head in kept[1:])],
         "promoted": {
-            "from": str(folder.resolve()),
+            "from": str(folder),
             "head": head_title(kept[0]),
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },

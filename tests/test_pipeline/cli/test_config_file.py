@@ -109,6 +109,8 @@ def test_what_the_common_table_has_for_other_commands_is_left_out(read):
         ("[finetune]\nlr = 'a'", '[finetune], lr: "a" is not a number.'),
         ("[finetune]\nlr = nan", "[finetune], lr: NaN is not a number."),
         ("[classify]\nmemory = inf", "[classify], memory: Infinity is not a number."),
+        ("[finetune]\nlr = 1" + "0" * 400, "[finetune], lr: 1000000000"),
+        ("[classify]\nheads = 0x" + "f" * 5000, "[classify], heads: Exceeds the limit"),
         ("[classify]\ncalibrate = 1", "[classify], calibrate: 1 is neither true nor false."),
         ("[classify]\ncalibrate = 'yes'", '[classify], calibrate: "yes" is neither true nor false.'),
         ("[classify]\nmetric = 'f1'", "[classify], metric: 'f1' is not one of"),

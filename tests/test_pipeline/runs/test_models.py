@@ -18,6 +18,7 @@ from featurecache.runs.models import promotion
 from featurecache.runs.models.places import find_run
 from featurecache.runs.models.promotion import promote_model, roll_back
 from featurecache.runs.models.versions import list_models
+from featurecache.runs.record_checks import read_results
 
 
 def classify(images: str, out: str, size: int = 4, **how: bool) -> None:
@@ -166,7 +167,10 @@ def test_a_folder_of_that_name_wins_and_that_is_one_line(project, capsys):
     assert f"'digits' is a folder here and is taken; the model of that name is '{Path('data/models/digits')}'." in err
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "-a", "a.onnx", "a b", "ü", "a" * 65, "a\n", "C:\\a"])
+ODD_NAMES = ["", "a/b", "..", ".a", "-a", "a.onnx", "a b", "ü", "a" * 65, "a\n", "C:\\a", "NUL", "com1"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_name_that_is_a_path_or_odd_is_refused(project, name):
     with pytest.raises(UsageError, match="A model cannot be called"):
         promote_model("data/runs/all", name)
@@ -250,6 +254,21 @@ def test_a_model_that_cannot_be_written_is_one_sentence(project):
     (project / "data/models").write_text("")
     with pytest.raises(PipelineError, match="cannot be written: "):
         promote_model("data/runs/all", "digits")
+
+
+def test_a_link_that_moves_meanwhile_does_not_mix_two_runs(project, monkeypatch):
+    link = Path("data/runs/newest")
+    link.symlink_to("all")
+
+    def read_then_move(folder):
+        results = read_results(folder)
+        link.unlink()
+        link.symlink_to("two")
+        return results
+
+    monkeypatch.setattr(promotion, "read_results", read_then_move)
+    assert promote_model(link, "digits").source == str(project / "data/runs/all")
+    assert Predictor.load("digits").classes == ["0", "1", "2"]
 
 
 def test_no_run_replaces_a_version(project, capsys):

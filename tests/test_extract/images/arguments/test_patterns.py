@@ -7,7 +7,7 @@ import os
 import pytest
 
 from featurecache.base.errors import NoSuchImages
-from featurecache.extract.images.arguments.any_layout import read_any_layout
+from featurecache.extract.images.arguments.any_layout import read_any_layout, read_data_sets
 from featurecache.extract.images.arguments.patterns import is_pattern, matching_paths
 
 FILES = ["a.jpg", "b.png", "x/c.jpg", "x/y/d.jpg", "x/y/e.JPG", ".hid/f.jpg", "x/.g.jpg", "x/@eaDir/h.jpg", "[k].jpg"]
@@ -76,6 +76,18 @@ def test_samples_of_a_pattern_are_named_by_their_paths(here):
     assert [sample.name for sample in read_any_layout(["x/y/d*"]).samples] == ["x/y/d.jpg"]
     assert [sample.name for sample in read_any_layout(["./a.jpg", "x/*.jpg"]).samples] == ["./a.jpg", "x/c.jpg"]
     assert len(read_any_layout(["a.jpg", "*.jpg"])) == 2
+
+
+def test_any_depth_alone_is_the_working_folder(here):
+    assert matching_paths("**") == (["."], [])
+
+
+def test_what_a_program_lists_is_no_pattern(here):
+    (found,) = read_data_sets(["a[.]jpg", "b.png"], listed=["a[.]jpg", "b.png"])
+    assert ([sample.name for sample in found.samples], found.source) == (["b.png"], "-")
+    assert [(missed.name, missed.code) for missed in found.left_out.missed] == [("a[.]jpg", "no_file")]
+    (found,) = read_data_sets(["a[.]jpg", "b.png"], listed=["b.png"])
+    assert ([sample.name for sample in found.samples], found.source) == (["a.jpg", "b.png"], "a[.]jpg -")
 
 
 def test_one_pattern_of_several_that_matches_nothing_costs_itself_alone(here):

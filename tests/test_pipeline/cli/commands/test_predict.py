@@ -266,6 +266,7 @@ CONTRADICTIONS = {
     "has a suffix that is no format": ["--out", "x.txt"],
     "--null is about paths on standard input": ["--null"],
     "not in the range 0<=x<=1": ["--min-probability", "90"],
+    "'nan' is not a number": ["--min-probability", "nan"],
     "is not a whole number of 1 or more": ["--top", "0"],
 }
 
@@ -274,6 +275,16 @@ CONTRADICTIONS = {
 def test_options_that_contradict_each_other_are_refused(run_of_two, cats_and_dogs, capsys, sentence):
     assert run(["predict", str(run_of_two), str(cats_and_dogs), *CONTRADICTIONS[sentence]]) == USAGE
     assert sentence in capsys.readouterr().err
+
+
+def test_a_table_of_labels_is_not_replaced_by_predictions(predicted, save, tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("path,label\na.png,cat\n")
+    code, found, err = predicted("a.png", "list.csv", options=["--out", "./list.csv"])
+    assert (code, found) == (USAGE, None)
+    assert "'list.csv' is what is to be labelled, and --out would replace it." in err
+    assert (tmp_path / "list.csv").read_text() == "path,label\na.png,cat\n"
 
 
 @pytest.fixture
