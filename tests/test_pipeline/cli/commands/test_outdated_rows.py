@@ -20,14 +20,14 @@ NOTE = "1 image of 24 has features of pixels by an older version, which read it 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory, cats_and_dogs) -> Path:
     """A cache and a run by an older version: its rows record no revision of the decode rules."""
-    root, record = tmp_path_factory.mktemp("old"), writer.Writer._record
+    root, record = tmp_path_factory.mktemp("old"), writer.record_of
     words = ["run", str(cats_and_dogs), *PIXELS, "--heads", "centroid", "--out", str(root / "run"), "--quiet"]
     with pytest.MonkeyPatch.context() as before:
         before.setattr(FeatureCache, "remember_judged", lambda *_: None)
         before.setattr(
-            writer.Writer,
-            "_record",
-            lambda self, seconds: {k: v for k, v in record(self, seconds).items() if k != "decode_revision"},
+            writer,
+            "record_of",
+            lambda *engine: {k: v for k, v in record(*engine).items() if k != "decode_revision"},
         )
         assert run([*words, "--cache", str(root / "cache")]) == DONE
     return root
