@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 BOUNDARY = "featurecache-bench"
 PATIENCE_SECONDS = 60.0
@@ -66,8 +66,8 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note that requests may be sent."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self.is_open = transport, True
+        # uvloop's transports have the methods of asyncio.Transport, and are none.
+        self._transport, self.is_open = cast("asyncio.Transport", transport), True
 
     def connection_lost(self, error: Exception | None) -> None:
         """A request without a response is lost."""
