@@ -129,8 +129,8 @@ class Device(click.ParamType[str]):
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """How features are extracted."""
+class NetworkEngineOptions:
+    """What runs a network."""
 
     engine: str = option(
         "--engine", type=click.Choice(ENGINES), default=ENGINES[0], group=EXTRACTION,
@@ -149,6 +149,12 @@ class EngineOptions:
         "--batch-size", metavar="N", type=POSITIVE, group=EXTRACTION,
         help="images per forward pass (default: by device)",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EngineOptions(NetworkEngineOptions):
+    """How features are extracted."""
+
     on_error: OnError = option(
         "--on-error", type=click.Choice(ON_ERROR), default=ON_ERROR[0], group=EXTRACTION, show_default=True,
         help="skip: list images that cannot be used and go on; fail: stop at the first",

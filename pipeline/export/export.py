@@ -20,6 +20,7 @@ from featurecache.export.odd_images import write_odd_images
 from featurecache.export.parity import LEAST_SAME, Comparison, check, read_otherwise, tolerance_of
 from featurecache.export.references import images_of_run, references_of, vectors_of
 from featurecache.export.saved_heads import head_part, members_of, networks_of, specs_of
+from featurecache.extract.engines.export import MAX_BYTES
 from featurecache.predictor import Predictor
 from featurecache.runs.folder import writing_file
 from featurecache.runs.models.places import find_run
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
     from featurecache.extract.cache.spec import FeatureSpec
     from featurecache.extract.images.manifest import Manifest
-
-# The limit of a protobuf message is 2 GiB.
-MAX_BYTES = (2 << 30) - (16 << 20)
 
 
 @dataclass(frozen=True)

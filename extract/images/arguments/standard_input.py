@@ -21,7 +21,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class StandardInput:
-    """What came in: paths, or the one image that is kept in a file for now."""
+    """What standard input held: paths; or one image, whose temporary file is then the only path and `image`."""
 
     paths: Sequence[str]
     image: str | None = None

@@ -51,7 +51,7 @@ class Service:
         return "" if self.name == OURS else "image"
 
     def memory_mb(self, what: str = "VmRSS") -> float:
-        """Return the memory of its processes in MB; what: VmRSS for now, VmHWM for the most ever; 0 without /proc."""
+        """Return the memory of its processes in MB, now (VmRSS) or at most so far (VmHWM); 0 without /proc."""
         return sum(_memory_kb(pid, what) for pid in _family(self.process.pid)) / 1e3
 
     def ask(self, images: Sequence[str], *, n: int, connections: int = 1, rate: float = 0.0) -> Found:

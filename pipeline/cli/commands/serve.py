@@ -17,13 +17,12 @@ from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import POSITIVE, RATE, Command, Whole, argument, option, takes
 from featurecache.cli.head_options import HeadOptions
-from featurecache.cli.options import PATH, Device, RunCacheOption
-from featurecache.extract.engines.protocol import ALL_GPUS, DEVICES, ENGINES
+from featurecache.cli.options import PATH, NetworkEngineOptions, RunCacheOption
 
 if TYPE_CHECKING:
     from featurecache.serve.loading import Service
 
-MODEL, NETWORK, LIMITS, ENGINE = "Model", "Network", "Limits", "Engine"
+MODEL, NETWORK, LIMITS = "Model", "Network", "Limits"
 MB = 1_000_000
 TOKEN_VARIABLE = "FEATURECACHE_TOKEN"
 EXTRA = "Serving needs packages that are not installed: pip install 'featurecache[serve]'."
@@ -103,27 +102,6 @@ class LimitOptions:
 
 
 @dataclass(frozen=True)
-class ServeEngineOptions:
-    """What runs the network."""
-
-    engine: str = option(
-        "--engine", type=click.Choice(ENGINES), default=ENGINES[0], group=ENGINE,
-        help="what runs the network (default: the faster one, measured once per network)",
-    )  # fmt: skip
-    device: str = option(
-        "--device",
-        type=Device(),
-        metavar=f"{'|'.join(DEVICES)}|cuda:N|{ALL_GPUS}",
-        default=DEVICES[0],
-        group=ENGINE,
-        help="where the network runs (default: a GPU if there is one)",
-    )
-    batch_size: int | None = option(
-        "--batch-size", metavar="N", type=POSITIVE, group=ENGINE, help="images per forward pass (default: by device)"
-    )
-
-
-@dataclass(frozen=True)
 class Quiet:
     """What is shown."""
 
@@ -139,13 +117,13 @@ class Quiet:
         "FEATURECACHE_TOKEN=$(openssl rand -hex 16) featurecache serve data/runs/latest --host 0.0.0.0",
     ],
 )
-@takes(ModelOptions, HeadOptions, NetworkOptions, LimitOptions, ServeEngineOptions, RunCacheOption, Quiet)
+@takes(ModelOptions, HeadOptions, NetworkOptions, LimitOptions, NetworkEngineOptions, RunCacheOption, Quiet)
 def command(
     model: ModelOptions,
     head: HeadOptions,
     network: NetworkOptions,
     limits: LimitOptions,
-    engine: ServeEngineOptions,
+    engine: NetworkEngineOptions,
     cache: RunCacheOption,
     shown: Quiet,
 ) -> int:

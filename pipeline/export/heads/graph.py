@@ -14,8 +14,9 @@ from featurecache.classify.heads.fitted.voting import FittedNeighbours
 from featurecache.export.heads.kernel import kernel_answers
 from featurecache.export.heads.linear import linear_answers, network_answers, quadratic_answers
 from featurecache.export.heads.neighbours import neighbour_answers
-from featurecache.export.heads.nodes import MAX_BYTES, Nodes
+from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, tempered
+from featurecache.extract.engines.export import MAX_BYTES
 
 if TYPE_CHECKING:
     import onnx

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.export.nodes import IR_VERSION, OPSET
+
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import DTypeLike, NDArray
-
-# What torch exports networks to, and onnxruntime-web takes.
-OPSET = 20
-IR_VERSION = 10
-# The limit of a protobuf message is 2 GiB.
-MAX_BYTES = (2 << 30) - (16 << 20)
 
 
 class Nodes:

@@ -13,8 +13,9 @@ import numpy as np
 
 from featurecache.base.errors import UsageError
 from featurecache.classify.arrays.array_types import AnyArray
-from featurecache.export.heads.nodes import OPSET, Nodes
+from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, answers_by_scores
+from featurecache.export.nodes import OPSET
 
 if TYPE_CHECKING:
     import onnx
