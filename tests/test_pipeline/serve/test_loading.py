@@ -25,7 +25,8 @@ HEADS = ("logistic", "knn", "mlp")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digits_folder) -> Path:
     root = tmp_path_factory.mktemp("served")
-    words = ["run", str(digits_folder), "--backbone", "pixels", "--heads", ",".join(HEADS), "--quiet"]
+    words = ["run", str(digits_folder), "--backbone", "pixels", "--size", "12", "--heads", ",".join(HEADS), "--quiet"]
+    words += ["--param", "mlp.hidden=16"]
     assert run([*words, "--cache", str(root / "cache"), "--out", str(root / "run")]) == DONE
     return root / "run"
 
