@@ -201,8 +201,7 @@ def _decoded(image: ImageFile.ImageFile, file: BinaryIO, at_least: int | None, l
 def _reduce(image: ImageFile.ImageFile, at_least: int) -> bool:
     """Let Pillow decode a JPEG at the smallest scale with a shortest side of `at_least`; return whether one has it."""
     whole = image.size
-    if image.format == "JPEG":
-        image.draft(None, (at_least * whole[0] // min(whole), at_least * whole[1] // min(whole)))
+    image.draft(None, (at_least * whole[0] // min(whole), at_least * whole[1] // min(whole)))
     return image.size != whole
 
 

@@ -6,6 +6,8 @@ changes those of most images is a new version, which is part of every key: all f
 """
 
 DECODE_VERSION = 1
-DECODE_REVISION = 4
+DECODE_REVISION = 5
+# The last that concerns images which are decoded at full size.
+FULL_REVISION = 4
 # Pillow's threshold of its warning of a decompression bomb: a 24-bit image of a quarter of a GiB.
 MAX_PIXELS = 89_478_485

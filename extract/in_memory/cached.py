@@ -23,7 +23,7 @@ from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.shards import ShardRows
 from featurecache.extract.cache.spec import FeatureSpec, image_digest
 from featurecache.extract.cache.store import FeatureCache
-from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.images.decoding.revisions import last_revision
 from featurecache.extract.images.manifest import Manifest, Sample
 from featurecache.extract.in_memory.items import BYTES, is_pil, path_of
 from featurecache.extract.in_memory.network import ImageNetwork, ImageNetworks, refused_item
@@ -118,7 +118,7 @@ def _fill(
     if not rows:
         return
     digests = np.frombuffer(b"".join(row.digest for row in rows), np.uint8).reshape(-1, 32)
-    absent = cache.missing(digests) | cache.outdated(digests, DECODE_REVISION)
+    absent = cache.missing(digests) | cache.outdated(digests, last_revision(resolved.spec.decode))
     wanted = list({row.digest: row for row, is_absent in zip(rows, absent, strict=True) if is_absent}.values())
     if not wanted:
         return

@@ -15,7 +15,7 @@ import numpy as np
 
 from featurecache.base.errors import ImageRefused
 from featurecache.extract.cache.store import FeatureCache
-from featurecache.extract.images.decode_rules import DECODE_REVISION
+from featurecache.extract.images.decoding.revisions import last_revision
 from featurecache.extract.job.in_flight import InFlight
 from featurecache.extract.job.outdated import CHANGED, judge
 from featurecache.extract.job.plan import Plan
@@ -55,7 +55,7 @@ class Claims:
         has no network, because it had a row for every file as the files were.
         """
         if len(lacking) < len(self._plans):
-            verdict = cache(lambda since: judge(path, digest, since))
+            verdict = cache(lambda since, last: judge(path, digest, since, last))
             lacking = [plan for plan in self._plans if plan in lacking or _lacks(plan.cache, digest, verdict)]
         with self._lock:
             if digest in self._taken:
@@ -73,15 +73,16 @@ class Claims:
         return self._notes.noting()
 
 
-def _lacks(features: FeatureCache, digest: bytes, verdict: Callable[[int], bool | str]) -> bool:
+def _lacks(features: FeatureCache, digest: bytes, verdict: Callable[[int, int], bool | str]) -> bool:
     """Whether a cache has no row for an image, or one by rules that read its file otherwise or did not refuse it.
 
-    verdict: called with the revision of those rules, if the image was not judged before.
+    verdict: called with the revision of those rules and the last that concerns it, if it was not judged before.
     """
     row = np.frombuffer(digest, dtype=np.uint8)[None]
     if features.missing(row)[0]:
         return True
-    return bool(features.outdated(row, DECODE_REVISION)[0]) and bool(verdict(int(features.revisions(row)[0])))
+    last = last_revision(features.spec.decode)
+    return bool(features.outdated(row, last)[0]) and bool(verdict(int(features.revisions(row)[0]), last))
 
 
 def _misses(plan: Plan, digest: bytes) -> bool:

@@ -17,8 +17,7 @@ import numpy as np
 from featurecache.base.errors import ImageRefused
 from featurecache.base.text import count
 from featurecache.extract.cache.store import FeatureCache
-from featurecache.extract.images.decode_rules import DECODE_REVISION
-from featurecache.extract.images.decoding.revisions import reads_otherwise, refusal_since
+from featurecache.extract.images.decoding.revisions import last_revision, reads_otherwise, refusal_since
 from featurecache.extract.images.digests import N_THREADS, Digested
 from featurecache.extract.images.loader import load_ahead
 from featurecache.extract.images.manifest import Sample
@@ -36,8 +35,8 @@ CHANGED = "it changed while the run was going on; run extract again"
 
 # Whether an image is read otherwise, or why it is refused; None if its file cannot be read now.
 Verdict = bool | str | None
-# The digest of an image, and the decode revision of its row.
-Row = tuple[bytes, int]
+# The digest of an image, the decode revision of its row, and the last one that concerns it.
+Row = tuple[bytes, int, int]
 
 
 class OutdatedRows:
@@ -64,16 +63,18 @@ class OutdatedRows:
 
         Second: SHA-256 -> reason of those with a row that these rules refuse.
         """
-        digests = self._digested.digests
-        asked = np.flatnonzero(cache.outdated(digests, DECODE_REVISION))
+        digests, last = self._digested.digests, last_revision(cache.spec.decode)
+        asked = np.flatnonzero(cache.outdated(digests, last))
         names = [bytes(digests[i]) for i in asked]
-        rows = list(zip(names, cache.revisions(digests[asked]).tolist(), strict=True))
+        rows = [
+            (name, since, last) for name, since in zip(names, cache.revisions(digests[asked]).tolist(), strict=True)
+        ]
         self._announce(rows)
         changed, refused = np.zeros(len(digests), dtype=bool), {}
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
             judged = list(zip(asked[part].tolist(), self._judged(rows[part], asked[part].tolist()), strict=True))
-            cache.remember_judged(digests[[i for i, verdict in judged if verdict is False]], DECODE_REVISION)
+            cache.remember_judged(digests[[i for i, verdict in judged if verdict is False]], last)
             changed[[i for i, verdict in judged if verdict is True]] = True
             refused.update({bytes(digests[i]): verdict for i, verdict in judged if isinstance(verdict, str)})
         return changed, refused
@@ -113,17 +114,17 @@ class OutdatedRows:
         return [self._verdicts[row] for row in rows]
 
 
-def judge(path: str, digest: bytes, since: int) -> bool | str:
-    """Return whether the present rules read a file otherwise than revision `since`, or why they refuse it.
+def judge(path: str, digest: bytes, since: int, until: int) -> bool | str:
+    """Return whether the rules of `until` read a file otherwise than those of `since`, or why they refuse it.
 
     Raises OSError if the file cannot be read, ImageRefused if its SHA-256 is not `digest` any more.
     """
     with open_checked(path, digest, changed=CHANGED) as content:
         file = io.BytesIO(content) if isinstance(content, bytes) else content
-        return refusal_since(file, since) or reads_otherwise(file, since)
+        return refusal_since(file, since) or reads_otherwise(file, since, until)
 
 
-def _verdict(file: tuple[str, bytes, int]) -> Verdict:
+def _verdict(file: tuple[str, bytes, int, int]) -> Verdict:
     try:
         return judge(*file)
     except (OSError, ImageRefused, MemoryError):

@@ -18,8 +18,8 @@ from featurecache.base.text import count, printable
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.names import are_among, as_names
 from featurecache.extract.cache.spec import FULL_RANGE
-from featurecache.extract.images.decode_rules import DECODE_REVISION
 from featurecache.extract.images.decoding.levels import DimImages, FlatImages
+from featurecache.extract.images.decoding.revisions import last_revision
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.job.claims import Claims
@@ -244,7 +244,7 @@ class Run:
             refused = [digest for digest, key in self.lasting if key == plan.spec.key]
             digests = np.frombuffer(b"".join(refused), dtype=np.uint8).reshape(-1, 32)
             with contextlib.suppress(CacheError):
-                if reason := plan.cache.withdraw(digests, DECODE_REVISION):
+                if reason := plan.cache.withdraw(digests, last_revision(plan.spec.decode)):
                     self.progress.say(
                         f"The features of images that are refused stay in '{printable(plan.cache.folder)}' and go on "
                         f"counting, because it cannot be written: {reason}. Correct that and extract again."

@@ -6,6 +6,7 @@
     3   uncompressed TIFFs of 16 bits a channel in planes are no longer taken for 8 bits (tiff.py); JPEGs with a hole of
         zeros that the decoder does not notice are refused (jpeg_holes.py)
     4   damaged JPEGs with odd headers are refused too (jpeg.py)
+    5   where large JPEGs are decoded at a fraction of their size, those with more pictures behind them (MPO) are too
 
 All is judged by the header, but for damage, which shows in the image data only: a JPEG of a row of revision 1 is
 decoded at an eighth of its size for that, the data of a later one is searched.
@@ -20,6 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from featurecache.base.errors import ImageRefused
+from featurecache.extract.cache.spec import REDUCED
+from featurecache.extract.images.decode_rules import DECODE_REVISION, FULL_REVISION
 from featurecache.extract.images.decoding.jpeg import check_jpeg, has_odd_headers, read_jpeg, refuse_hole
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION, TURNED, UPRIGHT, orientation_of
@@ -39,9 +42,18 @@ HEAD_BYTES = 1 << 16
 MOST_ENTRIES = 1000
 
 
-def reads_otherwise(file: BinaryIO, since: int) -> bool:
-    """Whether the present rules give other pixels of an open file than revision `since`. Raises OSError."""
-    return (since < 2 and _is_turned_otherwise(file)) or (since < 3 and _has_wide_planes(file))
+def last_revision(decode: str) -> int:
+    """Return the last revision that concerns features whose images are decoded this way, `full` or `reduced`."""
+    return DECODE_REVISION if decode == REDUCED else FULL_REVISION
+
+
+def reads_otherwise(file: BinaryIO, since: int, until: int) -> bool:
+    """Whether revision `until` of the rules may give other pixels of an open file than `since`. Raises OSError."""
+    return (
+        (since < 2 and _is_turned_otherwise(file))
+        or (since < 3 and _has_wide_planes(file))
+        or (since < 5 <= until and _is_mpo(file))
+    )
 
 
 def refusal_since(file: BinaryIO, since: int) -> str:
@@ -70,6 +82,16 @@ def refusal_since(file: BinaryIO, since: int) -> str:
 def _has_wide_planes(file: BinaryIO) -> bool:
     file.seek(0)
     return file.read(2) in STARTS_OF_TIFF and _of_opened(file, "TIFF", has_wide_planes, otherwise=False)
+
+
+def _is_mpo(file: BinaryIO) -> bool:
+    file.seek(0)
+    is_jpeg = file.read(len(START_OF_JPEG)) == START_OF_JPEG
+    return is_jpeg and _of_opened(file, "JPEG", _has_more_pictures, otherwise=False)
+
+
+def _has_more_pictures(image: Image.Image) -> bool:
+    return image.format == "MPO"
 
 
 def _is_turned_otherwise(file: BinaryIO) -> bool:

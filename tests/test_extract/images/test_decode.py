@@ -20,6 +20,7 @@ from featurecache.base.errors import ImageRefused
 from featurecache.extract.images import decode
 from featurecache.extract.images.decode import MAX_PIXELS, decode_image
 from featurecache.extract.images.decoding.orientation import EXIF_ORIENTATION
+from featurecache.extract.images.decoding.revisions import last_revision, reads_otherwise
 
 HEIGHT, WIDTH = 11, 13  # odd, so that bits do not fill bytes and Adam7 passes have ragged edges
 RANDOM = np.random.default_rng(7)
@@ -393,6 +394,16 @@ def test_a_turned_jpeg_is_reduced_and_upright():
 @pytest.mark.parametrize("data", [saved(photo(500, 400), "JPEG"), saved(photo(800, 600), "PNG")])
 def test_what_is_not_far_too_large_or_no_jpeg_is_read_as_ever(data):
     assert torch.equal(decode_image(data, at_least=250), decode_image(data))
+
+
+def test_a_jpeg_with_more_pictures_behind_it_is_reduced_as_it_is_alone():
+    first, second = photo(800, 600), photo(400, 300)
+    several = saved(first, "MPO", save_all=True, append_images=[second])
+    assert torch.equal(decode_image(several, at_least=150), decode_image(saved(first, "JPEG"), at_least=150))
+    assert not reads_otherwise(io.BytesIO(several), 4, last_revision("full"))
+    assert reads_otherwise(io.BytesIO(several), 4, last_revision("reduced"))
+    assert not reads_otherwise(io.BytesIO(several), 5, last_revision("reduced"))
+    assert not reads_otherwise(io.BytesIO(saved(first, "JPEG")), 4, last_revision("reduced"))
 
 
 def test_a_truncated_jpeg_is_refused_when_reduced_too():

@@ -319,3 +319,18 @@ def test_a_damaged_image_that_moved_is_refused_too(damaged, old, extract, images
     assert report.filled[0].n_extracted == 2
     cache = FeatureCache(report.filled[0].cache.folder.parent, report.filled[0].resolved.spec)
     assert len(cache) == 7
+
+
+@pytest.mark.parametrize(("decode", "n_again"), [("full", 0), ("reduced", 1)])
+def test_jpegs_with_more_pictures_are_computed_again_where_they_are_reduced_since(
+    images, tmp_path, monkeypatch, decode, n_again
+):
+    pictures = [Image.fromarray(np.full((64, 64, 3), value, dtype=np.uint8)) for value in (9, 200)]
+    pictures[0].save(images / "9.jpg", "MPO", save_all=True, append_images=pictures[1:])
+    request = FeatureRequest("pixels", size=8, decode=decode)
+    with monkeypatch.context() as before:
+        before.setattr(writer, "DECODE_REVISION", 4)
+        extract_features(read_images(images), [request], tmp_path / "cache")
+    for n in (n_again, 0):
+        (filled,) = extract_features(read_images(images), [request], tmp_path / "cache").filled
+        assert (filled.n_extracted, filled.n_outdated) == (n, n)

@@ -94,8 +94,8 @@ def test_turning_is_pillows_transposition():
     ],
 )
 def test_the_header_tells_which_images_the_first_rules_turned_otherwise(data, differs):
-    assert reads_otherwise(io.BytesIO(data), 1) == differs
-    assert not reads_otherwise(io.BytesIO(data), 2)
+    assert reads_otherwise(io.BytesIO(data), 1, 4) == differs
+    assert not reads_otherwise(io.BytesIO(data), 2, 4)
 
 
 def test_the_judgement_of_the_first_rules_is_what_their_decoder_did():
@@ -109,4 +109,4 @@ def test_the_judgement_of_the_first_rules_is_what_their_decoder_did():
                     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                     then = decode_jpeg(raw, apply_exif_orientation=True)
                     same = then.shape == decode_image(data).shape and torch.equal(then, decode_image(data))
-                    assert reads_otherwise(io.BytesIO(data), 1) == (not same)
+                    assert reads_otherwise(io.BytesIO(data), 1, 4) == (not same)

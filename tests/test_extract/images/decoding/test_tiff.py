@@ -85,7 +85,7 @@ def test_planes_of_8_bits_are_read_as_before():
 
 def test_only_rows_of_wide_planes_are_computed_again():
     def judged(data: bytes, since: int) -> bool:
-        return reads_otherwise(io.BytesIO(data), since)
+        return reads_otherwise(io.BytesIO(data), since, 4)
 
     wide = tiff(WIDE[:3], RGB, order=">")
     assert judged(wide, 1)
