@@ -2,7 +2,10 @@
 
     image -> pixels (resizing) -> features (networks) -> probabilities (heads)       put together by assembly
 
-export         export_model: a run to a file that agrees with `predict`
+export         export_model: a run to a file or folder that agrees with `predict`
+formats        the formats of an export
+request        what is exported, and what it is compared on
+onnx_file      one ONNX file from pixels to probabilities
 saved_heads    the heads of a predictor, and their networks
 networks       the graph of a network for one image
 resizing       resizing and cropping as a graph, to the pixels of `fit_pixels`

@@ -19,14 +19,14 @@ from featurecache.base.errors import EngineError, UsageError
 from featurecache.base.text import printable
 from featurecache.export.nodes import Nodes
 from featurecache.export.resizing import add_transform, channels_first, no_exact_graph
+from featurecache.predictor.exported_session import IMAGE, LABEL, PROBABILITIES
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
     from featurecache.extract.cache.spec import FeatureSpec
     from featurecache.extract.cache.transform_spec import TransformSpec
 
-IMAGE, PROBABILITIES, LABEL = "image", "probabilities", "label"
 PIXELS, FEATURES = "pixels_{}", "features_{}"
 NAME = "featurecache"
 
@@ -35,10 +35,10 @@ NAME = "featurecache"
 class HeadPart:
     """One head of a file. keys: of the features that it takes, side by side, each divided by its scale.
 
-    graph: float32 `features` (B, D) -> float32 `probabilities` (B, C) and int64 `codes` (B,).
+    model: float32 `features` (B, D) -> float32 `probabilities` (B, C) and int64 `codes` (B,).
     """
 
-    graph: GraphProto
+    model: ModelProto
     keys: tuple[str, ...]
     scales: tuple[float, ...] = ()
 
@@ -80,7 +80,7 @@ def input_shape(specs: Sequence[FeatureSpec], *, is_fixed: bool) -> list[int | s
 def assemble(
     heads: Sequence[HeadPart],
     specs: Sequence[FeatureSpec],
-    networks: Mapping[str, GraphProto],
+    networks: Mapping[str, ModelProto],
     *,
     n_classes: int,
     is_fixed: bool,
@@ -93,7 +93,7 @@ def assemble(
 
     nodes = Nodes()
     features = _features(nodes, specs, networks, is_fixed=is_fixed)
-    answers = [nodes.include(head.graph, {"features": _columns(nodes, head, features)}) for head in heads]
+    answers = [nodes.include(head.model, {"features": _columns(nodes, head, features)}) for head in heads]
     if len(answers) == 1:
         proba, codes = answers[0]["probabilities"], answers[0]["codes"]
     else:
@@ -114,7 +114,7 @@ def assemble(
 
 
 def _features(
-    nodes: Nodes, specs: Sequence[FeatureSpec], networks: Mapping[str, GraphProto], *, is_fixed: bool
+    nodes: Nodes, specs: Sequence[FeatureSpec], networks: Mapping[str, ModelProto], *, is_fixed: bool
 ) -> dict[str, str]:
     """Add transforms and networks, each once, and return the name of the features by their key."""
     transformed: dict[TransformSpec, str] = {}
@@ -128,8 +128,8 @@ def _features(
                 raise UsageError(f"{printable(spec.backbone)}: {error}.") from error
             transformed[transform] = made
         pixels = nodes.add("Identity", transformed[transform], name=PIXELS.format(number))
-        graph = networks[spec.key]
-        (vector,) = nodes.include(graph, {graph.input[0].name: pixels}).values()
+        network = networks[spec.key]
+        (vector,) = nodes.include(network, {network.graph.input[0].name: pixels}).values()
         stored = vector if spec.dtype == "float32" else nodes.cast(nodes.cast(vector, spec.dtype), np.float32)
         found[spec.key] = nodes.add("Identity", stored, name=FEATURES.format(number))
     return found

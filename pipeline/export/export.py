@@ -1,55 +1,28 @@
-"""Export of a head of a run as one ONNX file, which is compared with `predict` before it is written."""
+"""Export of a head of a run in one of three formats, each compared with `predict` before it is written."""
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featurecache.base.errors import PipelineError
+from featurecache.base.errors import UsageError
 from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.export.assembly import assemble, check_transforms, input_shape
-from featurecache.export.exported_file import ExportedFile
-from featurecache.export.metadata import describe, with_metadata
-from featurecache.export.odd_images import write_odd_images
-from featurecache.export.parity import LEAST_SAME, Comparison, check, read_otherwise, tolerance_of
-from featurecache.export.references import images_of_run, references_of, vectors_of
-from featurecache.export.saved_heads import head_part, members_of, networks_of, specs_of
-from featurecache.extract.engines.export import MAX_BYTES
-from featurecache.predictor import Predictor
-from featurecache.runs.folder import writing_file
-from featurecache.runs.models.places import find_run
+from featurecache.export.formats import FORMATS, ONNX, TIMM, TORCH
+from featurecache.export.request import ExportRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from featurecache.extract.cache.spec import FeatureSpec
-    from featurecache.extract.images.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An exported file, its size and what it says of itself; `document` is also in `described`, next to it."""
-
-    path: Path
-    described: Path
-    n_bytes: int
-    document: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values: the document, and the path and size of the file."""
-        return {"path": str(self.path), "n_bytes": self.n_bytes, **self.document}
+    from featurecache.export.onnx_file import ExportedModel
+    from featurecache.export.timm_folder.export import ExportedFolder
+    from featurecache.export.torch_program import ExportedProgram
 
 
 def export_model(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    format: str = ONNX,  # noqa: A002 (the word of --format)
     head: str | None = None,
     fixed: bool = False,
     images: str | None = None,
@@ -57,85 +30,29 @@ def export_model(
     cache_root: Path | None = None,
     trust_head: bool = False,
     progress: Progress | None = None,
-) -> Exported:
-    """Write a head of a run or a model, the best on val unless named, as one ONNX file from pixels to a label.
+) -> ExportedModel | ExportedFolder | ExportedProgram:
+    """Write a head of a run or a model, the best on val unless named, for other programs.
 
-    fixed: the file takes images of the size of the network, and does not resize. images: where those of the run are
-    now. The other arguments are those of `Predictor.load`.
-    Raises UsageError for a head that cannot be one file, PipelineError where the file does not agree with `predict`,
-    and what `Predictor.load` raises. Then nothing is written, and what was there stays.
+    format: onnx, one file from the pixels of an image to probabilities; timm, a folder that `timm.create_model` loads;
+    torch, a program that `torch.export.load` reads. fixed: an ONNX file takes images of the size of the network, and
+    does not resize. images: where those of the run are now. The other arguments are those of `Predictor.load`.
+
+    Raises UsageError for a head that has no such format, PipelineError where what is exported does not agree with
+    `predict`, and what `Predictor.load` raises. Then nothing is written, and what was there stays.
     """
-    out, progress = Path(out), progress or Silent()
-    with writing_file(out) as temporary, writing_file(described_by(out)) as temporary_document:
-        predictor = Predictor.load(
-            run, head=head, weights=weights, cache_root=cache_root, trust_head=trust_head, progress=progress
-        )
-        specs = specs_of(predictor)
-        content = model_of(predictor, specs, is_fixed=fixed, progress=progress)
-        of_run = images_of_run(find_run(run), images=images, progress=progress)
-        with tempfile.TemporaryDirectory(prefix="featurecache-") as folder:
-            odd = write_odd_images(Path(folder, "odd"))
-            sets = {"run": of_run, "odd": odd}
-            parity = parity_of(content, predictor, specs, sets, is_fixed=fixed, progress=progress)
-            parity["pillow"] = plainly_read(odd, specs[0])
-        document = describe(
-            head=predictor.name, classes=predictor.classes, specs=specs,
-            shape=input_shape(specs, is_fixed=fixed), parity=parity,
-        )  # fmt: skip
-        temporary.write_bytes(with_metadata(content, document))
-        ExportedFile(temporary.read_bytes())
-        temporary_document.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return Exported(out, described_by(out), out.stat().st_size, document)
+    request = ExportRequest(run, head, images, weights, cache_root, trust_head, progress or Silent())
+    if fixed and format != ONNX:
+        raise UsageError("--fixed is for --format onnx: the other formats take images of the size of the network.")
+    if format == TIMM:
+        from featurecache.export.timm_folder.export import export_timm
 
+        return export_timm(request, Path(out))
+    if format == TORCH:
+        from featurecache.export.torch_program import export_torch
 
-def described_by(out: Path) -> Path:
-    """Return the path of the document next to an exported file."""
-    return out.with_name(f"{out.name}.json")
+        return export_torch(request, Path(out))
+    if format != ONNX:
+        raise UsageError(f"There is no format '{printable(format)}'. Formats are {', '.join(FORMATS)}.")
+    from featurecache.export.onnx_file import export_onnx
 
-
-def model_of(predictor: Predictor, specs: Sequence[FeatureSpec], *, is_fixed: bool, progress: Progress) -> bytes:
-    """Return the model of a predictor, serialized. Raises UsageError or PipelineError where there is none."""
-    check_transforms(specs, is_fixed=is_fixed)
-    heads = [head_part(member) for member in members_of(predictor)]
-    networks = networks_of(predictor, progress.say)
-    model = assemble(heads, specs, networks, n_classes=len(predictor.classes), is_fixed=is_fixed)
-    if (n_bytes := model.ByteSize()) > MAX_BYTES:
-        raise PipelineError(
-            f"The head {printable(predictor.name)} and its network have {n_bytes / 1e9:.1f} GB, and an ONNX file holds "
-            f"{MAX_BYTES / 1e9:.1f} GB. Export a head on features of a smaller network."
-        )
-    content: bytes = model.SerializeToString()
-    return content
-
-
-def parity_of(
-    content: bytes,
-    predictor: Predictor,
-    specs: Sequence[FeatureSpec],
-    sets: Mapping[str, Manifest | Sequence[Path] | None],
-    *,
-    is_fixed: bool,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Return how far a file agrees with `predict` on sets of images; None: there are none.
-
-    Raises PipelineError where it does not agree.
-    """
-    file = ExportedFile(content)
-    found: dict[str, Any] = {"least_same": LEAST_SAME, "tolerance": tolerance_of(specs)}
-    report = partial(progress.counting, "comparing with predict", "images")
-    comparison = Comparison(file, specs, is_fixed=is_fixed, vectors=partial(vectors_of, predictor))
-    for name, images in sets.items():
-        if images is None:
-            continue
-        agreement = comparison.agreement(references_of(predictor, images, progress), report=report)
-        check(comparison, agreement)
-        found[name] = agreement.to_dict()
-        found.setdefault("ms_per_image", file.median_ms())
-    return found
-
-
-def plainly_read(paths: Sequence[Path], spec: FeatureSpec) -> dict[str, Any]:
-    """Return how many odd images Pillow alone reads to the same pixels, and the names of the others."""
-    differ = read_otherwise(paths, spec)
-    return {"n": len(paths), "n_same": len(paths) - len(differ), "differ": differ}
+    return export_onnx(request, Path(out), is_fixed=fixed)

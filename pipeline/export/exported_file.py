@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import PipelineError
-from featurecache.export.assembly import IMAGE, LABEL, PROBABILITIES
-from featurecache.export.metadata import PREFIX
-from featurecache.extract.engines.fixed_batches import first_line
+from featurecache.predictor.exported_session import IMAGE, LABEL, PREFIX, PROBABILITIES, line_of, open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGE = re.compile(r"(pixels|features)_[0-9]+")
-ERRORS_ONLY = 3
+NAMED = "the exported file"
 
 
 class ExportedFile:
@@ -31,7 +29,7 @@ class ExportedFile:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._session = _session(content)
+        self._session = open_session(content, NAMED)
         metadata = self._session.get_modelmeta().custom_metadata_map
         own = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
         self.document: dict[str, Any] = {
@@ -47,7 +45,7 @@ class ExportedFile:
         try:
             proba, label = self._session.run([PROBABILITIES, LABEL], {IMAGE: image})
         except Exception as error:
-            raise PipelineError(f"ONNX Runtime does not run the exported file: {first_line(error)}.") from error
+            raise PipelineError(f"ONNX Runtime does not run {NAMED}: {line_of(error)}.") from error
         self.milliseconds.append(1000 * (time.perf_counter() - started))
         return proba, int(label)
 
@@ -59,21 +57,9 @@ class ExportedFile:
         """Return the values between the stages for an image: pixels_0, uint8 (1, 3, S, S), features_0, and so on."""
         with self._lock:
             if self._stages is None:
-                self._stages = _session(_with_stages(self._content))
+                self._stages = open_session(_with_stages(self._content), NAMED)
         names = [each.name for each in self._stages.get_outputs()]
         return dict(zip(names, self._stages.run(None, {IMAGE: image}), strict=True))
-
-
-def _session(content: bytes) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = 1
-    try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise PipelineError(f"ONNX Runtime does not take the exported file: {first_line(error)}.") from error
 
 
 def _with_stages(content: bytes) -> bytes:

@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurecache.base.versions import installed_version
+from featurecache.predictor.exported_session import FORMAT, PREFIX
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.spec import FeatureSpec
 
-FORMAT = 1
-PREFIX = "featurecache."
 LIBRARIES = ("featurecache", "numpy", "onnx", "onnxruntime", "scikit-learn", "torch")
 # How decode.py makes pixels of files, in the words of somebody who has to do it in another program.
 DECODING = (

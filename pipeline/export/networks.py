@@ -18,7 +18,7 @@ from featurecache.extract.engines.protocol import NetworkIdentity, Source
 from featurecache.extract.in_memory.network import GraphsOfUser
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import ModelProto
     from torch import nn
 
     from featurecache.extract.cache.ranges import Ranges
@@ -55,8 +55,8 @@ def network_graph(
     *,
     ranges: Callable[[], Ranges],
     say: Callable[[str], None],
-) -> GraphProto:
-    """Return the graph of the network of some features, exported unless it is stored.
+) -> ModelProto:
+    """Return the network of some features as a model, exported unless it is stored.
 
     folder: of their cache. load: returns the module. ranges: those of the activations, in int8. say: called before slow
     steps. Raises PipelineError where there is no such graph, with the reason, BackboneError.
@@ -75,8 +75,7 @@ def network_graph(
         content = _in_int8(source, ranges(), graphs, say) if spec.precision == INT8 else _in_fp32(source, graphs, say)
     except EngineError as error:
         raise PipelineError(f"The network {name} cannot be exported: {error}.") from error
-    model = onnx.load_model_from_string(content)
-    return model.graph
+    return onnx.load_model_from_string(content)
 
 
 def _source(spec: FeatureSpec, load: Callable[[], nn.Module]) -> Source:

@@ -1,4 +1,4 @@
-"""Nodes and constants of an ONNX graph that is being built, and other graphs within it."""
+"""Nodes and constants of an ONNX graph that is being built, and other models within it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from numpy.typing import ArrayLike, DTypeLike
+    from onnx import ModelProto, NodeProto, TensorProto
 
 # Of the whole file: those that torch exports have it, and onnxruntime-web takes it.
 OPSET, IR_VERSION = 20, 10
-DOMAINS = ("", "ai.onnx")
+# Constants of up to so many bytes are there once.
+MOST_SHARED = 1024
 
 
 class Nodes:
@@ -23,19 +24,26 @@ class Nodes:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.domains: dict[str, int] = {"": OPSET}
         self._n_names, self._known = 0, dict[tuple[str, tuple[int, ...], bytes], str]()
-        self._n_graphs = 0
 
-    def constant(self, value: ArrayLike, dtype: Any = None) -> str:
-        """Return the name of a constant; equal ones are one."""
+    def constant(self, value: ArrayLike, dtype: DTypeLike | None = None) -> str:
+        """Return the name of a constant; equal small ones are one."""
         from onnx import numpy_helper
 
         array = np.asarray(value, dtype=dtype)
+        if array.nbytes > MOST_SHARED:
+            self.constants.append(numpy_helper.from_array(array, self._name("constant")))
+            return self.constants[-1].name
         known = (array.dtype.str, array.shape, array.tobytes())
         if known not in self._known:
             self._known[known] = self._name("constant")
             self.constants.append(numpy_helper.from_array(array, self._known[known]))
         return self._known[known]
+
+    def axes(self, *axes: int) -> str:
+        """Return the name of the axes of a reduction or a reshape."""
+        return self.constant(list(axes), np.int64)
 
     def add(self, operator: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node of one output and return the name of that."""
@@ -45,38 +53,37 @@ class Nodes:
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
-    def cast(self, value: str, dtype: Any) -> str:
+    def add_several(self, operator: str, *inputs: str, n_outputs: int, **attributes: Any) -> list[str]:
+        """Add a node and return the names of its outputs."""
+        from onnx import helper
+
+        outputs = [self._name(operator.lower()) for _ in range(n_outputs)]
+        self.nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
+        return outputs
+
+    def cast(self, value: str, dtype: DTypeLike) -> str:
         """Return a value as another type of numpy."""
         from onnx import helper
 
         return self.add("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def include(self, graph: GraphProto, inputs: Mapping[str, str]) -> dict[str, str]:
-        """Add all of another graph, whose inputs are these values here; return {its output: its name here}."""
-        from onnx import NodeProto, TensorProto
+    def include(self, model: ModelProto, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Add all of another model, whose inputs are these values here; return its outputs, {own name: name here}."""
+        from onnx import compose
 
-        self._n_graphs += 1
-        names = dict(inputs)
-
-        def renamed(name: str) -> str:
-            return names.setdefault(name, f"graph{self._n_graphs}/{name}") if name else ""
-
-        for tensor in graph.initializer:
-            copy = TensorProto()
-            copy.CopyFrom(tensor)
-            copy.name = renamed(tensor.name)
-            self.constants.append(copy)
-        for node in graph.node:
-            mine = NodeProto()
-            mine.CopyFrom(node)
-            mine.ClearField("metadata_props")
-            mine.ClearField("doc_string")
-            mine.name = ""
-            del mine.input[:], mine.output[:]
-            mine.input.extend(map(renamed, node.input))
-            mine.output.extend(map(renamed, node.output))
-            self.nodes.append(mine)
-        return {value.name: renamed(value.name) for value in graph.output}
+        prefix = f"{self._name('graph')}/"
+        for own, value in inputs.items():
+            self.add("Identity", value, name=prefix + own)
+        included = compose.add_prefix(model, prefix)
+        for node in included.graph.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+            node.name = ""
+        self.nodes.extend(included.graph.node)
+        self.constants.extend(included.graph.initializer)
+        for each in model.opset_import:
+            self.domains[each.domain] = max(each.version, self.domains.get(each.domain, 0))
+        return {value.name: prefix + value.name for value in model.graph.output}
 
     def _name(self, kind: str) -> str:
         self._n_names += 1
@@ -87,9 +94,19 @@ class Nodes:
         import onnx
         from onnx import helper
 
-        used = {each for node in self.nodes for each in node.input}
+        used = set(_inputs(self.nodes))
         constants = [each for each in self.constants if each.name in used]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        imports = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="featurecache")
         onnx.checker.check_model(model)
         return model
+
+
+def _inputs(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    """Yield the names of the values that nodes take, and graphs within them."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _inputs(graph.node)

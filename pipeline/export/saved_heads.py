@@ -15,7 +15,7 @@ from featurecache.extract.images.vectors.origin import is_of_vectors
 from featurecache.predictor.predictor import EnsemblePredictor, Predictor
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import ModelProto
 
     from featurecache.extract.cache.spec import FeatureSpec
     from featurecache.features.new_images import NewImages
@@ -39,7 +39,7 @@ def head_part(predictor: Predictor) -> HeadPart:
         floor=SMALLEST_PROBABILITY if meta.tempering_floor is None else meta.tempering_floor,
     )
     keys = tuple(part.spec.key for part in meta.parts) or (meta.spec.key,)
-    return HeadPart(model.graph, keys, tuple(part.scale for part in meta.parts))
+    return HeadPart(model, keys, tuple(part.scale for part in meta.parts))
 
 
 def specs_of(predictor: Predictor) -> list[FeatureSpec]:
@@ -53,13 +53,13 @@ def specs_of(predictor: Predictor) -> list[FeatureSpec]:
     return list({spec.key: spec for spec in specs}.values())
 
 
-def networks_of(predictor: Predictor, say: Callable[[str], None]) -> dict[str, GraphProto]:
-    """Return the graphs of the networks of a predictor by the key of their features. say: called before slow steps.
+def networks_of(predictor: Predictor, say: Callable[[str], None]) -> dict[str, ModelProto]:
+    """Return the networks of a predictor as models, by the key of their features. say: called before slow steps.
 
     Raises PipelineError where one has no graph, BackboneError where its weights are not here, CacheError where they are
     others than those that the head was trained on.
     """
-    found: dict[str, GraphProto] = {}
+    found: dict[str, ModelProto] = {}
     for member in members_of(predictor):
         for images in images_of(member):
             if images.spec.key not in found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.errors import PipelineError
-from featurecache.base.progress import Progress, Silent
+from featurecache.base.progress import Progress
 from featurecache.base.text import printable
 from featurecache.export.differences import fitted
 from featurecache.export.metadata import describe
 from featurecache.export.parity import decoded
 from featurecache.export.references import references_of
+from featurecache.export.request import ExportRequest
 from featurecache.export.timm_folder.agreement import TOLERANCE, is_same_label
-from featurecache.export.timm_folder.export import checked_images, single_features
+from featurecache.export.timm_folder.export import single_features
 from featurecache.predictor import Predictor
 from featurecache.runs.folder import writing_file
-from featurecache.runs.models.places import find_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,29 +61,17 @@ class ExportedProgram:
         )
 
 
-def export_torch(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    head: str | None = None,
-    images: str | None = None,
-    weights: str | None = None,
-    cache_root: Path | None = None,
-    trust_head: bool = False,
-    progress: Progress | None = None,
-) -> ExportedProgram:
-    """Write a head of a run as a program that `torch.export.load` reads: uint8 (B, 3, S, S) to probabilities (B, C).
+def export_torch(request: ExportRequest, out: Path) -> ExportedProgram:
+    """Write a head as a program that `torch.export.load` reads: uint8 (B, 3, S, S) to probabilities (B, C).
 
-    The arguments are those of `export_model`. Raises UsageError for a head that torch cannot express, PipelineError
-    where the program does not agree with `predict`, and what `Predictor.load` raises. Then nothing is written.
+    Raises UsageError for a head that torch cannot express, PipelineError where the program does not agree with
+    `predict`, and what `ExportRequest.load` raises. Then nothing is written.
     """
-    out, progress = Path(out), progress or Silent()
+    progress = request.progress
     with writing_file(out) as temporary:
-        predictor = Predictor.load(
-            run, head=head, weights=weights, cache_root=cache_root, trust_head=trust_head, progress=progress
-        )
+        predictor = request.load()
         module = _module_of(predictor, progress)
-        references = references_of(predictor, checked_images(find_run(run), images), progress)
+        references = references_of(predictor, request.needed_images(), progress)
         content = _program(module, predictor)
         same, largest = _agreement(content, predictor.spec, references, progress)
         if same < len(references) or largest > TOLERANCE:

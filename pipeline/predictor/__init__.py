@@ -1,7 +1,7 @@
 """The two stages joined again: F(x) = T(P(x)) on any images, with a head that a run saved.
 
 predictor    Predictor: a saved head and the features that it takes; the mean of several
-exported     a file of `export` as a network
+exported     a file of `export` as a network; exported_session: in ONNX Runtime
 on_images    images in memory: paths, bytes, PIL images, arrays; and the steps that a server runs one by one
 replay       images of a run labelled again, compared with its cache and its predictions
 row_blocks   rows to labels in blocks of one size, so that those of one do not depend on the others

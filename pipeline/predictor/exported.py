@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.base.cores import count_cores
-from featurecache.base.errors import EngineError, EngineFailed, PipelineError, UsageError
+from featurecache.base.errors import EngineFailed, PipelineError, UsageError
 from featurecache.base.plain_files import parse_json
 from featurecache.base.text import printable
 from featurecache.extract.cache.spec import INT8, FeatureSpec
 from featurecache.extract.images.decode_rules import DECODE_VERSION
 from featurecache.extract.in_memory.network import ImageNetwork, ImageNetworks
 from featurecache.extract.in_memory.pixels import PixelKind
+from featurecache.predictor.exported_session import FORMAT, IMAGE, LABEL, PREFIX, PROBABILITIES, line_of, open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featurecache.extract.engines.protocol import Engine
 
-# In the metadata of the file, and of its inputs and outputs.
-PREFIX, FORMAT = "featurecache.", "1"
-IMAGE, OUTPUTS = "image", ["probabilities", "label"]
-ERRORS_ONLY = 3
 # The limit of a protobuf message.
 MAX_BYTES = 2 << 30
 AGAIN = "Write it again with 'featurecache export'."
@@ -68,12 +65,12 @@ class ExportedNetwork(ImageNetwork):
         content = _content(path)
         self._path = path
         check_has_all_values(path, content)
-        self._session = _session(path, content, is_exact=False)
+        self._session = open_session(content, f"'{printable(path)}'", advice=AGAIN)
         described = self._described()
         self.name, self.classes = str(described["head"]), list(described["classes"])
         self.specs: list[FeatureSpec] = described["features"]
         if any(spec.precision == INT8 for spec in self.specs):
-            self._session = _session(path, content, is_exact=True)
+            self._session = open_session(content, f"'{printable(path)}'", is_exact=True, advice=AGAIN)
         first = self.specs[0]
         kind = PixelKind.of(first)
         self.spec = replace(first, feature_dim=len(self.classes) + 1)
@@ -96,9 +93,9 @@ class ExportedNetwork(ImageNetwork):
         for each in pixels:
             image = each if self.kind.geometry is None else np.ascontiguousarray(each.transpose(1, 2, 0))
             try:
-                proba, code = self._session.run(OUTPUTS, {IMAGE: image})
+                proba, code = self._session.run([PROBABILITIES, LABEL], {IMAGE: image})
             except Exception as error:
-                raise EngineFailed(f"ONNX Runtime does not run '{printable(self._path)}': {_line(error)}") from error
+                raise EngineFailed(f"ONNX Runtime does not run '{printable(self._path)}': {line_of(error)}") from error
             rows.append(self._row(np.asarray(proba), np.asarray(code)))
         return np.asarray(rows, dtype=np.float32)
 
@@ -121,7 +118,7 @@ class ExportedNetwork(ImageNetwork):
         """Return head, classes and features by the metadata of the file. Raises PipelineError."""
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
-            if metadata[f"{PREFIX}format"] != FORMAT:
+            if metadata[f"{PREFIX}format"] != str(FORMAT):
                 raise ValueError("its format is of another version")
             classes = parse_json(metadata[f"{PREFIX}classes"])
             if not (isinstance(classes, list) and classes and all(isinstance(each, str) for each in classes)):
@@ -130,7 +127,7 @@ class ExportedNetwork(ImageNetwork):
             if not features or any(each.decode_version != DECODE_VERSION for each in features):
                 raise ValueError("it is for images that are decoded by other rules than those of this version")
             named = {each.name for each in (*self._session.get_inputs(), *self._session.get_outputs())}
-            if not {IMAGE, *OUTPUTS} <= named:
+            if not {IMAGE, PROBABILITIES, LABEL} <= named:
                 raise ValueError("its inputs and outputs have other names")
             (shape,) = [each.shape for each in self._session.get_inputs() if each.name == IMAGE]
             sizes = {each for each in shape[:2] if isinstance(each, int)}
@@ -181,25 +178,3 @@ def check_has_all_values(path: Path, content: bytes) -> None:
         raise PipelineError(f"'{printable(path)}' is no ONNX file. {AGAIN}") from error
     if is_elsewhere(model):
         raise PipelineError(f"'{printable(path)}' takes values from other files, which are not read. {AGAIN}")
-
-
-def _session(path: Path, content: bytes, *, is_exact: bool) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = 1
-    try:
-        if is_exact:
-            from featurecache.extract.engines.exact_products import make_products_exact
-
-            make_products_exact(options)
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except EngineError:
-        raise
-    except Exception as error:
-        raise PipelineError(f"ONNX Runtime does not take '{printable(path)}': {_line(error)}. {AGAIN}") from error
-
-
-def _line(error: Exception) -> str:
-    return printable(str(error).strip().partition("\n")[0])[:200]

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from featurecache.base.errors import UsageError
 from featurecache.base.exits import DONE
-from featurecache.base.text import count, printable
+from featurecache.base.text import printable
 from featurecache.cli.console import Console
 from featurecache.cli.declare import Command, argument, option, takes
 from featurecache.cli.head_options import HeadOptions
 from featurecache.cli.options import PATH, RunCacheOption
 from featurecache.cli.printing import Printing
+from featurecache.export.formats import FORMATS, SUFFIXES
 from featurecache.extract.backbones.libraries.own_network import permit
-
-if TYPE_CHECKING:
-    from featurecache.export.export import Exported
-    from featurecache.export.timm_folder.export import ExportedFolder
-    from featurecache.export.torch_program import ExportedProgram
-
-ONNX, TIMM, TORCH = FORMATS = ("onnx", "timm", "torch")
-SUFFIXES = {ONNX: ".onnx", TORCH: ".pt2"}
 
 
 @dataclass(frozen=True)
@@ -76,64 +66,21 @@ def command(asked: ExportOptions, head: HeadOptions, cache: RunCacheOption, prin
     suffix = SUFFIXES.get(asked.format, "")
     if suffix and asked.out.suffix.lower() != suffix:
         raise UsageError(f"'{printable(asked.out)}' is no {suffix} file: name one by --out.")
-    if asked.fixed and asked.format != ONNX:
-        raise UsageError("--fixed is for --format onnx: the other formats take images of the size of the network.")
     permit(head.backbone)
+    from featurecache.export.export import export_model
+
     with Console(quiet=printing.quiet) as console:
-        exported = _exporter(asked)(
+        exported = export_model(
             asked.run,
             asked.out,
+            format=asked.format,
             head=head.head,
+            fixed=asked.fixed,
             images=asked.images,
             weights=head.weights,
             cache_root=cache.cache,
             trust_head=head.trust_head,
             progress=console,
         )
-    print(json.dumps(exported.to_dict(), indent=2) if printing.json else exported_text(exported))
+    print(json.dumps(exported.to_dict(), indent=2) if printing.json else exported.text())
     return DONE
-
-
-def _exporter(asked: ExportOptions) -> Callable[..., Exported | ExportedFolder | ExportedProgram]:
-    """Return the function that writes the format which is asked for."""
-    if asked.format == TIMM:
-        from featurecache.export.timm_folder.export import export_timm
-
-        return export_timm
-    if asked.format == TORCH:
-        from featurecache.export.torch_program import export_torch
-
-        return export_torch
-    from featurecache.export.export import export_model
-
-    return partial(export_model, fixed=asked.fixed)
-
-
-def exported_text(exported: Exported | ExportedFolder | ExportedProgram) -> str:
-    """Return what was written and how far it agrees with `predict`, as lines."""
-    from featurecache.export.export import Exported
-
-    return onnx_text(exported) if isinstance(exported, Exported) else exported.text()
-
-
-def onnx_text(exported: Exported) -> str:
-    """Return the same of an ONNX file."""
-    document = exported.document
-    parity = document["parity"]
-    shape = ", ".join(map(str, document["input"]["shape"]))
-    classes = count(len(document["classes"]), "class", "classes")
-    lines = [
-        f"{printable(exported.path)}: {printable(document['head'])}, {classes}, "
-        f"{exported.n_bytes / 1e6:.1f} MB, {parity['ms_per_image']:.1f} ms an image here",
-        f"  takes uint8 ({shape})",
-    ]
-    for name, what in (("run", "images of the run"), ("odd", "images of unusual kinds")):
-        if name in parity:
-            found = parity[name]
-            lines.append(
-                f"  {found['n_same']:,} of {found['n']:,} {what} have the label of predict, the probabilities differ "
-                f"by up to {found['largest']:.1e}"
-            )
-    if differ := parity["pillow"]["differ"]:
-        lines.append(f"  of these kinds Pillow alone reads other pixels than featurecache: {', '.join(differ)}")
-    return "\n".join(lines)

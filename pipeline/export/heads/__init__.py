@@ -3,8 +3,7 @@
 Each graph has the arithmetic of `classify.heads.fitted`, in the same precision, so that its answers are those of
 `predict_both` and, tempered, of `classify.evaluation.calibration.temper_head`.
 
-graph        one head as a model, and the mean of several
-nodes        the nodes and constants of a graph that is being written
+graph        one head as a model
 softmax      from scores and probabilities to tempered probabilities
 linear       linear, quadratic and two-layer heads
 kernel       the RBF kernel and pairwise coupling

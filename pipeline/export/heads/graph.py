@@ -1,9 +1,8 @@
-"""One fitted head as an ONNX model, and the mean of several, each on its own features."""
+"""One fitted head as an ONNX model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,15 @@ from featurecache.classify.heads.fitted.voting import FittedNeighbours
 from featurecache.export.heads.kernel import kernel_answers
 from featurecache.export.heads.linear import linear_answers, network_answers, quadratic_answers
 from featurecache.export.heads.neighbours import neighbour_answers
-from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, tempered
+from featurecache.export.nodes import Nodes
 from featurecache.extract.engines.export import MAX_BYTES
 
 if TYPE_CHECKING:
     import onnx
+
+# Its input and its outputs.
+FEATURES, PROBABILITIES, CODES = "features", "probabilities", "codes"
 
 KINDS: tuple[tuple[type, Callable[[Nodes, Any, str], Answers]], ...] = (
     (FittedLinear, linear_answers),
@@ -30,20 +32,6 @@ KINDS: tuple[tuple[type, Callable[[Nodes, Any, str], Answers]], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Member:
-    """A fitted head of an ensemble, its number D of features, and the name of the input that has them.
-
-    temperature, floor: those that its probabilities are tempered with.
-    """
-
-    head: Any
-    n_features: int
-    features: str = "features"
-    temperature: float = 1.0
-    floor: float = 0.0
-
-
 def head_graph(head: Any, *, n_features: int, temperature: float = 1.0, floor: float = 0.0) -> onnx.ModelProto:
     """Return a fitted head as a model: `features`, float32 (B, D), to `probabilities` and `codes`.
 
@@ -52,49 +40,35 @@ def head_graph(head: Any, *, n_features: int, temperature: float = 1.0, floor: f
 
     Raises UsageError for a head that cannot be exported, with the reason.
     """
-    return ensemble_graph([Member(head, n_features, temperature=temperature, floor=floor)])
+    from onnx import TensorProto, helper
+
+    _check_size(head)
+    nodes = Nodes()
+    own = _answers(nodes, head, n_features)
+    proba = nodes.cast(tempered(nodes, own, temperature, floor), np.float32)
+    outputs = [
+        helper.make_tensor_value_info(nodes.add("Identity", proba, name=PROBABILITIES), TensorProto.FLOAT,
+                                      ["B", len(head.classes_)]),
+        helper.make_tensor_value_info(nodes.add("Identity", own.codes, name=CODES), TensorProto.INT64, ["B"]),
+    ]  # fmt: skip
+    return nodes.model("head", [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["B", n_features])], outputs)
 
 
-def ensemble_graph(members: Sequence[Member]) -> onnx.ModelProto:
-    """Return the mean probability of several heads of the same classes as a model, as `head_graph` does for one.
-
-    Its inputs are the features that the members name, in their order; codes are the largest mean's.
-    """
-    _check_size(members)
-    nodes, classes = Nodes(), members[0].head.classes_
-    parts, codes = [], ""
-    for member in members:
-        if not np.array_equal(member.head.classes_, classes):
-            raise ValueError("the heads of an ensemble have the same classes")
-        own = _answers(nodes, member)
-        parts.append(tempered(nodes, own, member.temperature, member.floor))
-        codes = own.codes
-    proba = parts[0]
-    if len(parts) > 1:
-        wide = nodes.add("Sum", *[nodes.cast(part, np.float64) for part in parts])
-        proba = nodes.add("Div", wide, nodes.constant(float(len(parts)), np.float64))
-        codes = nodes.add("ArgMax", proba, axis=1, keepdims=0)
-    inputs = {member.features: member.n_features for member in members}
-    outputs = {"probabilities": nodes.cast(proba, np.float32), "codes": codes}
-    return nodes.model(inputs, outputs, len(classes))
-
-
-def _answers(nodes: Nodes, member: Member) -> Answers:
+def _answers(nodes: Nodes, head: Any, n_features: int) -> Answers:
     """Add the nodes of a head. Raises UsageError for one that cannot be exported."""
-    head = member.head
     for kind, write in KINDS:
         if isinstance(head, kind):
-            return write(nodes, head, member.features)
+            return write(nodes, head, FEATURES)
     if hasattr(head, "estimator_"):
         from featurecache.export.heads.sklearn import sklearn_answers
 
-        return sklearn_answers(nodes, head, member.features, member.n_features)
+        return sklearn_answers(nodes, head, FEATURES, n_features)
     raise UsageError(f"{type(head).__name__} is no head that can be exported: choose another with --head.")
 
 
-def _check_size(members: Sequence[Member]) -> None:
-    """Raise UsageError where the heads are larger than an ONNX file may be."""
-    arrays = [value for member in members for value in vars(member.head).values() if isinstance(value, np.ndarray)]
+def _check_size(head: Any) -> None:
+    """Raise UsageError where a head is larger than an ONNX file may be."""
+    arrays = [value for value in vars(head).values() if isinstance(value, np.ndarray)]
     n_bytes = sum(array.size * max(array.itemsize, 4) for array in arrays)
     if n_bytes > MAX_BYTES:
         raise UsageError(

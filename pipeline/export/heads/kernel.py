@@ -6,8 +6,8 @@ import numpy as np
 
 from featurecache.classify.heads.fitted.kinds import FittedKernel
 from featurecache.classify.solvers.pairwise_coupling import FLOOR, JITTER, SLOPE
-from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, answers_by_scores
+from featurecache.export.nodes import Nodes
 
 # Beyond this -SLOPE d makes no difference: exp(-50) is far below the floor.
 FAR = 50.0

@@ -6,8 +6,8 @@ import numpy as np
 
 from featurecache.classify.arrays.array_types import AnyArray
 from featurecache.classify.heads.fitted.kinds import FittedLinear, FittedNetwork, FittedQuadratic
-from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, answers_by_scores, softmax
+from featurecache.export.nodes import Nodes
 
 
 def linear_answers(nodes: Nodes, head: FittedLinear, features: str) -> Answers:

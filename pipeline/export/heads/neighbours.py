@@ -14,8 +14,8 @@ from featurecache.classify.arrays.array_types import AnyArray
 from featurecache.classify.arrays.as_numpy import working_dtype
 from featurecache.classify.heads.fitted.voting import FittedNeighbours, blank_rows
 from featurecache.classify.heads.shared.votes import Voters
-from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, tempered
+from featurecache.export.nodes import Nodes
 
 
 def neighbour_answers(nodes: Nodes, head: FittedNeighbours, features: str) -> Answers:

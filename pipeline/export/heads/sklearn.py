@@ -13,9 +13,8 @@ import numpy as np
 
 from featurecache.base.errors import UsageError
 from featurecache.classify.arrays.array_types import AnyArray
-from featurecache.export.heads.nodes import Nodes
 from featurecache.export.heads.softmax import Answers, answers_by_scores
-from featurecache.export.nodes import OPSET
+from featurecache.export.nodes import OPSET, Nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 # Trees take float64 from this version of the operators of machine learning on.
 ML = "ai.onnx.ml"
 ML_OPSET = 3
+# The input of a converted classifier.
+ROWS = "rows"
 # The severity from which onnxruntime writes a line.
 FATAL = 4
 # Rows that a converted classifier is checked on, and how far its numbers may be from scikit-learn's.
@@ -40,8 +41,7 @@ def sklearn_answers(nodes: Nodes, head: Any, features: str, n_features: int) -> 
     if _is_linear(head.estimator_):
         return _linear_answers(nodes, head, features)
     model, is_wide = _converted(head, n_features)
-    prefix = nodes.fresh("sklearn") + "_"
-    label, found = _embedded(nodes, model, prefix, nodes.cast(features, np.float64) if is_wide else features)
+    label, *_, found = nodes.include(model, {ROWS: nodes.cast(features, np.float64) if is_wide else features}).values()
     known = nodes.constant(head.estimator_.classes_[None, :], np.int64)
     is_class = nodes.cast(nodes.add("Equal", nodes.add("Reshape", label, nodes.axes(-1, 1)), known), np.float64)
     codes = nodes.add("ArgMax", is_class, axis=1, keepdims=0)
@@ -154,7 +154,7 @@ def _convert(estimator: Any, n_features: int, *, is_wide: bool) -> onnx.ModelPro
         with contextlib.suppress(NameError):  # an option that this classifier's converter does not have
             model: onnx.ModelProto = to_onnx(
                 estimator,
-                initial_types=[("rows", numbers([None, n_features]))],
+                initial_types=[(ROWS, numbers([None, n_features]))],
                 options={id(estimator): each} if each else None,
                 target_opset={"": OPSET, ML: ML_OPSET},
             )
@@ -169,7 +169,7 @@ def _difference(model: onnx.ModelProto, estimator: Any, rows: AnyArray) -> str:
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = FATAL, 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"rows": rows})
+    found = session.run(None, {ROWS: rows})
     if (found[0] != estimator.predict(rows)).mean() > MOST_OTHER_LABELS:
         return "converted by skl2onnx it gives other labels"
     kind = _kind(estimator)
@@ -182,23 +182,6 @@ def _difference(model: onnx.ModelProto, estimator: Any, rows: AnyArray) -> str:
         return "converted by skl2onnx it has other columns"
     largest = float(np.abs(ours - wanted).max() / max(1.0, float(np.abs(wanted).max())))
     return "" if largest <= NEAR else f"converted by skl2onnx its {kind} differ by up to {largest:.2g}"
-
-
-def _embedded(nodes: Nodes, model: onnx.ModelProto, prefix: str, rows: str) -> tuple[str, str]:
-    """Add the nodes of a model with the input `rows`; return the names of its first and last output."""
-    from onnx import compose
-
-    renamed = compose.add_prefix(model, prefix)
-    for node in renamed.graph.node:
-        for place, name in enumerate(node.input):
-            if name == f"{prefix}rows":
-                node.input[place] = rows
-    nodes.nodes.extend(renamed.graph.node)
-    nodes.constants.extend(renamed.graph.initializer)
-    for each in renamed.opset_import:
-        nodes.domains[each.domain] = max(each.version, nodes.domains.get(each.domain, 0))
-    outputs = [output.name for output in renamed.graph.output]
-    return outputs[0], outputs[-1]
 
 
 @contextlib.contextmanager

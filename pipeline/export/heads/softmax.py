@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurecache.classify.evaluation.metrics import SMALLEST_PROBABILITY
-from featurecache.export.heads.nodes import Nodes
+from featurecache.export.nodes import Nodes
 
 
 @dataclass(frozen=True)

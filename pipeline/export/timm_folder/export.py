@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurecache.base.errors import UsageError
 from featurecache.base.files import replacing_folder
-from featurecache.base.progress import Progress, Silent
 from featurecache.base.text import printable
-from featurecache.export.references import images_of_run, references_of
+from featurecache.export.references import references_of
+from featurecache.export.request import ExportRequest
 from featurecache.export.saved_heads import images_of, members_of, specs_of
 from featurecache.export.timm_folder.agreement import TimmAgreement, compare_with_predict
 from featurecache.export.timm_folder.card import model_card
@@ -23,11 +22,7 @@ from featurecache.extract.cache.spec import PRECISIONS
 from featurecache.features.new_images import NewImages
 from featurecache.predictor import Predictor
 from featurecache.runs.head_choice import choose_head, metric_of
-from featurecache.runs.models.places import find_run
 from featurecache.runs.record_checks import read_results
-
-if TYPE_CHECKING:
-    from featurecache.extract.images.manifest import Manifest
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -59,35 +54,21 @@ class ExportedFolder:
         )
 
 
-def export_timm(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    head: str | None = None,
-    images: str | None = None,
-    weights: str | None = None,
-    cache_root: Path | None = None,
-    trust_head: bool = False,
-    progress: Progress | None = None,
-) -> ExportedFolder:
-    """Write a linear head of a run, the best on val unless named, as a folder that `timm.create_model` loads.
+def export_timm(request: ExportRequest, out: Path) -> ExportedFolder:
+    """Write a linear head as a folder that `timm.create_model` loads.
 
-    The arguments are those of `export_model`. Raises UsageError for a head or a network that timm does not have,
-    PipelineError where the folder does not agree with `predict`, and what `Predictor.load` raises. Then nothing is
-    written, and what was there stays.
+    Raises UsageError for a head or a network that timm does not have, PipelineError where the folder does not agree
+    with `predict`, and what `ExportRequest.load` raises. Then nothing is written, and what was there stays.
     """
-    out, progress = Path(out), progress or Silent()
+    progress = request.progress
     check_out(out)
-    predictor = Predictor.load(
-        run, head=head, weights=weights, cache_root=cache_root, trust_head=trust_head, progress=progress
-    )
+    predictor = request.load()
     kind = single_features(predictor)
     linear_layer(predictor)
-    place = find_run(run)
-    references = references_of(predictor, checked_images(place, images), progress)
+    references = references_of(predictor, request.needed_images(), progress)
     network = timm_network(predictor, kind, progress.say)
-    results = read_results(place)
-    row = choose_head(results["heads"], head, metric=metric_of(results))
+    results = read_results(request.folder)
+    row = choose_head(results["heads"], request.head, metric=metric_of(results))
     with replacing_folder(out) as fresh:
         _write(fresh, network, predictor)
         report = partial(progress.counting, "comparing with predict", "images")
@@ -124,14 +105,6 @@ def single_features(predictor: Predictor) -> NewImages:
     if specs[0].precision != PRECISIONS[0]:
         raise UsageError(f"{name} takes features in {specs[0].precision}, and this format is fp32. {ONNX}")
     return kinds[0]
-
-
-def checked_images(run: Path, images: str | None) -> Manifest:
-    """Return images of the run. Raises UsageError where they are not here."""
-    found = images_of_run(run, images=images, progress=Silent())
-    if found is None:
-        raise UsageError("What is exported is compared with predict on images of the run: name them by --images.")
-    return found
 
 
 def _write(folder: Path, network: TimmNetwork, predictor: Predictor) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import featurecache
+from featurecache.base import files
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.cli.main import DONE, FAILED, USAGE, run
 from featurecache.export import assembly
@@ -146,6 +147,35 @@ def test_a_file_that_disagrees_is_not_written_and_the_earlier_one_stays(pixels_r
     assert "red and blue are exchanged (BGR in place of RGB)" in err
     assert (tmp_path / "model.onnx").read_bytes() == b"earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_file_never_lies_next_to_the_document_of_another(exported, pixels_run, tmp_path, monkeypatch):
+    shutil.copy(exported.path, tmp_path / "model.onnx")
+    shutil.copy(exported.described, tmp_path / "model.onnx.json")
+    publish, published = files.publish, []
+
+    def stopped_at_the_second(temporary, path):
+        published.extend([path] if path.parent == tmp_path else [])
+        if len(published) == 2:
+            raise KeyboardInterrupt
+        publish(temporary, path)
+
+    monkeypatch.setattr(files, "publish", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(pixels_run, tmp_path / "model.onnx", head="ridge")
+    assert Predictor.load(tmp_path / "model.onnx").name == "ridge on pixels"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_is_exported_already_is_not_exported_again(exported, tmp_path):
+    with pytest.raises(UsageError, match="is an exported file already"):
+        export_model(exported.path, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("asked", [{"format": "timm", "fixed": True}, {"format": "pickle"}])
+def test_what_no_format_has_is_refused(pixels_run, tmp_path, asked):
+    with pytest.raises(UsageError, match=r"--fixed is for --format onnx|There is no format 'pickle'"):
+        export_model(pixels_run, tmp_path / "out", **asked)
 
 
 def test_a_head_on_vectors_of_a_file_has_no_network_to_export(tmp_path):

@@ -97,14 +97,14 @@ def test_an_orientation_that_is_not_applied_is_named(case):
 
 
 def test_another_network_is_named_by_its_features(case):
-    (graph,) = case.networks.values()
-    changed = type(graph)()
-    changed.CopyFrom(graph)
-    last = changed.output[0].name
-    for node in changed.node:
+    (network,) = case.networks.values()
+    changed = type(network)()
+    changed.CopyFrom(network)
+    last = changed.graph.output[0].name
+    for node in changed.graph.node:
         node.output[:] = [f"{name}_before" if name == last else name for name in node.output]
     from onnx import helper, numpy_helper
 
-    changed.initializer.append(numpy_helper.from_array(np.float32(1.5), "half_more"))
-    changed.node.append(helper.make_node("Mul", [f"{last}_before", "half_more"], [last]))
+    changed.graph.initializer.append(numpy_helper.from_array(np.float32(1.5), "half_more"))
+    changed.graph.node.append(helper.make_node("Mul", [f"{last}_before", "half_more"], [last]))
     assert "The first difference is in the features of pixels of '" in case.fault(network=changed)

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from featurecache.base.errors import PipelineError, UsageError
 from featurecache.cli.main import run
 from featurecache.export.differences import fitted
+from featurecache.export.export import export_model
 from featurecache.export.timm_folder import agreement
 from featurecache.export.timm_folder.config import crop_share
-from featurecache.export.timm_folder.export import export_timm
 from featurecache.extract.cache.transform_spec import TransformSpec
 from featurecache.extract.images.read import read_images
 from featurecache.extract.images.transform import fit_pixels
@@ -54,7 +54,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(place):
-    return export_timm(place / "run", place / "folder", head="logistic")
+    return export_model(place / "run", place / "folder", head="logistic", format="timm")
 
 
 def test_timm_loads_the_folder_and_its_labels_are_those_of_predict(place, exported):
@@ -127,9 +127,9 @@ def test_featurecache_takes_the_folder_as_a_backbone(place, exported):
 
 def test_heads_that_are_not_linear_are_refused(place, tmp_path):
     with pytest.raises(UsageError, match=r"the head knn on .* is not\. Name a linear one by --head, such as logistic"):
-        export_timm(place / "run", tmp_path / "out", head="knn")
+        export_model(place / "run", tmp_path / "out", head="knn", format="timm")
     with pytest.raises(UsageError, match="is made of several heads or networks"):
-        export_timm(place / "run", tmp_path / "out", head="ensemble")
+        export_model(place / "run", tmp_path / "out", head="ensemble", format="timm")
     assert not list(tmp_path.iterdir())
 
 
@@ -145,14 +145,14 @@ def test_features_that_are_not_those_of_the_last_layer_are_refused(place, tmp_pa
     asked = ["--pooling", "max", "--engine", "torch", "--heads", "ridge", "--out", str(tmp_path / "run")]
     assert run(["run", *words, *asked]) == 0
     with pytest.raises(UsageError, match=r"takes other numbers than the features of .*, pooled by max\."):
-        export_timm(tmp_path / "run", tmp_path / "out")
+        export_model(tmp_path / "run", tmp_path / "out", format="timm")
 
 
 def test_a_folder_that_disagrees_is_not_written_and_the_one_before_stays(place, exported, monkeypatch):
     before = (exported.path / "README.md").read_bytes()
     monkeypatch.setattr(agreement, "fitted", lambda image, spec: 255 - fitted(image, spec))
     with pytest.raises(PipelineError, match=r"^The folder does not agree with predict, so it is not written: \d+ of"):
-        export_timm(place / "run", exported.path, head="logistic")
+        export_model(place / "run", exported.path, head="logistic", format="timm")
     assert (exported.path / "README.md").read_bytes() == before
 
 
@@ -160,13 +160,13 @@ def test_a_folder_with_other_files_is_not_replaced(place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("text")
     with pytest.raises(UsageError, match="holds other files, and the exported one would replace them"):
-        export_timm(place / "run", tmp_path / "mine", head="ridge")
+        export_model(place / "run", tmp_path / "mine", head="ridge", format="timm")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
 def test_a_network_that_timm_does_not_have_is_refused(pixels_run, tmp_path):
     with pytest.raises(UsageError, match="timm has no network like pixels"):
-        export_timm(pixels_run, Path(tmp_path / "out"), head="logistic")
+        export_model(pixels_run, Path(tmp_path / "out"), head="logistic", format="timm")
 
 
 def test_the_command_prints_how_far_each_format_agrees(place, tmp_path, capsys):

@@ -14,8 +14,8 @@ from featurecache.base.errors import PipelineError, UsageError
 from featurecache.classify.evaluation.calibration import temper_head
 from featurecache.classify.heads.table import build_head
 from featurecache.export import torch_program
+from featurecache.export.export import export_model
 from featurecache.export.torch_heads import TorchHead
-from featurecache.export.torch_program import export_torch
 from featurecache.extract.images.read import read_images
 from featurecache.predictor import Predictor
 
@@ -56,7 +56,7 @@ def test_a_head_that_torch_cannot_hold_is_refused():
 
 
 def test_a_program_answers_as_predict_does_for_batches_of_any_size(pixels_run, digits_folder, tmp_path):
-    exported = export_torch(pixels_run, tmp_path / "model.pt2", head="logistic")
+    exported = export_model(pixels_run, tmp_path / "model.pt2", head="logistic", format="torch")
     assert exported.same == exported.n == 90
     found = {"featurecache.json": ""}
     module = torch.export.load(exported.path, extra_files=found).module()
@@ -70,7 +70,7 @@ def test_a_program_answers_as_predict_does_for_batches_of_any_size(pixels_run, d
 
 
 def test_a_program_holds_no_pickle(pixels_run, tmp_path):
-    exported = export_torch(pixels_run, tmp_path / "model.pt2", head="ridge")
+    exported = export_model(pixels_run, tmp_path / "model.pt2", head="ridge", format="torch")
     with zipfile.ZipFile(io.BytesIO(exported.path.read_bytes())) as file:
         starts = {name: file.read(name)[:2] for name in file.namelist()}
     assert not [name for name, start in starts.items() if name.endswith((".pkl", ".pickle")) or start == b"\x80\x02"]
@@ -80,5 +80,5 @@ def test_a_program_that_disagrees_is_not_written(pixels_run, tmp_path, monkeypat
     fitted = torch_program.fitted
     monkeypatch.setattr(torch_program, "fitted", lambda image, spec: 255 - fitted(image, spec))
     with pytest.raises(PipelineError, match=r"^The program does not agree with predict, so it is not written: \d+ of"):
-        export_torch(pixels_run, tmp_path / "model.pt2", head="logistic")
+        export_model(pixels_run, tmp_path / "model.pt2", head="logistic", format="torch")
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import pytest
 from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.calibration import temper_head
 from featurecache.classify.heads.table import build_head
-from featurecache.export.heads.graph import Member, ensemble_graph, head_graph
+from featurecache.export.heads.graph import head_graph
 
 D = 12
 # Settings of heads of the table: every kind of arithmetic, and its options.
@@ -127,21 +127,6 @@ def test_probabilities_far_apart_are_not_lost():
     X = rows_of(3, 40, seed=8)[0] * 1000
     check(head, X)
     check(head, X, temperature=50.0, near=1e-4)
-
-
-def test_an_ensemble_is_the_mean_of_its_heads_each_on_its_own_features():
-    X, y = rows_of(4, 100)
-    wide = np.concatenate([X, X**2], axis=1)
-    first, second = build_head("logistic").fit(X, y), build_head("knn").fit(wide, y)
-    third = build_head("naive_bayes").fit(X, y)
-    members = [Member(first, D, "a"), Member(second, 2 * D, "b", temperature=0.5), Member(third, D, "a")]
-    new, _ = rows_of(4, 50, seed=9)
-    other = np.concatenate([new, new**2], axis=1)
-    each = [first.predict_proba(new), temper_head(second, other, second.predict_proba(other), 0.5)]
-    wanted = np.mean([*each, third.predict_proba(new)], axis=0)
-    found = run(ensemble_graph(members), a=new, b=other)
-    np.testing.assert_allclose(found["probabilities"], wanted, rtol=1e-5, atol=1e-7)
-    assert (found["codes"] == wanted.argmax(axis=1)).all()
 
 
 def test_only_standard_operators_are_used():

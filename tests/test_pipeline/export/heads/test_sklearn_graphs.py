@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from featurecache.base.errors import UsageError
 from featurecache.classify.evaluation.calibration import temper_head
 from featurecache.classify.heads.table import build_head
 from featurecache.export.heads.graph import head_graph
+from featurecache.export.nodes import Nodes
 
 D = 6
 LINEAR = [
@@ -63,6 +65,20 @@ def test_a_linear_classifier_needs_no_converter(name, n_classes, monkeypatch):
 def test_a_converted_classifier_answers_the_same(name, n_classes):
     pytest.importorskip("skl2onnx")
     check(name, n_classes)
+
+
+def test_a_classifier_of_other_operators_is_part_of_a_larger_graph():
+    pytest.importorskip("skl2onnx")
+    head = build_head("sklearn.ensemble.RandomForestClassifier", n_estimators=3).fit(*rows_of(3, 60))
+    nodes = Nodes()
+    found = nodes.include(head_graph(head, n_features=D), {"features": nodes.add("Neg", "x")})
+    given, taken = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", width])
+        for name, width in (("x", D), (found["probabilities"], 3))
+    )
+    session = ort.InferenceSession(nodes.model("whole", [given], [taken]).SerializeToString())
+    X, _ = rows_of(3, 40, seed=1)
+    np.testing.assert_allclose(session.run(None, {"x": -X})[0], head.predict_proba(X), atol=1e-6)
 
 
 def test_what_skl2onnx_cannot_convert_is_refused_in_a_sentence():
