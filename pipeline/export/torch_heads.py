@@ -104,7 +104,7 @@ class _Quadratic(nn.Module):
 
 
 class _Kernel(nn.Module):
-    """Decisions coef^T exp(-gamma |x - origin - v|^2) + intercept, coupled where they are of pairs."""
+    """Decisions coef^T exp(-gamma |x - origin - v|^2) + intercept, coupled where they are of pairs; in float64."""
 
     origin: Tensor
     support_vectors: Tensor
@@ -119,9 +119,10 @@ class _Kernel(nn.Module):
         self._is_by_pairs = head.method_ == "exact"
 
     def forward(self, features: Tensor) -> Tensor:
-        x, vectors = features - self.origin, self.support_vectors
+        x, vectors = features.double() - self.origin.double(), self.support_vectors.double()
         distances = (x @ vectors.T) * -2.0 + (x * x).sum(dim=1, keepdim=True) + (vectors * vectors).sum(dim=1)
-        decisions = torch.exp(distances.clamp(min=0.0) * -self._gamma) @ self.coef + self.intercept
+        kernel = torch.exp(distances.clamp(min=0.0) * -self._gamma)
+        decisions = (kernel @ self.coef.double() + self.intercept.double()).float()
         if not self._is_by_pairs:
             return decisions
         if self._n_classes == 2:

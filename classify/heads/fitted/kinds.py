@@ -5,7 +5,8 @@ quadratic    squares z^2 + coef z + intercept, z = x - mean     naive_bayes
 two layers   coef max(hidden_coef x + hidden_intercept, 0) + intercept                      mlp
 kernel       coef^T exp(-gamma |x - origin - v|^2) + intercept, then coupled if by pairs    rbf_svm
 
-In float32, or in float64 like x; a quadratic always in float64.
+In float32, or in float64 like x; a quadratic and a kernel always in float64. Coefficients of a kernel reach C, and the
+decisions are small: in float32 the probabilities would depend on the order in which products are summed, by up to 1e-4.
 """
 
 import numpy as np
@@ -15,13 +16,15 @@ from featurecache.classify.arrays.as_numpy import plain, working
 from featurecache.classify.arrays.blocks import scores_of
 from featurecache.classify.arrays.softmax import softmax
 from featurecache.classify.heads.fitted.scored import FittedHead, FittedScores
-from featurecache.classify.solvers.kernels import rbf, squared_distances
+from featurecache.classify.solvers.kernels import rbf, wide_distances
 from featurecache.classify.solvers.pairwise_coupling import couple
 
 # Rows in float64 at a time: 1024 x 1280 is 10 MB.
 QUADRATIC_BLOCK = 1024
-# Rows per matrix product: 2048 x 1024 float32 hidden values are 8 MB, 2048 x 10,000 kernel values 82 MB.
+# Rows per matrix product: 2048 x 1024 float32 hidden values are 8 MB.
 BLOCK = 2048
+# 1024 x 10,000 kernel values in float64 are 82 MB.
+KERNEL_BLOCK = 1024
 
 
 class FittedLinear(FittedScores):
@@ -103,12 +106,13 @@ class FittedKernel(FittedScores):
         return {"P": n_classes * (n_classes - 1) // 2 if self.method_ == "exact" else n_classes}
 
     def _scores(self, X: FloatArray) -> FloatArray:
-        decisions = np.concatenate([self._decide(X[i : i + BLOCK]) for i in range(0, len(X), BLOCK)])
+        decisions = np.concatenate([self._decide(X[i : i + KERNEL_BLOCK]) for i in range(0, len(X), KERNEL_BLOCK)])
         n_classes = len(self.classes_)
         return couple(decisions, np.arange(n_classes), n_classes) if self.method_ == "exact" else decisions
 
     def _decide(self, X: FloatArray) -> FloatArray:
+        """Return the decisions (B, P) of X (B, D), in the type of X."""
         X = working(X)
-        distances = squared_distances(X - self.origin_.astype(X.dtype), self.support_vectors_.astype(X.dtype))
-        kernel = rbf(distances, self.gamma_)
-        return np.asarray(kernel @ self.coef_.astype(X.dtype) + self.intercept_.astype(X.dtype))
+        centred = X.astype(np.float64) - self.origin_
+        kernel = rbf(wide_distances(centred, self.support_vectors_), self.gamma_)
+        return np.asarray(kernel @ self.coef_.astype(np.float64) + self.intercept_).astype(X.dtype)

@@ -1,4 +1,4 @@
-"""The RBF kernel as nodes, and the coupling of pairs: see `classify.solvers.kernels` and `pairwise_coupling`."""
+"""The RBF kernel as nodes, and the coupling of pairs: see `classify.heads.fitted.kinds` and `pairwise_coupling`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ FAR = 50.0
 
 
 def kernel_answers(nodes: Nodes, head: FittedKernel, features: str) -> Answers:
-    """Add the decisions coef^T exp(-gamma |x - origin - v|^2) + intercept, coupled where they are of pairs."""
-    x = nodes.add("Sub", features, nodes.constant(head.origin_, np.float32))
-    vectors = head.support_vectors_.astype(np.float32)
-    products = nodes.add("MatMul", x, nodes.constant(vectors.T, np.float32))
+    """Add the decisions coef^T exp(-gamma |x - origin - v|^2) + intercept, coupled where they are of pairs.
+
+    They are computed in float64, as by the head, of numbers that are kept as the head has them.
+    """
+    x = nodes.add("Sub", nodes.cast(features, np.float64), nodes.constant(head.origin_, np.float64))
+    vectors = nodes.cast(nodes.constant(head.support_vectors_.T, head.support_vectors_.dtype), np.float64)
     own = nodes.add("ReduceSum", nodes.add("Mul", x, x), nodes.axes(1), keepdims=1)
-    others = nodes.constant((vectors**2).sum(axis=1), np.float32)
-    near = nodes.add("Mul", products, nodes.constant(-2.0, np.float32))
+    others = nodes.constant((head.support_vectors_.astype(np.float64) ** 2).sum(axis=1), np.float64)
+    near = nodes.add("Mul", nodes.add("MatMul", x, vectors), nodes.constant(-2.0, np.float64))
     distances = nodes.add("Add", nodes.add("Add", near, own), others)
-    distances = nodes.add("Max", distances, nodes.constant(0.0, np.float32))
-    kernel = nodes.add("Exp", nodes.add("Mul", distances, nodes.constant(-head.gamma_, np.float32)))
-    mixed = nodes.add("MatMul", kernel, nodes.constant(head.coef_, np.float32))
-    decisions = nodes.add("Add", mixed, nodes.constant(head.intercept_, np.float32))
+    distances = nodes.add("Max", distances, nodes.constant(0.0, np.float64))
+    kernel = nodes.add("Exp", nodes.add("Mul", distances, nodes.constant(-head.gamma_, np.float64)))
+    coef = nodes.cast(nodes.constant(head.coef_, head.coef_.dtype), np.float64)
+    wide = nodes.add("Add", nodes.add("MatMul", kernel, coef), nodes.constant(head.intercept_, np.float64))
+    decisions = nodes.cast(wide, np.float32)
     scores = coupled(nodes, decisions, len(head.classes_)) if head.method_ == "exact" else decisions
     return answers_by_scores(nodes, scores, head.temperature)
 
