@@ -29,6 +29,7 @@ from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
 from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
 from featurecache.runs.models.places import find_run
+from featurecache.runs.reading import is_exported_file
 from featurecache.runs.record_checks import read_config, read_results, saved_folder
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from featurecache.extract.cache.store import FeatureCache
     from featurecache.extract.in_memory.network import ImageNetworks
     from featurecache.features.feature_set import Part
-
-
-# The suffix of a file that `export` has written.
-EXPORTED = ".onnx"
 
 
 class Predictor(OnImages):
@@ -110,7 +107,7 @@ class Predictor(OnImages):
         `export`.
         """
         progress = progress or Silent()
-        if Path(run).suffix.lower() == EXPORTED and not os.path.isdir(run):  # noqa: PTH112 (names that are too long)
+        if is_exported_file(run):
             return ExportedPredictor(Path(run), settings, others=[head, weights])
         run = find_run(run, say=progress.say)
         results = read_results(run)

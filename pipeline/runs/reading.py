@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from featurecache.base.plain_files import UnfitFile, read_json_file
 from featurecache.base.text import printable
 from featurecache.runs.folder import LATEST, MOST_JSON_BYTES, RUNS_ROOT
 
+# Of a file that `featurecache export` wrote.
+EXPORTED = ".onnx"
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return what `folder.write_json` wrote.
 
     Raises UsageError where there is no such file, PipelineError where it is damaged.
     """
+    _check_folder(path.parent)
     try:
         values = read_json_file(path, path.parent, most_bytes=MOST_JSON_BYTES)
     except FileNotFoundError:
@@ -33,6 +38,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PipelineError(f"'{printable(path)}' is not what 'featurecache classify' writes: classify again.")
     return values
+
+
+def is_exported_file(named: str | os.PathLike[str]) -> bool:
+    """Return whether something named in place of a run is a file of `featurecache export`, by its name."""
+    return Path(named).suffix.lower() == EXPORTED and not os.path.isdir(named)  # noqa: PTH112 (names that are too long)
+
+
+def _check_folder(run: Path) -> None:
+    """Raise UsageError for a file in place of a run."""
+    if not os.path.isfile(run):  # noqa: PTH113 (names that are too long)
+        return
+    if is_exported_file(run):
+        raise UsageError(
+            f"'{printable(run)}' is an exported file, and this needs a run: name the folder of the run that it was "
+            "exported from. 'featurecache predict' and 'featurecache serve' take exported files."
+        )
+    raise UsageError(f"'{printable(run)}' is a file, not a run. Name a folder that 'featurecache classify' wrote.")
 
 
 def _no_run(folder: Path, name: str) -> str:
@@ -56,8 +78,9 @@ def _is_completed(path: Path) -> bool:
 def reading_run(folder: Path) -> Iterator[None]:
     """Let the block read and check what `classify` wrote; raises PipelineError for every error of reading.
 
-    Only reading belongs into the block: a later error is not the run's.
+    Only reading belongs into the block: a later error is not the run's. Raises UsageError for a file in place of a run.
     """
+    _check_folder(folder)
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:

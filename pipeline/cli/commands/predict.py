@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -34,6 +33,7 @@ from featurecache.predictions.formats import JSON, TABLE, TEXTS, check_suffix, w
 from featurecache.predictions.on_the_way import LabelledOnTheWay
 from featurecache.predictions.writing import ToLabel, begin_writing
 from featurecache.runs.folder import RESULTS_FILE, writing_file
+from featurecache.runs.reading import is_exported_file
 
 if TYPE_CHECKING:
     from featurecache.predictions.labelled import Labelled
@@ -118,7 +118,7 @@ def command(
     writing = contextlib.nullcontext() if asked.out is None else writing_file(asked.out)
     with Console(quiet=printing.quiet) as console, writing as out, contextlib.ExitStack() as stack:
         predictor = _load(asked.run, head, engine, cache, console)
-        root = None if _is_file(asked.run) else predictor.cache_root
+        root = None if is_exported_file(asked.run) else predictor.cache_root
         label = functools.partial(predictor.label, settings=settings, progress=console)
         is_strict = settings.on_error == "fail"
         options = reading.options().over(predictor.reading)
@@ -144,7 +144,7 @@ def _load(run: Path, head: HeadOptions, engine: EngineOptions, cache: RunCacheOp
     """Load a head. Raises UsageError for options that mean nothing for an exported file."""
     from featurecache.predictor import Predictor
 
-    if _is_file(run):
+    if is_exported_file(run):
         usual = EngineOptions()
         given = {f"--{name.replace('_', '-')}": getattr(engine, name) != getattr(usual, name) for name in OF_NETWORKS}
         given |= {"--head": head.head, "--weights": head.weights, "--backbone": head.backbone, "--cache": cache.cache,
@@ -247,7 +247,7 @@ def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Prin
     from featurecache.runs.record_checks import need, read_config, read_results
 
     usual, classes = ReadOptions(), list[str]()
-    if not _is_file(asked.run):
+    if not is_exported_file(asked.run):
         run = find_run(asked.run, say=None if printing.quiet else functools.partial(click.echo, err=True))
         results, config = read_results(run), read_config(run)
         need(run / RESULTS_FILE, results, ["dataset.classes"])
@@ -256,8 +256,3 @@ def _show_reading(asked: PredictOptions, reading: ReadingOptions, printing: Prin
         if len(sets) > 1:
             raise UsageError("--dry-run shows how one file of vectors is read: name one.")
         return show_reading(sets[0], as_json=printing.json, needs_labels=False)
-
-
-def _is_file(run: Path) -> bool:
-    """Return whether what predicts is an exported file in place of a run."""
-    return run.suffix.lower() == ".onnx" and not os.path.isdir(run)  # noqa: PTH112 (names that are too long)

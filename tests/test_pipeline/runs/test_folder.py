@@ -228,6 +228,18 @@ def test_damaged_json_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("h.onnx", "is an exported file, and this needs a run"), ("h.zip", "is a file, not a run")],
+)
+def test_a_file_in_place_of_a_run_is_one_sentence(tmp_path, name, sentence):
+    (tmp_path / name).write_bytes(b"model")
+    with pytest.raises(UsageError, match=sentence):
+        read_json(tmp_path / name / "results.json")
+    with pytest.raises(UsageError, match=sentence), reading_run(tmp_path / name):
+        (tmp_path / name / "splits.csv").read_text()
+
+
+@pytest.mark.parametrize(
     ("read", "reason"),
     [
         (lambda: {}["heads"], "KeyError: 'heads'"),
