@@ -242,6 +242,8 @@ def picture_of_image(image: Image.Image, levels: str) -> Picture:
     levels: as for `decode_picture`. Raises ImageRefused where the white of its values is not known; decoding what was
     not decoded yet may raise anything.
     """
+    if not image.width or not image.height:
+        raise ImageRefused("it has no pixels")
     tile = getattr(image, "tile", None)  # of an image that is not decoded yet
     is_stepped = bool(tile) and image.format == "PNG" and image.mode == "L" and "transparency" in image.info
     steps = GREY_STEPS.get(tile[0].args, 1) if tile and is_stepped else 1
@@ -260,6 +262,8 @@ def _to_plain(image: Image.Image) -> Image.Image:
     """Return the image in 8 bits, grey or RGB."""
     if image.mode == "LAB":
         return _from_lab(image)
+    if image.mode == "La":  # Pillow makes nothing else of it
+        image = image.convert("LA")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Container, Generator, Sequence
@@ -21,7 +22,7 @@ from featurecache.extract.cache.spec import image_digest
 from featurecache.extract.images.file_states import StateReader, States
 from featurecache.extract.images.manifest import Sample
 from featurecache.extract.images.memo_paths import memo_path, memo_paths
-from featurecache.extract.images.sources import hash_sample
+from featurecache.extract.images.sources import NO_PATH, can_be_path, hash_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,13 +95,28 @@ class DigestTable:
 
         def read(start: int) -> tuple[list[bytes], States]:
             named = [sample.path for sample in self.samples[start : start + BLOCK]]
-            paths = memo_paths(named, self._folders)
-            # The absolute path, which is encoded already, leads to another file where a link comes before "..".
-            has_links = os.pardir in "\0".join(named)
-            return paths, reader.read(named) if has_links else reader.read(paths, named)
+            try:
+                return self._read_block(named, reader)
+            except ValueError:
+                return self._read_possible(named, reader)
 
         starts = range(0, len(self.samples), BLOCK)
         yield from map(read, starts)
+
+    def _read_block(self, named: Sequence[str], reader: StateReader) -> tuple[list[bytes], States]:
+        """Return path and state of some files. Raises ValueError for a path that no file can have."""
+        paths = memo_paths(named, self._folders)
+        # The absolute path, which is encoded already, leads to another file where a link comes before "..".
+        has_links = os.pardir in "\0".join(named)
+        return paths, reader.read(named) if has_links else reader.read(paths, named)
+
+    def _read_possible(self, named: Sequence[str], reader: StateReader) -> tuple[list[bytes], States]:
+        """Return the same where some paths are such that no file can have them: these have no state."""
+        possible = list(map(can_be_path, named))
+        others = [path if is_possible else os.devnull for path, is_possible in zip(named, possible, strict=True)]
+        paths, (states, reasons) = self._read_block(others, reader)
+        reasons |= {i: OSError(errno.EINVAL, NO_PATH) for i, is_possible in enumerate(possible) if not is_possible}
+        return paths, (states, reasons)
 
     def _look_up(self, start: int, paths: Sequence[bytes], found: States) -> None:
         """Take the digests of a block of samples from the memo, whose files have not changed since."""

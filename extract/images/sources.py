@@ -23,6 +23,8 @@ WHOLE_BYTES = 16 << 20
 BLOCK_BYTES = 1 << 20
 # O_BINARY is of Windows, where files are read as text without it.
 READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+# Why a file is not there whose path has a NUL, or half of a character.
+NO_PATH = "no file can have such a name"
 
 
 class HashedFile(NamedTuple):
@@ -61,6 +63,14 @@ def read_sample(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a sample. Raises OSError."""
     with open_sample(path) as file:
         return file.read()
+
+
+def can_be_path(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file may have this path; where it cannot, Python raises ValueError and no OSError."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def find_state(path: str | bytes | os.PathLike[str]) -> tuple[int, int, int] | None:

@@ -12,14 +12,20 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featurecache.base.defaults import DEFAULT_BACKBONE, DEFAULT_CACHE
-from featurecache.base.errors import NoImages
-from featurecache.extract.backbones.names import name_in_spec
+from featurecache.base.errors import NoImages, RequestError
+from featurecache.base.text import printable
+from featurecache.extract.backbones.libraries.own_network import permit
+from featurecache.extract.backbones.names import library_of, name_in_spec
 from featurecache.extract.in_memory.items import list_items
 from featurecache.extract.job.request import FeatureRequest
 from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# Between the names of several backbones whose features stand side by side, on the command line.
+JOINT = "+"
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -83,7 +89,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _asked(self) -> tuple[FeatureRequest, Settings]:
         names = ("backbone", "weights", "layer", "pooling", "precision", "size")
-        return FeatureRequest(**{name: getattr(self, name) for name in names}), Settings(device=self.device)
+        values = {name: getattr(self, name) for name in names}
+        if isinstance(self.size, np.integer):  # of a grid that numpy made
+            values["size"] = int(self.size)
+        if self.cache is not None and not os.fspath(self.cache):
+            raise RequestError("The cache is an empty path: name a folder, or None for no cache.")
+        request = FeatureRequest(**values)
+        if JOINT in self.backbone and not library_of(self.backbone):
+            parts = ", ".join(f"FeatureExtractor('{printable(each)}')" for each in self.backbone.split(JOINT))
+            raise RequestError(f"FeatureExtractor has one backbone. For several side by side use make_union({parts}).")
+        permit([self.backbone])  # whoever makes an estimator names its function, also for the processes of a search
+        return request, Settings(device=self.device)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ def list_items(items: Any) -> list[Any]:
     """
     if is_item(items):
         raise NoImages(f"One image is given where several are expected: give a list, [image], of {ALLOWED}.")
-    if isinstance(items, Mapping) or not isinstance(items, Iterable):
-        raise NoImages(f"The images are a {type(items).__name__} and have to be a list; each is {ALLOWED}.")
+    if isinstance(items, Mapping | Set) or not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
+        raise NoImages(f"The images are {_kind(items)} and have to be a list; each is {ALLOWED}.")
     listed = list(_column(items))
     for i, each in enumerate(listed):
         if wrong := no_item(each):
@@ -58,12 +58,18 @@ def no_item(value: Any) -> str:
         return f"an array of {value.dtype} and shape {value.shape}"
     if isinstance(value, str | os.PathLike) and not os.fspath(value):
         return "an empty path"
-    return "" if is_item(value) else f"a {type(value).__name__}"
+    return "" if is_item(value) else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a value with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeio' else 'a'} {name}"
 
 
 def path_of(item: Any) -> str:
     """Return the path of an item, empty where it has none."""
-    return os.fspath(item) if isinstance(item, str | os.PathLike) else ""
+    return os.fsdecode(item) if isinstance(item, str | os.PathLike) else ""
 
 
 def name_of(item: Any, number: int) -> str:

@@ -24,7 +24,14 @@ from featurecache.extract.images.decode import decode_picture, picture_of_image,
 from featurecache.extract.images.decode_rules import MAX_PIXELS
 from featurecache.extract.images.decoding.memory import DECODING
 from featurecache.extract.images.decoding.picture import Picture
-from featurecache.extract.images.sources import WHOLE_BYTES, find_state, hash_sample, open_sample
+from featurecache.extract.images.sources import (
+    NO_PATH,
+    WHOLE_BYTES,
+    can_be_path,
+    find_state,
+    hash_sample,
+    open_sample,
+)
 from featurecache.extract.images.transform import fit_pixels
 from featurecache.extract.in_memory.items import BYTES, is_pil
 
@@ -91,6 +98,8 @@ def _opened(item: Any) -> Iterator[Any]:
     if isinstance(item, BYTES):
         yield bytes(item)
     elif isinstance(item, str | os.PathLike):
+        if not can_be_path(item):
+            raise ImageRefused(f"cannot be read: {NO_PATH}")
         state = find_state(item)
         if state is None:
             raise ImageRefused("a folder, or no regular file")

@@ -133,11 +133,11 @@ class FeatureRequest:
             )
         for name in ("backbone", "weights", "layer", "view"):
             value = getattr(self, name)
-            is_name = isinstance(value, str) and len(value) <= LONGEST_NAME
+            is_name = isinstance(value, str) and len(value) <= LONGEST_NAME and (value != "" or name != "weights")
             if not is_name and not (value is None and name in ("weights", "layer")):
                 raise RequestError(f"The {name} is {str(value)[:40]!r} and has to be a name.")
         if self.size is not None and not (type(self.size) is int and 1 <= self.size <= MAX_SIDE):
-            raise RequestError(f"The size is {str(self.size)[:40]} and has to be 1 to {MAX_SIDE:,} pixels.")
+            raise RequestError(f"The size is {repr(self.size)[:40]} and has to be 1 to {MAX_SIDE:,} pixels.")
         if self.view:
             View.of(self.view)
 

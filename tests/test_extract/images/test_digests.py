@@ -314,3 +314,13 @@ def test_the_memo_keeps_the_state_that_was_read(folder, cache, settle):
         state, found = known.known_digests([os.fsencode(folder / "a.png")])[os.fsencode(folder / "a.png")]
     assert state == FileState.of((folder / "a.png").stat())
     assert found == hashlib.sha256(b"alpha").digest()
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "half \ud800.png"])
+def test_a_path_that_no_file_can_have_is_refused_and_the_rest_goes_on(folder, cache, name):
+    samples = [*samples_in(folder), Sample(str(folder / name), name), Sample(name, name)]
+    with Memo(cache) as known:
+        found = digest_samples(samples, known)
+    assert list(found.samples) == samples[:5]
+    assert sha256_of(found.samples) == [bytes(row).hex() for row in found.digests]
+    assert [each.reason for each in found.refusals] == ["cannot be read: no file can have such a name"] * 2

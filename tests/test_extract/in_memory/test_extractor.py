@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
 
-from featurecache import FeatureExtractor, FeatureRequest, extract_features, read_images
-from featurecache.base.errors import ImageRefused, NoImages, RequestError, UnknownBackbone
+from featurecache import FeatureCache, FeatureExtractor, FeatureRequest, Settings, extract_features, read_images
+from featurecache.base.errors import CacheUnwritable, ImageRefused, NoImages, RequestError, UnknownBackbone
+from featurecache.extract.backbones.libraries import own_network
+from featurecache.extract.cache import shards
+from featurecache.extract.cache.store import read_spec
+from featurecache.extract.in_memory import cached
+from featurecache.extract.in_memory.network import ImageNetwork
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,3 +142,110 @@ def test_what_is_asked_wrongly_is_an_error(paths):
     with pytest.raises(RequestError, match="pooling"):
         FeatureExtractor("pixels", pooling="most", cache=None).transform(paths)
     assert FeatureExtractor("pixels", cache=None).transform([]).shape == (0, 3072)
+
+
+class AsBytes:
+    """A path whose text is bytes, as the system has them."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return os.fsencode(self.path)
+
+
+@pytest.mark.parametrize("has_cache", [False, True])
+def test_odd_paths_are_read_or_refused_by_the_same_sentence(paths, tmp_path, has_cache):
+    extractor = FeatureExtractor("pixels", cache=tmp_path / "cache" if has_cache else None)
+    assert np.array_equal(extractor.transform([AsBytes(paths[0])]), extractor.transform(paths[:1]))
+    for name in ("a\0b.png", "half \ud800.png"):
+        with pytest.raises(ImageRefused) as raised:
+            extractor.transform([paths[0], Path(name)])
+        assert str(raised.value).endswith("', is refused: cannot be read: no file can have such a name.")
+    with pytest.raises(NoImages, match="The images are a ndarray and have to be a list"):
+        extractor.transform(np.array(paths[0]))
+
+
+def test_the_first_of_several_bad_images_is_named_whatever_they_are(paths, tmp_path):
+    bad = [b"hello", tmp_path / "none.png", Image.fromarray(np.ones((4, 4), np.float32)), b"", tmp_path / "no.png"]
+    for has_cache in (False, True):
+        extractor = FeatureExtractor("pixels", cache=tmp_path / "cache" if has_cache else None)
+        for first in range(len(bad)):
+            with pytest.raises(ImageRefused, match=f"^Item {first + 1}[ ,]"):
+                extractor.transform([paths[0], *[paths[1]] * first, *bad[first:]])
+
+
+def test_threads_that_ask_at_once_share_one_network(paths, tmp_path, monkeypatch):
+    cached._network.cache_clear()
+    cached._lone_network.cache_clear()
+    built = []
+    monkeypatch.setattr(cached, "ImageNetwork", lambda *args, **how: built.append(1) or ImageNetwork(*args, **how))
+    extractors = [FeatureExtractor("pixels", size=9, cache=root) for root in (tmp_path / "cache", None)]
+    data = [Path(path).read_bytes() for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: extractors[i % 2].transform(data), range(8)))
+    assert all(np.array_equal(each, found[0]) for each in found)
+    assert len(built) == 2
+
+
+def test_a_weights_file_that_has_changed_is_another_network_where_there_is_no_cache(tmp_path, monkeypatch):
+    weights, settings = tmp_path / "mine.pth", Settings()
+    request = FeatureRequest("resnet18", weights=str(weights))
+    monkeypatch.setattr(cached, "_lone_network", lambda request, settings, state: (request, state))
+    weights.write_bytes(b"one")
+    first = cached._network_alone(request, settings)
+    assert cached._network_alone(request, settings) == first
+    weights.write_bytes(b"another")
+    assert cached._network_alone(request, settings) != first
+    monkeypatch.chdir(tmp_path)
+    assert cached._network_alone(replace(request, weights="mine.pth"), settings)[0] == first[0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_what_is_published_stays_when_the_disk_is_full_or_the_user_stops(paths, tmp_path, monkeypatch, error):
+    extractor = FeatureExtractor("pixels", cache=tmp_path / "cache")
+    data = [Path(path).read_bytes() for path in paths]
+    write_shard, written = shards.write_shard, []
+
+    def write(*args):
+        if len(written) == 2:
+            raise error
+        written.append(1)
+        write_shard(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cached, "SHARD_ROWS", 4)
+        patched.setattr(shards, "write_shard", write)
+        with pytest.raises((OSError, KeyboardInterrupt, CacheUnwritable)):
+            extractor.transform(data)
+    n_kept = len(FeatureCache(tmp_path / "cache", cached_spec(tmp_path / "cache")))
+    assert n_kept == 8
+    assert np.array_equal(extractor.transform(data), FeatureExtractor("pixels", cache=None).transform(data))
+
+
+def cached_spec(root):
+    (folder,) = (path for path in root.iterdir() if path.is_dir())
+    return read_spec(folder)
+
+
+def test_a_function_of_the_program_is_a_backbone_in_the_processes_of_a_search_too(paths, monkeypatch):
+    monkeypatch.setattr(own_network, "NAMED", {})  # as in a process that was started for it
+    extractor = FeatureExtractor("featurecache_tests_network:build", cache=None)
+    with pytest.raises(UnknownBackbone, match="There is no function"):
+        extractor.transform(paths[:1])
+    assert list(own_network.NAMED) == ["featurecache_tests_network:build"]
+
+
+def test_sizes_of_numpy_are_sizes_and_other_parameters_are_sentences(paths):
+    assert FeatureExtractor("pixels", size=np.int64(4), cache=None).fit(paths).n_features_out_ == 48
+    wrong = {
+        "The cache is an empty path": {"cache": ""},
+        r"use make_union\(FeatureExtractor\('pixels'\), FeatureExtractor\('resnet18'\)\)": {
+            "backbone": "pixels+resnet18"
+        },
+        "The size is '8' and has to be 1 to": {"size": "8"},
+        "The weights is '' and has to be a name": {"weights": ""},
+    }
+    for message, values in wrong.items():
+        with pytest.raises(RequestError, match=message):
+            FeatureExtractor(**{"backbone": "pixels", "cache": None, **values}).fit(paths)

@@ -118,3 +118,15 @@ def test_a_pil_image_that_cannot_be_decoded_is_refused():
 
 def test_a_stack_of_grey_images_is_several():
     assert [each.shape for each in list_items(np.zeros((5, 4, 6), np.uint8))] == [(4, 6)] * 5
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_an_image_without_pixels_is_refused(size):
+    with pytest.raises(ImageRefused, match="it has no pixels"):
+        read_pixels(Image.new("RGB", size), [PLAIN])
+
+
+def test_a_grey_image_whose_colours_are_multiplied_by_its_alpha_is_that_image():
+    image = LAYERED.convert("LA")
+    (expected,) = read_pixels(image, [PLAIN])
+    np.testing.assert_allclose(read_pixels(image.convert("La"), [PLAIN])[0].astype(int), expected, atol=4)
