@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featurecache.base.errors import EngineError
 from featurecache.base.values import no_such, not_whole, refuse
 from featurecache.extract.cache.spec import INT8, PRECISIONS
-from featurecache.extract.engines.protocol import ENGINES, Engine, Source, no_device
+from featurecache.extract.engines.protocol import ENGINES, Engine, Source, no_device, no_precision
 
 if TYPE_CHECKING:
     from featurecache.extract.cache.ranges import Ranges
@@ -41,28 +41,38 @@ def build_engine(
         no_such("precision", precision, PRECISIONS),
         not_whole("batch size", batch_size, 1, may_be_none=True),
     )
+    chosen = check_engine(engine, device, precision)
     if precision == INT8:
         from featurecache.extract.engines.int8 import build_int8_engine, measure_ranges
 
-        check_int8(engine, device)
         say = say or _silent
         ranges = ranges or measure_ranges(source, say)
         return build_int8_engine(source, ranges, batch_size=batch_size, graphs=graphs, say=say)
     from featurecache.extract.engines.choice import choose_cpu_engine
-    from featurecache.extract.engines.devices import choose_device
 
-    chosen = choose_device(device)
-    if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
-        raise EngineError(
-            f"The engine onnxruntime runs on the CPU in fp32 and int8, not on {chosen} in {precision}. "
-            "Use --engine torch, or --device cpu with --precision fp32 or int8."
-        )
     if engine == "torch" or chosen != "cpu" or precision != "fp32":
         why = _why_torch(engine, device, chosen)
         return _torch_engine(
             source, chosen, precision=precision, batch_size=batch_size, why=why, is_asked=device != "auto", say=say
         )
     return choose_cpu_engine(source, engine=engine, batch_size=batch_size, graphs=graphs, say=say or _silent)
+
+
+def check_engine(engine: str, device: str, precision: str) -> str:
+    """Return the device, resolved. Raises EngineError where it, the engine and the precision do not go together."""
+    from featurecache.extract.engines.devices import choose_device
+
+    if precision == INT8:
+        check_int8(engine, device)
+        return "cpu"
+    chosen = choose_device(device)
+    if engine == "onnxruntime" and (chosen != "cpu" or precision != "fp32"):
+        raise EngineError(
+            f"The engine onnxruntime runs on the CPU in fp32 and int8, not on {chosen} in {precision}. "
+            "Use --engine torch, or --device cpu with --precision fp32 or int8."
+        )
+    refuse(EngineError, no_precision(chosen, precision))
+    return chosen
 
 
 def check_int8(engine: str, device: str) -> None:

@@ -40,6 +40,22 @@ def kind_of_device(device: str) -> str:
     return device.partition(":")[0]
 
 
+def no_precision(device: str, precision: str) -> str:
+    """Return the sentence on a precision that a device, resolved, does not run by its kind; empty for any other."""
+    kind = kind_of_device(device)
+    if kind == "cpu" and precision == "fp16":
+        return "On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda."
+    return no_tf32(device) if precision == "tf32" and kind != "cuda" else ""
+
+
+def no_tf32(device: str) -> str:
+    """Return the sentence on a device without tf32."""
+    return (
+        f"tf32 is a precision of NVIDIA GPUs since 2020, which {device} is not. "
+        "Use --precision fp32 or bf16, or --device cuda on a machine with such a GPU."
+    )
+
+
 class Engine(Protocol):
     """A backbone that is loaded on one device.
 

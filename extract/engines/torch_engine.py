@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from featurecache.base.errors import EngineError, OutOfMemory
+from featurecache.base.values import refuse
 from featurecache.extract.engines.fixed_batches import is_out_of_memory, not_run, out_of_memory, run_in_batches
 from featurecache.extract.engines.folding import fold_batch_norms
-from featurecache.extract.engines.protocol import ALL_GPUS, kind_of_device
+from featurecache.extract.engines.protocol import ALL_GPUS, kind_of_device, no_precision, no_tf32
 from featurecache.extract.engines.torch_settings import TF32
 
 if TYPE_CHECKING:
@@ -204,14 +205,10 @@ def build_torch_engine(
 
     Raises EngineError for a precision that is not supported on the device.
     """
-    if device == "cpu" and precision == "fp16":
-        raise EngineError("On a CPU fp16 is slower than fp32, and less exact. Use fp32 or bf16, or --device cuda.")
+    refuse(EngineError, no_precision(device, precision))
     kind = kind_of_device(device)
-    if precision == "tf32" and not (kind == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_WITH_TF32):
-        raise EngineError(
-            f"tf32 is a precision of NVIDIA GPUs since 2020, which {device} is not. "
-            "Use --precision fp32 or bf16, or --device cuda on a machine with such a GPU."
-        )
+    if precision == "tf32" and torch.cuda.get_device_capability(device) < FIRST_WITH_TF32:
+        raise EngineError(no_tf32(device))
     if kind == "cuda":
         # For the process and not for each batch; `torch_settings` restores it.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

@@ -28,7 +28,7 @@ from featurecache.extract.engines.devices import is_surely_cpu
 from featurecache.extract.images.digests import Digested, DigestTable, Refusal
 from featurecache.extract.images.manifest import Manifest, no_manifest
 from featurecache.extract.job.fixed_pictures import check_pixels
-from featurecache.extract.job.outlook import lacks_rows, needed_bytes, outlook
+from featurecache.extract.job.outlook import check_engines, lacks_rows, needed_bytes, outlook
 from featurecache.extract.job.passes import Run, refused_line, timing
 from featurecache.extract.job.plan import Work, plan_work
 from featurecache.extract.job.request import FeatureRequest
@@ -56,6 +56,7 @@ def extract_features(
     settings = _checked(settings or Settings(), asked, progress)
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:
+        check_engines(asked, settings, cache_root)
         with timing(seconds, "digest"):
             table = DigestTable(manifest.samples, memo)
             if table.unread:

@@ -9,22 +9,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.base.errors import CacheUnwritable
+from featurecache.base.errors import CacheError, CacheUnwritable
 from featurecache.base.text import count, readable_bytes
+from featurecache.extract.backbones.names import name_in_spec
 from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
-from featurecache.extract.cache.spec import FeatureSpec
-from featurecache.extract.cache.store import FeatureCache
+from featurecache.extract.cache.spec import PRECISIONS, FeatureSpec
+from featurecache.extract.cache.store import FeatureCache, read_spec
+from featurecache.extract.engines.build import check_engine
 from featurecache.extract.images.digests import Digested, n_distinct
 from featurecache.extract.job import request as requests
 from featurecache.extract.job.plan import Work
 from featurecache.extract.job.request import FeatureRequest
+from featurecache.extract.job.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # HDF5 structures, checksums, digests and paths in addition to the vectors: measured 130 bytes a row, rounded up.
 OVERHEAD_BYTES_PER_ROW = 256
+
+
+def check_engines(asked: Sequence[FeatureRequest], settings: Settings, cache_root: Path) -> None:
+    """Raise EngineError, before any work, for a request that no cache may answer and this machine cannot compute."""
+    for request in asked:
+        usual = (settings.engine, settings.device, request.precision) == ("auto", "auto", PRECISIONS[0])
+        if not usual and not _may_be_there(request, cache_root):
+            check_engine(settings.engine, settings.device, request.precision)
+
+
+def _may_be_there(request: FeatureRequest, cache_root: Path) -> bool:
+    """Whether a cache has features of this backbone in this precision, or is damaged."""
+    wanted = name_in_spec(request.backbone), request.precision
+    try:
+        specs = [spec for folder in find_caches(cache_root) if (spec := read_spec(folder)) is not None]
+    except CacheError:
+        return True
+    return any((spec.backbone, spec.precision) == wanted for spec in specs)
 
 
 def lacks_rows(asked: Sequence[FeatureRequest], cache_root: Path, memo: Memo) -> Callable[[NDArray[np.uint8]], bool]:
