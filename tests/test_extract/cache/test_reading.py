@@ -72,6 +72,31 @@ def test_what_does_not_fit_is_refused(filled):
         filled.as_dataset(np.full((1, 32), 255, np.uint8))
 
 
+LABELS = {
+    "names": ["a", "b"],
+    "of two types": [1, "a"],
+    "pairs": [(1, "a"), (2, "b")],
+    "of two lengths": [[1], [2, 3]],
+    "none": [None, None],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_come_back_as_they_were_given(filled, labels):
+    for given in (labels, tuple(labels), iter(labels)):
+        rows = filled.as_dataset(filled.digests()[:2], given)
+        assert [label for _, label in rows] == labels
+        assert [type(label) for _, label in rows] in ([type(label) for label in labels], [np.str_] * 2)
+
+
+@pytest.mark.parametrize("labels", ["ab", b"ab", {"a": 1, "b": 2}, {1, 2}, 5, np.array(5)], ids=repr)
+def test_labels_in_no_order_are_refused(filled, labels):
+    with pytest.raises(RequestError, match="have to be a list or an array, one for each row"):
+        filled.as_dataset(filled.digests()[:2], labels)
+    with pytest.raises(RequestError, match="The digests are a list and have to be an array"):
+        filled.as_dataset([bytes(32)])
+
+
 def loaded(filled, **options) -> list[tuple[float, int]]:
     _ = filled.as_dataset()[0]  # a cache that is open here stays this process's
     rows = filled.as_dataset(y=np.arange(25) * 10)
