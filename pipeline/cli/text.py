@@ -192,20 +192,24 @@ def extract_json(report: ExtractReport, files: FileCounts) -> str:
     return json.dumps(values, indent=2)
 
 
-def outcome_lines(head: str, outcome: Outcome, least: float | None) -> list[str]:
-    """Return lines on how many labels are right, unsure, and not of the head; least: the probability of sure ones."""
-    lines = [f"labelled by the head {head}; --head takes another of the run"]
+def outcome_lines(head: str, outcome: Outcome, least: float | None, *, is_of_run: bool = True) -> list[str]:
+    """Return lines on how many labels are right, unsure, and not of the head.
+
+    least: the probability of sure ones. is_of_run: whether there may be other heads to name.
+    """
+    noun = outcome.noun
+    lines = [f"labelled by the head {head}{'; --head takes another of the run' if is_of_run else ''}"]
     if outcome.n_known:
-        share = f"{outcome.n_right:,} of {outcome.n_known:,} labelled images right, "
+        share = f"{outcome.n_right:,} of {outcome.n_known:,} labelled {noun}s right, "
         share += f"{outcome.n_right / outcome.n_known:.2%}"
-        lines = [f"{head}: {share} (images that the head was trained on count too)"]
+        lines = [f"{head}: {share} ({noun}s that the head was trained on count too)"]
     if least is not None:
-        share = f"{count(outcome.n_unsure, 'image')} of {outcome.n_images:,}"
+        share = f"{count(outcome.n_unsure, noun)} of {outcome.n_images:,}"
         lines.append(f"{share} left without a label: the best is less probable than {least:g}")
     if outcome.unknown:
         names = [name for name, _ in outcome.unknown.most_common()]
         n, named = outcome.unknown.total(), ", ".join(names[:MAX_LABELS_SHOWN])
         more = f" and {len(names) - MAX_LABELS_SHOWN:,} more" if len(names) > MAX_LABELS_SHOWN else ""
         have = "has" if n == 1 else "have"
-        lines.append(f"{count(n, 'image')} {have} a label that the head does not have: {named}{more}")
+        lines.append(f"{count(n, noun)} {have} a label that the head does not have: {named}{more}")
     return lines

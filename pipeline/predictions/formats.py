@@ -32,9 +32,12 @@ def check_suffix(path: Path) -> None:
         raise UsageError(f"'{printable(path)}' has a suffix that is no format of predictions: name a file {named}.")
 
 
-def write_file(path: Path, writing: Writing) -> None:
-    """Write predictions in the format of the suffix of a file."""
-    suffix = path.suffix.lower()
+def write_file(path: Path, writing: Writing, *, named: Path | None = None) -> None:
+    """Write predictions in the format of the suffix of a file.
+
+    named: the file by the name that has the suffix, where `path` is another, such as that of what a link leads to.
+    """
+    suffix = (named or path).suffix.lower()
     if suffix == PARQUET:
         from featurecache.predictions.parquet_file import write_parquet
 

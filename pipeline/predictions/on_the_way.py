@@ -46,4 +46,5 @@ class LabelledOnTheWay:
             part = self._label(images)
             self._used += part.samples
             self._refusals += part.files.refusals
-            yield part.block(slice(None))
+            if part.samples:
+                yield part.block(slice(None))

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
+from featurecache.extract.images.manifest import IMAGE
 from featurecache.predictions.columns import Listing
 from featurecache.predictions.labelled import Predictions
 
@@ -22,10 +23,12 @@ class LabelledDocument(TypedDict):
 class Outcome:
     """Counts over the blocks so far.
 
-    n_images: that got a row. n_right, n_known: right ones, of those that have a label that the head has and are sure.
-    unknown: images by a label that it does not have. n_unsure: images that are less probable than they have to be.
+    noun: what is counted, images or rows of vectors. n_images: those that got a row. n_right, n_known: right ones, of
+    those that have a label that the head has and are sure. unknown: those with a label that it does not have, by label.
+    n_unsure: those that are less probable than they have to be.
     """
 
+    noun: str = IMAGE
     n_images: int = 0
     n_right: int = 0
     n_known: int = 0

@@ -45,7 +45,7 @@ def _texts(values: Sequence[str | None]) -> pyarrow.Array:
 
     encoded = [(value or "").encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
-    known = np.packbits([value is not None for value in values], bitorder="little")
+    known = np.packbits(np.array([value is not None for value in values], dtype=np.bool_), bitorder="little")
     buffers = [pyarrow.py_buffer(known), pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))]
     n_missing = sum(value is None for value in values)
     return pyarrow.Array.from_buffers(pyarrow.string(), len(encoded), buffers, null_count=n_missing)

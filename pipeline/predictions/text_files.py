@@ -11,7 +11,7 @@ from typing import TextIO
 from featurecache.base.text import PADDING
 from featurecache.predictions.writing import Writing
 
-NO_LABELS = "No image got a label."
+NO_LABELS = "No {} got a label."
 
 
 def write_csv_text(file: TextIO, writing: Writing) -> None:
@@ -62,7 +62,7 @@ def write_table(file: TextIO, writing: Writing) -> None:
             rows = [tuple(header), tuple("-" * width for width in widths), *rows]
         file.writelines(_aligned(rows, widths, listing.are_texts()[:n]))
     if not widths:
-        file.write(f"{NO_LABELS}\n")
+        file.write(f"{NO_LABELS.format(writing.outcome.noun)}\n")
 
 
 def _cell(value: str | float) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from featurecache.base.progress import Progress
-from featurecache.extract.images.manifest import Sample
+from featurecache.extract.images.manifest import IMAGE, Sample
 from featurecache.predictions.columns import Listing
 from featurecache.predictions.labelled import BLOCK_IMAGES, Predictions
 from featurecache.predictions.outcome import Outcome
@@ -63,15 +63,23 @@ class Writing:
 
 
 def begin_writing(
-    labelled: Sequence[ToLabel], listing: Listing, progress: Progress, *, block_images: int = BLOCK_IMAGES
+    labelled: Sequence[ToLabel],
+    listing: Listing,
+    progress: Progress,
+    *,
+    noun: str = IMAGE,
+    block_images: int = BLOCK_IMAGES,
 ) -> Writing:
-    """Return the predictions of data sets for a format to write, counted and reported to `progress` on their way."""
-    outcome, n = Outcome(), sum(len(each.samples) for each in labelled)
+    """Return the predictions of data sets for a format to write, counted and reported to `progress` on their way.
+
+    noun: what is labelled, images or rows of vectors.
+    """
+    outcome, n = Outcome(noun), sum(len(each.samples) for each in labelled)
 
     def counted() -> Iterator[Predictions]:
         for block in chain.from_iterable(each.blocks(block_images) for each in labelled):
             outcome.add(block, listing)
             yield block
-            progress.counting("predicting", "images", outcome.n_images, n)
+            progress.counting("predicting", f"{noun}s", outcome.n_images, n)
 
     return Writing(labelled, listing, counted(), outcome)

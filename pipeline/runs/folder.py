@@ -209,10 +209,12 @@ def writing_file(path: Path) -> Iterator[Path]:
     """
     target = path.resolve()
     if not target.parent.is_dir():
-        raise UsageError(f"There is no folder '{printable(path.parent)}'. Make it, or choose another place with --out.")
+        folder = target.parent if path.is_symlink() else path.parent
+        raise UsageError(f"There is no folder '{printable(folder)}'. Make it, or choose another place with --out.")
     with replacing_file(target) as temporary:
         try:
             is_folder = target.is_dir()  # a name that no file can have shows now, and not when all is done
+            is_device = not is_folder and target.exists() and not target.is_file()
             temporary.touch()
             with contextlib.suppress(FileNotFoundError):
                 target.lstat()  # a name that no file can have shows now, and not when all is done
@@ -222,6 +224,8 @@ def writing_file(path: Path) -> Iterator[Path]:
             ) from error
         if is_folder:
             raise UsageError(f"'{printable(path)}' is a folder. Choose a file with --out.")
+        if is_device:  # which would be gone for all programs
+            raise UsageError(f"'{printable(path)}' is a device or a pipe. Choose a file with --out.")
         yield temporary
 
 

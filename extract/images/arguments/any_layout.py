@@ -60,16 +60,21 @@ def read_data_sets(
     reading = _Reading(options or ReadOptions(), frozenset(classes), cache_root, strict=strict)
     places: dict[str, str] = {}
     listed = frozenset(listed)
-    are_named = bool(listed)
+    are_named, n_given = bool(listed), 0
     for each in images:
         matched = reading.matching(each) if each not in listed and is_pattern(each) else [each]
         are_named = are_named or matched != [each]
+        n_given += len(matched)
         for path in matched:
             places.setdefault(_place(path), path)
     paths = list(places.values())
     reading.read(paths, are_named=are_named or len(paths) > 1)
     source = " ".join(dict.fromkeys(STANDARD_INPUT if each in listed else each for each in images))
-    return [replace(each, source=each.source or source, options=reading.given) for each in reading.data_sets()]
+    first, *others = reading.data_sets()
+    if n_again := n_given - len(paths):
+        remark = f"{count_is(n_again, 'path')} given again, and used once."
+        first = replace(first, remarks=(remark, *first.remarks))
+    return [replace(each, source=each.source or source, options=reading.given) for each in (first, *others)]
 
 
 class _Reading:

@@ -79,4 +79,6 @@ def _paths(data: bytes, *, null: bool) -> list[str]:
             "Standard input is neither an image, by its first bytes, nor one path a line: it has NUL bytes. "
             "For paths with NUL behind each, as 'find -print0' writes them, add --null."
         )
-    return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
+    # Only the line feed ends a line, and a return before it: a name may have one too.
+    lines = (line.removesuffix(b"\r") for line in data.split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line.strip()]

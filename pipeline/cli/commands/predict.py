@@ -130,12 +130,13 @@ def command(
             _remember(root, predictor.spec.folder_name, asked.images)
         listing = Listing(predictor.classes, asked.top, asked.min_probability)
         is_shown = out is None and sys.stdout.isatty()  # a bar would run through what is printed
-        predictions = begin_writing(labelled, listing, Silent() if is_shown else console)
+        predictions = begin_writing(labelled, listing, Silent() if is_shown else console, noun=sets[0].noun)
         if out is None:
             TEXTS[form](sys.stdout, predictions)
         else:
-            write_file(out, predictions)
-        for line in outcome_lines(predictions.head, predictions.outcome, asked.min_probability):
+            write_file(out, predictions, named=asked.out)
+        outcome, is_of_run = predictions.outcome, root is not None
+        for line in outcome_lines(predictions.head, outcome, asked.min_probability, is_of_run=is_of_run):
             console.say(line)
     return account_for(predictions.files, errors_place(asked.out, root or Path()), asked.images, console)
 

@@ -8,10 +8,12 @@ import json
 import shutil
 import sys
 
+import pyarrow.parquet
 import pytest
 
 from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
 from featurecache.export.export import export_model
+from featurecache.predictions import on_the_way
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,26 @@ def test_a_file_predicts_as_its_run(exported, pixels_run, digits_folder, capsys,
         expected["labelled"],
         expected["files"],
     )
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet", "table"])
+def test_where_every_image_of_a_block_is_refused_the_others_are_written(
+    exported, digits_folder, tmp_path, capsys, monkeypatch, form
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(on_the_way, "MOST_OF_A_BLOCK", 2)
+    (tmp_path / "new").mkdir()
+    for name in "abc":
+        (tmp_path / "new" / f"{name}.png").write_bytes(b"nothing")
+    where = ["--quiet"] if form == "table" else ["--quiet", "--out", str(tmp_path / f"p.{form}")]
+    for n in range(2):
+        assert run(["predict", str(exported[False]), str(tmp_path / "new"), *where]) == REFUSED
+        out = capsys.readouterr().out
+        if form == "table":
+            assert len(out.splitlines()) == (3 if n else 1)
+        elif form == "parquet":
+            assert pyarrow.parquet.read_table(tmp_path / "p.parquet").num_rows == n
+        shutil.copy(digits_folder / "0" / "000.png", tmp_path / "new" / "d.png")
 
 
 def test_refused_images_are_listed_and_the_others_get_labels(exported, digits_folder, tmp_path, capsys, monkeypatch):

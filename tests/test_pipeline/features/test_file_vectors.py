@@ -144,6 +144,14 @@ def test_several_files_of_vectors_are_labelled_one_after_the_other(place, capsys
     assert (found["files"]["n_used"], len(found["refused"])) == (n, 1)
 
 
+def test_rows_of_vectors_are_called_rows(place, capsys):
+    assert run(["predict", str(place / "run"), str(place / "digits.npz"), "--min-probability", "0.9"]) == DONE
+    said = capsys.readouterr().err
+    assert re.search(r"of \d+ labelled rows right", said)
+    assert re.search(r"\d+ rows of 600 left without a label", said)
+    assert "image" not in said
+
+
 def test_a_table_of_another_tool_is_one_of_vectors_where_the_user_says_so(place, capsys):
     words = ["classify", str(place / "frame.parquet"), "--dry-run"]
     assert run(words) != DONE

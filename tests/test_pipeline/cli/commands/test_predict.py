@@ -135,8 +135,9 @@ def test_an_image_in_several_arguments_is_labelled_once(predicted, save, tmp_pat
     code, found, err = predicted(tmp_path / "new", images[1], tmp_path / "new")
     assert (code, len(found["images"]), found["files"]["n_files"]) == (DONE, 2, 2)
     assert "1 image is in several arguments, and used once." in err
-    code, found, _ = predicted(images[0], images[0])
+    code, found, err = predicted(images[0], images[0])
     assert (code, [row["path"] for row in found["images"]]) == (DONE, ["0.png"])
+    assert "1 path is given again, and used once." in err
 
 
 BAD = {
@@ -277,6 +278,20 @@ def test_options_that_contradict_each_other_are_refused(run_of_two, cats_and_dog
     assert sentence in capsys.readouterr().err
 
 
+def test_a_link_is_written_through_in_the_format_of_its_name(predicted, cats_and_dogs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.csv").symlink_to("labels of today")
+    assert predicted(cats_and_dogs, options=["--out", "p.csv"])[0] == DONE
+    assert (tmp_path / "p.csv").is_symlink()
+    assert len(labels_of(tmp_path / "labels of today")) == 24
+    (tmp_path / "q.csv").symlink_to(tmp_path / "none" / "q.csv")
+    code, _, err = predicted(cats_and_dogs, options=["--out", "q.csv"])
+    assert (code, f"There is no folder '{tmp_path / 'none'}'" in err) == (USAGE, True)
+    os.mkfifo(tmp_path / "r.csv")
+    code, _, err = predicted(cats_and_dogs, options=["--out", "r.csv"])
+    assert (code, "'r.csv' is a device or a pipe. Choose a file with --out" in err) == (USAGE, True)
+
+
 def test_a_table_of_labels_is_not_replaced_by_predictions(predicted, save, tmp_path, monkeypatch):
     save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
@@ -309,8 +324,10 @@ def test_paths_on_standard_input_are_labelled_under_their_names(predicted, typed
     typed("\0".join([*names[:2], ""]).encode())
     code, found, _ = predicted("-", options=["-0"])
     assert (code, [row["path"] for row in found["images"]]) == (DONE, names[:2])
-    typed(b"a.png\n")
-    assert [row["path"] for row in predicted("-")[1]["images"]] == ["a.png"]
+    typed(b"a.png\n./a.png\na.png")
+    _, found, err = predicted("-")
+    assert [row["path"] for row in found["images"]] == ["a.png"]
+    assert "2 paths are given again, and used once." in err
     typed(b"a.png\n")
     assert [row["path"] for row in predicted("b", "-")[1]["images"]] == ["b/c d.png", "a.png"]
 
@@ -325,6 +342,16 @@ def test_an_image_on_standard_input_has_the_label_of_its_file(predicted, typed, 
     code, found, err = predicted("-")
     assert (code, found["images"], found["refused"][0]["path"]) == (REFUSED, [], "-")
     assert "\n  -: " in err
+
+
+def test_a_return_within_a_name_ends_no_line(predicted, typed, save, tmp_path, monkeypatch):
+    names = ["a.png", "b\rc.png", " d.png"]
+    for name in names:
+        save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    typed("\r\n".join([*names, ""]).encode())
+    code, found, _ = predicted("-")
+    assert (code, [row["path"] for row in found["images"]]) == (DONE, ["a.png", r"b\rc.png", " d.png"])
 
 
 @pytest.mark.parametrize("data", [b"", b"\n"])
