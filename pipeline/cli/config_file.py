@@ -45,14 +45,17 @@ HELP = (
 def config_option() -> click.Option:
     """Return the option of a command that may take its others from a file."""
     return click.Option(
-        ["--config"], type=click.Path(), metavar="FILE", is_eager=True, expose_value=False, callback=_apply, help=HELP
-    )
+        ["--config"], type=click.Path(), metavar="FILE", multiple=True, is_eager=True, expose_value=False,
+        callback=_apply, help=HELP,
+    )  # fmt: skip
 
 
-def _apply(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _apply(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> None:
     """Let the values of a file be the defaults of a command. Raises click.UsageError."""
-    if value is not None and not ctx.resilient_parsing:
-        ctx.default_map = values_for(ctx, value)
+    if len(value) > 1:
+        raise click.UsageError("--config is given twice, and options are taken from one file.", ctx)
+    if value and not ctx.resilient_parsing:
+        ctx.default_map = values_for(ctx, value[0])
 
 
 def values_for(ctx: click.Context, file: str) -> dict[str, Any]:
@@ -156,6 +159,8 @@ def _fitting(param: click.Parameter, value: Any, ctx: click.Context) -> Any:
         if not isinstance(value, bool):
             raise _Unfit(f"{_shown(value)} is neither true nor false.")
         return value
+    if value == []:
+        raise _Unfit("the list is empty. Leave the key out for the default.")
     if isinstance(value, dict) and param.name == "param":
         value = _settings(value)
     if isinstance(value, list) and param.type.name == "counts":
@@ -264,9 +269,13 @@ def _is_deep(values: Any) -> bool:
 
 def resolved_options(ctx: click.Context) -> str:
     """Return the options of the command that is being done as a file for --config, with which it is done again."""
+    from featurecache.runs.models.places import find_run
+
     lines = [f"# featurecache {ctx.info_name} --config THIS_FILE does the same again.", f"[{ctx.info_name}]"]
     for key, param in options_of(ctx.command).items():
         value = ctx.params.get(str(param.name))
+        if key == "from" and value is not None:
+            value = find_run(value)  # a model may have another version tomorrow
         if key not in NOT_OF_A_RUN and value is not None and value != ():
             lines.append(f"{key} = {_as_toml(value / GIGA if param.type.name == 'gigabytes' else value)}")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ class CompareOptions:
     """Which runs, and how they are shown."""
 
     runs: Sequence[Path] = argument(
-        "RUN...", "run folders, such as data/runs/latest", type=PATH, nargs=-1, required=True
+        "RUN...", "run folders, such as data/runs/latest, or names of models", type=PATH, nargs=-1, required=True
     )
     format: str = option(
         "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="format of the table"
@@ -41,6 +42,8 @@ def command(asked: CompareOptions, printing: JsonOption) -> int:
     Heads that were tested on the same images are paired; on other images they are only listed.
     """
     from featurecache.evaluate.compare import compare_runs
+    from featurecache.runs.models.places import find_run
 
-    print(render(compare_runs(asked.runs, metric=asked.metric), "json" if printing.json else asked.format))
+    runs = [find_run(run, say=partial(click.echo, err=True)) for run in asked.runs]
+    print(render(compare_runs(runs, metric=asked.metric), "json" if printing.json else asked.format))
     return DONE

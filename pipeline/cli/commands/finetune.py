@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -36,6 +37,7 @@ from featurecache.runs.folder import (
     default_run_folder,
     reserving,
 )
+from featurecache.runs.models.places import find_run
 from featurecache.runs.record_checks import read_results
 from featurecache.runs.work_folder import heal
 
@@ -46,7 +48,9 @@ SOURCE, MAPS, TRAINING = "Start", "Feature maps", "Training"
 class SourceOptions:
     """What a fine-tune starts from, and how far down it goes."""
 
-    start: Path = option("--from", metavar="RUN", type=PATH, required=True, group=SOURCE, help="a run on these images")
+    start: Path = option(
+        "--from", metavar="RUN", type=PATH, required=True, group=SOURCE, help="a run on these images, or a model"
+    )
     head: str | None = option(
         "--head", metavar="NAME", group=SOURCE,
         help="the head of the run that becomes the last layers, or 'random' (default: the best on val of those "
@@ -196,6 +200,8 @@ def command(
     """
     if images.dry_run:
         return show_reading(images.read(), as_json=printing.json)
+    say = None if printing.quiet else partial(click.echo, err=True)
+    source = replace(source, start=find_run(source.start, say=say))
     out = place.out or default_run_folder(Path(images.images))
     heal(out)
     _check(source, maps, training, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from featurecache.cli.options import PATH, RunCacheOption
 class ReportOptions:
     """Of which run, and where."""
 
-    run: Path = argument("RUN", "a run folder, such as data/runs/latest", type=PATH)
+    run: Path = argument("RUN", "a run folder, such as data/runs/latest, or the name of a model", type=PATH)
     out: Path | None = option(
         "--out", metavar="FILE", type=PATH, help="where to write it (default: report.html in the run)"
     )
@@ -28,14 +29,18 @@ class ReportOptions:
 
 
 @click.command(
-    cls=Command, stopped="Stopped: no page was written.", examples=["featurecache report data/runs/latest --open"]
+    cls=Command,
+    stopped="Stopped: no page was written.",
+    examples=["featurecache report data/runs/latest --open", "featurecache report my-model --out my-model.html"],
 )
 @takes(ReportOptions, RunCacheOption)
 def command(asked: ReportOptions, cache: RunCacheOption) -> int:
     """Write the report of a run, one HTML file that works offline."""
     from featurecache.report.page import write_report
+    from featurecache.runs.models.places import find_run
 
-    place = write_report(asked.run, out=asked.out, images=asked.images, cache_root=cache.cache)
+    run = find_run(asked.run, say=partial(click.echo, err=True))
+    place = write_report(run, out=asked.out, images=asked.images, cache_root=cache.cache)
     print(printable(place))
     if asked.open:
         import webbrowser

@@ -1,6 +1,6 @@
 """Where models are, and which of their versions is current.
 
-data/models/NAME/v1, v2, ...    a run folder each, with one head; never changed once it is there
+data/models/NAME/v1, v2, ...    a run folder each, with one head; once it is there, only its report.html changes
 data/models/NAME/current.json   {"format": 1, "versions": [1, 2]}: the versions promoted so far without those that
                                 were rolled back; the last is the current one
 data/models/NAME/lock           held while a version is written

@@ -181,6 +181,17 @@ def test_no_file_is_read_unless_it_is_named(tmp_path, monkeypatch, parsed):
     assert parsed(["classify", "photos"])["seed"] == 0
 
 
+def test_an_empty_list_is_refused(read):
+    with pytest.raises(click.UsageError, match=r"heads: the list is empty\. Leave the key out for the default"):
+        read("[classify]\nheads = []", "photos")
+
+
+def test_two_files_are_refused(tmp_path, capsys):
+    (tmp_path / "fc.toml").write_text("[classify]\nseed = 3")
+    assert run(["classify", "photos", *["--config", str(tmp_path / "fc.toml")] * 2]) == USAGE
+    assert "--config is given twice" in capsys.readouterr().err
+
+
 def test_a_command_without_images_anywhere_says_what_is_missing(tmp_path, capsys):
     (tmp_path / "fc.toml").write_text("[classify]\nseed = 3")
     assert run(["classify", "--config", str(tmp_path / "fc.toml")]) == USAGE

@@ -7,13 +7,15 @@ import shutil
 import threading
 from pathlib import Path
 
+import click
 import pytest
 
 import featurecache
 from featurecache import FeatureCacheError, FeatureRequest, Predictor, extract_features, read_images, train_heads
 from featurecache.base.errors import PipelineError, SavedHeadError, UsageError
 from featurecache.base.exits import DONE, FAILED, USAGE
-from featurecache.cli.main import run
+from featurecache.cli.config_file import resolved_options
+from featurecache.cli.main import program, run
 from featurecache.runs.models import promotion
 from featurecache.runs.models.places import find_run
 from featurecache.runs.models.promotion import promote_model, roll_back
@@ -306,3 +308,26 @@ def test_models_are_made_from_python_too(project):
     found = featurecache.promote_model("data/runs/all", "digits", head="ridge")
     assert (found.name, found.version, found.features, found.classes) == ("digits", 1, "pixels", 3)
     assert found in featurecache.list_models()
+
+
+def test_other_commands_take_the_name_too(project, capsys):
+    promote_model("data/runs/all", "digits", head="ridge")
+    shutil.rmtree("data/runs")
+    capsys.readouterr()
+    assert run(["report", "digits"]) == DONE
+    page = project / "data/models/digits/v1/report.html"
+    assert capsys.readouterr().out == f"{page.relative_to(project)}\n"
+    assert "ridge" in page.read_text()
+    promote_model("data/models/digits/v1", "digits")  # with its page it is still a run
+    assert run(["finetune", "photos", "--from", "digits", "--out", "data/models/digits/v2"]) == USAGE
+    assert "model 'digits', version 2" in capsys.readouterr().err
+    assert run(["report", "digit"]) == USAGE
+    assert "Did you mean digits?" in capsys.readouterr().err
+
+
+def test_the_options_of_a_fine_tune_name_the_version_that_it_began_from(project):
+    promote_model("data/runs/all", "digits", head="ridge")
+    context = program.get_command(click.Context(program), "finetune").make_context(
+        "finetune", ["photos", "--from", "digits"]
+    )
+    assert f'from = "{Path("data/models/digits/v1")}"' in resolved_options(context)
