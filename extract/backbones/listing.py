@@ -7,6 +7,7 @@ expected, torchvision is imported instead.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import os
 import re
@@ -115,7 +116,7 @@ def list_library_backbones() -> list[BackboneInfo]:
 
 def network_names() -> list[str]:
     """Return every name that `load_backbone` accepts: first those with weights from pip, pixels, then torchvision's."""
-    return [*LITE_SIZES, PIXELS, *(each.name for each in _read_torchvision() or _ask_torchvision())]
+    return [*LITE_SIZES, PIXELS, *_torchvision_names()]
 
 
 def check_name(name: str) -> None:
@@ -133,7 +134,7 @@ def check_name(name: str) -> None:
         file_in(local_folder(name), CONFIG, name)
     elif library == KERAS:
         application_of(name)
-    if library:
+    if library or name in LITE_SIZES or name == PIXELS:
         return
     names = network_names()
     if name in names:
@@ -169,6 +170,11 @@ def weights_folder() -> Path:
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(caches, "torch"))  # noqa: PTH118 (an empty one stays a relative path)
     return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+@functools.cache  # searching the source text takes 60 ms, and each network that is loaded is looked up twice
+def _torchvision_names() -> tuple[str, ...]:
+    return tuple(each.name for each in _read_torchvision() or _ask_torchvision())
 
 
 def _read_torchvision() -> list[Published]:

@@ -49,6 +49,12 @@ def test_torchvision_is_asked_where_its_text_does_not_read_so(monkeypatch):
     assert list_backbones() == expected
 
 
+def test_the_text_of_torchvision_is_searched_once(monkeypatch):
+    listing.check_name("resnet18")
+    monkeypatch.setattr(listing, "_read_torchvision", pytest.fail)
+    listing.check_name("resnet50")
+
+
 @pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME"])
 def test_weights_lie_where_torch_puts_them(monkeypatch, tmp_path, variable):
     monkeypatch.delenv("TORCH_HOME", raising=False)
