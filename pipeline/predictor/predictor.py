@@ -23,7 +23,7 @@ from featurecache.features.new_images import FoundFeatures, JoinedImages, NewIma
 from featurecache.features.saved_with_head import head_meta
 from featurecache.predictions.labelled import Labelled, Predictions
 from featurecache.predictor.on_images import OnImages, mean_of
-from featurecache.predictor.row_blocks import in_blocks, tempered
+from featurecache.predictor.row_blocks import in_blocks, rows_of_a_block, tempered
 from featurecache.predictor.saved import check_head, check_one_file, recorded_cache
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
@@ -178,7 +178,8 @@ class Predictor(OnImages):
 
         if X is None or not len(X):  # no head of scikit-learn takes no rows at all
             return np.empty(0, np.int64), np.empty((0, len(self.classes)))
-        return in_blocks(X, tempered(self._loaded.head, self._meta.tempering, self._meta.floor))
+        head = self._loaded.head
+        return in_blocks(X, tempered(head, self._meta.tempering, self._meta.floor), rows_of_a_block(head, len(X)))
 
     def _new_networks(self, settings: Settings, progress: Progress) -> ImageNetworks:
         self._check_takes_images()

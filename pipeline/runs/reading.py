@@ -26,7 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
     _check_folder(path.parent)
     try:
         values = read_json_file(path, path.parent, most_bytes=MOST_JSON_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         if _is_completed(path):
             return read_json(path)
         raise UsageError(_no_run(path.parent, path.name)) from None
@@ -60,8 +60,6 @@ def _check_folder(run: Path) -> None:
 def _no_run(folder: Path, name: str) -> str:
     """Return the sentence on a folder without the file that every run has."""
     shown, usual = printable(folder), RUNS_ROOT / LATEST
-    if folder.is_file():
-        return f"'{shown}' is a file and no run: give a folder that 'featurecache classify' wrote."
     if not folder.exists():
         where = "there is none yet" if folder == usual else f"the last one is '{usual}'"
         return f"There is no folder '{shown}'. 'featurecache classify' writes runs; {where}."
