@@ -20,6 +20,7 @@
     calibration     activation ranges of a graph, and its quantisation by ranges
     calibration_pictures  the synthetic pictures of the calibration
     fixed_batches   any number of images in batches of a fixed size
+    few_images      fewer images than a batch, one by one on all cores
 
 Engines differ in speed and agree in their vectors, to 1e-4 relative; so neither engine nor device is part of a cache's
 key. On CUDA and MPS the engine is torch, which is compared with the CPU when an extraction begins. On a CPU the first

@@ -4,6 +4,7 @@
 
 items     what an item is, and lists of them
 pixels    items to pixels, by the decoder and the transform of an extraction
+alike     small JPEGs of one size, decoded and resized together
 network   the network of one kind of features, kept ready for any number of threads
 cached    features of items in an ordinary cache, by content, or without one
 extractor FeatureExtractor: a transformer of scikit-learn

@@ -21,6 +21,7 @@ from featurecache.extract.cache.spec import INT8, FeatureSpec
 from featurecache.extract.engines.build import build_engine
 from featurecache.extract.engines.graph_store import SharedGraphs, Verdict
 from featurecache.extract.engines.protocol import NetworkIdentity, Source
+from featurecache.extract.in_memory.alike import read_all_pixels
 from featurecache.extract.in_memory.items import called
 from featurecache.extract.in_memory.pixels import PixelKind, read_pixels
 from featurecache.extract.job.settings import Settings
@@ -108,6 +109,18 @@ class ImageNetwork:
             say=self._say,
         )
 
+    def prepare_few(self) -> str:
+        """Let few images be computed one by one on all cores, where that gives the bits of a batch in less time.
+
+        Returns a sentence on why it does not give them; empty where it does.
+        """
+        from featurecache.extract.engines.onnx_engine import OnnxEngine
+
+        engine = self.engine
+        if not isinstance(engine, OnnxEngine) or not (why := engine.prepare_few()):
+            return ""
+        return f"{self.spec.backbone} computes a lone image as a batch of {engine.batch_size}: {why}."
+
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the vectors of images: uint8 (B, 3, S, S) -> float32 (B, D), rounded as the cache would store them.
 
@@ -146,9 +159,17 @@ class ImageNetworks:
         """Start the engines, and return a line on each: which it is and why. Raises BackboneError, EngineError."""
         return list(dict.fromkeys(each.engine.reason for each in self.networks.values()))
 
+    def prepare_few(self) -> list[str]:
+        """Do what `ImageNetwork.prepare_few` does for each network, and return the sentences."""
+        return list(filter(None, (each.prepare_few() for each in self.networks.values())))
+
     def prepare(self, item: Any) -> Prepared:
         """Return the pixels of one image for each kind: uint8 (3, S, S). Raises ImageRefused."""
         return read_pixels(item, self.kinds, max_pixels=self.max_pixels)
+
+    def prepare_all(self, items: Sequence[Any]) -> list[Prepared | ImageRefused]:
+        """Return what `prepare` returns for each image, or why it is refused; images that are alike share the work."""
+        return read_all_pixels(items, self.kinds, max_pixels=self.max_pixels)
 
     def run(self, prepared: Sequence[Prepared]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors of B prepared images by the key of their spec: float32 (B, D) each.
@@ -205,12 +226,12 @@ class ImageNetworks:
     ) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
         """Return the numbers of the images of a chunk that are not refused, and their vectors."""
         kept, prepared = [], []
-        for i in rows:
-            try:
-                prepared.append(self.prepare(items[i]))
+        for i, found in zip(rows, self.prepare_all([items[i] for i in rows]), strict=True):
+            if isinstance(found, ImageRefused):
+                refuse(i, found)
+            else:
+                prepared.append(found)
                 kept.append(i)
-            except ImageRefused as error:
-                refuse(i, error)
         while kept:
             try:
                 return kept, self.run(prepared)

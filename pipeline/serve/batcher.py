@@ -159,14 +159,13 @@ class Batcher:
 
     def _outcomes(self, images: Sequence[bytes]) -> list[Outcome]:
         """Decode images and run the network on those that can be decoded."""
-        go = map if self._decoders is None else self._decoders.map
-        decoded = list(go(self._decoded, images))
-        errors = {i: error for i, (_, error) in enumerate(decoded) if error is not None}
+        decoded = self._decoded(images)
+        errors = {i: each for i, each in enumerate(decoded) if isinstance(each, Exception)}
         whole = [i for i in range(len(images)) if i not in errors]
         answers: list[Answer] = []
         while whole and not answers:
             try:
-                answers = self._answers([decoded[i][0] for i in whole])
+                answers = self._answers([decoded[i] for i in whole])
             except ImageRefused as error:  # the features of one are not finite
                 errors[whole.pop(getattr(error, "row", 0))] = error
             except Exception as error:  # noqa: BLE001 (one batch is no reason to end a lane)
@@ -175,12 +174,19 @@ class Batcher:
         found: dict[int, Outcome] = {**errors, **dict(zip(whole, answers, strict=False))}
         return [found[i] for i in range(len(images))]
 
-    def _decoded(self, data: bytes) -> tuple[Any, Exception | None]:
-        """Return the pixels of an image, or why there are none."""
+    def _decoded(self, images: Sequence[bytes]) -> list[Any]:
+        """Return the pixels of each image, or why there are none; threads of their own decode a part each."""
+        if self._decoders is None:
+            return self._decoded_part(images)
+        size = -(-len(images) // self._model.n_decoders)
+        parts = [images[start : start + size] for start in range(0, len(images), max(1, size))]
+        return [each for part in self._decoders.map(self._decoded_part, parts) for each in part]
+
+    def _decoded_part(self, images: Sequence[bytes]) -> list[Any]:
         try:
-            return self._model.prepared(data), None
-        except Exception as error:  # noqa: BLE001
-            return None, error
+            return list(self._model.prepared(images))
+        except Exception as error:  # noqa: BLE001 (one batch is no reason to end a lane)
+            return [error] * len(images)
 
     def _answers(self, prepared: Sequence[Any]) -> list[Answer]:
         with self._runs:

@@ -40,12 +40,12 @@ class PredictorModel:
         self._threads = local()
         load_torch_aside()
 
-    def prepared(self, data: bytes) -> Any:
-        """Return the pixels of an image file. Raises ImageRefused."""
+    def prepared(self, images: Sequence[bytes]) -> Sequence[Any]:
+        """Return the pixels of image files, or why one is refused."""
         if not hasattr(self._threads, "is_limited") and torch_is_loaded():
             use_threads(1 if self.n_decoders else self._share)
             self._threads.is_limited = True
-        return self._predictor.prepared(data)
+        return self._predictor.prepared_all(images)
 
     def answers(self, batch: Sequence[Any]) -> Answers:
         """Return the answers of prepared images."""
@@ -101,6 +101,7 @@ class Service:
         application = Application(
             PredictorModel(predictor, has_features=has_nearest), limits=self.limits, access=self.access, metrics=metrics
         )
+        Thread(target=prepare_few, args=(predictor,), daemon=True).start()
         if has_nearest:
             Thread(target=self._add_neighbours, args=(application, predictor), daemon=True).start()
         return application
@@ -122,6 +123,12 @@ class Service:
         if self.has_thumbnails:
             config = config_of_now(self.run, read_config(self.run), read_results(self.run).get("features", []))
         return load_neighbours(self.run, source_of(predictor), config, has_thumbnails=self.has_thumbnails)
+
+
+def prepare_few(predictor: Predictor) -> None:
+    """Let a lone image be computed on all cores, and log for which networks that is not possible."""
+    for sentence in predictor.prepare_few():
+        logging.getLogger(LOGGER).warning(sentence)
 
 
 def source_of(predictor: Predictor) -> Source:

@@ -37,8 +37,8 @@ class ServedModel(Protocol):
     @property
     def n_decoders(self) -> int: ...  # noqa: D102
 
-    def prepared(self, data: bytes) -> Any:
-        """Return what the network takes of an image file, such as uint8 (3, S, S). Raises ImageRefused."""
+    def prepared(self, images: Sequence[bytes]) -> Sequence[Any]:
+        """Return what the network takes of each image file, such as uint8 (3, S, S), or why there is none: an error."""
         ...
 
     def answers(self, batch: Sequence[Any]) -> Answers:

@@ -31,9 +31,12 @@ class FakeModel:
     def __post_init__(self):
         self.go.set()
 
-    def prepared(self, data):
+    def prepared(self, images):
+        return [self._prepared(data) for data in images]
+
+    def _prepared(self, data):
         if data.startswith(b"bad"):
-            raise ImageRefused("no image format that can be read")
+            return ImageRefused("no image format that can be read")
         if data.startswith(b"crash"):
             raise MemoryError("no memory")
         return np.full(3, data[0], np.uint8)

@@ -19,6 +19,7 @@ from featurecache.base.errors import EngineError, OutOfMemory
 from featurecache.extract.backbones.registry import load_backbone
 from featurecache.extract.engines import choice, device_check, export, onnx_engine
 from featurecache.extract.engines.build import build_engine
+from featurecache.extract.engines.few_images import OTHER_BITS
 from featurecache.extract.engines.fixed_batches import out_of_memory
 from featurecache.extract.engines.graph_store import GraphFolder, Verdict
 from featurecache.extract.engines.onnx_engine import MAX_LANES, OnnxEngine, count_lanes
@@ -89,6 +90,9 @@ def test_the_default_backbone_has_the_vectors_of_torch_whatever_the_batch_size(j
         ours = build_engine(backbone, engine="onnxruntime").run(images)
     assert ours.dtype == np.float32
     assert relative_error(ours, theirs) < 1e-4
+    engine = build_engine(backbone, engine="onnxruntime")
+    assert engine.prepare_few() in ("", OTHER_BITS)  # which depends on the processor
+    assert np.array_equal(engine.run(images[:2]), ours[:2])
     single = build_engine(backbone, engine="onnxruntime", batch_size=1)
     assert single.batch_size == 1
     assert relative_error(single.run(images), ours) < 1e-6

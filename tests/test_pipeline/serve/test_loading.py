@@ -16,7 +16,7 @@ from serving import form, respond
 from featurecache.cli.main import DONE, USAGE, run
 from featurecache.predictor import Predictor
 from featurecache.serve.limits import Limits
-from featurecache.serve.loading import Service
+from featurecache.serve.loading import Service, prepare_few
 from featurecache.serve.metrics import Metrics
 
 HEADS = ("logistic", "knn", "mlp")
@@ -60,6 +60,33 @@ def test_answers_are_those_of_predict_to_the_last_bit(trained, digits_folder, he
         wanted = by_name[path.relative_to(digits_folder)]
         assert (found["label"], found["probability"]) == (wanted["label"], wanted["probability"])
         assert found["probabilities"] == wanted["probabilities"]
+
+
+def test_an_exported_file_is_served_with_its_own_answers(trained, digits_folder, tmp_path, capsys):
+    file = tmp_path / "digits.onnx"
+    assert run(["export", str(trained), "--head", "logistic", "--out", str(file), "--quiet"]) == DONE
+    paths = sorted(digits_folder.rglob("*.png"))[:6]
+    capsys.readouterr()
+    assert run(["predict", str(file), *map(str, paths), "--json", "--quiet"]) == DONE
+    expected = json.loads(capsys.readouterr().out)["images"]
+    app = Service(file).application(Metrics())
+    app.batcher.start()
+    together = post(app, "/predict?nearest=3", *form(*[(path.name, path.read_bytes()) for path in paths]))
+    alone = post(app, "/predict", paths[0].read_bytes())
+    app.batcher.stop()
+    wanted = [(each["label"], each["probability"], each["probabilities"], []) for each in expected]
+    names = ("label", "probability", "probabilities", "nearest")
+    assert [tuple(each[name] for name in names) for each in together.json["images"]] == wanted
+    assert tuple(alone.json["images"][0][name] for name in names) == wanted[0]
+
+
+def test_what_lone_images_cost_is_said_where_it_is_that_of_a_batch(caplog):
+    class Slow:
+        def prepare_few(self):
+            return ["pixels computes a lone image as a batch of 4: the graph for one image gives other bits."]
+
+    prepare_few(Slow())
+    assert caplog.messages == Slow().prepare_few()
 
 
 def test_training_images_are_found_by_their_features_and_shown_by_their_number(trained, digits_folder):
