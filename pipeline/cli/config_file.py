@@ -29,7 +29,7 @@ from featurecache.base.text import printable
 
 COMMON = "common"
 # The commands that take a file; one that is not there is left out.
-COMMANDS = ("extract", "classify", "run", "predict", "finetune", "export", "select", "audit")
+COMMANDS = ("extract", "classify", "run", "predict", "finetune", "export", "select", "audit", "serve")
 MOST_BYTES = 1 << 20
 # Tables within tables: param.sklearn.svm.SVC.C has five levels below the table of its command.
 MOST_LEVELS = 12

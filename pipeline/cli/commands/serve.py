@@ -115,7 +115,9 @@ class Quiet:
         "featurecache serve data/runs/latest",
         "featurecache serve my-model --port 9000",
         "FEATURECACHE_TOKEN=$(openssl rand -hex 16) featurecache serve data/runs/latest --host 0.0.0.0",
+        "featurecache serve --config featurecache.toml",
     ],
+    takes_file=True,
 )
 @takes(ModelOptions, HeadOptions, NetworkOptions, LimitOptions, NetworkEngineOptions, RunCacheOption, Quiet)
 def command(

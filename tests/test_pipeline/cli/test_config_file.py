@@ -58,10 +58,11 @@ def read(tmp_path, parsed):
         ("audit", "max-leaked = 0", ["--max-leaked", "0"]),
         ("export", 'run = "photos"\nout = "m.onnx"\nfixed = true', ["--out", "m.onnx", "--fixed"]),
         ("select", 'backbone = ["a"]\nsample = 10', ["--backbone", "a", "--sample", "10"]),
+        ("serve", 'run = "photos"\nallow_host = "lan"\ntimeout = 5', ["--allow-host", "lan", "--timeout", "5"]),
     ],
 )
 def test_a_value_of_a_file_is_that_of_the_option(read, parsed, command, text, words):
-    images = "" if command == "export" else 'images = "photos"'
+    images = "" if command in ("export", "serve") else 'images = "photos"'
     table = f"[{command}]\n{images}\n{text}"
     assert read(table, command=command) == parsed([command, "photos", *words])
 
@@ -173,6 +174,7 @@ def test_the_example_of_the_readme_is_read(read):
     assert (found["images"], found["heads"]) == ("photos/", ("logistic", "knn"))
     assert found["param"] == ("logistic.C=0.1,1,10",)
     assert read(example, command="finetune")["epochs"] == 12
+    assert read(example, command="serve")["port"] == 9000
 
 
 def test_no_file_is_read_unless_it_is_named(tmp_path, monkeypatch, parsed):
