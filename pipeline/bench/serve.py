@@ -10,6 +10,7 @@ At last ours gets twice the requests that it answered with most connections. Req
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ from featurecache.extract.job.request import FeatureRequest
 N_REQUESTS, N_OF_OTHERS, CONNECTIONS = 10_000, 2_000, (1, 8, 64)
 # Images of the run that is served, and classes of its head: the time of a request does not depend on them.
 N_TRAINED, CLASSES = 64, ("one", "two")
-# Requests before those that count: by then the operators have what they load late.
-N_WARM = 400
+# Each is asked for so long before what counts, with so many requests at a time: torch, which a service may load late to
+# resize images, takes some seconds.
+WARM_SECONDS, N_WARM = 15.0, 200
 LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "litserve")
 
 
@@ -135,7 +137,7 @@ def compare(
             most = max(connections)
             rate = next(each.rate for each in measured if (each.service, each.connections) == (OURS, most))
             with serving(OURS, model, paths[0]) as running:
-                running.ask(paths, n=min(n, N_WARM), connections=most)
+                warm(running, paths, n, most)
                 beyond = overload(running, paths, rate)
         say(f"{name}: extracting {len(manifest)} images again")
         rates.append(len(manifest) / extract()[0])
@@ -149,8 +151,16 @@ def there() -> tuple[list[str], list[str]]:
     return [OURS, *(name for name in OTHERS if name not in absent)], skipped
 
 
+def warm(service: Service, paths: Sequence[str], n: int, count: int) -> None:
+    """Send requests that do not count, before n that do: for some seconds, but no more than these."""
+    started, sent = time.perf_counter(), 0
+    while sent < n and time.perf_counter() - started < WARM_SECONDS:
+        service.ask(paths, n=min(n - sent, N_WARM), connections=count)
+        sent += N_WARM
+
+
 def _measure(service: Service, paths: Sequence[str], n: int, count: int) -> Measured:
-    service.ask(paths, n=min(n, N_WARM), connections=count)
+    warm(service, paths, n, count)
     found = service.ask(paths, n=n, connections=count)
     return Measured(
         service=service.name,

@@ -105,21 +105,25 @@ def free_port() -> int:
 
 
 def _wait(service: Service, image: str, started: float) -> None:
-    """Ask until a request is answered."""
+    """Ask until a request is answered with a label."""
     import asyncio
 
     from featurecache.bench.serving.client import Client
 
+    last: dict[str, int] = {}
     while time.perf_counter() - started < START_SECONDS:
         if service.process.poll() is not None:
             errors = service.process.stderr.read() if service.process.stderr else ""
             raise PipelineError(f"{service.name} did not start: {printable(errors.strip()[-300:])}")
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
-            if asyncio.run(Client(Job(service.port, [image], 1, 1, service.form_field)).go()).n_good:
+            found = asyncio.run(Client(Job(service.port, [image], 1, 1, service.form_field)).go())
+            if found.n_good:
                 return
+            last = found.statuses
         time.sleep(POLL_SECONDS)
-    raise PipelineError(f"{service.name} did not answer within {START_SECONDS:.0f} s.")
+    why = f"; its last response was {next(iter(last))}" if last else ""
+    raise PipelineError(f"{service.name} gave no label within {START_SECONDS:.0f} s{why}.")
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:
