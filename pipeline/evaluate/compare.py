@@ -22,6 +22,7 @@ from featurecache.base.text import printable
 from featurecache.classify.evaluation.criteria import ACCURACY, CRITERIA, preference
 from featurecache.runs.compared_runs import Entry, Run, read_run
 from featurecache.runs.comparison_document import Compared, MeanRankRow, PairRow, RankedRow, SplitsRow, TestSetRow
+from featurecache.runs.folder import CURRENT_FILE, PREDICTIONS_FILE
 from featurecache.runs.head_choice import metric_of, value_of
 from featurecache.runs.record_checks import read_results
 
@@ -87,6 +88,12 @@ def _check_folders(folders: Sequence[Path]) -> None:
                 f"'{printable(folder)}' and '{printable(seen[place])}' are the same run: name every run once."
             )
         seen[place] = folder
+        if (place.parent / CURRENT_FILE).exists() and not (place / PREDICTIONS_FILE).exists():
+            source = read_results(folder).get("promoted", {}).get("from", "")
+            raise UsageError(
+                f"'{printable(folder)}' is a version of a model, which has no predictions, and runs are compared by "
+                f"these: name the run that it is from, '{printable(source)}'."
+            )
 
 
 def _run_names(folders: Sequence[Path]) -> list[str]:

@@ -28,7 +28,7 @@ from featurecache.predictor.saved import check_head, check_one_file, recorded_ca
 from featurecache.runs.documents import HeadRow
 from featurecache.runs.file_counts import count_files
 from featurecache.runs.head_choice import choose_head, features_of, members_of, metric_of
-from featurecache.runs.models.places import find_run
+from featurecache.runs.models.places import find_run, going_back
 from featurecache.runs.reading import is_exported_file
 from featurecache.runs.record_checks import read_config, read_results, saved_folder
 
@@ -117,7 +117,8 @@ class Predictor(OnImages):
         features = results.get("features", [])
         root = cache_root or (recorded_cache(run, config, progress, features=features) if is_cached else DEFAULT_CACHE)
         members = members_of(results["heads"], chosen)
-        heads = [cls(run, each, root, trust_head=trust_head, weights=weights) for each in members or [chosen]]
+        with going_back(run):
+            heads = [cls(run, each, root, trust_head=trust_head, weights=weights) for each in members or [chosen]]
         found = EnsemblePredictor(f"{chosen['name']} on {features_of(chosen)}", heads) if members else heads[0]
         found._set_up(settings)
         found.reading = ReadOptions.from_dict(config.get("reading", {}))

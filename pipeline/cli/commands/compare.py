@@ -22,7 +22,7 @@ class CompareOptions:
     """Which runs, and how they are shown."""
 
     runs: Sequence[Path] = argument(
-        "RUN...", "run folders, such as data/runs/latest, or names of models", type=PATH, nargs=-1, required=True
+        "RUN...", "run folders, such as data/runs/latest", type=PATH, nargs=-1, required=True
     )
     format: str = option(
         "--format", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="format of the table"

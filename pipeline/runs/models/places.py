@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurecache.base.errors import PipelineError, UsageError
+from featurecache.base.errors import PipelineError, SavedHeadError, UsageError
 from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import UnfitFile, read_json_file
 from featurecache.base.text import printable
@@ -67,6 +67,19 @@ def find_run(
     version = path / f"v{current_version(path)}"
     say(f"model '{printable(path.name)}', version {version.name[1:]}: {printable(version)}")
     return version
+
+
+@contextlib.contextmanager
+def going_back(run: Path) -> Iterator[None]:
+    """Add to the error of a damaged head, where the run is a version of a model, how to go back to the one before."""
+    try:
+        yield
+    except SavedHeadError as error:
+        model = run.parent
+        if not _is_model(model) or len(promoted_versions(model)) < 2:
+            raise
+        back = f"Go back by: featurecache promote {printable(model.name)} --rollback"
+        raise SavedHeadError(f"{str(error).rstrip('.')}. {back}") from error
 
 
 def _is_model(folder: Path) -> bool:

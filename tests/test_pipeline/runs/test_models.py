@@ -331,3 +331,22 @@ def test_the_options_of_a_fine_tune_name_the_version_that_it_began_from(project)
         "finetune", ["photos", "--from", "digits"]
     )
     assert f'from = "{Path("data/models/digits/v1")}"' in resolved_options(context)
+
+
+def test_a_damaged_version_says_how_to_go_back(project, capsys):
+    promote_model("data/runs/all", "digits", head="ridge")
+    place = next((project / "data/models/digits/v1").glob("heads/*/head.safetensors"))
+    place.write_bytes(b"")
+    assert run(["predict", "digits", "photos"]) == FAILED
+    assert "rollback" not in capsys.readouterr().err  # there is none before
+    promote_model("data/runs/all", "digits", head="ridge")
+    next((project / "data/models/digits/v2").glob("heads/*/head.safetensors")).write_bytes(b"")
+    assert run(["predict", "digits", "photos"]) == FAILED
+    assert capsys.readouterr().err.endswith("Go back by: featurecache promote digits --rollback\n")
+
+
+def test_a_version_is_compared_by_its_run(project, capsys):
+    promote_model("data/runs/all", "digits", head="ridge")
+    assert run(["compare", "digits", "data/runs/two"]) == USAGE
+    source = project / "data/runs/all"
+    assert f"runs are compared by these: name the run that it is from, '{source}'." in capsys.readouterr().err
