@@ -111,7 +111,8 @@ def _checked(ctx: click.Context, command: click.Command, values: Mapping[str, An
     for key, value in values.items():
         param = known.get(_plain(key))
         if param is None:
-            raise click.UsageError(f"{where}: {_unknown(key, known)}", ctx)
+            having = [name for name in COMMANDS if (each := _command(ctx, name)) and _plain(key) in options_of(each)]
+            raise click.UsageError(f"{where}: {_unknown(key, known, having)}", ctx)
         if param.name in found:
             raise click.UsageError(f"{where}: {_plain(key)} is given twice, with hyphens and with underscores.", ctx)
         try:
@@ -127,11 +128,11 @@ def _may_take(param: click.Parameter, value: Any) -> bool:
     return not isinstance(value, list) or param.multiple or param.nargs == -1 or param.type.name == "counts"
 
 
-def _unknown(key: str, known: Mapping[str, Any] | set[str]) -> str:
+def _unknown(key: str, known: Mapping[str, Any] | set[str], having: Sequence[str] = ()) -> str:
     near = difflib.get_close_matches(_plain(key), sorted(known), n=2, cutoff=0.65)
-    return f"there is no option '{printable(key)}'. " + (
-        f"Did you mean {' or '.join(near)}?" if near else f"Options are {', '.join(sorted(known))}."
-    )
+    others = f"It is one of {_list(having)}." if having else f"Options are {', '.join(sorted(known))}."
+    meant = f"Did you mean {' or '.join(near)}?" if near else others
+    return f"there is no option '{printable(key)}'. {meant}"
 
 
 def options_of(command: click.Command) -> dict[str, click.Parameter]:

@@ -99,6 +99,7 @@ def test_what_the_common_table_has_for_other_commands_is_left_out(read):
     [
         ("[classify]\nbakbone = 'a'", "[classify]: there is no option 'bakbone'. Did you mean backbone?"),
         ("[common]\nbakbone = 'a'", "[common]: there is no option 'bakbone'. Did you mean backbone?"),
+        ("[classify]\nengine = 'torch'", "there is no option 'engine'. It is one of [extract], [run], [predict],"),
         ("[finetune]\nepoch = 3", "[finetune]: there is no option 'epoch'. Did you mean epochs?"),
         ("[clasify]\nseed = 3", "[clasify] is no command that takes options from a file. Did you mean [classify]?"),
         ("[cache]\nseed = 3", "[cache] is no command that takes options from a file."),
