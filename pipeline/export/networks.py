@@ -2,6 +2,9 @@
 
 It is exported and compared as the graphs of an extraction are, and stored with them, so that other heads of the same
 features are exported in seconds.
+
+In int8 its weights are written as uint8. Products of uint8 and int8 saturate in ONNX Runtime on processors without VNNI
+unless a session is set up for that (`extract.engines.exact_products`); those of uint8 and uint8 are exact anywhere.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from featurecache.base.errors import EngineError, PipelineError
 from featurecache.base.text import printable
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 FP32 = PRECISIONS[0]
 EXPORTED = (FP32, INT8)
 BATCH_SIZE = 1
+# In uint8, what 0 is in int8.
+UNSIGNED_ZERO = 128
 
 
 class _Kept(GraphFolder):
@@ -75,7 +82,8 @@ def network_graph(
         content = _in_int8(source, ranges(), graphs, say) if spec.precision == INT8 else _in_fp32(source, graphs, say)
     except EngineError as error:
         raise PipelineError(f"The network {name} cannot be exported: {error}.") from error
-    return onnx.load_model_from_string(content)
+    model = onnx.load_model_from_string(content)
+    return with_unsigned_weights(model) if spec.precision == INT8 else model
 
 
 def _source(spec: FeatureSpec, load: Callable[[], nn.Module]) -> Source:
@@ -117,3 +125,27 @@ def _in_int8(source: Source, ranges: Ranges, graphs: _Kept, say: Callable[[str],
     build_int8_engine(source, ranges, batch_size=BATCH_SIZE, graphs=graphs, say=say)
     assert graphs.last is not None, "an engine in int8 has a graph"
     return graphs.last
+
+
+def with_unsigned_weights(model: ModelProto) -> ModelProto:
+    """Return a model whose quantised weights are uint8 in place of int8: the same numbers, with 128 for zero."""
+    from onnx import TensorProto, numpy_helper
+
+    tensors = {each.name: each for each in model.graph.initializer if each.data_type == TensorProto.INT8}
+    changed = set()
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in tensors:
+            continue
+        names = [node.input[0], *node.input[2:]]
+        if len(names) == 1:
+            scale = next(each for each in model.graph.initializer if each.name == node.input[1])
+            zeros = numpy_helper.from_array(np.zeros(list(scale.dims), np.int8), f"{node.output[0]}_zero")
+            model.graph.initializer.append(zeros)
+            tensors[zeros.name] = model.graph.initializer[-1]
+            node.input.append(zeros.name)
+            names.append(zeros.name)
+        changed.update(names)
+    for name in changed:
+        values = numpy_helper.to_array(tensors[name]).astype(np.int16) + UNSIGNED_ZERO
+        tensors[name].CopyFrom(numpy_helper.from_array(values.astype(np.uint8), name))
+    return model

@@ -79,7 +79,7 @@ class Nodes:
             node.ClearField("metadata_props")
             node.ClearField("doc_string")
             node.name = ""
-        self.nodes.extend(included.graph.node)
+        self.nodes.extend(in_order(included.graph.node))
         self.constants.extend(included.graph.initializer)
         for each in model.opset_import:
             self.domains[each.domain] = max(each.version, self.domains.get(each.domain, 0))
@@ -101,6 +101,23 @@ class Nodes:
         model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="featurecache")
         onnx.checker.check_model(model)
         return model
+
+
+def in_order(nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    """Return nodes with each after those whose outputs it takes, as a graph has to have them; quantised ones do not."""
+    every = list(nodes)
+    makers = {name: number for number, node in enumerate(every) for name in node.output}
+    needed = [[makers[name] for name in _inputs([node]) if name in makers] for node in every]
+    placed: dict[int, NodeProto] = {}
+    for number in range(len(every)):
+        waiting = [number]
+        while waiting:
+            before = [each for each in needed[waiting[-1]] if each not in placed]
+            if not before:
+                placed.setdefault(waiting[-1], every[waiting[-1]])
+                waiting.pop()
+            waiting.extend(before)
+    return list(placed.values())
 
 
 def _inputs(nodes: Iterable[NodeProto]) -> Iterator[str]:
