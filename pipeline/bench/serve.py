@@ -3,7 +3,7 @@
 Each service is a process, and a client in another sends JPEG photographs of 500 x 375 pixels over connections that it
 keeps busy, on the same cores. All have the same network in fp32; ours runs the graph that extraction runs, the others
 the same network exported for one image. They take turns, for each number of connections; the share is ours against the
-rate of an extraction of the same photographs into an empty cache, without a client, before and after.
+rate of an extraction of the same photographs into an empty cache, without a client, right before and after it.
 At last ours gets twice the requests that it answered with most connections. Requests without any response are lost.
 """
 
@@ -41,6 +41,8 @@ N_TRAINED, CLASSES = 64, ("one", "two")
 # Each is asked for so long before what counts, with so many requests at a time: torch, which a service may load late to
 # resize images, takes some seconds.
 WARM_SECONDS, N_WARM = 15.0, 200
+# Extractions before, and after, the requests over most connections.
+N_EXTRACTIONS = 2
 LIBRARIES = ("uvicorn", "uvloop", "httptools", "fastapi", "litserve")
 
 
@@ -116,21 +118,15 @@ def compare(
         model = prepare(images, name, scratch)
         extract = ours(first(manifest, len(manifest)), name, scratch)
         extract()
-        say(f"{name}: extracting {len(manifest)} images")
-        rates = [len(manifest) / extract()[0]]
-        names, skipped = there()
-        measured = []
-        for count in connections:
-            for service in list(names):
-                say(f"{service}: {count} connections")
-                try:
-                    with serving(service, model, paths[0]) as running:
-                        measured.append(_measure(running, paths, n if service == OURS else min(n, n_others), count))
-                except PipelineError as error:  # the figures of the others are worth having without it
-                    if service == OURS:
-                        raise
-                    names.remove(service)
-                    skipped.append(str(error))
+        rates = list[float]()
+
+        def extract_again() -> None:
+            say(f"{name}: extracting {len(manifest)} images")
+            rates.extend(len(manifest) / extract()[0] for _ in range(N_EXTRACTIONS))
+
+        measured, skipped = _in_turn(
+            model, paths, connections, n=n, n_others=n_others, around_most=extract_again, say=say
+        )
         beyond = None
         if with_overload:
             say(f"{OURS}: twice the requests that it can bear")
@@ -139,9 +135,42 @@ def compare(
             with serving(OURS, model, paths[0]) as running:
                 warm(running, paths, n, most)
                 beyond = overload(running, paths, rate)
-        say(f"{name}: extracting {len(manifest)} images again")
-        rates.append(len(manifest) / extract()[0])
     return Comparison(measured, [round(rate, 1) for rate in rates], beyond, skipped)
+
+
+def _in_turn(
+    model: Model,
+    paths: Sequence[str],
+    connections: Sequence[int],
+    *,
+    n: int,
+    n_others: int,
+    around_most: Callable[[], None],
+    say: Callable[[str], None],
+) -> tuple[list[Measured], list[str]]:
+    """Measure each service with each number of connections; return a sentence on each that is left out.
+
+    around_most: called before and after ours with most connections.
+    """
+    names, skipped = there()
+    measured = []
+    for count in connections:
+        for service in list(names):
+            is_most = service == OURS and count == max(connections)
+            if is_most:
+                around_most()
+            say(f"{service}: {count} connections")
+            try:
+                with serving(service, model, paths[0]) as running:
+                    measured.append(_measure(running, paths, n if service == OURS else min(n, n_others), count))
+            except PipelineError as error:  # the figures of the others are worth having without it
+                if service == OURS:
+                    raise
+                names.remove(service)
+                skipped.append(str(error))
+            if is_most:
+                around_most()
+    return measured, skipped
 
 
 def there() -> tuple[list[str], list[str]]:
@@ -178,17 +207,8 @@ def _measure(service: Service, paths: Sequence[str], n: int, count: int) -> Meas
 def text_of(found: Comparison) -> str:
     """The table, and sentences on the share and on the overload."""
     headers = (
-        "service",
-        "connections",
-        "requests",
-        "rate/s",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "lost",
-        "peak MB",
-        "start s",
-    )
+        "service", "connections", "requests", "rate/s", "p50 ms", "p95 ms", "p99 ms", "lost", "peak MB", "start s",
+    )  # fmt: skip
     rows = [
         (
             each.service,
@@ -203,7 +223,7 @@ def text_of(found: Comparison) -> str:
         for each in found.measured
     ]
     here = ", ".join(f"{name} {value}" for name, value in described().items() if value)
-    rates = " and ".join(f"{rate:.1f}" for rate in found.extract_rates)
+    rates = ", ".join(f"{rate:.1f}" for rate in found.extract_rates)
     lines = [f"extract: {rates} images/s; share of {OURS} with most connections: {found.share:.2f}"]
     if found.overload is not None:
         lines.append(_overload_line(found.overload))

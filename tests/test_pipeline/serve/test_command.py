@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def trained(tmp_path_factory, digits_folder):
     words = ["run", str(digits_folder), "--backbone", "pixels", "--heads", "centroid", "--quiet"]
     assert run([*words, "--cache", str(root / "cache"), "--out", str(root / "run")]) == DONE
     return root / "run"
+
+
+# What schemathesis looks for in responses. Bytes that fit the description need not be an image, so they may be refused.
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance", "unsupported_method", "allow_header_conformance", "ignored_auth",
+)  # fmt: skip
 
 
 @contextmanager
@@ -68,3 +76,17 @@ def test_several_processes_share_a_port_count_together_and_one_that_ends_is_star
         assert b"ok" in get(address, "health")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", ["", "0123456789abcdef"])
+def test_schemathesis_finds_only_responses_that_are_described(trained, token, tmp_path):
+    # pipx install schemathesis: in the environment of the tests it would add itself to pytest.
+    tool = shutil.which("schemathesis")
+    if tool is None:
+        pytest.skip("needs schemathesis on the PATH")
+    headers = ["-H", f"Authorization: Bearer {token}"] if token else []
+    with started(trained, *(["--token", token] if token else [])) as (_, address):
+        words = ["run", f"{address}openapi.json", "--checks", ",".join(CHECKS), "-n", "50", "--seed", "0", *headers]
+        found = subprocess.run([tool, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
