@@ -25,6 +25,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Nothing that is made while tests are collected is garbage: see `pytest_collection_finish`.
 gc.disable()
 
+# skops looks for the functions of scipy in all modules that are loaded, which takes seconds behind torch and timm.
+# The process that only hands out tests needs none of it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    import skops.io  # noqa: F401
+
 # How long an input takes to make says something of the machine, and nothing of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -53,6 +58,7 @@ UNITS = (
     ("test_earlier_runs.py",),
     ("test_freezing.py",),
     ("test_extract.py", "test_processes.py"),
+    ("test_export.py", "test_parity.py", "test_predict_exported.py", "test_timm_folder.py", "test_torch_program.py"),
 )  # fmt: skip
 PLACES = {name: (unit, place) for unit, names in enumerate(UNITS) for place, name in enumerate(names)}
 
@@ -107,8 +113,11 @@ def short_timing():
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk():
     """No test cuts the power, so nothing waits until the disk has it; `test_work_folder` shows what is synced when."""
+    from featurecache.extract.cache import memo
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda _: None)
+        patched.setattr(memo, "_SCHEMA", f"PRAGMA synchronous = OFF;\n{memo._SCHEMA}")
         yield
 
 

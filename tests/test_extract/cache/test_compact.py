@@ -356,17 +356,29 @@ def contents(folder):
     return found
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Where the first test fills a cache, and all that kills have left of it, by whether rows were to be dropped."""
+    return tmp_path_factory.mktemp("killed") / "before", {False: [], True: []}
+
+
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 @pytest.mark.parametrize("is_pruning", [False, True], ids=["compact", "prune"])
-def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows, monkeypatch, owner, step, is_pruning):
+def test_a_kill_before_or_after_any_step_loses_no_row(
+    tmp_path, spec, make_rows, monkeypatch, killed, owner, step, is_pruning
+):
     """The step is counted once, and then the work is killed before and after each of its calls.
 
-    A kill that leaves the same files as an earlier one is not followed up twice: after a call, and before the next.
+    A kill that leaves the same files as an earlier one, of whatever step, is not followed up twice: after a call, and
+    before the next.
     """
-    original = getattr(owner, step)
+    original, sizes = getattr(owner, step), (4, 6, 1, 5)
     monkeypatch.setattr(opening, "SETTLED_NS", 0)  # each file is checked once: nothing writes into one that is there
-    cache, rows = fill(tmp_path / "whole", spec, make_rows, sizes=(4, 6, 1, 5))
-    shutil.copytree(tmp_path / "whole", tmp_path / "before")
+    before, seen = killed[0], killed[1][is_pruning]
+    if not before.exists():
+        fill(before, spec, make_rows, sizes=sizes)
+    cache = FeatureCache(Path(shutil.copytree(before, tmp_path / "whole")), spec)
+    rows = joined([make_rows(n, seed=n, spec=spec) for n in sizes])
     wanted = ShardRows(rows.features[::2], rows.digests[::2], rows.names[::2]) if is_pruning else rows
 
     def work(cache):
@@ -386,9 +398,8 @@ def test_a_kill_before_or_after_any_step_loses_no_row(tmp_path, spec, make_rows,
     assert_all_served(cache, wanted)
     assert verify_cache(cache.folder).damaged == ()
     assert counted.n_calls > 0
-    seen: list[dict[str, object]] = []
     for instant in range(2 * counted.n_calls):
-        copied = shutil.copytree(tmp_path / "before", tmp_path / str(instant))
+        copied = shutil.copytree(before, tmp_path / str(instant))
         cache = SimpleNamespace(folder=copied / cache.folder.name, spec=spec)  # not opened: `work` does that
         with pytest.raises(Killed):
             work_with(Deadly(original, instant), cache)
