@@ -22,6 +22,7 @@ from featurecache.base.files import replacing_file
 from featurecache.base.plain_files import UnfitFile, read_json_file
 from featurecache.base.text import printable
 from featurecache.extract.cache.spec import DEVICE
+from featurecache.extract.images.sources import NO_PATH, can_be_path
 from featurecache.runs.folder import CURRENT_FILE, RESULTS_FILE, is_run, write_json
 from featurecache.runs.locks import try_lock, unlock
 
@@ -52,6 +53,8 @@ def find_run(
     Raises UsageError where there are models and none has this name, PipelineError where its record is damaged.
     """
     path, name, say = Path(named), os.fspath(named), say or (lambda _: None)
+    if not can_be_path(path):
+        raise UsageError(f"There is no folder '{printable(path)}': {NO_PATH}.")
     model = root / name if NAME.fullmatch(name) else None
     if os.path.lexists(path) and not _is_model(path):
         if model is not None and _is_model(model):
@@ -84,7 +87,9 @@ def going_back(run: Path) -> Iterator[None]:
 
 def _is_model(folder: Path) -> bool:
     """Whether a folder holds a record of versions, and is no run itself."""
-    return (folder / CURRENT_FILE).is_file() and not (folder / RESULTS_FILE).exists()
+    # pathlib's own raise where a name is too long or a folder is closed.
+    has_record = os.path.isfile(folder / CURRENT_FILE)  # noqa: PTH113
+    return has_record and not os.path.exists(folder / RESULTS_FILE)  # noqa: PTH110
 
 
 def _refuse_unknown(name: str, root: Path) -> None:

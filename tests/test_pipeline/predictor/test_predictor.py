@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from featurecache import FeatureCacheError, Predictor
 from featurecache.cli.main import DONE, FAILED, REFUSED, USAGE, run
 
 HEADS = "logistic,ridge,linear_svm,rbf_svm,lda,centroid,naive_bayes,knn,mlp,sklearn.tree.DecisionTreeClassifier"
@@ -179,3 +180,9 @@ def test_the_default_head_is_the_best_on_val_not_on_test(finished):
         ]
     }
     assert choose_head(results["heads"], None)["name"] == "steady"
+
+
+@pytest.mark.parametrize("name", ["ru\0n", "half \ud800", "a" * 5000, ""], ids=["NUL", "half", "long", "empty"])
+def test_a_run_by_an_impossible_name_is_a_sentence(name):
+    with pytest.raises(FeatureCacheError, match=r"^('\.' is not a run|There is no folder|'a+)"):
+        Predictor.load(name)
