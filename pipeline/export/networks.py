@@ -4,7 +4,7 @@ It is exported and compared as the graphs of an extraction are, and stored with 
 features are exported in seconds.
 
 In int8 its weights are written as uint8. Products of uint8 and int8 saturate in ONNX Runtime on processors without VNNI
-unless a session is set up for that (`extract.engines.exact_products`); those of uint8 and uint8 are exact anywhere.
+unless a session is set up for that (`extract.engines.exact_products`); those of uint8 and uint8 do not.
 """
 
 from __future__ import annotations
