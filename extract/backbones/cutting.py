@@ -19,7 +19,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ from featurecache.extract.backbones.pooling import Pooling
 from featurecache.extract.backbones.whole_networks import cut_whole
 from featurecache.extract.cache.transform_spec import TransformSpec
 
+# torch.fx patches nn.Module while it traces, and two that overlap would never take their patches back.
+TRACING = Lock()
 N_USEFUL = 6  # layers named in an error message: few enough for one line
 
 
@@ -92,15 +95,29 @@ def candidate_nodes(network: Network, traced: TracedNetwork, request: CutRequest
     return [*sorted(before_the_end, key=traced.position), end]
 
 
+class _Tracer(NodePathTracer):  # type: ignore[misc] # torchvision has no types
+    """A tracer of what one thread calls; the modules that others call meanwhile run as ever."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self._thread = get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 class TracedNetwork:
     """The graph of the operations that a network runs in eval mode, and the node names."""
 
     def __init__(self, name: str, network: Network) -> None:
         ops = [value for value in vars(torchvision.ops).values() if isinstance(value, type)]
         leaves = [*network.leaf_modules, *(op for op in ops if issubclass(op, nn.Module))]
-        tracer = NodePathTracer(leaf_modules=leaves, autowrap_modules=(math, torchvision.ops))
+        tracer = _Tracer(leaf_modules=leaves, autowrap_modules=(math, torchvision.ops))
         self.name = name
-        self.graph: fx.Graph = tracer.trace(network.module)
+        with TRACING:
+            self.graph: fx.Graph = tracer.trace(network.module)
         self.root = tracer.root
         self.paths: dict[fx.Node, str] = dict(tracer.node_to_qualname)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurecache.base.errors import BackboneError, UnknownLayer
 from featurecache.extract.backbones.architectures import LITE_SIZES, build_network
 from featurecache.extract.backbones.cuts import CutNetwork, CutRequest
-from featurecache.extract.backbones.cutting import cut_network
+from featurecache.extract.backbones.cutting import TracedNetwork, cut_network
 from featurecache.extract.backbones.weights import fill_network, find_weights
 from featurecache.extract.engines.folding import fold_batch_norms
 
@@ -306,3 +311,32 @@ def test_an_unknown_layer_among_good_ones_is_refused_with_its_neighbours():
         cut("resnet18", "layer4", "layer5")
     with pytest.raises(UnknownLayer, match=r"^resnet18 has no layer 'stage'"):
         cut("resnet18", "stage")
+
+
+class Meanwhile(nn.Module):
+    """A network that another thread does something during the trace of."""
+
+    def __init__(self, done: Callable[[], object]) -> None:
+        super().__init__()
+        self.done, self.last = done, nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.done).result()
+        return self.last(images)
+
+
+def test_other_threads_run_their_networks_while_one_is_traced():
+    found, other = [], nn.Linear(2, 3)
+    module = Meanwhile(lambda: found.append(other(torch.ones(1, 2))))
+    traced = TracedNetwork("mine", replace(build_network("pixels"), module=module))
+    assert list(traced.paths.values()) == ["images", "last"]
+    assert found[0].shape == (1, 3)
+
+
+def test_traces_in_several_threads_leave_torch_as_it_was():
+    before = nn.Module.__call__, nn.Module.__getattr__
+    with ThreadPoolExecutor(4) as pool:
+        traced = list(pool.map(lambda _: TracedNetwork("pixels", build_network("pixels")), range(40)))
+    assert (nn.Module.__call__, nn.Module.__getattr__) == before
+    assert len({tuple(each.paths.values()) for each in traced}) == 1
