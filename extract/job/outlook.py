@@ -16,7 +16,6 @@ from featurecache.extract.cache.inventory import find_caches
 from featurecache.extract.cache.memo import Memo
 from featurecache.extract.cache.spec import PRECISIONS, FeatureSpec
 from featurecache.extract.cache.store import FeatureCache, read_spec
-from featurecache.extract.engines.build import check_engine
 from featurecache.extract.images.digests import Digested, n_distinct
 from featurecache.extract.job import request as requests
 from featurecache.extract.job.plan import Work
@@ -32,9 +31,11 @@ OVERHEAD_BYTES_PER_ROW = 256
 
 def check_engines(asked: Sequence[FeatureRequest], settings: Settings, cache_root: Path) -> None:
     """Raise EngineError, before any work, for a request that no cache may answer and this machine cannot compute."""
-    for request in asked:
+    for request in asked:  # a warm run loads no engine
         usual = (settings.engine, settings.device, request.precision) == ("auto", "auto", PRECISIONS[0])
         if not usual and not _may_be_there(request, cache_root):
+            from featurecache.extract.engines.build import check_engine
+
             check_engine(settings.engine, settings.device, request.precision)
 
 
