@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ def train_heads(
     images: Manifest,
     features: Sequence[FeatureRequest] = (),
     *,
-    out: Path,
+    out: str | os.PathLike[str],
     heads: Sequence[str] = ("all",),
-    cache_root: Path = DEFAULT_CACHE,
+    cache_root: str | os.PathLike[str] = DEFAULT_CACHE,
     seed: int = 0,
     folds: int | None = None,
     calibrate: bool = False,
@@ -57,9 +58,9 @@ def train_heads(
     refuse(UsageError, no_such("metric", metric, METRICS), no_such("class_weight", class_weight, CLASS_WEIGHTS))
     wholes = (("seed", seed, 0, LARGEST_SEED), ("min_per_class", min_per_class, 1))
     refuse(UsageError, *(not_whole(*each) for each in wholes), not_whole("folds", folds, 2, may_be_none=True))
-    check_run_folder(out)
+    check_run_folder(folder := Path(out))
     plan = ClassifyPlan(
-        tuple(features), tuple(parse_heads(",".join(heads))), cache_root, out, seed=seed, folds=folds,
+        tuple(features), tuple(parse_heads(",".join(heads))), Path(cache_root), folder, seed=seed, folds=folds,
         calibrate=calibrate, min_per_class=min_per_class, params=listed_settings(params or {}), metric=metric,
         class_weight=class_weight, ensemble=ensemble,
     )  # fmt: skip

@@ -12,6 +12,7 @@ disk, an image with `on_error="fail"`), the vectors computed so far are publishe
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -41,7 +42,7 @@ __all__ = ["ExtractReport", "Filled", "OnError", "Progress", "Seconds", "Setting
 def extract_features(
     manifest: Manifest,
     asked: Sequence[FeatureRequest],
-    cache_root: Path,
+    cache_root: str | os.PathLike[str],
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -52,7 +53,7 @@ def extract_features(
     that somebody would miss. Otherwise a refused image does not end the run: it is in the report.
     """
     refuse(RequestError, no_manifest(manifest), not_of("requests", asked, FeatureRequest))
-    progress, seconds = progress or Silent(), Seconds()
+    progress, seconds, cache_root = progress or Silent(), Seconds(), Path(cache_root)
     settings = _checked(settings or Settings(), asked, progress)
     _stop_at(settings, (Refusal(each.name, "", each.reason) for each in manifest.left_out.missed))
     with timing(seconds, "total"), Memo(cache_root) as memo, ExitStack() as kept:

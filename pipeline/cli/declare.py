@@ -41,7 +41,9 @@ class Invocation:
 
 def option(*names: str, help: str, default: Any = None, group: str = "", **how: Any) -> Any:  # noqa: A002
     """Return a dataclass field that is an option of the command line; `how` goes to click."""
-    settings = {"help": help, "default": default, **how}
+    settings = {"help": help, **how}
+    if not how.get("required"):  # click takes any default, None too, as a value that was given
+        settings["default"] = default
     return field(default=default, metadata={OPTION: (names, settings), GROUP: group})
 
 

@@ -182,7 +182,12 @@ class SplitOptions:
     """How images are split where they do not say it themselves."""
 
     seed: int = option(
-        "--seed", metavar="N", type=SEED, default=0, show_default=True, help="seed of all random numbers"
+        "--seed",
+        metavar="N",
+        type=SEED,
+        default=0,
+        show_default=True,
+        help="seed of all random numbers, and of the split of images that have none",
     )
     min_per_class: int = option(
         "--min-per-class", metavar="N", type=POSITIVE, default=1, show_default=True,

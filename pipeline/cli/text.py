@@ -203,7 +203,7 @@ def outcome_lines(head: str, outcome: Outcome, least: float | None, *, is_of_run
         share = f"{outcome.n_right:,} of {outcome.n_known:,} labelled {noun}s right, "
         share += f"{outcome.n_right / outcome.n_known:.2%}"
         lines = [f"{head}: {share} ({noun}s that the head was trained on count too)"]
-    if least is not None:
+    if least is not None and outcome.n_unsure:
         share = f"{count(outcome.n_unsure, noun)} of {outcome.n_images:,}"
         lines.append(f"{share} left without a label: the best is less probable than {least:g}")
     if outcome.unknown:

@@ -15,6 +15,7 @@ choice of a head, and the rest is for people to look at.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ def audit_images(
     images: Manifest,
     request: FeatureRequest | None = None,
     *,
-    cache_root: Path = DEFAULT_CACHE,
+    cache_root: str | os.PathLike[str] = DEFAULT_CACHE,
     seed: int = 0,
     min_per_class: int = 1,
     progress: Progress | None = None,
@@ -121,7 +122,7 @@ def audit_images(
     """
     wholes = not_whole("min_per_class", min_per_class, 1), not_whole("seed", seed, 0, LARGEST_SEED)
     refuse(RequestError, no_manifest(images), *wholes)
-    progress = progress or Silent()
+    progress, cache_root = progress or Silent(), Path(cache_root)
     (asked,) = requests_for(images, () if request is None else (request,))
     _say(images.notes, progress)
     with Memo(cache_root, read_only=not cache_root.exists()) as memo:

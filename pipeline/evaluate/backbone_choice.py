@@ -11,6 +11,7 @@ which the pixels do not have.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -103,7 +104,7 @@ def select_backbones(
     images: Manifest,
     backbones: Sequence[str],
     *,
-    cache_root: Path,
+    cache_root: str | os.PathLike[str],
     n_sample: int = N_SAMPLE,
     min_per_class: int = 1,
     seed: int = 0,
@@ -121,7 +122,7 @@ def select_backbones(
     refuse(
         RequestError, no_manifest(images), not_of("backbones", backbones, str), *(not_whole(*each) for each in wholes)
     )
-    progress = progress or Silent()
+    progress, cache_root = progress or Silent(), Path(cache_root)
     least = max(LEAST_OF_CLASS, min_per_class)
     sample, left_out = subsample(images, n_sample, seed=seed, least=least)
     if left_out:

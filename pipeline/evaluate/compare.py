@@ -9,6 +9,7 @@ mean rank (Demsar 2006); other splits of the same images are no other data set.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -30,19 +31,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def compare_runs(folders: Sequence[Path], *, metric: str | None = None) -> Compared:
+def compare_runs(folders: Sequence[str | os.PathLike[str]], *, metric: str | None = None) -> Compared:
     """Compare the heads of run folders; plain values, for JSON.
 
     metric: what heads are ranked, tested and tied by, one of `classify.evaluation.criteria.METRICS`; that of the runs
     unless given, the accuracy where they differ. Raises UsageError for a folder that is no run or is named twice,
     PipelineError for a damaged one.
     """
-    _check_folders(folders)
-    own = list(dict.fromkeys(metric_of(read_results(folder)) for folder in folders))
+    places = [Path(folder) for folder in folders]
+    _check_folders(places)
+    own = list(dict.fromkeys(metric_of(read_results(folder)) for folder in places))
     by = metric or (own[0] if len(own) == 1 else ACCURACY)
-    names = _run_names(folders)
+    names = _run_names(places)
     needs = by == "log_loss"
-    runs = [read_run(folder, name, with_losses=needs) for folder, name in zip(folders, names, strict=True)]
+    runs = [read_run(folder, name, with_losses=needs) for folder, name in zip(places, names, strict=True)]
     rows: list[RankedRow] = []
     pairs: list[PairRow] = []
     test_sets: list[TestSetRow] = []

@@ -50,6 +50,8 @@ def choose_head(heads: Sequence[HeadRow], name: str | None, *, metric: str = ACC
         raise UsageError(
             f"The run has more than one head '{name}': name one of {', '.join(map(head_title, matching))}."
         )
+    if current := [head["name"] for head in heads if head.get("promoted")]:
+        raise UsageError(f"A model has one head, this one {current[0]}: leave --head out, or name a run with '{name}'.")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names
     raise UsageError(f"The run has no head '{name}'. Did you mean {', '.join(near)}? It has: {', '.join(names)}.")
 

@@ -30,7 +30,7 @@ def trained(tmp_path_factory, digits_folder, filled_cache):
     """A run, and what `train_heads` returned."""
     out = tmp_path_factory.mktemp("runs") / "first"
     images = read_images(digits_folder)
-    return out, train_heads(images, FEATURES, heads=["ridge", "centroid"], cache_root=filled_cache, out=out)
+    return out, train_heads(images, FEATURES, heads=["ridge", "centroid"], cache_root=str(filled_cache), out=str(out))
 
 
 def test_every_public_name_is_there():
@@ -54,6 +54,13 @@ def test_what_is_no_manifest_is_refused_by_its_type(trained, filled_cache, tmp_p
     for call in calls:
         with pytest.raises(FeatureCacheError, match=f"images are a {type(images).__name__} and have to be a Manifest"):
             call()
+
+
+def test_places_may_be_text(digits_folder, trained, filled_cache):
+    images, (out, _) = read_images(str(digits_folder)), trained
+    assert extract_features(images, FEATURES, str(filled_cache)).filled[0].n_extracted == 0
+    assert audit_images(images, FEATURES[0], cache_root=str(filled_cache)).images
+    assert compare_runs([str(out)]) == compare_runs([out])
 
 
 def test_train_heads_writes_the_run_that_it_returns(trained):

@@ -37,6 +37,15 @@ def nothing_left(folder: Path) -> bool:
     return not folder.exists() or not any(folder.rglob("*.h5"))
 
 
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [("export r", "--out"), ("finetune photos", "--from"), ("select photos", "--backbone"), ("predict r", "IMAGES...")],
+)
+def test_what_is_required_and_missing_is_named(words, missing, capsys):
+    assert run(words.split()) == USAGE
+    assert f"Missing {'option' if missing[0] == '-' else 'argument'} '{missing}'" in only_sentence(capsys)
+
+
 def test_no_such_folder_is_a_usage_error(tmp_path, capsys):
     assert run(["extract", str(tmp_path / "nowhere"), "--cache", str(tmp_path / "cache")]) == USAGE
     assert "There is no folder or file" in only_sentence(capsys)
@@ -273,7 +282,9 @@ def test_an_option_goes_on_by_its_old_name_with_a_note(words, old, new, parsed, 
 @pytest.mark.parametrize(
     "command", [[name] for name in PLACES] + [["cache", name] for name in CACHE] + [["bench", "heads"]]
 )
-def test_every_command_has_a_help_and_an_example(command, capsys, parsed):
+def test_every_command_has_a_help_and_an_example(command, capsys, parsed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("featurecache.toml").write_text('[serve]\nrun = "data/runs/latest"\n')
     assert run([*command, "--help"]) == DONE
     said = capsys.readouterr().out
     assert said.startswith(f"Usage: featurecache {' '.join(command)} ")

@@ -80,6 +80,8 @@ def test_a_model_predicts_by_its_name_what_the_run_predicts_also_when_the_run_is
     assert labels("digits", capsys) == expected
     assert labels("data/models/digits", capsys) == expected
     assert labels("data/models/digits/v1", capsys) == expected
+    assert run(["predict", "digits", "photos", "--head", "ridge"]) == USAGE
+    assert "A model has one head, this one centroid: leave --head out" in capsys.readouterr().err
 
 
 def test_a_model_works_in_a_project_that_was_moved_and_says_which_version_it_is(project, tmp_path, monkeypatch, capsys):
