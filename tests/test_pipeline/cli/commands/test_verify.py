@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featurecache.cli.main import DONE, FAILED, USAGE, run
-from featurecache.extract.in_memory import network
+from featurecache.extract.in_memory import alike, network
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ PLANTED = {
 
 @pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
 def test_a_planted_difference_is_found_and_named(verified, run_of_two, monkeypatch, capsys, plant):
-    read = network.read_pixels
+    read = alike.read_pixels
     monkeypatch.setattr(
-        network, "read_pixels", lambda *a, **k: tuple(np.ascontiguousarray(plant(p)) for p in read(*a, **k))
+        alike, "read_pixels", lambda *a, **k: tuple(np.ascontiguousarray(plant(p)) for p in read(*a, **k))
     )
     code, found, _ = verified("--replay", 24)
     assert (code, found["agrees"]) == (FAILED, False)
