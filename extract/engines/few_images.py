@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Two more sessions hold the weights again.
 MOST_BYTES = 256 << 20
-# The second input of these is a shape, whose first number counts images, and that of the other one has their places.
+# Operators with a second input that depends on the batch: a shape that begins with the number of images, and indices.
 SHAPED, PICKED = ("Reshape", "Expand"), "Gather"
 # Batches that are computed both ways.
 N_BATCHES = 3

@@ -23,7 +23,7 @@ from featurecache.extract.engines.graph_store import SharedGraphs, Verdict
 from featurecache.extract.engines.protocol import NetworkIdentity, Source
 from featurecache.extract.in_memory.alike import read_all_pixels
 from featurecache.extract.in_memory.items import called
-from featurecache.extract.in_memory.pixels import PixelKind, read_pixels
+from featurecache.extract.in_memory.pixels import PixelKind
 from featurecache.extract.job.settings import Settings
 from featurecache.extract.job.writer import overflow_reason
 
@@ -163,12 +163,8 @@ class ImageNetworks:
         """Do what `ImageNetwork.prepare_few` does for each network, and return the sentences."""
         return list(filter(None, (each.prepare_few() for each in self.networks.values())))
 
-    def prepare(self, item: Any) -> Prepared:
-        """Return the pixels of one image for each kind: uint8 (3, S, S). Raises ImageRefused."""
-        return read_pixels(item, self.kinds, max_pixels=self.max_pixels)
-
-    def prepare_all(self, items: Sequence[Any]) -> list[Prepared | ImageRefused]:
-        """Return what `prepare` returns for each image, or why it is refused; images that are alike share the work."""
+    def prepare(self, items: Sequence[Any]) -> list[Prepared | ImageRefused]:
+        """Return the pixels of each image for each kind, uint8 (3, S, S), or why it is refused."""
         return read_all_pixels(items, self.kinds, max_pixels=self.max_pixels)
 
     def run(self, prepared: Sequence[Prepared]) -> dict[str, NDArray[np.float32]]:
@@ -226,7 +222,7 @@ class ImageNetworks:
     ) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
         """Return the numbers of the images of a chunk that are not refused, and their vectors."""
         kept, prepared = [], []
-        for i, found in zip(rows, self.prepare_all([items[i] for i in rows]), strict=True):
+        for i, found in zip(rows, self.prepare([items[i] for i in rows]), strict=True):
             if isinstance(found, ImageRefused):
                 refuse(i, found)
             else:

@@ -8,7 +8,7 @@ says of itself may be untrusted: it is checked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,16 +39,13 @@ AGAIN = "Write it again with 'featurecache export'."
 class FileEngine:
     """How an exported file runs: an image at a time, on one core each; see `extract.engines.Engine`."""
 
+    run: Callable[[Any], NDArray[np.float32]]
+    n_lanes: int
+    precision: str
     name: str = "onnxruntime"
     device: str = "cpu"
     batch_size: int = 1
-    n_lanes: int = 1
-    precision: str = "fp32"
     reason: str = "onnxruntime on cpu: an exported file"
-
-    def run(self, batch: Any) -> NDArray[np.float32]:
-        """Is not called: `ExportedNetwork.run` is."""
-        raise NotImplementedError
 
     def allow_lanes(self, n_lanes: int) -> None:
         """Any number of threads may run the file at once."""
@@ -76,7 +73,7 @@ class ExportedNetwork(ImageNetwork):
         self.spec = replace(first, feature_dim=len(self.classes) + 1)
         is_fixed = described["is_fixed"]
         self.kind = kind if is_fixed else replace(kind, geometry=None)
-        self._engine: Engine | None = FileEngine(n_lanes=count_cores(), precision=first.precision)
+        self._engine: Engine | None = FileEngine(self.run, count_cores(), first.precision)
 
     @property
     def engine(self) -> Engine:

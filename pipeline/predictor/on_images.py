@@ -85,16 +85,12 @@ class OnImages(ABC):
         """
         return self._networks().prepare_few()
 
-    def prepared(self, item: Any) -> Prepared:
-        """Return the pixels of one image as its networks take them: uint8 (3, S, S), one array for each transform.
+    def prepared(self, items: Sequence[Any]) -> list[Prepared | ImageRefused]:
+        """Return the pixels of each image as its networks take them: uint8 (3, S, S), one array for each transform.
 
-        Raises ImageRefused, whose text is the reason without a name.
+        For an image that is refused it is the error, whose text is the reason without a name.
         """
-        return self._networks().prepare(item)
-
-    def prepared_all(self, items: Sequence[Any]) -> list[Prepared | ImageRefused]:
-        """Return the pixels of each image, or why it is refused; it takes less time than `prepared` for each."""
-        return self._networks().prepare_all(items)
+        return self._networks().prepare(items)
 
     def vectors(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """Return the features of B prepared images: float32 (B, D)."""

@@ -45,7 +45,7 @@ class PredictorModel:
         if not hasattr(self._threads, "is_limited") and torch_is_loaded():
             use_threads(1 if self.n_decoders else self._share)
             self._threads.is_limited = True
-        return self._predictor.prepared_all(images)
+        return self._predictor.prepared(images)
 
     def answers(self, batch: Sequence[Any]) -> Answers:
         """Return the answers of prepared images."""

@@ -85,7 +85,7 @@ def test_its_labels_are_those_of_the_file(tmp_path, images, side):
     np.testing.assert_allclose(
         predictor.predict_proba(items), [[200 / 255, 0, 0], [0, 10 / 255, 100 / 255], [0, 1, 0], [0, 0, 0]], atol=1e-6
     )
-    codes, proba = predictor.answers([predictor.prepared(item) for item in items])
+    codes, proba = predictor.answers(predictor.prepared(items))
     assert codes.tolist() == [0, 2, 1, 0]
     assert proba.shape == (4, 3)
     assert predictor.start() == ["onnxruntime on cpu: an exported file"]

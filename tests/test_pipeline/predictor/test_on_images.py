@@ -102,7 +102,7 @@ class _Silent:
 def test_the_steps_of_a_server_give_the_same_answers(predictors, some, head):
     predictor, (_, samples) = predictors[head], some
     assert all("on cpu" in line for line in predictor.start())
-    prepared = [predictor.prepared(Path(sample.path).read_bytes()) for sample in samples]
+    prepared = predictor.prepared([Path(sample.path).read_bytes() for sample in samples])
     sides = {pixels.shape for each in prepared for pixels in each}
     assert sides <= {(3, 224, 224), (3, 32, 32)}
     codes, proba = predictor.answers(prepared)
